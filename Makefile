@@ -1,0 +1,50 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test test-all lint bench gpu-check clean
+
+help:
+	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
+	@echo "make test       set up, then the default tests (no GPU, no network)"
+	@echo "make test-all   the slow tests too"
+	@echo "make lint       ruff, mypy, import-linter, codespell"
+	@echo "make bench      kernels and fit, timed"
+	@echo "make gpu-check  the gpu tests with any interpreter that has torch, numpy and gsplat: PYTHON=python3"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "splatfix needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (about 5 GB, mostly torch; a few minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[viewer,dev]"
+	@touch $(STAMP)
+
+demo: setup
+	@$(BIN)/splatfix demo --out runs/demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-all: setup
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+bench: setup
+	$(BIN)/python -m tests.benchmarks.bench_rendering
+
+# Installs nothing: runs with whatever interpreter is named.
+gpu-check:
+	$(PYTHON) -m tests.gpu_check
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

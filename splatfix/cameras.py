@@ -1,0 +1,202 @@
+"""Pinhole cameras and their geometry.
+
+Conventions (the only ones in splatfix): OpenCV axes (x right, y down, z forward); poses are ``camera_from_world``,
+read right to left; pixel centres lie at +0.5, so an image spans ``[0, width] x [0, height]``. Readers convert once,
+at the door; lens distortion is removed there too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from splatfix.shapes import Float
+from numpy import ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """One pinhole camera with its pose and image size.
+
+    Attributes:
+        name: unique name of the view within its capture (the image's relative path for photos).
+        width_px, height_px: image size.
+        intrinsics: ``K``, float64 ``[3, 3]``, in pixels.
+        camera_from_world: rigid transform, float64 ``[4, 4]``.
+    """
+
+    name: str
+    width_px: int
+    height_px: int
+    intrinsics: Float[ndarray, "3 3"]
+    camera_from_world: Float[ndarray, "4 4"]
+
+    @property
+    def rotation(self) -> Float[ndarray, "3 3"]:
+        """Rotation part of ``camera_from_world``."""
+        return self.camera_from_world[:3, :3]
+
+    @property
+    def centre(self) -> Float[ndarray, "3"]:
+        """Camera centre in world coordinates."""
+        return -self.rotation.T @ self.camera_from_world[:3, 3]
+
+    @property
+    def axis(self) -> Float[ndarray, "3"]:
+        """Unit vector of the optical axis (forward) in world coordinates."""
+        return self.rotation[2].copy()
+
+    @property
+    def world_from_camera(self) -> Float[ndarray, "4 4"]:
+        """Inverse pose."""
+        pose = np.eye(4)
+        pose[:3, :3] = self.rotation.T
+        pose[:3, 3] = self.centre
+        return pose
+
+    @property
+    def focal_px(self) -> float:
+        """Geometric mean of the two focal lengths, in pixels."""
+        return float(np.sqrt(self.intrinsics[0, 0] * self.intrinsics[1, 1]))
+
+    def resized(self, width_px: int, height_px: int) -> Camera:
+        """The same camera with another image size; intrinsics scale with each axis."""
+        scale = np.diag([width_px / self.width_px, height_px / self.height_px, 1.0])
+        return replace(self, width_px=width_px, height_px=height_px, intrinsics=scale @ self.intrinsics)
+
+    def with_longest_side(self, longest_side_px: int | None) -> Camera:
+        """Scaled down so that the longest side is at most ``longest_side_px`` (never scaled up; None keeps)."""
+        return self.resized(*fitted_size(self.width_px, self.height_px, longest_side_px))
+
+    def project(self, points: Float[ndarray, "*N 3"]) -> tuple[Float[ndarray, "*N 2"], Float[ndarray, "*N"]]:
+        """World points to pixel coordinates ``[..., 2]`` and depths along the axis ``[...]``.
+
+        Points at or behind the camera get the coordinates NaN.
+        """
+        local = points @ self.rotation.T + self.camera_from_world[:3, 3]
+        depth = local[..., 2]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pixels = (local @ self.intrinsics.T)[..., :2] / depth[..., None]
+        pixels = np.where(depth[..., None] > 0, pixels, np.nan)
+        return pixels, depth
+
+    def unproject(self, pixels: Float[ndarray, "*N 2"], depth: Float[ndarray, "*N"]) -> Float[ndarray, "*N 3"]:
+        """Pixel coordinates and depths along the axis to world points."""
+        homogeneous = np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=-1)
+        local = homogeneous @ np.linalg.inv(self.intrinsics).T * depth[..., None]
+        return (local - self.camera_from_world[:3, 3]) @ self.rotation
+
+    def sees(self, points: Float[ndarray, "N 3"]) -> ndarray:
+        """Which world points fall into the image, in front of the camera. Boolean ``[N]``."""
+        pixels, depth = self.project(points)
+        with np.errstate(invalid="ignore"):
+            inside = (pixels >= 0).all(-1) & (pixels[:, 0] < self.width_px) & (pixels[:, 1] < self.height_px)
+        return inside & (depth > 0)
+
+
+def fitted_size(width_px: int, height_px: int, longest_side_px: int | None) -> tuple[int, int]:
+    """Size with the same shape whose longest side is at most ``longest_side_px`` (None: unchanged)."""
+    longest = max(width_px, height_px)
+    if longest_side_px is None or longest <= longest_side_px:
+        return width_px, height_px
+    scale = longest_side_px / longest
+    return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+
+
+def to_tensors(
+    cameras: Sequence[Camera], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[Float[torch.Tensor, "C 4 4"], Float[torch.Tensor, "C 3 3"]]:
+    """Stacked ``camera_from_world`` and intrinsics."""
+    poses = np.stack([camera.camera_from_world for camera in cameras])
+    intrinsics = np.stack([camera.intrinsics for camera in cameras])
+    return torch.tensor(poses, device=device, dtype=dtype), torch.tensor(intrinsics, device=device, dtype=dtype)
+
+
+def look_at(centre: Float[ndarray, "3"], target: Float[ndarray, "3"], up: Float[ndarray, "3"]) -> Float[ndarray, "4 4"]:
+    """``camera_from_world`` of a camera at ``centre`` that looks at ``target``, image up along ``up``."""
+    forward = target - centre
+    forward = forward / np.linalg.norm(forward)
+    right = np.cross(forward, up)
+    if np.linalg.norm(right) < 1e-8:
+        right = np.cross(forward, np.eye(3)[np.argmin(np.abs(forward))])
+    right = right / np.linalg.norm(right)
+    rotation = np.stack([right, np.cross(forward, right), forward])
+    return pose_from(rotation, centre)
+
+
+def pose_from(rotation: Float[ndarray, "3 3"], centre: Float[ndarray, "3"]) -> Float[ndarray, "4 4"]:
+    """``camera_from_world`` from its rotation part and the camera centre."""
+    pose = np.eye(4)
+    pose[:3, :3] = rotation
+    pose[:3, 3] = -rotation @ centre
+    return pose
+
+
+def quaternion_from_rotation(rotation: Float[ndarray, "3 3"]) -> Float[ndarray, "4"]:
+    """Unit quaternion wxyz of a rotation matrix, w >= 0 (Bar-Itzhack 2000: eigenvector of the largest eigenvalue)."""
+    r = rotation
+    k = np.array(
+        [
+            [r[0, 0] - r[1, 1] - r[2, 2], 0, 0, 0],
+            [r[0, 1] + r[1, 0], r[1, 1] - r[0, 0] - r[2, 2], 0, 0],
+            [r[0, 2] + r[2, 0], r[1, 2] + r[2, 1], r[2, 2] - r[0, 0] - r[1, 1], 0],
+            [r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1], r[0, 0] + r[1, 1] + r[2, 2]],
+        ]
+    )
+    _, vectors = np.linalg.eigh(k / 3)  # reads the lower triangle
+    q = vectors[[3, 0, 1, 2], -1]
+    return q if q[0] >= 0 else -q
+
+
+def rotation_from_quaternion(quaternion: Float[ndarray, "4"]) -> Float[ndarray, "3 3"]:
+    """Rotation matrix of a quaternion wxyz (normalised here)."""
+    w, x, y, z = quaternion / np.linalg.norm(quaternion)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def slerp(a: Float[ndarray, "4"], b: Float[ndarray, "4"], t: float) -> Float[ndarray, "4"]:
+    """Spherical interpolation of unit quaternions; ``t`` outside [0, 1] extrapolates (Shoemake 1985)."""
+    if np.dot(a, b) < 0:
+        b = -b
+    angle = np.arccos(np.clip(np.dot(a, b), -1, 1))
+    if angle < 1e-6:
+        mixed = (1 - t) * a + t * b
+    else:
+        mixed = (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+    return mixed / np.linalg.norm(mixed)
+
+
+def interpolated(a: Camera, b: Camera, t: float, name: str) -> Camera:
+    """A camera between ``a`` (t = 0) and ``b`` (t = 1), or beyond: centre linear, rotation by slerp.
+
+    Size and intrinsics are those of the nearer of the two.
+    """
+    rotation = rotation_from_quaternion(
+        slerp(quaternion_from_rotation(a.rotation), quaternion_from_rotation(b.rotation), t)
+    )
+    centre = (1 - t) * a.centre + t * b.centre
+    return replace(a if t <= 0.5 else b, name=name, camera_from_world=pose_from(rotation, centre))
+
+
+def angle_between_rad(a: Camera, b: Camera) -> float:
+    """Angle between two optical axes, in radians."""
+    return float(np.arccos(np.clip(a.axis @ b.axis, -1, 1)))
+
+
+def focus_point(cameras: Sequence[Camera]) -> Float[ndarray, "3"]:
+    """The world point nearest to all optical axes in the least-squares sense."""
+    a = np.zeros((3, 3))
+    b = np.zeros(3)
+    for camera in cameras:
+        across = np.eye(3) - np.outer(camera.axis, camera.axis)
+        a += across
+        b += across @ camera.centre
+    return np.linalg.lstsq(a, b, rcond=None)[0]

@@ -1,0 +1,162 @@
+"""Lenses: camera models with distortion, and the pinhole image that each becomes.
+
+pycolmap owns the models and their mathematics; here they become plain values, and images are resampled through them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pycolmap
+import torch
+from numpy import ndarray
+
+from splatfix.cameras import fitted_size
+from splatfix.images import resize
+from splatfix.shapes import Float
+
+PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
+MIN_SHARE = 0.25  # of the photo's width and height that must be left after undistortion
+NUM_PARAMS = {
+    name: len(pycolmap.Camera(model=name, width=1, height=1, params=[]).params_info.split(","))
+    for name in pycolmap.CameraModelId.__members__
+    if name not in ("INVALID", "EQUIRECTANGULAR")  # a panorama has no pinhole image
+}
+MODEL_OF_ID = {pycolmap.CameraModelId.__members__[name].value: name for name in NUM_PARAMS}
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A camera model of COLMAP with its parameters (focal lengths and principal point first, in pixels)."""
+
+    model: str
+    width_px: int
+    height_px: int
+    params: tuple[float, ...]
+
+    @property
+    def is_pinhole(self) -> bool:
+        """Whether images of this lens need no undistortion: a pinhole, or distortion that is exactly zero."""
+        num_focal_and_centre = 4 if self._colmap().params_info.startswith("fx") else 3
+        return self.model in PINHOLES or ("FISHEYE" not in self.model and not any(self.params[num_focal_and_centre:]))
+
+    def _colmap(self) -> pycolmap.Camera:
+        return pycolmap.Camera(model=self.model, width=self.width_px, height=self.height_px, params=list(self.params))
+
+
+@dataclass(frozen=True)
+class Pinhole:
+    """The undistorted image of a lens: its size and intrinsics, at the lens's own scale."""
+
+    width_px: int
+    height_px: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    @property
+    def intrinsics(self) -> Float[ndarray, "3 3"]:
+        """``K`` in pixels."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]])
+
+
+def checked_lens(model: str, width_px: float, height_px: float, params: tuple[float, ...], where: str) -> Lens:
+    """A lens whose numbers make sense. ``where`` names file and field in errors.
+
+    Raises:
+        ValueError: unknown model, wrong number of parameters, size or focal length that is not positive, not a number.
+    """
+    if model not in NUM_PARAMS:
+        raise ValueError(f"{where}: camera model {model!r} has no pinhole image; wanted one of {', '.join(NUM_PARAMS)}")
+    if len(params) != NUM_PARAMS[model]:
+        raise ValueError(f"{where}: {len(params)} parameters for {model}; wanted {NUM_PARAMS[model]}")
+    if not np.isfinite([width_px, height_px, *params]).all():
+        raise ValueError(f"{where}: intrinsics {[width_px, height_px, *params]}; wanted finite numbers")
+    if width_px < 1 or height_px < 1 or width_px != int(width_px) or height_px != int(height_px):
+        raise ValueError(f"{where}: image size {width_px:g}x{height_px:g}; wanted positive whole numbers")
+    lens = Lens(model, int(width_px), int(height_px), tuple(float(p) for p in params))
+    focals = params[:2] if lens._colmap().params_info.startswith("fx") else params[:1]
+    if min(focals) <= 0:
+        raise ValueError(f"{where}: focal length {min(focals):g} px; wanted a positive number")
+    return lens
+
+
+@lru_cache(maxsize=256)
+def pinhole(lens: Lens) -> Pinhole:
+    """The largest pinhole image without blank pixels: COLMAP's undistortion with ``blank_pixels = 0``.
+
+    The focal lengths stay, the image is cropped. Where that still reaches pixels without a source (a lens whose
+    distortion folds back near its corners), it is cropped further about the principal point.
+
+    Raises:
+        ValueError: less than a quarter of the width or height would be left.
+    """
+    made = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), lens._colmap()) if not lens.is_pinhole else None
+    if made is None:
+        k = lens._colmap().calibration_matrix()
+        return Pinhole(lens.width_px, lens.height_px, *(float(v) for v in (k[0, 0], k[1, 1], k[0, 2], k[1, 2])))
+    fx, fy, cx, cy = (float(v) for v in made.params)
+    for share in np.arange(1.0, 0.0, -0.02):
+        x0, x1 = np.ceil(cx - cx * share), np.floor(cx + (made.width - cx) * share)
+        y0, y1 = np.ceil(cy - cy * share), np.floor(cy + (made.height - cy) * share)
+        found = Pinhole(int(x1 - x0), int(y1 - y0), fx, fy, cx - float(x0), cy - float(y0))
+        if min(found.width_px / lens.width_px, found.height_px / lens.height_px) < MIN_SHARE:
+            break
+        if _has_source_everywhere(lens, found):
+            return found
+    raise ValueError(
+        f"{lens.model} with parameters {list(lens.params)} cannot be undistorted at {lens.width_px}x{lens.height_px}: "
+        "its distortion folds back near the middle of the image; wanted parameters as COLMAP estimates them"
+    )
+
+
+def _has_source_everywhere(lens: Lens, image: Pinhole) -> bool:
+    """Whether each pixel comes from inside the photo, through a distortion that can be inverted there."""
+    across, down = np.linspace(0, image.width_px, 65), np.linspace(0, image.height_px, 65)
+    rays = _rays(image.intrinsics, *np.meshgrid(across, down))
+    source = lens._colmap().img_from_cam(rays)
+    with np.errstate(invalid="ignore"):
+        inside = (source >= -1) & (source <= np.array([lens.width_px, lens.height_px]) + 1)
+        back = lens._colmap().cam_from_img(source)
+        same = np.abs(back - rays[:, :2]) * max(image.fx, image.fy) < 0.5
+    return bool(inside.all() and same.all())
+
+
+def _rays(intrinsics: Float[ndarray, "3 3"], x: ndarray, y: ndarray) -> Float[ndarray, "N 3"]:
+    pixels = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
+    return pixels @ np.linalg.inv(intrinsics).T
+
+
+def undistort(image: Float[ndarray, "H W C"], lens: Lens, width_px: int, height_px: int) -> Float[ndarray, "h w C"]:
+    """The pinhole image of a photo through ``lens``, at ``width_px x height_px``.
+
+    The photo may have another size than the lens was calibrated at. It is resampled once (bicubic) at its own
+    resolution, or at twice the wanted one where that is enough, and then averaged over areas.
+    """
+    height, width = image.shape[:2]
+    ideal = pinhole(lens)
+    scale = max(width / lens.width_px, height / lens.height_px)
+    work_px = min(max(ideal.width_px, ideal.height_px) * scale, 2 * max(width_px, height_px))
+    work_width = max(width_px, round(work_px * ideal.width_px / max(ideal.width_px, ideal.height_px)))
+    work_height = max(height_px, round(work_px * ideal.height_px / max(ideal.width_px, ideal.height_px)))
+    shrunk = work_px / (max(ideal.width_px, ideal.height_px) * scale)
+    source = resize(image, *fitted_size(width, height, int(np.ceil(shrunk * max(width, height)))))
+    grid = torch.from_numpy(_sampling_grid(lens, work_width, work_height))
+    planes = torch.from_numpy(np.ascontiguousarray(source)).permute(2, 0, 1)[None]
+    sampled = torch.nn.functional.grid_sample(
+        planes, grid[None], mode="bicubic", padding_mode="border", align_corners=False
+    )
+    return resize(sampled[0].permute(1, 2, 0).clamp(0, 1).numpy(), width_px, height_px)
+
+
+@lru_cache(maxsize=2)
+def _sampling_grid(lens: Lens, width_px: int, height_px: int) -> Float[ndarray, "h w 2"]:
+    """Where each pixel of the pinhole image lies in the photo, in [-1, 1] from edge to edge."""
+    ideal = pinhole(lens)
+    x, y = np.meshgrid(np.arange(width_px) + 0.5, np.arange(height_px) + 0.5)
+    rays = _rays(ideal.intrinsics, x * (ideal.width_px / width_px), y * (ideal.height_px / height_px))
+    source = lens._colmap().img_from_cam(rays) / np.array([lens.width_px, lens.height_px])
+    return (2 * source - 1).astype(np.float32).reshape(height_px, width_px, 2)

@@ -1,0 +1,62 @@
+"""LLFF: ``poses_bounds.npy``, one row per image of ``images/`` in the order of their names.
+
+A row is a 3x5 matrix (camera axes down, right, backward as columns, camera centre, and height, width, focal length)
+followed by the nearest and farthest depth. The principal point is the image centre.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+
+from splatfix.captures.capture import Capture
+from splatfix.captures.lenses import checked_lens
+from splatfix.captures.photos import assemble, image_folders, list_images, photo_view, smallest_sufficient
+from splatfix.captures.poses import pose_from_camera_to_world
+from splatfix.shapes import Float
+
+WANTS = "poses_bounds.npy (LLFF)"
+AXES = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, -1]])  # down, right, backward -> right, down, forward
+
+
+def find(path: Path) -> tuple[Path, Path] | None:
+    """The capture's folder and its table of poses; None where this is another format."""
+    if path.is_file() and path.name == "poses_bounds.npy":
+        return path.parent, path
+    return (path, path / "poses_bounds.npy") if (path / "poses_bounds.npy").is_file() else None
+
+
+def read(root: Path, file: Path, longest_side_px: int | None) -> Capture:
+    """Open the capture. ValueError where the table is broken or does not fit the images."""
+    rows = _read_rows(file)
+    folders = {folder: list_images(folder) for folder in image_folders(root)}
+    fitting = {folder: images for folder, images in folders.items() if len(images) == len(rows)}
+    if not fitting:
+        found = ", ".join(f"{len(images)} images in {folder.name}/" for folder, images in folders.items())
+        raise ValueError(f"{file}: {len(rows)} rows but {found or 'no images/ folder'}; wanted as many images as rows")
+    chosen = smallest_sufficient([(folder, images[0]) for folder, images in fitting.items()], longest_side_px)
+    named = fitting.get(root / "images", fitting[chosen])  # names do not depend on the size that is loaded
+    views = []
+    for index, (row, image, original) in enumerate(zip(rows, fitting[chosen], named, strict=True)):
+        where = f"{file}: row {index} ({original.name})"
+        table = row[:15].reshape(3, 5)
+        pose, _ = pose_from_camera_to_world(table[:, :4], where, AXES)
+        height, width, focal = table[:, 4]
+        lens = checked_lens("SIMPLE_PINHOLE", width, height, (focal, width / 2, height / 2), where)
+        views.append(photo_view(original.name, image, lens, pose, longest_side_px, where))
+    notes = [f"images are read from {chosen.name}/"] if chosen.name != "images" else []
+    return assemble(root, file, "llff", views, None, notes)
+
+
+def _read_rows(file: Path) -> Float[ndarray, "N 17"]:
+    try:
+        rows = np.load(file, allow_pickle=False)
+    except Exception as error:  # numpy's header parser raises many kinds; each means that this is no whole array
+        reason = str(error).split(". ")[0]
+        raise ValueError(f"{file}: cannot be read as a NumPy array ({reason}); is the file whole?") from error
+    if not isinstance(rows, ndarray) or rows.dtype.kind not in "fiu" or rows.shape[1:] != (17,):
+        seen = f"{rows.dtype} of shape {rows.shape}" if isinstance(rows, ndarray) else type(rows).__name__
+        raise ValueError(f"{file}: {seen}; wanted numbers of shape [images, 17]")
+    return rows.astype(np.float64)

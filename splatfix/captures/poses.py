@@ -1,0 +1,64 @@
+"""Pose matrices from files, checked and made exactly rigid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy import ndarray
+
+from splatfix.cameras import pose_from
+from splatfix.shapes import Float
+
+AXES_OPENGL = np.diag([1.0, -1.0, -1.0])  # x right, y up, z backward -> x right, y down, z forward
+MAX_SKEW = 0.02  # files rounded to few digits stay well below this
+
+
+def pose_from_camera_to_world(
+    matrix: Sequence[Sequence[float]] | ndarray, where: str, axes: Float[ndarray, "3 3"] | None = None
+) -> tuple[Float[ndarray, "4 4"], float]:
+    """``camera_from_world`` (OpenCV axes) of a camera-to-world matrix 3x4 or 4x4, and the scale its rotation carried.
+
+    A rotation that is a little off (rounding) is replaced by the nearest one; a uniform scale, as some instant-ngp
+    exports have it, is taken out of the rotation and returned (1 elsewhere). ``axes`` turns the file's camera axes
+    into OpenCV's.
+
+    Raises:
+        ValueError: wrong shape, not finite, mirrored, singular or skewed. ``where`` names file and field.
+    """
+    try:
+        values = np.asarray(matrix, np.float64)
+    except ValueError:
+        raise ValueError(f"{where}: rows of different lengths; wanted a 4x4 or 3x4 matrix of numbers") from None
+    if values.shape not in ((4, 4), (3, 4)):
+        raise ValueError(f"{where}: shape {'x'.join(map(str, values.shape))}; wanted a 4x4 or 3x4 matrix")
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise ValueError(f"{where}: row {row}, column {column} is {values[row, column]}; wanted finite numbers")
+    if values.shape == (4, 4) and not np.allclose(values[3], [0, 0, 0, 1], atol=1e-4):
+        raise ValueError(f"{where}: last row {values[3].tolist()}; wanted [0, 0, 0, 1] (is it transposed?)")
+    rotation, scale = nearest_rotation(values[:3, :3] if axes is None else values[:3, :3] @ axes, where)
+    return pose_from(rotation.T, values[:3, 3]), scale
+
+
+def nearest_rotation(matrix: Float[ndarray, "3 3"], where: str) -> tuple[Float[ndarray, "3 3"], float]:
+    """The rotation nearest to a matrix (Frobenius), and the matrix's uniform scale.
+
+    Raises:
+        ValueError: the matrix is singular, mirrored or skewed.
+    """
+    u, singular, vt = np.linalg.svd(matrix)
+    if singular[0] < 1e-8 or singular[2] < 1e-3 * singular[0]:
+        raise ValueError(f"{where}: singular rotation (singular values {_shown(singular)}); wanted a rotation")
+    if np.linalg.det(matrix) < 0:
+        raise ValueError(
+            f"{where}: mirrored rotation (determinant {np.linalg.det(matrix):.3g}); wanted +1: is an axis flipped?"
+        )
+    if singular[0] / singular[2] > 1 + MAX_SKEW:
+        raise ValueError(f"{where}: skewed rotation (singular values {_shown(singular)}); wanted all equal to 1")
+    scale = float(singular.mean())
+    return u @ vt, scale if abs(scale - 1) > MAX_SKEW else 1.0
+
+
+def _shown(values: ndarray) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)

@@ -1,0 +1,45 @@
+"""JSON files of captures: read, checked against a pydantic model, and broken ones told in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+
+class Record(BaseModel):
+    """Base of the file records: unknown keys are other programs' business, and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+def read_json(path: Path) -> object:
+    """Parse a JSON file. ValueError with line and column where it is broken."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text in UTF-8 (byte {error.start}); wanted JSON") from error
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}: invalid JSON at line {error.lineno}, column {error.colno} ({error.msg}); is the file whole?"
+        ) from error
+
+
+def read_record(path: Path, kind: type[T]) -> T:
+    """Read a JSON file as a record (or a list of records). ValueError naming the first field that is wrong."""
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the top level"
+        seen = "" if first["type"] == "missing" else f", got {str(first['input'])[:60]!r}"
+        more = f" ({error.error_count() - 1} more such fields)" if error.error_count() > 1 else ""
+        raise ValueError(f"{path}: {field}: {first['msg'].lower()}{seen}{more}") from None

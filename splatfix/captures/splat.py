@@ -1,0 +1,187 @@
+"""Reference splats: a 3DGS ``.ply`` whose renders are the photos, at the cameras of ``cameras.json`` or on an orbit.
+
+Each photo is composited over white and its alpha is the mask, always: what lies behind a splat is not known, so
+whatever shows through can neither be fitted nor measured. For a splat that fills its images the mask is 1 and changes
+nothing; a threshold on transparency would treat views of one scene differently and cost a render on opening.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from splatfix.cameras import Camera, look_at
+from splatfix.captures.capture import Capture, Photo, View
+from splatfix.captures.lenses import checked_lens, pinhole
+from splatfix.captures.photos import WHITE, assemble
+from splatfix.captures.poses import pose_from_camera_to_world
+from splatfix.captures.records import Record, read_record
+from splatfix.gaussians import Gaussians, read_ply
+from splatfix.images import resize
+
+WANTS = "a 3DGS .ply, with or without cameras.json (reference splat)"
+UP = np.array([0.0, -1.0, 0.0])  # COLMAP's world hangs from its first camera, so images are upright with y down
+NUM_ORBIT, ORBIT_SIZE_PX, ORBIT_VIEW_RAD = 60, 512, np.deg2rad(45)
+
+
+class SplatCamera(Record):
+    """An entry of ``cameras.json`` as 3DGS writes it: camera centre, and the camera's axes as columns (OpenCV)."""
+
+    img_name: str
+    width: float
+    height: float
+    position: list[float]
+    rotation: list[list[float]]
+    fx: float
+    fy: float
+    cx: float | None = None
+    cy: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SplatPhoto:
+    """Renders one photo of a reference splat.
+
+    It is rendered at the camera's original size, or at twice the wanted one where that is enough, and averaged down,
+    as a photo is.
+    """
+
+    ply: Path
+    camera: Camera
+    original_size: tuple[int, int]
+
+    def __call__(self) -> Photo:
+        """Render the photo. ValueError where the splat can no longer be read."""
+        import torch
+
+        from splatfix.rendering import render
+
+        width, height = self.camera.width_px, self.camera.height_px
+        size = self.original_size if self.original_size[0] <= 2 * width else (2 * width, 2 * height)
+        with torch.no_grad():
+            made = render(_latest(self.ply), [self.camera.resized(*size)], background=WHITE)
+        rgb = made.rgb[0].clamp(0, 1).float().cpu().numpy()
+        alpha = made.alpha[0].clamp(0, 1).float().cpu().numpy()
+        return Photo(resize(rgb, width, height), resize(alpha, width, height))
+
+
+def _latest(ply: Path) -> Gaussians:
+    """The splat as the file is now; one scene is in memory at a time."""
+    return _read_once(ply, ply.stat().st_mtime_ns if ply.is_file() else 0)
+
+
+@lru_cache(maxsize=1)
+def _read_once(ply: Path, mtime_ns: int) -> Gaussians:  # noqa: ARG001 (a rewritten file is another one)
+    return read_ply(ply)
+
+
+def find(path: Path) -> tuple[Path, Path] | None:
+    """The capture's folder and its splat; None where this is another format.
+
+    Raises:
+        ValueError: several splats in one folder.
+    """
+    if path.is_file():
+        return (_root_above(path), path) if path.suffix.lower() == ".ply" and _is_splat(path) else None
+    if not path.is_dir():
+        return None
+    trained = [(int(ply.parent.name[10:]), ply) for ply in _iterations(path)]
+    if trained:
+        return path, max(trained)[1]
+    splats = [ply for ply in sorted(path.glob("*.ply")) if _is_splat(ply)]
+    if len(splats) > 1:
+        found = ", ".join(ply.name for ply in splats)
+        raise ValueError(f"{path}: several splats ({found}); wanted one: give the .ply itself")
+    if not splats and (path / "cameras.json").is_file():
+        return path, path / "point_cloud.ply"
+    return (path, splats[0]) if splats else None
+
+
+def _iterations(root: Path) -> Iterator[Path]:
+    for ply in root.glob("point_cloud/iteration_*/point_cloud.ply"):
+        if ply.parent.name[10:].isdigit():
+            yield ply
+
+
+def _is_splat(path: Path) -> bool:
+    """Whether the header declares the colours of Gaussians."""
+    with path.open("rb") as file:
+        header = file.read(8192).split(b"end_header")[0]
+    return header.startswith(b"ply") and b" f_dc_0" in header
+
+
+def _root_above(ply: Path) -> Path:
+    """The training output that ``point_cloud/iteration_N/point_cloud.ply`` belongs to, else the file's folder."""
+    if ply.parent.name.startswith("iteration_"):
+        output = ply.resolve().parents[2]
+        if (output / "cameras.json").is_file():
+            return output
+    return ply.parent
+
+
+def read(root: Path, ply: Path, longest_side_px: int | None) -> Capture:
+    """Open the splat as a capture. ValueError where it or its cameras are broken."""
+    gaussians = _latest(ply)
+    if len(gaussians) == 0:
+        raise ValueError(f"{ply}: no Gaussians; wanted at least one")
+    listed = next((f for f in (root / "cameras.json", ply.parent / "cameras.json") if f.is_file()), None)
+    notes = []
+    if listed is None:
+        cameras = orbit(gaussians)
+        notes.append(f"no cameras.json: {len(cameras)} cameras were made on an orbit, up is -y")
+    else:
+        cameras = _listed(listed)
+    views = []
+    for camera in cameras:
+        small = camera.with_longest_side(longest_side_px)
+        views.append(View(small, SplatPhoto(ply, small, (camera.width_px, camera.height_px))))
+    capture = assemble(root, listed or ply, "splat", views, None, notes)
+    name = capture.name if listed or ply.stem in ("point_cloud", "splat") else ply.stem
+    return replace(capture, name=name, background=WHITE)
+
+
+def _listed(file: Path) -> list[Camera]:
+    cameras = []
+    for index, entry in enumerate(read_record(file, list[SplatCamera])):
+        where = f"{file}: {index} ({entry.img_name})"
+        shape = [len(entry.position), *(len(row) for row in entry.rotation)]
+        if shape != [3, 3, 3, 3]:
+            raise ValueError(f"{where}: position and rotation with rows of {shape} numbers; wanted 3 and 3x3")
+        c2w = np.concatenate([np.array(entry.rotation), np.array(entry.position)[:, None]], axis=1)
+        pose, _ = pose_from_camera_to_world(c2w, f"{where}: [rotation | position]")
+        cx = entry.width / 2 if entry.cx is None else entry.cx
+        cy = entry.height / 2 if entry.cy is None else entry.cy
+        lens = checked_lens("PINHOLE", entry.width, entry.height, (entry.fx, entry.fy, cx, cy), where)
+        cameras.append(Camera(entry.img_name, lens.width_px, lens.height_px, pinhole(lens).intrinsics, pose))
+    return cameras
+
+
+def orbit(gaussians: Gaussians) -> list[Camera]:
+    """Cameras around a splat that has none: circles at three heights, looking at its middle.
+
+    Middle and radius come from percentiles of the means, weighted by opacity, so that floaters do not count.
+    """
+    means, weights = gaussians.means.double().numpy(), gaussians.opacities.double().numpy()
+    middle = np.array([_percentile(means[:, axis], weights, 0.5) for axis in range(3)])
+    radius = max(_percentile(np.linalg.norm(means - middle, axis=1), weights, 0.9), 1e-6)
+    distance = 1.15 * radius / np.sin(ORBIT_VIEW_RAD / 2)
+    focal = ORBIT_SIZE_PX / 2 / np.tan(ORBIT_VIEW_RAD / 2)
+    intrinsics = np.array([[focal, 0, ORBIT_SIZE_PX / 2], [0, focal, ORBIT_SIZE_PX / 2], [0, 0, 1]])
+    cameras = []
+    for index in range(NUM_ORBIT):
+        azimuth, height = 2 * np.pi * index / NUM_ORBIT, np.deg2rad((10, 25, 40)[index % 3])
+        side = np.array([np.cos(azimuth), 0, np.sin(azimuth)])
+        centre = middle + distance * (np.cos(height) * side + np.sin(height) * UP)
+        pose = look_at(centre, middle, UP)
+        cameras.append(Camera(f"orbit_{index:02d}", ORBIT_SIZE_PX, ORBIT_SIZE_PX, intrinsics, pose))
+    return cameras
+
+
+def _percentile(values: np.ndarray, weights: np.ndarray, share: float) -> float:
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(reached, share * reached[-1])])

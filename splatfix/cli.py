@@ -1,0 +1,329 @@
+"""The command line: one short function per command.
+
+Every command that has settings takes ``--config FILE.yaml``; flags override the file. Exit codes: 0 done, 1 failed,
+2 bad input, 130 interrupted.
+"""
+
+import argparse
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+from tyro.conf import Positional
+
+import splatfix
+from splatfix.config import build_config, read_yaml
+from splatfix.runs import set_up_logging
+
+T = TypeVar("T")
+FLAT = tyro.conf.arg(name="")  # a config's fields become flags without a prefix
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if argv[0] in ("-V", "--version", "version"):
+        print(f"splatfix {splatfix.__version__}")
+        return 0
+    command = COMMANDS.get(argv[0])
+    if command is None:
+        print(f"splatfix: no command {argv[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    set_up_logging()
+    try:
+        command(argv[1:])
+    except ValueError as error:
+        return _say(argv[0], str(error), 2)
+    except FloatingPointError as error:
+        return _say(argv[0], str(error), 1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _say(argv[0], f"the disk is full ({error.filename or error}); what was finished is whole", 1)
+    except KeyboardInterrupt:
+        return _say(argv[0], "interrupted; what was finished is whole", 130)
+    return 0
+
+
+def _say(command: str, message: str, code: int) -> int:
+    print(f"splatfix {command}: {message}", file=sys.stderr)
+    return code
+
+
+def _overview() -> str:
+    lines = [
+        f"splatfix {splatfix.__version__}: render, repair, retrain for 3D Gaussian splats from few photos",
+        "",
+        "usage: splatfix COMMAND [--config FILE.yaml] [flags]",
+        "",
+        *(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()),
+        "",
+        "Start with `splatfix doctor` and `splatfix demo`; `splatfix COMMAND --help` explains each command.",
+    ]
+    return "\n".join(lines)
+
+
+def _settings(kind: type[T], argv: Sequence[str]) -> tuple[T, list[str]]:
+    """A stage's config as ``--config`` says (else its defaults), and the arguments without ``--config``."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", type=Path, default=None)
+    found, rest = finder.parse_known_args(list(argv))
+    if found.config is None:
+        return kind(), rest
+    return build_config(kind, read_yaml(found.config), source=str(found.config)), rest
+
+
+def _run(function: Callable[..., None], command: str, argv: Sequence[str], takes_config: bool = True) -> None:
+    """Parse the arguments by the function's signature and call it."""
+    hint = "\n\n--config FILE.yaml fills the settings below; flags override it." if takes_config else ""
+    tyro.cli(
+        function,
+        args=list(argv),
+        prog=f"splatfix {command}",
+        description=(function.__doc__ or "").split("Args:")[0].rstrip() + hint,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def doctor(argv: Sequence[str]) -> None:
+    """Say what this machine can run, and why not the rest."""
+
+    def run() -> None:
+        """Say what this machine can run, and why not the rest."""
+        from splatfix.doctor import print_report
+
+        print_report()
+
+    _run(run, "doctor", argv, takes_config=False)
+
+
+def demo(argv: Sequence[str]) -> None:
+    """Run the whole loop on the shipped sample capture."""
+    from splatfix.loop import LoopConfig
+
+    default, rest = _settings(LoopConfig, argv)
+
+    def run(
+        *, out: Path = Path("runs/demo"), resume: bool = False, settings: Annotated[LoopConfig, FLAT] = default
+    ) -> None:
+        """Run the whole loop on the sample capture that ships with splatfix: a wooden tankard from six photos.
+
+        Args:
+            out: folder to write the run into.
+            resume: go on with an interrupted run in that folder.
+            settings: the loop.
+        """
+        from splatfix.sample import sample_path
+
+        _loop(sample_path(), out, settings, resume)
+
+    _run(run, "demo", rest)
+
+
+def fit(argv: Sequence[str]) -> None:
+    """Fit a splat to a few photos of a capture (or to most of them)."""
+    from splatfix.fit import FitRunConfig, run_fit
+
+    default, rest = _settings(FitRunConfig, argv)
+
+    def run(
+        capture: Positional[Path],
+        *,
+        out: Path,
+        resume: bool = False,
+        settings: Annotated[FitRunConfig, FLAT] = default,
+    ) -> None:
+        """Fit a splat to a few photos of a capture, and measure it on the others.
+
+        Args:
+            capture: folder of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
+            out: folder to write the run into.
+            resume: go on from the checkpoint of an interrupted run in that folder.
+            settings: the fit.
+        """
+        _finish(out, run_fit(capture, out, settings, resume=resume))
+
+    _run(run, "fit", rest)
+
+
+def loop(argv: Sequence[str]) -> None:
+    """Render, repair, retrain: the whole loop on one capture."""
+    from splatfix.loop import LoopConfig
+
+    default, rest = _settings(LoopConfig, argv)
+
+    def run(
+        capture: Positional[Path],
+        *,
+        out: Path,
+        resume: bool = False,
+        settings: Annotated[LoopConfig, FLAT] = default,
+    ) -> None:
+        """Fit a capture from a few photos, repair novel views, retrain on them, and measure what that gained.
+
+        Args:
+            capture: folder of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
+            out: folder to write the run into.
+            resume: go on with an interrupted run in that folder.
+            settings: the loop.
+        """
+        _loop(capture, out, settings, resume)
+
+    _run(run, "loop", rest)
+
+
+def generate(argv: Sequence[str]) -> None:
+    """Make training pairs: many sparse fits, rendered beside the clean photos."""
+    from splatfix.pairs.generate import GenerateConfig
+    from splatfix.pairs.generate import generate as make
+
+    default, rest = _settings(GenerateConfig, argv)
+
+    def run(
+        captures: Positional[tuple[Path, ...]] = (),
+        *,
+        out: str,
+        settings: Annotated[GenerateConfig, FLAT] = default,
+    ) -> None:
+        """Make training pairs on this machine: many sparse fits of each capture, rendered beside the clean photos.
+
+        Args:
+            captures: folders of posed photos, besides those in the config.
+            out: folder or URL to write the shards and their manifest.json into; a rerun does what is missing.
+            settings: the fits.
+        """
+        counts = make(captures, out, settings)
+        print(", ".join(f"{name} {count}" for name, count in counts.items()))
+
+    _run(run, "generate", rest)
+
+
+def train(argv: Sequence[str]) -> None:
+    """Train the restorer on paired shards."""
+    from splatfix.restoration.train import TrainConfig
+    from splatfix.restoration.train import train as train_restorer
+
+    default, rest = _settings(TrainConfig, argv)
+
+    def run(*, shards: str, out: Path, settings: Annotated[TrainConfig, FLAT] = default) -> None:
+        """Train a restorer on pairs (artifact render, clean view) from webdataset shards.
+
+        Args:
+            shards: folder or URL of the shards with their manifest.json.
+            out: folder for checkpoints and weights.
+            settings: the training.
+        """
+        train_restorer(shards, out, settings)
+
+    _run(run, "train", rest)
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Measure a splat on the test photos of a capture."""
+    from splatfix.evaluation.single import EvaluateConfig, run_evaluate
+
+    default, rest = _settings(EvaluateConfig, argv)
+
+    def run(
+        capture: Positional[Path],
+        splat: Positional[Path],
+        *,
+        split: Path,
+        out: Path,
+        settings: Annotated[EvaluateConfig, FLAT] = default,
+    ) -> None:
+        """Measure a splat on the test photos of a capture.
+
+        Args:
+            capture: folder of posed photos.
+            splat: the 3DGS .ply, in the capture's world coordinates.
+            split: split.json with train_ids and test_ids (and size_px), as every run folder has one.
+            out: folder to write the run into.
+            settings: the evaluation.
+        """
+        _finish(out, run_evaluate(capture, splat, split, out, settings))
+
+    _run(run, "evaluate", rest)
+
+
+def report(argv: Sequence[str]) -> None:
+    """Write the page of one run, or a comparison of several."""
+
+    def run(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
+        """Write one self-contained HTML page of one run, or a comparison of several.
+
+        Args:
+            runs: run folders.
+            out: where to write the page; by default report.html in the (first) run folder.
+        """
+        from splatfix.report import write_report
+
+        print(f"report: {write_report(runs, out)}")
+
+    _run(run, "report", argv, takes_config=False)
+
+
+def view(argv: Sequence[str]) -> None:
+    """Look at a splat in the browser."""
+
+    def run(
+        splat: Positional[Path],
+        capture: Positional[Path | None] = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+    ) -> None:
+        """Look at a splat, and at the cameras of its capture, in the browser.
+
+        Args:
+            splat: a 3DGS .ply.
+            capture: folder of the posed photos whose cameras are shown.
+            host: address to listen on; 0.0.0.0 lets other machines in.
+            port: port to listen on.
+        """
+        from splatfix.captures import open_capture
+        from splatfix.gaussians import read_ply
+        from splatfix.viewer import view as serve
+
+        opened = None if capture is None else open_capture(capture)
+        serve(read_ply(splat), opened, host=host, port=port)
+
+    _run(run, "view", argv, takes_config=False)
+
+
+def _loop(capture: Path, out: Path, settings, resume: bool) -> None:
+    from splatfix.loop import run_loop
+
+    _finish(out, run_loop(capture, out, settings, resume=resume))
+
+
+def _finish(out: Path, results: dict) -> None:
+    """The table in the terminal and the page on disk, at the end of every measured run."""
+    from splatfix.report import write_report
+    from splatfix.report.terminal import results_table
+
+    page = write_report([out])
+    print(results_table(results))
+    print(f"report: {page}")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "doctor": doctor,
+    "demo": demo,
+    "fit": fit,
+    "generate": generate,
+    "train": train,
+    "loop": loop,
+    "evaluate": evaluate,
+    "report": report,
+    "view": view,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""YAML to frozen dataclasses, and back.
+
+Each stage declares its config beside its code; a command's config is composed of them. A YAML file fills it, flags
+override it, and every run writes what it resolved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+T = TypeVar("T")
+
+
+def load_config(kind: type[T], path: Path | None, overrides: dict[str, Any] | None = None) -> T:
+    """An instance of the dataclass ``kind`` from a YAML file and dotted overrides (``{"fit.steps": 500}``).
+
+    Raises:
+        ValueError: no such file, invalid YAML, an unknown key (near names are listed) or a value of the wrong type.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        tree = read_yaml(path)
+    for key, value in (overrides or {}).items():
+        node = tree
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return build_config(kind, tree, source=str(path) if path else "the command line")
+
+
+def build_config(kind: type[T], tree: dict[str, Any], *, source: str) -> T:
+    """An instance of the dataclass ``kind`` from a nested mapping, checked; errors name ``source`` and the field."""
+    _reject_unknown(kind, tree, source, prefix="")
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(tree)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{source}: {field} = {first.get('input')!r}: {first['msg']}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a YAML file (safe loader). ValueError where it is missing, invalid or not a mapping."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such config file")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: wanted a mapping of fields at the top, saw {type(tree).__name__}")
+    return tree
+
+
+def to_tree(config: Any) -> dict[str, Any]:
+    """A config as plain nested values, as YAML shows it."""
+    return pydantic.TypeAdapter(type(config)).dump_python(config, mode="json")
+
+
+def to_yaml(config: Any) -> str:
+    """A config as YAML text that `load_config` reads back to an equal config."""
+    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+
+
+def _reject_unknown(kind: Any, tree: Any, source: str, prefix: str) -> None:
+    if not dataclasses.is_dataclass(kind) or not isinstance(tree, dict):
+        return
+    hints = {field.name: field.type for field in dataclasses.fields(kind)}
+    resolved = typing.get_type_hints(kind)
+    for key, value in tree.items():
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(hints)}"
+            raise ValueError(f"{source}: unknown field {prefix}{key}{hint}")
+        _reject_unknown(resolved.get(key), value, source, f"{prefix}{key}.")

@@ -1,0 +1,115 @@
+"""What this machine can run, and why not the rest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import splatfix
+from splatfix.restoration import SHIPPED_WEIGHTS
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what, whether it works, what was seen, and the remedy where it does not."""
+
+    what: str
+    works: bool
+    seen: str
+    remedy: str = ""
+
+
+def findings() -> list[Finding]:
+    """Look at this machine; each check is cheap and changes nothing."""
+    return [
+        Finding("Python", sys.version_info >= (3, 11), platform.python_version(), "use Python 3.11 or newer"),
+        _processor(),
+        _cpu_kernels(),
+        _cuda(),
+        *_packages(),
+        _weights(),
+        _disk(),
+    ]
+
+
+def print_report() -> None:
+    """Print the findings, a line each."""
+    print(f"splatfix {splatfix.__version__} on {platform.platform()}")
+    for finding in findings():
+        mark = "ok " if finding.works else "-- "
+        print(f"  {mark} {finding.what:<22} {finding.seen}")
+        if not finding.works and finding.remedy:
+            print(f"      {'':<22} -> {finding.remedy}")
+
+
+def _processor() -> Finding:
+    cores = os.cpu_count() or 1
+    return Finding("processor", True, f"{cores} cores, {torch.get_num_threads()} torch threads")
+
+
+def _cpu_kernels() -> Finding:
+    remedy = "pip install 'numba>=0.61' (needed for fits on the CPU)"
+    try:
+        import numba
+    except ImportError as error:
+        return Finding("fits on the CPU", False, f"numba cannot be imported ({error})", remedy)
+    vector = torch.backends.cpu.get_cpu_capability()
+    note = "" if vector in ("AVX512", "AVX2") else ": expect fits to be several times slower than with AVX2"
+    layer = f"numba {numba.__version__}, {numba.get_num_threads()} threads, {vector}{note}"
+    return Finding("fits on the CPU", True, layer)
+
+
+def _cuda() -> Finding:
+    if not torch.cuda.is_available():
+        built = (
+            f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
+            if torch.version.cuda
+            else (f"torch {torch.__version__} is built without CUDA")
+        )
+        return Finding("fits on CUDA", False, f"{built}, no device found", "everything runs on the CPU instead")
+    name = torch.cuda.get_device_name(0)
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    compiler = shutil.which("nvcc")
+    if compiler is None:
+        return Finding("fits on CUDA", False, f"{name}, but no nvcc for gsplat's kernels", "install the CUDA toolkit")
+    return Finding(
+        "fits on CUDA", True, f"{torch.cuda.device_count()} x {name}, {memory:.0f} GB (gsplat compiles once)"
+    )
+
+
+def _packages() -> list[Finding]:
+    wanted = {
+        "gsplat": ("gsplat", "pip install gsplat (growth strategies, and CUDA)"),
+        "training": ("accelerate", "pip install accelerate"),
+        "shards": ("webdataset", "pip install webdataset"),
+        "COLMAP captures": ("pycolmap", "pip install pycolmap"),
+        "viewer": ("viser", "pip install 'splatfix[viewer]'"),
+        "diffusion restorers": ("diffusers", "pip install 'splatfix[diffusion]'"),
+    }
+    lines = []
+    for what, (package, remedy) in wanted.items():
+        try:
+            lines.append(Finding(what, True, f"{package} {importlib.metadata.version(package)}"))
+        except importlib.metadata.PackageNotFoundError:
+            lines.append(Finding(what, False, f"{package} is not installed", remedy))
+    return lines
+
+
+def _weights() -> Finding:
+    folder = SHIPPED_WEIGHTS / "nafnet"
+    if not folder.is_dir():
+        return Finding("restorer nafnet", False, "no weights shipped", "train some: splatfix train --help")
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
+    return Finding("restorer nafnet", True, f"shipped weights, {size:.1f} MB")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    return Finding("disk", free > 1, f"{free:.0f} GB free here", "free some: a run takes up to 100 MB")

@@ -1,0 +1,1 @@
+"""Measuring splats on test photos, with pictures: per view, per band, per arm."""

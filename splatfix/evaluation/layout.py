@@ -1,0 +1,70 @@
+"""Where a run folder keeps its pictures: the one place that evaluation (writes) and report (reads) share.
+
+::
+
+    images/<stem>/{photo,before,control,after,post}.jpg   at the size of the evaluation
+    images/<stem>/error_{before,control,after,post}.png   `figures.error_map`
+    rounds/<round>/<stem>.{render,repaired}.jpg           repair views
+    path.mp4                                              before | after along a path
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+ARMS = ("before", "control", "after", "post")
+VIDEO = "path.mp4"
+
+
+def view_stem(name: str) -> str:
+    """A folder or file name for a view: safe on every file system, unique per view name, readable.
+
+    The view's name without its suffix, other characters than letters, digits, ``_`` and ``-`` replaced, at most 40
+    characters, then 8 hex digits of the whole name's SHA-256: ``a/b.jpg`` and ``a_b.png`` stay apart, also where the
+    file system ignores case.
+    """
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    readable = re.sub(r"\.[A-Za-z0-9]{1,5}$", "", name)
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", readable).strip("_-")[-40:].strip("_-")
+    return f"{readable}-{digest}" if readable else digest
+
+
+def image_path(run: Path, view: str, kind: str) -> Path:
+    """Where the photo (``photo``) or the render of an arm (``before``, ...) of a test view lies."""
+    assert kind in ("photo", *ARMS), kind
+    return Path(run) / "images" / view_stem(view) / f"{kind}.jpg"
+
+
+def error_path(run: Path, view: str, arm: str) -> Path:
+    """Where the error map of an arm at a test view lies."""
+    assert arm in ARMS, arm
+    return Path(run) / "images" / view_stem(view) / f"error_{arm}.png"
+
+
+def repair_path(run: Path, round_number: int, view: str, kind: str) -> Path:
+    """Where a repair view of a round lies: ``kind`` is ``render`` (flawed) or ``repaired``."""
+    assert kind in ("render", "repaired"), kind
+    return Path(run) / "rounds" / str(round_number) / f"{view_stem(view)}.{kind}.jpg"
+
+
+def repair_rounds(run: Path) -> list[int]:
+    """The rounds whose repair views lie in the run folder, in order."""
+    folder = Path(run) / "rounds"
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and entry.name.isdigit())
+
+
+def repair_pairs(run: Path, round_number: int) -> list[tuple[Path, Path]]:
+    """(render, repaired) of a round, by file name; a render without its repair is left out."""
+    folder = Path(run) / "rounds" / str(round_number)
+    renders = sorted(folder.glob("*.render.jpg"))
+    pairs = [(path, path.with_name(path.name.replace(".render.", ".repaired."))) for path in renders]
+    return [pair for pair in pairs if pair[1].is_file()]
+
+
+def restorer_folder(restorer: str) -> str:
+    """The folder of one restorer inside a ``compare`` run; a path to a checkpoint becomes a safe name."""
+    return restorer if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", restorer) else view_stem(restorer)

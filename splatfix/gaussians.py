@@ -1,0 +1,169 @@
+"""The value type of a scene: 3D Gaussians with opacity and spherical-harmonics colour, and its PLY file.
+
+Parameters are kept as they are optimised (log scales, opacity logits, unnormalised quaternions), as in 3D Gaussian
+Splatting (Kerbl et al. 2023) and its ``.ply`` files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splatfix.shapes import Float, Shaped
+
+SH_C0 = 0.28209479177387814  # the constant band of real spherical harmonics
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """``N`` Gaussians.
+
+    Attributes:
+        means: centres in world units, ``[N, 3]``.
+        log_scales: natural log of the standard deviation per axis, ``[N, 3]``.
+        quats: rotations wxyz, not necessarily unit, ``[N, 4]``.
+        opacity_logits: inverse sigmoid of the opacity, ``[N]``.
+        sh0: constant spherical-harmonics coefficients, ``[N, 1, 3]``.
+        sh_rest: higher coefficients, ``[N, K, 3]`` with K = 0, 3, 8 or 15.
+    """
+
+    means: Float[Tensor, "N 3"]
+    log_scales: Float[Tensor, "N 3"]
+    quats: Float[Tensor, "N 4"]
+    opacity_logits: Float[Tensor, "N"]
+    sh0: Float[Tensor, "N 1 3"]
+    sh_rest: Float[Tensor, "N K 3"]
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the stored spherical harmonics, 0 to 3."""
+        return round((1 + self.sh_rest.shape[1]) ** 0.5) - 1
+
+    @property
+    def scales(self) -> Float[Tensor, "N 3"]:
+        """Standard deviations along the axes, in world units."""
+        return self.log_scales.exp()
+
+    @property
+    def opacities(self) -> Float[Tensor, "N"]:
+        """Opacities in (0, 1)."""
+        return self.opacity_logits.sigmoid()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.means.device
+
+    def to(self, *args, **kwargs) -> Gaussians:
+        """As ``Tensor.to``, for every parameter."""
+        return Gaussians(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
+
+    def detach(self) -> Gaussians:
+        """Cut from the autograd graph."""
+        return Gaussians(**{f.name: getattr(self, f.name).detach() for f in fields(self)})
+
+    def __getitem__(self, which: Shaped[Tensor, "M"] | slice) -> Gaussians:
+        return Gaussians(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+
+
+def elongation(gaussians: Gaussians) -> dict[str, float | None]:
+    """Longest over shortest axis of the Gaussians: ``{"median", "p95"}``; None where there are no Gaussians."""
+    if len(gaussians) == 0:
+        return {"median": None, "p95": None}
+    logs = gaussians.log_scales.detach().double()
+    ratio = (logs.amax(1) - logs.amin(1)).exp().cpu().numpy()
+    return {"median": float(np.median(ratio)), "p95": float(np.percentile(ratio, 95))}
+
+
+def _columns(num_rest: int) -> list[str]:
+    return [
+        *("x", "y", "z", "nx", "ny", "nz"),
+        *(f"f_dc_{i}" for i in range(3)),
+        *(f"f_rest_{i}" for i in range(3 * num_rest)),
+        "opacity",
+        *(f"scale_{i}" for i in range(3)),
+        *(f"rot_{i}" for i in range(4)),
+    ]
+
+
+def write_ply(path: Path, gaussians: Gaussians) -> None:
+    """Write the standard 3DGS ``.ply`` (binary, float32, normals zero), whole or not at all.
+
+    ``f_rest`` is channel-major: all red coefficients, then green, then blue.
+    """
+    from plyfile import PlyData, PlyElement  # here: kernels and fits must import without plyfile
+
+    g = gaussians.detach().to("cpu", torch.float32)
+    n, k = len(g), g.sh_rest.shape[1]
+    table = np.concatenate(
+        [
+            g.means.numpy(),
+            np.zeros((n, 3), np.float32),
+            g.sh0.reshape(n, 3).numpy(),
+            g.sh_rest.transpose(1, 2).reshape(n, 3 * k).numpy(),
+            g.opacity_logits.reshape(n, 1).numpy(),
+            g.log_scales.numpy(),
+            g.quats.numpy(),
+        ],
+        axis=1,
+    )
+    vertex = np.ascontiguousarray(table).view([(name, "<f4") for name in _columns(k)]).reshape(n)
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.partial")
+    PlyData([PlyElement.describe(vertex, "vertex")]).write(str(aside))
+    aside.replace(path)
+
+
+def read_ply(path: Path) -> Gaussians:
+    """Read a 3DGS ``.ply``: SH degree 0 to 3, with or without normals, properties in any order.
+
+    Infinite opacity logits (of splats baked at opacity 0 or 1) become +-30.
+
+    Raises:
+        ValueError: not a PLY, truncated, a property missing, or a value that is not a number.
+    """
+    from plyfile import PlyData
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; wanted a 3D Gaussian splat as .ply")
+    try:
+        vertex = PlyData.read(str(path), mmap="c")["vertex"].data
+    except Exception as error:  # plyfile raises many kinds; each means that the file is not a whole PLY
+        raise ValueError(f"{path}: cannot be read as PLY ({error}); is the file whole?") from error
+    names = set(vertex.dtype.names or ())
+    num_rest = sum(name.startswith("f_rest_") for name in names)
+    if num_rest not in (0, 9, 24, 45):
+        raise ValueError(f"{path}: {num_rest} f_rest_* properties, wanted 0, 9, 24 or 45 (SH degree 0 to 3)")
+    k = num_rest // 3
+
+    def stack(columns: list[str]) -> Tensor:
+        missing = [name for name in columns if name not in names]
+        if missing:
+            raise ValueError(f"{path}: property {missing[0]!r} is missing; wanted a 3DGS .ply with {columns}")
+        values = np.stack([np.asarray(vertex[name], np.float32) for name in columns], axis=1)
+        if columns == ["opacity"]:
+            values = np.clip(values, -30, 30)
+        bad = ~np.isfinite(values).all(axis=1)
+        if bad.any():
+            row = int(bad.argmax())
+            raise ValueError(f"{path}: vertex {row}: {columns} = {values[row].tolist()}; wanted finite numbers")
+        return torch.from_numpy(values)
+
+    n = len(vertex)
+    rest = stack([f"f_rest_{i}" for i in range(num_rest)]) if num_rest else torch.zeros(n, 0)
+    return Gaussians(
+        means=stack(["x", "y", "z"]),
+        log_scales=stack(["scale_0", "scale_1", "scale_2"]),
+        quats=stack(["rot_0", "rot_1", "rot_2", "rot_3"]),
+        opacity_logits=stack(["opacity"])[:, 0],
+        sh0=stack(["f_dc_0", "f_dc_1", "f_dc_2"])[:, None, :],
+        sh_rest=rest.reshape(n, 3, k).transpose(1, 2).contiguous(),
+    )

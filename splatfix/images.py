@@ -1,0 +1,127 @@
+"""Image files, resizing and display: float32 RGB in [0, 1], sRGB as in the files, ``[H, W, 3]``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from PIL import Image
+
+from splatfix.shapes import Float
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says about itself before any pixel is decoded."""
+
+    width_px: int
+    height_px: int
+    has_alpha: bool
+
+
+def read_header(path: Path) -> Header:
+    """Size of an image and whether it has an alpha channel, from its header alone.
+
+    Raises:
+        ValueError: the file is missing or not an image.
+    """
+    with _opened(Path(path)) as image:
+        return Header(*image.size, has_alpha=_has_alpha(image))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, from the header alone. ValueError where it is not an image."""
+    header = read_header(path)
+    return header.width_px, header.height_px
+
+
+def read_image(path: Path) -> Float[ndarray, "H W C"]:
+    """Read an image file as float32 in [0, 1]; C is 3, or 4 where the file has an alpha channel.
+
+    EXIF orientation is ignored on purpose: poses belong to the pixels as they are stored.
+
+    Raises:
+        ValueError: the file is missing, truncated or not an image.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        try:
+            if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+                values = np.asarray(image, np.float32) / 65535.0
+                return np.repeat(values[..., None], 3, axis=2)
+            pixels = np.asarray(image.convert("RGBA" if _has_alpha(image) else "RGB"))
+        except _UNREADABLE as error:
+            raise ValueError(f"{path}: cannot be decoded ({error}); is the file whole?") from error
+    return pixels.astype(np.float32) / 255.0
+
+
+def _opened(path: Path) -> Image.Image:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such image file")
+    try:
+        return Image.open(path)
+    except _UNREADABLE as error:
+        reason = "unknown format" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise ValueError(f"{path}: cannot be read as an image ({reason}); is the file whole?") from error
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def resize(image: Float[ndarray, "H W *C"], width_px: int, height_px: int) -> Float[ndarray, "h w *C"]:
+    """Resize a float image with any number of channels, clipped to [0, 1].
+
+    Shrinking averages exactly over the area of each new pixel, also where the ratio is not a whole number, so that
+    the image keeps its place under intrinsics that scale with it (Pillow's BOX moves such pixels by up to a quarter
+    of an old one). Enlarging in either direction is bicubic.
+    """
+    height, width = image.shape[:2]
+    if (width, height) == (width_px, height_px):
+        return image
+    channels = np.ascontiguousarray(image, np.float32).reshape(height, width, -1)
+    if width_px <= width and height_px <= height:
+        rows = _averaged(channels, height_px)
+        resized = _averaged(rows.transpose(1, 0, 2), width_px).transpose(1, 0, 2)
+    else:
+        planes = [Image.fromarray(np.ascontiguousarray(channels[..., c])) for c in range(channels.shape[-1])]
+        bicubic = [plane.resize((width_px, height_px), Image.Resampling.BICUBIC) for plane in planes]
+        resized = np.stack([np.asarray(plane) for plane in bicubic], axis=-1)
+    return np.ascontiguousarray(np.clip(resized, 0, 1)).reshape(height_px, width_px, *image.shape[2:])
+
+
+def _averaged(image: Float[ndarray, "H W C"], num_out: int) -> Float[ndarray, "h W C"]:
+    """Area averages over the first axis: each new row is a weighted sum of the few old ones that it covers."""
+    num_in = len(image)
+    if num_in == num_out:
+        return image
+    edges = np.arange(num_out + 1) * (num_in / num_out)
+    first = np.floor(edges[:-1]).astype(int)
+    total = np.zeros((num_out, *image.shape[1:]), np.float32)
+    for step in range(int(np.ceil(num_in / num_out)) + 1):
+        row = first + step
+        overlap = np.minimum(edges[1:], row + 1) - np.maximum(edges[:-1], row)
+        weight = (np.clip(overlap, 0, None) * (num_out / num_in)).astype(np.float32)
+        total += weight[:, None, None] * image[np.minimum(row, num_in - 1)]
+    return total
+
+
+def to_bytes(image: Float[ndarray, "H W *C"]) -> ndarray:
+    """Float in [0, 1] to uint8, rounded, clipped."""
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def write_image(path: Path, image: Float[ndarray, "H W *C"]) -> None:
+    """Write a float image; the suffix chooses the format. The file appears whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".partial-{path.name}")
+    options: dict[str, Any] = {"quality": 92} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
+    Image.fromarray(to_bytes(image)).save(aside, **options)
+    aside.replace(path)

@@ -1,0 +1,163 @@
+"""Image metrics: images in, numbers out.
+
+Every function takes a render and a photo, float ``[H, W, 3]`` in [0, 1] (sRGB as displayed), and computes in float64.
+A metric that cannot be computed is None with a reason, never a made-up number. No weights are ever downloaded.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor
+
+from splatfix.shapes import Float
+
+SSIM_WINDOW_PX = 11
+SSIM_SIGMA_PX = 1.5
+_C1 = 0.01**2  # K1 = 0.01, data range 1
+_C2 = 0.03**2  # K2 = 0.03
+VGG16_FILE = "vgg16-397923af.pth"  # torchvision's VGG16_Weights.IMAGENET1K_V1
+LPIPS_MIN_SIDE_PX = 32  # below, the deepest VGG features have no extent
+
+
+def psnr(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"], mask: Float[Tensor, "H W"] | None = None) -> float:
+    """Peak signal-to-noise ratio in dB: ``-10 log10(MSE)``, peak 1.
+
+    With a ``mask`` in [0, 1] the squared errors are averaged with its weights. Equal images give ``inf``; a mask
+    without any weight gives ``nan`` (`image_metrics` turns both into None with a reason).
+    """
+    _check(a, b)
+    squared = (a.double() - b.double()).square().mean(dim=-1)
+    if mask is not None:
+        if mask.shape != squared.shape:
+            raise ValueError(f"mask has shape {tuple(mask.shape)}, wanted {tuple(squared.shape)} like the images")
+        weight = mask.double()
+        if weight.sum() <= 0:
+            return math.nan
+        mse = float((squared * weight).sum() / weight.sum())
+    else:
+        mse = float(squared.mean())
+    return math.inf if mse == 0 else -10 * math.log10(mse)
+
+
+def ssim(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> float:
+    """Structural similarity (Wang et al. 2004), the mean of `ssim_map`."""
+    _check(a, b)
+    return float(ssim_map(a.double(), b.double()).mean())
+
+
+def ssim_map(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
+    """Structural similarity per pixel and channel, differentiable, in the dtype of the images.
+
+    Gaussian window of 11 x 11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1. The images are padded with
+    zeros by 5 pixels, so that the map has the size of the image: this is what the reference implementation of 3D
+    Gaussian Splatting does (Kerbl et al. 2023, ``utils/loss_utils.py``), hence what the papers report. torchmetrics
+    pads by reflection instead; the two differ at the border alone.
+    """
+    height, width = a.shape[:2]
+    stack = torch.stack([a, b, a * a, b * b, a * b])  # [5, H, W, 3]
+    planes = stack.permute(0, 3, 1, 2).reshape(15, height, width)
+    # The window is separable; as banded matrices it is some eight times faster on a CPU than convolutions.
+    planes = _window(height, a.dtype, a.device) @ planes @ _window(width, a.dtype, a.device)
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = planes.view(5, 3, height, width).unbind(0)
+    var_a, var_b, cov = mean_aa - mean_a**2, mean_bb - mean_b**2, mean_ab - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    structure = (2 * cov + _C2) / (var_a + var_b + _C2)
+    return (luminance * structure).permute(1, 2, 0)
+
+
+def color_corrected_psnr(render: Float[Tensor, "H W 3"], photo: Float[Tensor, "H W 3"]) -> float:
+    """PSNR in dB after the affine colour map (3 x 3 and offset) that fits the render to the photo best.
+
+    Least squares over all pixels of this image, then clipped to [0, 1]: it takes out exposure and white balance, which
+    differ between photos of one capture, and is never below the plain PSNR. It sees the photo: a diagnosis, not a
+    score.
+    """
+    _check(render, photo)
+    source = render.detach().double().cpu().reshape(-1, 3)
+    target = photo.detach().double().cpu().reshape(-1, 3)
+    source = torch.cat([source, torch.ones_like(source[:, :1])], dim=1)  # [P, 4]
+    # gelsd: the smallest solution where the colours do not span space (a render of one colour)
+    fit = torch.linalg.lstsq(source, target, driver="gelsd").solution  # [4, 3]
+    return psnr((source @ fit).clamp(0, 1).reshape(photo.shape), target.reshape(photo.shape))
+
+
+def lpips(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> tuple[float | None, str | None]:
+    """LPIPS with VGG-16 (Zhang et al. 2018, v0.1), the variant of the 3DGS papers: (value, None) or (None, reason).
+
+    Needs torchvision's ImageNet weights of VGG-16 on disk already; nothing is downloaded. The linear heads ship with
+    torchmetrics.
+    """
+    _check(a, b)
+    if min(a.shape[:2]) < LPIPS_MIN_SIDE_PX:
+        return None, f"LPIPS needs images of at least {LPIPS_MIN_SIDE_PX} px on each side"
+    network, reason = _lpips_network(str(a.device))
+    if network is None:
+        return None, reason
+    with torch.no_grad():
+        batch = [image.float().clamp(0, 1).permute(2, 0, 1)[None] for image in (a, b)]
+        return float(network(*batch, normalize=True).squeeze()), None
+
+
+def image_metrics(
+    render: Float[Tensor, "H W 3"], photo: Float[Tensor, "H W 3"], mask: Float[Tensor, "H W"] | None = None
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """All metrics of one render, as ``results.json`` keeps them, and the reasons of those that are None.
+
+    Keys: ``psnr``, ``ssim``, ``lpips``, ``psnr_color_corrected``, and ``psnr_mask`` where a mask is given.
+    """
+    values: dict[str, float | None] = {"psnr": psnr(render, photo), "ssim": ssim(render, photo)}
+    values["lpips"], lpips_reason = lpips(render, photo)
+    values["psnr_color_corrected"] = color_corrected_psnr(render, photo)
+    if mask is not None:
+        values["psnr_mask"] = psnr(render, photo, mask)
+    reasons = {"lpips": lpips_reason} if lpips_reason else {}
+    for name, value in values.items():
+        if value is not None and math.isinf(value):
+            values[name], reasons[name] = None, "the images are equal, so that their PSNR is infinite"
+        elif value is not None and math.isnan(value):
+            empty = name == "psnr_mask" and mask.sum() <= 0
+            values[name] = None
+            reasons[name] = "the mask is empty" if empty else "the render or the photo holds values that are not numbers"
+    return values, reasons
+
+
+@lru_cache(maxsize=2)
+def _lpips_network(device: str):
+    """(network, None), or (None, reason). Cached: reading VGG-16 takes seconds."""
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE).is_file():
+        return None, (
+            f"LPIPS needs torchvision's VGG-16 weights ({VGG16_FILE}) in the folder checkpoints of torch.hub's "
+            "cache; they are not there, and splatfix downloads nothing"
+        )
+    try:  # here: the two take seconds to import, and a machine without the weights does not need them
+        from torchmetrics.functional.image.lpips import _LPIPS
+        from torchvision.models import VGG16_Weights
+    except ImportError as error:
+        return None, f"LPIPS needs torchmetrics and torchvision, which are not installed ({error.name})"
+    if not VGG16_Weights.DEFAULT.url.endswith(VGG16_FILE):
+        return None, f"LPIPS: this torchvision wants other VGG-16 weights than {VGG16_FILE} and would download them"
+    try:
+        return _LPIPS(net="vgg").eval().to(device), None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
+        return None, f"LPIPS: {VGG16_FILE} cannot be read ({type(error).__name__}); is the file whole?"
+
+
+@lru_cache(maxsize=8)
+def _window(size_px: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "S S"]:
+    """The Gaussian window along an axis as a symmetric banded matrix; what falls over the edge counts as zero."""
+    position = torch.arange(size_px, dtype=torch.float64)
+    offset = position[:, None] - position[None, :]
+    half = SSIM_WINDOW_PX // 2
+    total = sum(math.exp(-(k**2) / (2 * SSIM_SIGMA_PX**2)) for k in range(-half, half + 1))
+    weight = torch.exp(-(offset**2) / (2 * SSIM_SIGMA_PX**2)) / total
+    return torch.where(offset.abs() <= half, weight, 0.0).to(device=device, dtype=dtype)
+
+
+def _check(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape or a.dim() != 3 or a.shape[-1] != 3:
+        raise ValueError(f"images of shapes {tuple(a.shape)} and {tuple(b.shape)}; wanted two of the same [H, W, 3]")

@@ -1,0 +1,209 @@
+"""Shards of pairs: tar files that webdataset reads, and the manifest beside them.
+
+A shard holds samples of one scene, so that readers can balance scenes and leave groups out without opening a file.
+Shards are named by their content and committed before the manifest that lists them; nothing is listed that is not
+there. The same pairs make byte-identical shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import webdataset as wds
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from splatfix.pairs import storage
+from splatfix.pairs.pair import EXTENSIONS, Pair, decode, encode
+
+MANIFEST = "manifest.json"
+MAX_SHARD_BYTES = 256 * 2**20
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.tar")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One line of a manifest.
+
+    Attributes:
+        name: file name beside the manifest.
+        scene, group: of all its samples; train and validation are split by group.
+        samples: number of pairs.
+        bytes, sha256: of the file.
+    """
+
+    name: str
+    scene: str
+    group: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+def write_shards(
+    pairs: Iterable[Pair],
+    url: str | Path,
+    *,
+    samples_per_shard: int = 64,
+    stem: str = "pairs",
+    manifest: str = MANIFEST,
+) -> list[Shard]:
+    """Write pairs as shards ``<stem>-<number>-<content>.tar`` into a folder or URL, and last their manifest.
+
+    Several writers share a folder when each has a ``stem`` and a manifest ``<stem>.manifest.json`` of its own;
+    `merge_manifests` makes the one that readers want. A new shard begins where the scene changes.
+
+    Raises:
+        ValueError: no pairs, a key that stands twice, or a stem that is not plain.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", stem):
+        raise ValueError(f"stem = {stem!r}: wanted letters, digits, - and _ only")
+    shards: list[Shard] = []
+    seen: set[str] = set()
+    for content, members in _tars(pairs, samples_per_shard):
+        for pair in members:
+            if pair.key in seen:
+                raise ValueError(f"{url}: the key {pair.key} stands twice; views of a fit need distinct names")
+            seen.add(pair.key)
+        digest = hashlib.sha256(content).hexdigest()
+        name = f"{stem}-{len(shards):05d}-{digest[:12]}.tar"
+        storage.commit(storage.join(url, name), content)
+        scene = members[0].scene
+        group = str(members[0].meta.get("group", scene))
+        shards.append(Shard(name, scene, group, len(members), len(content), digest))
+    if not shards:
+        raise ValueError(f"{url}: no pairs to write")
+    write_manifest(url, shards, manifest)
+    return shards
+
+
+def _tars(pairs: Iterable[Pair], samples_per_shard: int) -> Iterator[tuple[bytes, list[Pair]]]:
+    """Tar files of at most so many samples (and 256 MiB) of one scene, with the pairs that each holds."""
+    buffer, writer = io.BytesIO(), None
+    members: list[Pair] = []
+    for pair in pairs:
+        full = len(members) >= samples_per_shard or buffer.tell() >= MAX_SHARD_BYTES
+        if writer is not None and (full or pair.scene != members[0].scene):
+            writer.close()
+            yield buffer.getvalue(), members
+            buffer, writer, members = io.BytesIO(), None, []
+        if writer is None:
+            writer = wds.TarWriter(buffer, encoder=False, mtime=0)
+        writer.write(encode(pair))
+        members.append(pair)
+    if writer is not None:
+        writer.close()
+        yield buffer.getvalue(), members
+
+
+def write_manifest(url: str | Path, shards: Iterable[Shard], name: str = MANIFEST) -> None:
+    """Write the manifest that lists these shards."""
+    listed = list(shards)
+    tree = {"schema": 1, "samples": sum(shard.samples for shard in listed), "shards": [asdict(s) for s in listed]}
+    storage.commit(storage.join(url, name), (json.dumps(tree, indent=1) + "\n").encode())
+
+
+def merge_manifests(url: str | Path) -> list[Shard]:
+    """Collect every ``*.manifest.json`` of a folder into ``manifest.json``; returns all shards."""
+    names = [name for name in storage.list_names(url) if name.endswith(f".{MANIFEST}")]
+    shards = {shard.name: shard for name in names for shard in read_manifest(url, name)}
+    if not shards:
+        raise ValueError(f"{url}: no *.{MANIFEST} to merge")
+    merged = [shards[name] for name in sorted(shards)]
+    write_manifest(url, merged)
+    return merged
+
+
+def read_manifest(url: str | Path, name: str = MANIFEST) -> list[Shard]:
+    """The shards that a folder or URL lists.
+
+    Raises:
+        ValueError: no manifest, or one that is not splatfix's; names may not leave the folder.
+    """
+    where = storage.join(url, name)
+    if not storage.exists(where):
+        raise ValueError(f"{where}: no such file; wanted a folder of shards (splatfix generate makes one)")
+    try:
+        tree: Any = json.loads(storage.read_bytes(where))
+        shards = [Shard(**entry) for entry in tree["shards"]]
+        known = tree["schema"] == 1 and all(isinstance(s.name, str) and s.samples > 0 for s in shards)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{where}: not a manifest of shards ({error})") from None
+    if not known:
+        raise ValueError(f"{where}: schema = {tree['schema']!r}, wanted 1 with named shards of at least one sample")
+    for shard in shards:
+        if not _SHARD_NAME.fullmatch(shard.name):
+            raise ValueError(f"{where}: shard name {shard.name!r}: wanted a plain file name ending in .tar")
+    return shards
+
+
+def read_samples(url: str | Path, shard: Shard) -> Iterator[dict[str, Any]]:
+    """The samples of a shard as bytes, in order. ValueError where the file is cut short or not a tar."""
+    where = storage.join(url, shard.name)
+    num = 0
+    with storage.open_binary(where) as stream:
+        files = tar_file_expander([{"url": where, "stream": stream}], select_files=_allowed)
+        samples = group_by_keys(files)
+        while True:
+            try:
+                sample = next(samples, None)
+            except Exception as error:  # webdataset passes on whatever tarfile and zlib raise
+                reason = error.args[0] if error.args else error
+                raise ValueError(f"{where}: cannot be read as a shard ({reason})") from None
+            if sample is None:
+                break
+            num += 1
+            yield sample
+    if num != shard.samples:
+        raise ValueError(f"{where}: {num} samples, its manifest says {shard.samples}; is the file whole?")
+
+
+def read_pairs(url: str | Path, shards: Iterable[Shard] | None = None) -> Iterator[Pair]:
+    """Every pair of the shards (default: all in the manifest), once, in order."""
+    for shard in read_manifest(url) if shards is None else shards:
+        for sample in read_samples(url, shard):
+            yield decode(sample, shard.name)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify_shards` found: counts, and one line per problem."""
+
+    num_shards: int
+    num_samples: int
+    problems: tuple[str, ...]
+
+
+def verify_shards(url: str | Path, *, decoding: bool = True) -> Verification:
+    """Check every listed shard: size, sha256, number of samples, and that each sample decodes.
+
+    Files that no manifest lists are named too: they are left over from writers that did not finish.
+    """
+    shards, num_samples, problems = read_manifest(url), 0, []
+    for shard in shards:
+        try:
+            content = storage.read_bytes(storage.join(url, shard.name))
+            if len(content) != shard.bytes:
+                raise ValueError(f"{shard.name}: {len(content)} bytes, its manifest says {shard.bytes}")
+            if hashlib.sha256(content).hexdigest() != shard.sha256:
+                raise ValueError(f"{shard.name}: its sha256 is not the one in the manifest")
+            for sample in read_samples(url, shard):
+                if decoding:
+                    decode(sample, shard.name)
+                num_samples += 1
+        except ValueError as error:
+            problems.append(str(error))
+    listed = {shard.name for shard in shards}
+    strays = [name for name in storage.list_names(url) if name.endswith((".tar", ".partial")) and name not in listed]
+    problems += [f"{name}: is not in {MANIFEST}" for name in strays]
+    return Verification(len(shards), num_samples, tuple(problems))
+
+
+def _allowed(name: str) -> bool:
+    return name.partition(".")[2] in EXTENSIONS and "/" not in name

@@ -1,0 +1,124 @@
+"""Gaussians and cameras in, images out. The rasterizer is chosen here and nowhere else.
+
+``render`` draws with gsplat on CUDA and with our own kernels on the CPU; both follow the same numbers, so that a splat
+fitted on one looks the same on the other. ``ssim`` lives here too because it is the other half of every training step
+that needs kernels of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from splatfix.cameras import Camera
+from splatfix.gaussians import Gaussians
+from splatfix.rendering.ssim import ssim
+
+__all__ = ["Rendering", "render", "ssim"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rendering:
+    """Images of ``C`` cameras. Smaller ones are padded with 0 on the right and at the bottom.
+
+    Attributes:
+        rgb: colours over the background, ``[C, H, W, 3]``; not clamped to 1.
+        alpha: coverage, ``[C, H, W]``.
+        depth: expected depth along the optical axis where alpha > 0, else 0, in world units, ``[C, H, W]``.
+        sizes: (width, height) of each camera, in px.
+        info: what gsplat's strategies read: ``means2d [C, N, 2]`` (in the graph), ``radii [C, N, 2]`` (int32 px, 0 for
+            what is not seen), ``width``, ``height``, ``n_cameras``, ``gaussian_ids``; also depths, conics, opacities.
+    """
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor
+    sizes: tuple[tuple[int, int], ...]
+    info: dict
+
+    def view(self, i: int) -> Rendering:
+        """The images of camera ``i`` alone (C = 1), without padding. ``info`` stays that of all cameras."""
+        i = range(len(self.sizes))[i]
+        w, h = self.sizes[i]
+        one = slice(i, i + 1)
+        return Rendering(
+            self.rgb[one, :h, :w], self.alpha[one, :h, :w], self.depth[one, :h, :w], (self.sizes[i],), self.info
+        )
+
+
+def render(
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    *,
+    background: Tensor | Sequence[float] | None = None,
+    mode: Literal["classic", "antialiased"] = "classic",
+    sh_degree: int | None = None,
+    keep: Tensor | None = None,
+    absgrad: bool = False,
+    backend: Literal["auto", "cuda", "cpu"] = "auto",
+) -> Rendering:
+    """Draw the Gaussians as each camera sees them; differentiable in every parameter (Kerbl et al. 2023).
+
+    Args:
+        gaussians: N Gaussians, float32.
+        cameras: one or more, of any sizes.
+        background: RGB behind the Gaussians, ``[3]``; None is black.
+        mode: ``classic`` adds 0.3 px^2 to every projected variance; ``antialiased`` also dims what that widened
+            (Mip-Splatting, Yu et al. 2024).
+        sh_degree: highest band of spherical harmonics to use; None uses all that are stored.
+        keep: boolean ``[N]``; False makes a Gaussian invisible in this call (dropout).
+        absgrad: also give ``info["means2d"]`` an ``absgrad`` in the backward pass, summed absolute values of its
+            per-pixel gradients (AbsGS, Ye et al. 2024), for gsplat's DefaultStrategy. CUDA only.
+        backend: ``auto`` goes by the device of the Gaussians.
+
+    Raises:
+        ValueError: no camera, an unknown mode or backend, or an argument that does not fit the Gaussians.
+    """
+    if not cameras:
+        raise ValueError("render: no cameras; wanted at least one")
+    if mode not in ("classic", "antialiased"):
+        raise ValueError(f"render: mode = {mode!r}; wanted 'classic' or 'antialiased'")
+    degree = gaussians.sh_degree if sh_degree is None else sh_degree
+    if not 0 <= degree <= gaussians.sh_degree:
+        raise ValueError(f"render: sh_degree = {degree}; the Gaussians store degree 0 to {gaussians.sh_degree}")
+    if keep is not None and (keep.dtype != torch.bool or keep.shape != (len(gaussians),)):
+        raise ValueError(f"render: keep is {keep.dtype} {tuple(keep.shape)}; wanted torch.bool ({len(gaussians)},)")
+    behind = torch.zeros(3) if background is None else torch.as_tensor(background)
+    if behind.shape != (3,):
+        raise ValueError(f"render: background has shape {tuple(behind.shape)}; wanted three numbers, (3,)")
+    behind = behind.to(gaussians.device, torch.float32)
+
+    chosen = _backend(gaussians.device, backend)
+    arguments = (gaussians, cameras, behind, mode == "antialiased", degree, keep)
+    if chosen == "cuda":
+        from splatfix.rendering import cuda
+
+        rgb, alpha, depth, info = cuda.render(*arguments, absgrad=absgrad)
+    else:
+        from splatfix.rendering import cpu
+
+        if absgrad:
+            raise ValueError("render: absgrad = True is only offered on CUDA; use absgrad = False on the CPU")
+        rgb, alpha, depth, info = cpu.render(*arguments)
+    info = info | {
+        "width": rgb.shape[2],
+        "height": rgb.shape[1],
+        "n_cameras": len(cameras),
+        "gaussian_ids": None,  # only gsplat's packed mode has any
+    }
+    return Rendering(rgb, alpha, depth, tuple((c.width_px, c.height_px) for c in cameras), info)
+
+
+def _backend(device: torch.device, wanted: str) -> Literal["cuda", "cpu"]:
+    """The one place where the rasterizer is chosen."""
+    if wanted not in ("auto", "cuda", "cpu"):
+        raise ValueError(f"render: backend = {wanted!r}; wanted 'auto', 'cuda' or 'cpu'")
+    if device.type not in ("cuda", "cpu"):
+        raise ValueError(f"render: the Gaussians are on {device}; wanted cuda or cpu (move them with .to)")
+    if wanted not in ("auto", device.type):
+        raise ValueError(f"render: backend = {wanted!r} but the Gaussians are on {device}; move them with .to")
+    return "cuda" if device.type == "cuda" else "cpu"

@@ -1,0 +1,37 @@
+"""Rendering on the CPU: numba kernels for projection, harmonics, rasterization and SSIM.
+
+``compile`` says how kernels are compiled, ``projection`` and ``harmonics`` work per Gaussian, ``tiles`` sorts and deals
+out, ``compositing`` draws, ``functions`` makes them differentiable, and ``render`` here puts them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from splatfix.cameras import Camera
+from splatfix.gaussians import Gaussians
+from splatfix.rendering.cpu.functions import Colour, Project, Rasterize
+from splatfix.rendering.cpu.projection import pack_camera
+
+
+def render(
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    background: Tensor,  # [3]
+    antialiased: bool,
+    sh_degree: int,
+    keep: Tensor | None,  # [N] bool
+) -> tuple[Tensor, Tensor, Tensor, dict]:
+    """Images ``rgb [C, H, W, 3]``, ``alpha [C, H, W]``, ``depth [C, H, W]``, and what gsplat's strategies read."""
+    g = gaussians
+    packed = [pack_camera(camera) for camera in cameras]
+    sizes = [(camera.width_px, camera.height_px) for camera in cameras]
+    means2d, conics, depths, opacities, radii = Project.apply(
+        g.means.float(), g.log_scales.float(), g.quats.float(), g.opacity_logits.float(), keep, packed, antialiased
+    )
+    colours = Colour.apply(g.means.float(), g.sh0.float(), g.sh_rest.float(), radii, packed, sh_degree)
+    rgb, alpha, depth = Rasterize.apply(means2d, conics, depths, opacities, colours, background, radii, sizes)
+    info = {"means2d": means2d, "radii": radii, "depths": depths, "conics": conics, "opacities": opacities}
+    return rgb, alpha, depth, info

@@ -1,0 +1,177 @@
+"""The CPU kernels as differentiable functions: project, colour, rasterize.
+
+They are three so that ``means2d`` is a tensor of the graph, whose gradient densification reads. All take tensors of
+``C`` cameras; the kernels see one camera at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from splatfix.rendering.cpu import compositing, harmonics, projection, tiles
+
+EVERYTHING = np.zeros(0, np.bool_)  # the ``keep`` mask that drops nothing
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
+
+
+def _gradient(gradient: Tensor | None, like: Tensor) -> np.ndarray:
+    return np.zeros(like.shape, np.float32) if gradient is None else _array(gradient)
+
+
+class Project(Function):
+    """Parameters ``[N, .]`` to means2d ``[C, N, 2]``, conics ``[C, N, 3]``, depths, opacities ``[C, N]``, radii."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        means: Tensor,
+        log_scales: Tensor,
+        quats: Tensor,
+        opacity_logits: Tensor,
+        keep: Tensor | None,
+        cameras: Sequence[np.ndarray],
+        antialiased: bool,
+    ) -> tuple[Tensor, ...]:
+        c, n = len(cameras), len(means)
+        shapes = [(c, n, 2), (c, n, 3), (c, n), (c, n)]
+        outputs = [torch.empty(shape, dtype=torch.float32) for shape in shapes]
+        radii = torch.empty((c, n, 2), dtype=torch.int32)
+        parameters = [_array(t) for t in (means, log_scales, quats, opacity_logits)]
+        kept = EVERYTHING if keep is None else _array(keep)
+        for i, camera in enumerate(cameras):
+            views = [output[i].numpy() for output in (*outputs, radii)]
+            projection.project(*parameters, kept, camera, antialiased, numba.get_num_threads(), *views)
+        ctx.save_for_backward(means, log_scales, quats, opacity_logits, radii)
+        ctx.cameras, ctx.antialiased = cameras, antialiased
+        ctx.mark_non_differentiable(radii)
+        ctx.set_materialize_grads(False)
+        return *outputs, radii
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_means2d, d_conics, d_depths, d_opacities, _):
+        *parameters, radii = ctx.saved_tensors
+        c, n = radii.shape[:2]
+        given = [
+            np.zeros((c, n, *end), np.float32) if d is None else _array(d)
+            for d, end in ((d_means2d, (2,)), (d_conics, (3,)), (d_depths, ()), (d_opacities, ()))
+        ]
+        arrays = [_array(t) for t in parameters]
+        gradients = [torch.zeros(t.shape, dtype=torch.float32) for t in parameters]
+        results = [g.numpy() for g in gradients]
+        seen = _array(radii)
+        for i, camera in enumerate(ctx.cameras):
+            projection.project_backward(
+                *arrays, camera, ctx.antialiased, numba.get_num_threads(), seen[i], *(d[i] for d in given), *results
+            )
+        return *gradients, None, None, None
+
+
+class Colour(Function):
+    """Means and harmonics to colours ``[C, N, 3]``, zero for what ``radii [C, N, 2]`` marks as not seen."""
+
+    @staticmethod
+    def forward(
+        ctx, means: Tensor, sh0: Tensor, sh_rest: Tensor, radii: Tensor, cameras: Sequence[np.ndarray], degree: int
+    ) -> Tensor:
+        colours = torch.empty((*radii.shape[:2], 3), dtype=torch.float32)
+        parameters = [_array(t) for t in (means, sh0, sh_rest)]
+        seen = _array(radii)
+        for i, camera in enumerate(cameras):
+            harmonics.colour(*parameters, camera[18:], degree, seen[i], numba.get_num_threads(), colours[i].numpy())
+        ctx.save_for_backward(means, sh0, sh_rest, radii, colours)
+        ctx.cameras, ctx.degree = cameras, degree
+        return colours
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_colours):
+        means, sh0, sh_rest, radii, colours = ctx.saved_tensors
+        gradients = [torch.zeros(t.shape, dtype=torch.float32) for t in (means, sh0, sh_rest)]
+        results = [g.numpy() for g in gradients]
+        inputs = [_array(means), _array(sh_rest)]
+        seen, shown, given = _array(radii), _array(colours), _array(d_colours)
+        for i, camera in enumerate(ctx.cameras):
+            harmonics.colour_backward(
+                *inputs, camera[18:], ctx.degree, seen[i], shown[i], numba.get_num_threads(), given[i], *results
+            )
+        return *gradients, None, None, None
+
+
+class Rasterize(Function):
+    """Projected Gaussians to rgb ``[C, H, W, 3]``, alpha and depth ``[C, H, W]``, each camera at the top left."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        means2d: Tensor,
+        conics: Tensor,
+        depths: Tensor,
+        opacities: Tensor,
+        colours: Tensor,
+        background: Tensor,
+        radii: Tensor,
+        sizes: Sequence[tuple[int, int]],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        threads = numba.get_num_threads()
+        c, width, height = len(sizes), max(w for w, _ in sizes), max(h for _, h in sizes)
+        new = torch.empty if len(set(sizes)) == 1 else torch.zeros
+        images = [new(shape, dtype=torch.float32) for shape in ((c, height, width, 3), *[(c, height, width)] * 2)]
+        given = [_array(t) for t in (means2d, conics, depths, opacities, colours, radii)]
+        behind = _array(background)
+        ctx.drawn = []
+        for i, (w, h) in enumerate(sizes):
+            order = tiles.depth_order(given[2][i], given[5][i])
+            if len(order) > tiles.MAX_VISIBLE:
+                raise ValueError(f"{len(order)} Gaussians in view; the CPU rasterizer takes {tiles.MAX_VISIBLE}")
+            records, boxes, ellipses = tiles.pack(order, *(array[i] for array in given), w, h, threads)
+            entries, starts, stops, work = tiles.deal(boxes, ellipses, w, h, threads)
+            reached = np.empty_like(stops)
+            compositing.composite(
+                records, entries, starts, stops, tiles.shares(work, threads), w, h, behind,
+                *(image[i].numpy() for image in images), reached,
+            )  # fmt: skip
+            ctx.drawn.append((order, records, entries, starts, reached))
+        ctx.save_for_backward(conics, opacities, *images)
+        ctx.sizes = tuple(sizes)
+        ctx.set_materialize_grads(False)
+        rgb, alpha, depth = images
+        return rgb, alpha, depth
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_rgb, d_alpha, d_depth):
+        threads = numba.get_num_threads()
+        conics, opacities, rgb, alpha, depth = ctx.saved_tensors
+        c, n = opacities.shape
+        gradients = [torch.zeros((c, n, *end), dtype=torch.float32) for end in ((2,), (3,), (), (), (3,))]
+        images = [_array(t) for t in (rgb, alpha, depth)]
+        given = [_gradient(d, image) for d, image in ((d_rgb, rgb), (d_alpha, alpha), (d_depth, depth))]
+        d_background = None
+        if ctx.needs_input_grad[5] and d_rgb is not None:
+            seen = torch.zeros_like(alpha)
+            for i, (w, h) in enumerate(ctx.sizes):
+                seen[i, :h, :w] = 1 - alpha[i, :h, :w]
+            d_background = torch.einsum("chw,chwk->k", seen, d_rgb)
+        projected = [_array(t) for t in (conics, opacities)]
+        for i, (w, h) in enumerate(ctx.sizes):
+            order, records, entries, starts, reached = ctx.drawn[i]
+            sums = np.zeros((threads, len(order), compositing.SUMS), np.float32)
+            compositing.composite_backward(
+                records, entries, starts, reached, tiles.shares(reached - starts, threads), w, h,
+                *(image[i] for image in images), *(d[i] for d in given), sums,
+            )  # fmt: skip
+            compositing.gather(
+                order, sums, *(array[i] for array in projected), threads, *(g[i].numpy() for g in gradients)
+            )
+        return *gradients, d_background, None, None

@@ -1,0 +1,74 @@
+"""Rendering on CUDA with gsplat (the only file here that imports it, and only when called)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from splatfix.cameras import Camera, to_tensors
+from splatfix.gaussians import Gaussians
+
+DROPPED_LOGIT = -1e4  # opacity 0: gsplat skips what cannot reach alpha 1/255
+
+
+def render(
+    gaussians: Gaussians,
+    cameras: Sequence[Camera],
+    background: Tensor,  # [3]
+    antialiased: bool,
+    sh_degree: int,
+    keep: Tensor | None,  # [N] bool
+    absgrad: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, dict]:
+    """As ``cpu.render``. All cameras are drawn in one call, at the largest width and height, and cut afterwards.
+
+    gsplat derives the limits of its Jacobian from that common size, so a camera that is smaller than another of the
+    same call can differ slightly, near its right and lower border, from the same camera drawn alone.
+    """
+    from gsplat import rasterization
+
+    g = gaussians
+    width = max(camera.width_px for camera in cameras)
+    height = max(camera.height_px for camera in cameras)
+    if len(g) == 0:  # gsplat divides by the number of Gaussians
+        rgb, alpha, depth = (torch.zeros(len(cameras), height, width, k, device=g.device) for k in (3, 1, 1))
+        nothing = g.means[None, :, :2].expand(len(cameras), 0, 2)
+        info = {"means2d": nothing, "radii": torch.zeros(nothing.shape, dtype=torch.int32, device=g.device)}
+        return *_without_padding(rgb + background, alpha[..., 0], depth[..., 0], cameras), info
+    poses, intrinsics = to_tensors(cameras, device=g.device)
+    logits = g.opacity_logits if keep is None else torch.where(keep, g.opacity_logits, DROPPED_LOGIT)
+    images, alpha, info = rasterization(
+        means=g.means,
+        quats=g.quats,
+        scales=g.scales,
+        opacities=logits.sigmoid(),
+        colors=torch.cat([g.sh0, g.sh_rest], dim=1),
+        viewmats=poses,
+        Ks=intrinsics,
+        width=width,
+        height=height,
+        sh_degree=sh_degree,
+        backgrounds=background.expand(len(cameras), 3),
+        render_mode="RGB+ED",
+        rasterize_mode="antialiased" if antialiased else "classic",
+        packed=False,
+        absgrad=absgrad,
+    )
+    return *_without_padding(images[..., :3], alpha[..., 0], images[..., 3], cameras), info
+
+
+def _without_padding(
+    rgb: Tensor,  # [C, H, W, 3]
+    alpha: Tensor,  # [C, H, W]
+    depth: Tensor,  # [C, H, W]
+    cameras: Sequence[Camera],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The images with zeros wherever a camera is smaller than the largest."""
+    if len({(camera.width_px, camera.height_px) for camera in cameras}) == 1:
+        return rgb, alpha, depth
+    columns = torch.arange(rgb.shape[2], device=rgb.device)
+    rows = torch.arange(rgb.shape[1], device=rgb.device)[:, None]
+    inside = torch.stack([(columns < c.width_px) & (rows < c.height_px) for c in cameras])
+    return rgb * inside[..., None], alpha * inside, depth * inside

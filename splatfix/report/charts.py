@@ -1,0 +1,168 @@
+"""Charts as inline SVG; colours come from the page's CSS, so that they follow light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup, escape
+
+from splatfix.evaluation.layout import ARMS
+from splatfix.report.load import number
+from splatfix.report.wording import view_gain, written
+from splatfix.views import BANDS
+
+WIDTH, HEIGHT = 460, 280
+LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 40
+MAX_POINTS = 240
+
+
+def gain_scatter(views: Sequence[dict]) -> Markup | None:
+    """PSNR gain of each test view against its distance from the training cameras; None with fewer than two views."""
+    points = [
+        (number(view, "distance"), view_gain(view), view.get("band"), view.get("name"))
+        for view in views
+        if number(view, "distance") is not None and view_gain(view) is not None
+    ]
+    if len(points) < 2:
+        return None
+    x_axis = _Axis([point[0] for point in points], LEFT, WIDTH - RIGHT, include=0.0)
+    y_axis = _Axis([point[1] for point in points], HEIGHT - BOTTOM, TOP, include=0.0)
+    parts = [_grid(x_axis, y_axis), _labels("distance from the training cameras", "PSNR gain, dB")]
+    zero = y_axis.at(0.0)
+    parts.append(f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}"/>')
+    for distance, gain, band, name in points:
+        title = f"{name}: {written(gain, 2, signed=True)} dB at distance {distance:.2f} ({band})"
+        parts.append(marker(band, x_axis.at(distance), y_axis.at(gain), title))
+    return _svg(parts, "PSNR gain of each test view against its distance from the training cameras")
+
+
+def loss_curves(history: Sequence[dict]) -> Markup | None:
+    """Training loss over steps per arm, on a logarithmic scale, averaged in bins; None with fewer than two records."""
+    curves = {}
+    for arm in [*ARMS, *sorted({str(record.get("arm")) for record in history} - set(ARMS))]:
+        points = sorted(
+            (number(record, "step"), number(record, "loss"))
+            for record in history
+            if record.get("arm") == arm and number(record, "step") is not None and (number(record, "loss") or 0) > 0
+        )
+        if len(points) > 1:
+            curves[arm] = _binned(points)
+    if not curves:
+        return None
+    every = [point for points in curves.values() for point in points]
+    x_axis = _Axis([x for x, _ in every], LEFT, WIDTH - RIGHT, include=0.0)
+    y_axis = _Axis([math.log10(y) for _, y in every], HEIGHT - BOTTOM, TOP, logarithmic=True)
+    parts = [_grid(x_axis, y_axis), _labels("training step", "training loss")]
+    for arm, points in curves.items():
+        path = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(math.log10(y)):.1f}" for x, y in points)
+        parts.append(f'<polyline class="curve arm-{_css(arm)}" points="{path}"><title>{escape(arm)}</title></polyline>')
+    return _svg(parts, "Training loss over steps per arm: " + ", ".join(curves))
+
+
+def round_curve(rounds: Sequence[dict]) -> Markup | None:
+    """PSNR on the test photos after each round; None with fewer than two rounds."""
+    points = [
+        (number(record, "round"), number(record, "psnr"))
+        for record in rounds
+        if number(record, "round") is not None and number(record, "psnr") is not None
+    ]
+    if len(points) < 2:
+        return None
+    points.sort()
+    x_axis = _Axis([x for x, _ in points], LEFT + 14, WIDTH - RIGHT - 14, whole=True)
+    y_axis = _Axis([y for _, y in points], HEIGHT - BOTTOM, TOP)
+    path = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(y):.1f}" for x, y in points)
+    parts = [_grid(x_axis, y_axis), _labels("round", "PSNR on test photos, dB")]
+    parts.append(f'<polyline class="curve arm-after" points="{path}"/>')
+    for x, y in points:
+        title = f"round {x:.0f}: {written(y, 2)} dB"
+        parts.append(
+            f'<circle class="dot arm-after" cx="{x_axis.at(x):.1f}" cy="{y_axis.at(y):.1f}" r="4"><title>{title}</title></circle>'
+        )
+    return _svg(parts, "PSNR on the test photos per round: " + ", ".join(written(y, 2) for _, y in points))
+
+
+def marker(band: str | None, x: float, y: float, title: str, size: float = 5.0) -> str:
+    """A mark whose colour and shape both tell the band: circle near, square mid, triangle far."""
+    kind = band if band in BANDS else "none"
+    shape = {
+        "mid": f'<rect x="{x - size * 0.88:.1f}" y="{y - size * 0.88:.1f}" width="{size * 1.76:.1f}" height="{size * 1.76:.1f}"',
+        "far": f'<polygon points="{x:.1f},{y - size * 1.2:.1f} {x + size * 1.1:.1f},{y + size * 0.8:.1f} '
+        f'{x - size * 1.1:.1f},{y + size * 0.8:.1f}"',
+    }.get(kind, f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}"')
+    tag = shape[1 : shape.index(" ")]
+    return f'{shape} class="mark band-{kind}"><title>{escape(title)}</title></{tag}>'
+
+
+class _Axis:
+    """A linear scale from values to pixels with round ticks."""
+
+    def __init__(self, values, start_px, end_px, include=None, logarithmic=False, whole=False):
+        low, high = min(values), max(values)
+        if include is not None:
+            low, high = min(low, include), max(high, include)
+        if high - low < 1e-9:
+            low, high = low - 0.5, high + 0.5
+        pad = 0 if whole else (high - low) * 0.05
+        self.low = low - (0 if include is not None and low == include else pad)
+        self.high = high + pad
+        self.start_px, self.end_px, self.logarithmic = start_px, end_px, logarithmic
+        self.whole = whole
+
+    def at(self, value: float) -> float:
+        return self.start_px + (value - self.low) / (self.high - self.low) * (self.end_px - self.start_px)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        if self.logarithmic:
+            steps = [m * 10.0**k for k in range(math.floor(self.low), math.ceil(self.high) + 1) for m in (1, 2, 5)]
+            return [(math.log10(v), f"{v:g}") for v in steps if self.low <= math.log10(v) <= self.high]
+        step = _round_step((self.high - self.low) / 5)
+        if self.whole:
+            step = max(1.0, math.ceil(step))
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [(k * step, written(k * step, digits) if k else "0") for k in range(first, last + 1)]
+
+
+def _round_step(about: float) -> float:
+    power = 10.0 ** math.floor(math.log10(about))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= about * 0.999)
+
+
+def _grid(x_axis: _Axis, y_axis: _Axis) -> str:
+    parts = []
+    for value, label in y_axis.ticks():
+        y = y_axis.at(value)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+    for value, label in x_axis.ticks():
+        x = x_axis.at(value)
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{label}</text>')
+    return "".join(parts)
+
+
+def _labels(x_label: str, y_label: str) -> str:
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    return (
+        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text class="axis" transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+    )
+
+
+def _binned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    size = math.ceil(len(points) / MAX_POINTS)
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+
+
+def _css(arm: str) -> str:
+    return arm if arm in ARMS else "other"
+
+
+def _svg(parts: Sequence[str], description: str, width: float = WIDTH, height: float = HEIGHT) -> Markup:
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(description)}">'
+        f"{''.join(parts)}</svg>"
+    )

@@ -1,0 +1,152 @@
+"""Several runs beside each other: rows, headline, bars and shared views of the comparison page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from splatfix.evaluation import layout
+from splatfix.report import charts, pictures, wording
+from splatfix.report.load import RunFiles, number
+from splatfix.report.selection import telling_views
+from splatfix.views import BANDS
+
+MAX_SHARED_VIEWS = 4
+MAX_PAGE_PICTURES = 60
+
+
+def saw_group(run: RunFiles) -> bool:
+    """Whether the restorer was trained on the capture's scene group: shown, marked, never called best."""
+    return bool(run.results.get("in_training"))
+
+
+def headline(runs: Sequence[RunFiles]) -> wording.Headline:
+    """Which run gained most, where the runs can be compared (one capture, the same test photos)."""
+    gains = {run.label: run.number("summary", "all", "gain", "psnr") for run in runs if not saw_group(run)}
+    known = {label: gain for label, gain in gains.items() if gain is not None}
+    captures = sorted({str(run.results.get("capture")) for run in runs})
+    where = f"on {captures[0]}" if len(captures) == 1 else f"on {len(captures)} captures"
+    details = []
+    if len(known) < len(gains):
+        details.append(f"{wording.count(len(gains) - len(known), 'run')} without a gain (no control, or not measured).")
+    if not _same_views(runs):
+        details.append("The runs do not share capture, test photos and size: their figures must not be ranked.")
+    if not known:
+        return wording.Headline(f"{wording.count(len(runs), 'run')} {where}.", tuple(details), "", "", "plain")
+    best = max(known, key=lambda label: known[label])
+    low, high = (wording.written(value, 2, signed=True) for value in (min(known.values()), max(known.values())))
+    if not _same_views(runs) or len(known) == 1:
+        sentence = f"{wording.count(len(runs), 'run')} {where}: PSNR gains from {low} to {high} dB."
+    elif wording.PSNR.improves(known[best]):
+        sentence = f"{best} gained most {where}: {high} dB PSNR; the runs range from {low} to {high} dB."
+    else:
+        sentence = f"No run gained noticeably {where}: PSNR gains range from {low} to {high} dB."
+    tone = "good" if wording.PSNR.improves(max(known.values())) else "plain"
+    return wording.Headline(sentence, tuple(details), f"{high} dB", "largest PSNR gain", tone)
+
+
+def rows(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
+    """One row per run."""
+    table = []
+    for run in runs:
+        table.append(
+            {
+                "run": run,
+                "marked": saw_group(run),
+                "arms": {arm: run.number("summary", "all", arm, "psnr") for arm in layout.ARMS},
+                "gains": {
+                    metric.key: run.number("summary", "all", "gain", metric.key)
+                    for metric in (wording.PSNR, wording.SSIM, wording.LPIPS)
+                },
+                "seconds": sum(v for v in (run.results.get("seconds") or {}).values() if isinstance(v, int | float)),
+                "extra": {name: _extra(run, name) for name in extra_columns(runs)},
+            }
+        )
+    return table
+
+
+def extra_columns(runs: Sequence[RunFiles]) -> list[str]:
+    """Single figures of ``compare.json`` beside the results: drift, consistency."""
+    names = []
+    for run in runs:
+        for key in ("drift", "consistency"):
+            value = run.results.get(key)
+            for name in [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]:
+                if name not in names and _extra(run, name) is not None:
+                    names.append(name)
+    return names[:6]
+
+
+def gain_bars(runs: Sequence[RunFiles]) -> Markup | None:
+    """PSNR gain per band and run as bars; None where no run has a gain."""
+    table = [(run.label, {band: run.number("summary", band, "gain", "psnr") for band in BANDS}) for run in runs]
+    values = [gain for _, gains in table for gain in gains.values() if gain is not None]
+    if not values:
+        return None
+    width, left, right, row, gap = 460, 120, 46, 13, 14
+    low, high = min(0.0, *values), max(0.0, *values)
+    left += 34 if low < 0 else 0
+    span = max(high - low, 1e-6)
+
+    def at(value: float) -> float:
+        return left + (value - low) / span * (width - left - right)
+
+    parts, y = [], 8.0
+    for label, gains in table:
+        short = label if len(label) <= 16 else label[:15] + "…"
+        parts.append(f'<text class="tick name" x="4" y="{y + 1.5 * row + 4:.1f}">{escape(short)}</text>')
+        for band in BANDS:
+            gain = gains[band]
+            title = f"{label}, {band}: {wording.written(gain, 2, signed=True)} dB"
+            if gain is not None:
+                x = min(at(0), at(gain))
+                parts.append(
+                    f'<rect class="bar band-{band}" x="{x:.1f}" y="{y + 1:.1f}" width="{max(1.0, abs(at(gain) - at(0))):.1f}" '
+                    f'height="{row - 2}" rx="1.5"><title>{escape(title)}</title></rect>'
+                )
+            end, anchor = (at(gain) - 5, "end") if gain is not None and gain < 0 else (at(gain or 0.0) + 5, "start")
+            figure = wording.written(gain, 2, signed=True)
+            parts.append(f'<text class="tick" x="{end:.1f}" y="{y + row - 3:.1f}" text-anchor="{anchor}">{figure}</text>')
+            y += row
+        y += gap
+    parts.append(f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="2" y2="{y - gap + 4:.1f}"/>')
+    return charts._svg(parts, "PSNR gain by band of each run", width, y)
+
+
+def shared_views(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
+    """Some test views that all runs have, each with the photo, the first run's ``before`` and every run's result."""
+    if not _same_views(runs):
+        return []
+    num = max(1, min(MAX_SHARED_VIEWS, MAX_PAGE_PICTURES // (len(runs) + 2)))
+    shown = []
+    for view, roles in telling_views(runs[0].results.get("views") or [])[:num]:
+        tiles, photo, before = [], None, None
+        for run in runs:
+            if run.path is None:
+                continue
+            entry = next((v for v in run.results.get("views") or [] if v["name"] == view["name"]), {})
+            photo = photo or pictures.picture(pictures.either(layout.image_path(run.path, view["name"], "photo")), 420)
+            before = before or pictures.picture(pictures.either(layout.image_path(run.path, view["name"], "before")), 420)
+            image = pictures.picture(pictures.either(layout.image_path(run.path, view["name"], "after")), 420)
+            if image:
+                tiles.append({"label": run.label, "image": image, "psnr": number(entry, "after", "psnr")})
+        if tiles:
+            shown.append({"view": view, "roles": roles, "photo": photo, "before": before, "tiles": tiles})
+    return shown
+
+
+def _same_views(runs: Sequence[RunFiles]) -> bool:
+    """Whether capture, test photos, image size and training photos (where known) are the same in all runs."""
+
+    def key(run: RunFiles) -> tuple:
+        names = tuple(sorted(view["name"] for view in run.results.get("views") or []))
+        train = tuple(sorted(run.split.get("train_ids") or []))
+        return run.results.get("capture"), names, run.results.get("size_px"), train
+
+    return len({key(run) for run in runs}) == 1
+
+
+def _extra(run: RunFiles, name: str) -> float | None:
+    return number(run.results, *name.split(".", 1))

@@ -1,0 +1,56 @@
+"""Pictures and videos as data URIs, kept small."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image
+
+VIEW_SIDE_PX = 640
+STRIP_SIDE_PX = 240
+JPEG_QUALITY = 84
+MAX_VIDEO_BYTES = 3_000_000
+
+
+def picture(path: Path | None, longest_side_px: int = VIEW_SIDE_PX) -> dict | None:
+    """``{"uri", "width", "height"}`` of an image file as a JPEG of limited size; None where it is missing or broken.
+
+    A small JPEG is embedded as it is, so that what evaluation wrote is what people see.
+    """
+    if path is None or not path.is_file():
+        return None
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if image.format == "JPEG" and max(width, height) <= longest_side_px and path.stat().st_size < 100_000:
+                return {"uri": _uri("image/jpeg", path.read_bytes()), "width": width, "height": height}
+            small = image.convert("RGB")
+            small.thumbnail((longest_side_px, longest_side_px), Image.Resampling.LANCZOS)
+            buffer = io.BytesIO()
+            small.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None  # the page goes without: its numbers come from the results
+    return {"uri": _uri("image/jpeg", buffer.getvalue()), "width": small.width, "height": small.height}
+
+
+def either(path: Path) -> Path | None:
+    """The picture under this name as .jpg or as .png, whichever exists."""
+    for suffix in (".jpg", ".png"):
+        if path.with_suffix(suffix).is_file():
+            return path.with_suffix(suffix)
+    return None
+
+
+def video(path: Path | None, room_bytes: int = MAX_VIDEO_BYTES) -> dict | None:
+    """``{"uri"}`` of a small MP4, ``{"link"}`` of one that is too large to embed, None where there is none."""
+    if path is None or not path.is_file():
+        return None
+    if path.stat().st_size > min(room_bytes, MAX_VIDEO_BYTES):
+        return {"link": path.name, "megabytes": path.stat().st_size / 1e6}
+    return {"uri": _uri("video/mp4", path.read_bytes())}
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,47 @@
+"""Which test views a report shows: not the best ones alone."""
+
+from __future__ import annotations
+
+from splatfix.report.load import number
+from splatfix.report.wording import view_gain
+from splatfix.views import BANDS
+
+
+def score(view: dict) -> float | None:
+    """What views are ranked by: the gain; in a run without a gain the PSNR of the arm that it has, in dB."""
+    gain = view_gain(view)
+    if gain is not None:
+        return gain
+    values = [number(view, arm, "psnr") for arm in ("after", "before", "control")]
+    return next((value for value in values if value is not None), None)
+
+
+def telling_views(views: list[dict]) -> list[tuple[dict, list[str]]]:
+    """The views with the largest, the median and the smallest score, and the median of each band.
+
+    Returns (view, what it was chosen for), each view once, the median first: it stands for the run. At most 6.
+    """
+    ranked = sorted((view for view in views if score(view) is not None), key=lambda view: (score(view), view["name"]))
+    if not ranked:
+        return [(view, []) for view in views[:3]]
+    what = "gain" if view_gain(ranked[0]) is not None else "PSNR"
+    chosen: dict[str, tuple[dict, list[str]]] = {}
+
+    def choose(view: dict, role: str) -> None:
+        chosen.setdefault(view["name"], (view, []))[1].append(role)
+
+    choose(ranked[(len(ranked) - 1) // 2], f"median {what}")
+    choose(ranked[-1], f"largest {what}")
+    choose(ranked[0], f"smallest {what}")
+    for band in BANDS:
+        members = [view for view in ranked if view.get("band") == band]
+        if members:
+            choose(members[(len(members) - 1) // 2], f"median of {band}")
+    return list(chosen.values())
+
+
+def evenly(items: list, num: int) -> list:
+    """At most ``num`` of the items, spread over all of them."""
+    if len(items) <= num:
+        return items
+    return [items[round(k * (len(items) - 1) / (num - 1))] for k in range(num)]

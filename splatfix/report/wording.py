@@ -1,0 +1,232 @@
+"""Numbers into words: what each metric is called, how it is written, and the headline of a run.
+
+The headline says what the figures say: which arm was beaten, by how much, and where the metrics disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splatfix.evaluation.layout import ARMS
+from splatfix.report.load import RunFiles, number
+from splatfix.views import BANDS
+
+NONE = "—"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """How a metric of ``results.json`` is shown.
+
+    Attributes:
+        key: its key in the results.
+        title: its name, with the unit.
+        digits: decimals shown.
+        higher_is_better: the direction of improvement.
+        noticeable: a change below this is called no change.
+        note: a sentence for readers.
+    """
+
+    key: str
+    title: str
+    digits: int
+    higher_is_better: bool = True
+    noticeable: float = 0.0
+    note: str = ""
+
+    def improves(self, change: float | None) -> bool | None:
+        """Whether a change is for the better; None where it is below notice or unknown."""
+        if change is None or abs(change) < self.noticeable:
+            return None
+        return (change > 0) == self.higher_is_better
+
+
+PSNR = Metric(key="psnr", title="PSNR, dB", digits=2, noticeable=0.05, note="Higher is better.")
+SSIM = Metric(key="ssim", title="SSIM", digits=3, noticeable=0.002, note="Higher is better.")
+LPIPS = Metric(
+    key="lpips",
+    title="LPIPS",
+    digits=3,
+    higher_is_better=False,
+    noticeable=0.002,
+    note="Lower is better: a negative gain is an improvement.",
+)
+PSNR_MASK = Metric(
+    key="psnr_mask", title="PSNR inside the mask, dB", digits=2, noticeable=0.05, note="Only pixels of the object."
+)
+PSNR_COLOR = Metric(
+    key="psnr_color_corrected",
+    title="PSNR, colour-corrected, dB",
+    digits=2,
+    noticeable=0.05,
+    note="After an affine colour fit to each photo: leaves out exposure and white balance.",
+)
+METRICS = (PSNR, SSIM, LPIPS, PSNR_MASK, PSNR_COLOR)
+
+ARM_MEANINGS = {
+    "before": "the sparse fit from the training photos",
+    "control": "the same fit trained on as long as “after”, without repaired views",
+    "after": "the fit retrained with repaired views",
+    "post": "“after”, with the restorer applied once more to each rendered image",
+}
+BASELINES = {"before": "the sparse fit", "control": "the control, trained on without repaired views"}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first thing on a page: a sentence, further sentences, one large figure with its caption, and a tone."""
+
+    sentence: str
+    details: tuple[str, ...]
+    figure: str
+    caption: str
+    tone: str  # "good", "bad" or "plain"
+
+
+def written(value: float | None, digits: int, signed: bool = False) -> str:
+    """A number with a fixed number of decimals and a true minus; an em dash for None."""
+    if value is None:
+        return NONE
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = f"{0:.{digits}f}" if not signed else f"±{0:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def count(num: int, singular: str) -> str:
+    """``3 photos``, ``1 photo``."""
+    return f"{num} {singular}" if num == 1 else f"{num} {singular}s"
+
+
+def duration(seconds: float) -> str:
+    """``3 min 20 s``, ``4.2 s``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def baseline_arm(run: RunFiles) -> str | None:
+    """The better of ``before`` and ``control`` by mean PSNR: what the gain is measured against."""
+    values = {arm: run.number("summary", "all", arm, "psnr") for arm in ("before", "control")}
+    known = {arm: value for arm, value in values.items() if value is not None}
+    return max(known, key=lambda arm: known[arm]) if known else None
+
+
+def view_gain(view: dict) -> float | None:
+    """PSNR of ``after`` minus the better of ``before`` and ``control`` at one test view, in dB."""
+    after = number(view, "after", "psnr")
+    rivals = [number(view, arm, "psnr") for arm in ("before", "control")]
+    known = [rival for rival in rivals if rival is not None]
+    return None if after is None or not known else after - max(known)
+
+
+def headline(run: RunFiles) -> Headline:
+    """What the run gained or did not, in plain words."""
+    views = run.results.get("views") or []
+    photos = count(len(views), "test photo")
+    gain = run.number("summary", "all", "gain", "psnr")
+    if gain is not None:
+        return _loop_headline(run, gain, photos)
+    reached = {arm: run.number("summary", "all", arm, "psnr") for arm in ARMS}
+    known = [arm for arm in ARMS if reached[arm] is not None]
+    if not known:
+        why = (run.results.get("reasons") or {}).get("psnr")
+        return Headline(
+            "Nothing could be measured in this run.", (f"Reason: {why}.",) if why else (), NONE, "PSNR on test photos", "plain"
+        )
+    arm = known[-1] if known[-1] != "post" or len(known) == 1 else known[-2]
+    num_train = len(run.split.get("train_ids") or [])
+    source = f"From {count(num_train, 'photo')}, the sparse fit" if arm == "before" and num_train else "The splat"
+    if arm == "before" and not num_train:
+        source = "The sparse fit"
+    value = written(reached[arm], 2)
+    return Headline(
+        f"{source} reaches {value} dB PSNR on {photos}.",
+        tuple(filter(None, (_other_values(run, arm), _missing_lpips(run)))),
+        f"{value} dB",
+        "mean PSNR on test photos",
+        "plain",
+    )
+
+
+def _loop_headline(run: RunFiles, gain: float, photos: str) -> Headline:
+    arm = baseline_arm(run) or "before"
+    base = written(run.number("summary", "all", arm, "psnr"), 2)
+    after = written(run.number("summary", "all", "after", "psnr"), 2)
+    change = written(abs(gain), 2)
+    verdict = PSNR.improves(gain)
+    if verdict is None:
+        sentence = (
+            f"The loop changed next to nothing: {after} dB PSNR on {photos}, against {base} dB for {BASELINES[arm]}."
+        )
+        tone = "plain"
+    elif verdict:
+        sentence = (
+            f"The loop made this splat better: PSNR on {photos} is {change} dB higher, {after} dB against {base} dB "
+            f"for {BASELINES[arm]}."
+        )
+        tone = "good"
+    else:
+        sentence = (
+            f"The loop did not help here: PSNR on {photos} is {change} dB lower, {after} dB against {base} dB for "
+            f"{BASELINES[arm]}."
+        )
+        tone = "bad"
+    others, disagree = _others(run, verdict)
+    if verdict is False and not disagree:
+        sentence += f" Better use {arm}.ply."
+    details = tuple(filter(None, (others, _spread(run), _bands(run), _missing_lpips(run))))
+    return Headline(sentence, details, f"{written(gain, 2, signed=True)} dB", "PSNR gain on test photos", tone)
+
+
+def _others(run: RunFiles, verdict: bool | None) -> tuple[str | None, bool]:
+    """What the other metrics did, and whether any of them contradicts PSNR."""
+    parts, disagreement = [], False
+    for metric in (SSIM, LPIPS, PSNR_MASK):
+        gain = run.number("summary", "all", "gain", metric.key)
+        if gain is None:
+            continue
+        better = metric.improves(gain)
+        name, unit = metric.title.removesuffix(", dB"), " dB" if metric.title.endswith(", dB") else ""
+        parts.append(
+            f"{name} is unchanged"
+            if better is None
+            else f"{name} {'rose' if gain > 0 else 'fell'} by {written(abs(gain), metric.digits)}{unit}, which is "
+            f"{'better' if better else 'worse'}"
+        )
+        disagreement |= None not in (better, verdict) and better != verdict
+    text = "; ".join(parts) + "." if parts else None
+    return (f"The metrics disagree: {text}" if disagreement else text), disagreement
+
+
+def _other_values(run: RunFiles, arm: str) -> str | None:
+    values = {metric.title: (run.number("summary", "all", arm, metric.key), metric.digits) for metric in (SSIM, LPIPS)}
+    parts = [f"{title} {written(value, digits)}" for title, (value, digits) in values.items() if value is not None]
+    return ", ".join(parts) + "." if parts else None
+
+
+def _spread(run: RunFiles) -> str | None:
+    gains = [gain for gain in map(view_gain, run.results.get("views") or []) if gain is not None]
+    if len(gains) < 2:
+        return None
+    better = sum(PSNR.improves(gain) is True for gain in gains)
+    worse = sum(PSNR.improves(gain) is False for gain in gains)
+    return (
+        f"Of {len(gains)} views {better} got better and {worse} worse; the single views range from "
+        f"{written(min(gains), 2, signed=True)} to {written(max(gains), 2, signed=True)} dB."
+    )
+
+
+def _bands(run: RunFiles) -> str | None:
+    gains = {band: run.number("summary", band, "gain", "psnr") for band in BANDS}
+    parts = [f"{band} {written(gain, 2, signed=True)}" for band, gain in gains.items() if gain is not None]
+    return f"By distance from the training photos: {', '.join(parts)} dB." if len(parts) > 1 else None
+
+
+def _missing_lpips(run: RunFiles) -> str | None:
+    summary = (run.results.get("summary") or {}).get("all") or {}
+    measured = any(number(summary, arm, "lpips") is not None for arm in ARMS)
+    return None if measured or "lpips" not in (run.results.get("reasons") or {}) else "LPIPS was not measured."

@@ -1,0 +1,53 @@
+"""Restorers: flawed views in, repaired views out.
+
+A new restorer is a factory in `RESTORERS`; a trained network is a folder. See `restorer.Restorer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from splatfix.restoration.classical import Bilateral, Identity, Warp
+from splatfix.restoration.learned import LearnedRestorer
+from splatfix.restoration.restorer import Repaired, Restorer
+from splatfix.runs import choose_device
+
+__all__ = ["RESTORERS", "Repaired", "Restorer", "open_restorer"]
+
+SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def _shipped(name: str, device: torch.device) -> Restorer:
+    folder = SHIPPED_WEIGHTS / name
+    if not folder.is_dir():
+        raise ValueError(
+            f"restorer {name!r}: its weights are not in this installation ({folder}); "
+            "train one with `splatfix train` and give its folder instead"
+        )
+    return LearnedRestorer.open(folder, device)
+
+
+RESTORERS: dict[str, Callable[[torch.device], Restorer]] = {
+    "identity": lambda device: Identity(),  # noqa: ARG005
+    "classical": lambda device: Bilateral(),  # noqa: ARG005
+    "warp": lambda device: Warp(),  # noqa: ARG005
+    "nafnet": lambda device: _shipped("nafnet", device),
+}
+
+
+def open_restorer(name_or_path: str | Path, device: torch.device | str = "auto") -> Restorer:
+    """A restorer by name, or from a checkpoint folder, a training run or an id of the Hugging Face Hub.
+
+    Raises:
+        ValueError: neither a known name (they are listed) nor a checkpoint.
+    """
+    device = choose_device(device) if isinstance(device, str) else device
+    name = str(name_or_path)
+    if name in RESTORERS:
+        return RESTORERS[name](device)
+    if "/" in name or "\\" in name or Path(name).exists():
+        return LearnedRestorer.open(name_or_path, device)
+    raise ValueError(f"restorer {name!r}: unknown; wanted one of {', '.join(RESTORERS)}, or a checkpoint's folder")

@@ -1,0 +1,64 @@
+"""The README.md of a checkpoint: what the restorer is, what it has seen, and how much it helps."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def model_card(config: dict[str, Any], *, num_parameters: int) -> str:
+    """Markdown from the checkpoint's config; numbers that nobody measured are not mentioned."""
+    network, provenance = config["network"], dict(config["provenance"])
+    validation = provenance.pop("validation", None)
+    groups = {name: provenance.pop(name, None) for name in ("train_groups", "validation_groups")}
+    inputs = ["render", *(["alpha"] if network["alpha"] else []), *(["inverse depth"] if network["depth"] else [])]
+    if network["num_references"]:
+        inputs.append(f"{network['num_references']} nearby photos warped in by depth")
+    lines = [
+        "# A restorer for flawed renders of sparse 3D Gaussian splats",
+        "",
+        f"NAFNet of width {network['width']} with a {network['head']} head, {num_parameters / 1e6:.2f} M parameters.",
+        f"Inputs: {', '.join(inputs)}. {config['strength']:.0%} of its correction is applied.",
+        "",
+        "```",
+        "splatfix loop CAPTURE --restorer THIS_FOLDER --out RUN",
+        "```",
+        "",
+    ]
+    if validation:
+        best = validation["by_strength"][str(validation["strength"])]
+        lines += [
+            "## Validation",
+            "",
+            f"Mean over {len(best['by_scene'])} scenes of held-out groups, {validation['num_pairs']} pairs, against "
+            f"the unrepaired render: PSNR {best['psnr_gain']:+.2f} dB, SSIM {best['ssim_gain']:+.4f}.",
+            "",
+            "| strength | PSNR gain (dB) | SSIM gain |",
+            "|---|---|---|",
+            *(
+                f"| {strength} | {row['psnr_gain']:+.3f} | {row['ssim_gain']:+.4f} |"
+                for strength, row in validation["by_strength"].items()
+            ),
+            "",
+            "| scene | PSNR gain (dB) |",
+            "|---|---|",
+            *(f"| {scene} | {gain['psnr_gain']:+.2f} |" for scene, gain in best["by_scene"].items()),
+            "",
+        ]
+    lines += ["## Data", ""]
+    for name, scenes in groups.items():
+        if scenes:
+            lines.append(f"- {name.replace('_', ' ')}: {', '.join(scenes)}")
+    lines += [
+        "",
+        "Never evaluate it on a group that it was trained on. It sharpens and cleans what the render and nearby photos",
+        "show; it does not invent what none of them saw.",
+        "",
+        "## Provenance",
+        "",
+        "```json",
+        json.dumps(provenance, indent=1),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""Everything that a training run needs to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Progress:
+    """How far training is.
+
+    Attributes:
+        step: optimizer steps done.
+        segment: segments done; a checkpoint lies at the end of each.
+        seconds: training time so far, over all runs.
+        planned: steps that the schedule is for: ``steps``, or what fits into ``max_seconds``.
+        best: mean validation PSNR gain in dB of the checkpoint that is kept.
+        history: one record per segment.
+    """
+
+    planned: int
+    step: int = 0
+    segment: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_state(
+    path: Path,
+    progress: Progress,
+    network: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tag: dict[str, Any],
+) -> None:
+    """Write the state whole. ``tag`` describes what must be the same when it is loaded."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with aside.open("wb") as file:
+            torch.save(
+                {
+                    "progress": asdict(progress),
+                    "network": network.state_dict(),
+                    "ema": ema.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "tag": tag,
+                },
+                file,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load_state(
+    path: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, tag: dict[str, Any]
+) -> Progress:
+    """Restore the state in place (without unpickling code).
+
+    Raises:
+        ValueError: the file is not whole, or belongs to other settings.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved_tag = state["tag"]
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: cannot be read as a training state ({reason}); remove it to start anew") from None
+    for name in tag:
+        if saved_tag.get(name) != tag[name]:
+            raise ValueError(
+                f"{path}: was made with {name} = {saved_tag.get(name)}, now it is {tag[name]}; "
+                "go on with the same settings, or train into another folder"
+            )
+    network.load_state_dict(state["network"])
+    ema.load_state_dict(state["ema"])
+    optimizer.load_state_dict(state["optimizer"])
+    return Progress(**state["progress"])

@@ -1,0 +1,21 @@
+"""Array types with shapes for annotations: jaxtyping's where it is installed, bare names where it is not.
+
+Kernels and fits must import with torch, numpy and numba alone; annotations are never evaluated then.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int, Shaped
+else:
+    try:
+        from jaxtyping import Bool, Float, Int, Shaped
+    except ImportError:
+
+        class _Unchecked:
+            def __class_getitem__(cls, item):
+                return item[0]
+
+        Bool = Float = Int = Shaped = _Unchecked
+
+__all__ = ["Bool", "Float", "Int", "Shaped"]

@@ -1,0 +1,142 @@
+"""Which recipe a sparse fit follows and when it stops, decided on training photos alone.
+
+Sparse fits overfit: on photos that stand far apart the quality of unseen views peaks after a few hundred steps and
+then falls. Short probe fits at reduced size leave one training photo out and are scored on it as they go; the recipe
+and the step with the best mean over the left-out photos are used for the fit from all photos.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from splatfix.gaussians import Gaussians
+from splatfix.rendering import render
+from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.scene import SparseScene, start_fit
+from splatfix.splats.train import FitConfig, advance
+from splatfix.views import separation
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChooseConfig:
+    """How a sparse fit is chosen and stopped.
+
+    Attributes:
+        enabled: leave photos out to choose the recipe and the last step; False takes the settings as they are.
+        folds: number of photos left out, one probe fit each.
+        scale: size of the probe images as a share of the full size.
+        every: probe every so many steps.
+        patience: stop a probe after so many probes without a better score.
+        tolerance_db: an earlier step is taken where its score is within this of the best.
+    """
+
+    enabled: bool = True
+    folds: int = 2
+    scale: float = 0.5
+    every: int = 100
+    patience: int = 4
+    tolerance_db: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A way to fit: where it starts and how it trains."""
+
+    initial: InitialiseConfig
+    fit: FitConfig
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The recipe chosen, the number of steps, and the curves that decided: PSNR in dB per probe, mean over folds."""
+
+    name: str
+    recipe: Recipe
+    steps: int
+    curves: dict[str, list[float]]
+
+
+def choose_recipe(
+    scene: SparseScene,
+    recipes: Mapping[str, Recipe],
+    config: ChooseConfig,
+    *,
+    seed: int,
+    on_probe: Callable[[int], None] | None = None,
+) -> Choice:
+    """Choose by leaving training photos out. Fewer than three photos: the first recipe, its whole schedule."""
+    first = next(iter(recipes))
+    if not config.enabled or len(scene.cameras) < 3:
+        return Choice(first, recipes[first], recipes[first].fit.steps, {})
+    small = shrunk(scene, config.scale)
+    curves: dict[str, list[float]] = {}
+    for name, recipe in recipes.items():
+        runs = []
+        for index in folds(scene, config.folds):
+            runs.append(_probe(small, index, recipe, config, seed))
+            if on_probe is not None:
+                on_probe(1)
+        length = max(len(run) for run in runs)
+        padded = [run + [run[-1]] * (length - len(run)) for run in runs]
+        curves[name] = np.mean(padded, axis=0).round(3).tolist()
+    best = max(curves, key=lambda name: max(curves[name]))
+    curve = np.array(curves[best])
+    at = int(np.argmax(curve >= curve.max() - config.tolerance_db))
+    steps = min((at + 1) * config.every, recipes[best].fit.steps)
+    return Choice(best, recipes[best], steps, curves)
+
+
+def folds(scene: SparseScene, num: int) -> list[int]:
+    """Which photos to leave out: those with the nearest neighbours, so that what is left still sees their place."""
+    gaps = np.array([[separation(a, b, scene.depth) for b in scene.cameras] for a in scene.cameras])
+    np.fill_diagonal(gaps, np.inf)
+    nearest_two = np.sort(gaps, axis=1)[:, :2].mean(1)
+    return [int(i) for i in np.argsort(nearest_two, kind="stable")[:num]]
+
+
+def shrunk(scene: SparseScene, scale: float) -> SparseScene:
+    """The scene with smaller photos (area filter)."""
+
+    def smaller(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
+        channels = image.reshape(*image.shape[:2], -1).permute(2, 0, 1)[None]
+        small = F.interpolate(channels, size=(height, width), mode="area")[0].permute(1, 2, 0)
+        return small.reshape(height, width, *image.shape[2:])
+
+    sizes = [(max(round(c.width_px * scale), 16), max(round(c.height_px * scale), 16)) for c in scene.cameras]
+    return replace(
+        scene,
+        cameras=tuple(c.resized(*size) for c, size in zip(scene.cameras, sizes, strict=True)),
+        photos=tuple(smaller(photo, *size) for photo, size in zip(scene.photos, sizes, strict=True)),
+        masks=tuple(
+            None if mask is None else smaller(mask, *size) for mask, size in zip(scene.masks, sizes, strict=True)
+        ),
+    )
+
+
+def _probe(scene: SparseScene, index: int, recipe: Recipe, config: ChooseConfig, seed: int) -> list[float]:
+    rest = scene.without(index)
+    fit = start_fit(rest, recipe.fit, recipe.initial, seed=seed)
+    scores: list[float] = []
+    while fit.step < recipe.fit.steps:
+        count = min(config.every, recipe.fit.steps - fit.step)
+        advance(fit, rest.views(), count, seed=seed, background=scene.background)
+        scores.append(_score(fit.gaussians().detach(), scene, index, recipe.fit))
+        if int(np.argmax(scores)) + config.patience < len(scores):
+            break
+    return scores
+
+
+def _score(gaussians: Gaussians, scene: SparseScene, index: int, config: FitConfig) -> float:
+    """PSNR at the left-out photo, in dB."""
+    with torch.no_grad():
+        made = render(gaussians, [scene.cameras[index]], background=scene.background, mode=config.mode)
+    error = (made.rgb[0].clamp(0, 1) - scene.photos[index]).square().mean()
+    return -10 * float(torch.log10(error.clamp_min(1e-10)))

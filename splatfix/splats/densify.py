@@ -1,0 +1,157 @@
+"""How the number of Gaussians changes during a fit: gsplat's strategies, with a cap, on either device.
+
+`gsplat.strategy` works on parameter and optimizer dictionaries and is used as it is. On the CPU two of its helpers
+would compile CUDA code; they are replaced by plain torch of the same formulas.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from splatfix.shapes import Float, Int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DensifyConfig:
+    """Growth and pruning.
+
+    Attributes:
+        strategy: ``none`` keeps the initial Gaussians; ``default`` clones and splits where image-plane gradients are
+            high (Kerbl et al. 2023); ``mcmc`` relocates dead ones and samples new ones (Kheradmand et al. 2024).
+        max_gaussians: growth stops at this number.
+        start: refine from this share of the schedule on.
+        stop: refine until this share of the schedule.
+        every: refine every so many steps.
+        grow_gradient: ``default``: threshold of the image-plane gradient, in normalised device units.
+        prune_opacity: Gaussians below this opacity are removed or relocated.
+        noise: ``mcmc``: multiplier of the position noise (0 turns it off; it hurts sparse fits).
+    """
+
+    strategy: Literal["none", "default", "mcmc"] = "default"
+    max_gaussians: int = 30_000
+    start: float = 0.1
+    stop: float = 0.7
+    every: int = 50
+    grow_gradient: float = 2e-4
+    prune_opacity: float = 0.005
+    noise: float = 0.0
+
+
+class Densifier:
+    """A strategy and its running state; `none` does nothing."""
+
+    def __init__(self, config: DensifyConfig, num_steps: int, scene_scale: float) -> None:
+        self.config = config
+        self.strategy: Any = None
+        self.state: dict[str, Any] = {}
+        if config.strategy == "none":
+            return
+        shared = {
+            "refine_start_iter": int(config.start * num_steps),
+            "refine_stop_iter": int(config.stop * num_steps),
+            "refine_every": config.every,
+        }
+        if config.strategy == "default":
+            self.strategy = _capped_default_strategy(
+                config.max_gaussians,
+                **shared,
+                grow_grad2d=config.grow_gradient,
+                prune_opa=config.prune_opacity,
+                reset_every=10**9,
+            )
+            self.state = self.strategy.initialize_state(scene_scale)
+        else:
+            from gsplat.strategy import MCMCStrategy
+
+            self.strategy = MCMCStrategy(
+                **shared,
+                cap_max=config.max_gaussians,
+                min_opacity=config.prune_opacity,
+                noise_lr=5e5 * config.noise,
+            )
+            self.state = self.strategy.initialize_state()
+
+    def before_backward(self, params: dict, optimizers: dict, step: int, info: dict[str, Any]) -> None:
+        """Call between the forward pass and ``loss.backward()``."""
+        if self.strategy is not None and step < self.strategy.refine_stop_iter:
+            self.strategy.step_pre_backward(params, optimizers, self.state, step, info)
+
+    def after_step(self, params: dict, optimizers: dict, step: int, info: dict[str, Any], means_lr: float) -> None:
+        """Call after the optimizers' step; may change the number of Gaussians."""
+        if self.strategy is None or step >= self.strategy.refine_stop_iter:
+            return
+        if self.config.strategy == "mcmc":
+            _make_mcmc_work_on(params["means"].device)
+            self.strategy.step_post_backward(params, optimizers, self.state, step, info, lr=means_lr)
+            return
+        self.strategy.step_post_backward(params, optimizers, self.state, step, info)
+
+
+def _capped_default_strategy(max_gaussians: int, **settings: Any) -> Any:
+    """gsplat's DefaultStrategy, whose growth stops at a number of Gaussians: the highest gradients go first."""
+    from gsplat.strategy import DefaultStrategy
+
+    class Capped(DefaultStrategy):
+        def _grow_gs(self, params, optimizers, state, step):
+            usual = self.grow_grad2d
+            room = max_gaussians - len(params["means"])
+            gradients = state["grad2d"] / state["count"].clamp_min(1)
+            if room <= 0:
+                self.grow_grad2d = math.inf
+            elif int((gradients > usual).sum()) > room:  # each that grows adds one
+                self.grow_grad2d = float(gradients.kthvalue(len(gradients) - room).values)
+            try:
+                return super()._grow_gs(params, optimizers, state, step)
+            finally:
+                self.grow_grad2d = usual
+
+    return Capped(**settings)
+
+
+def relocated(
+    opacities: Float[Tensor, "N"], scales: Float[Tensor, "N 3"], ratios: Int[Tensor, "N"], binoms: Float[Tensor, "M M"]
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
+    """Opacity and scale of each of ``ratios`` copies that together look like the original (3DGS-MCMC, eq. 9).
+
+    Args:
+        opacities: in (0, 1).
+        scales: standard deviations.
+        ratios: number of copies, at least 1; at most M.
+        binoms: binomial coefficients ``binoms[n, k]``.
+    """
+    ratios = ratios.clamp(1, len(binoms)).long()
+    old = opacities.double()
+    new = 1 - (1 - old) ** (1.0 / ratios)
+    denominator = torch.zeros_like(old)
+    for i in range(1, int(ratios.max()) + 1 if len(ratios) else 1):
+        inner = sum(binoms[i - 1, k].double() * (-1) ** k / math.sqrt(k + 1) * new ** (k + 1) for k in range(i))
+        denominator += torch.where(i <= ratios, inner, torch.zeros_like(old))
+    return new.to(opacities.dtype), (scales.double() * (old / denominator)[:, None]).to(scales.dtype)
+
+
+def _covariances(quats, scales, compute_covar=True, compute_preci=True, triu=False):
+    """World covariances from quaternions wxyz and scales: gsplat's helper of that name, without CUDA."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    rotation = torch.stack(rows, dim=-1).reshape(-1, 3, 3) * scales[:, None, :]
+    return rotation @ rotation.transpose(1, 2), None
+
+
+def _make_mcmc_work_on(device: torch.device) -> None:
+    """gsplat's relocation and covariance helpers launch CUDA kernels; on the CPU ours stand in."""
+    from gsplat import quat_scale_to_covar_preci
+    from gsplat.relocation import compute_relocation
+    from gsplat.strategy import ops
+
+    on_cpu = device.type == "cpu"
+    ops.compute_relocation = relocated if on_cpu else compute_relocation
+    ops.quat_scale_to_covar_preci = _covariances if on_cpu else quat_scale_to_covar_preci

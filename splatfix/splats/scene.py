@@ -1,0 +1,103 @@
+"""The photos that a fit may use, and where it starts.
+
+Nothing of the capture but the chosen photos, their cameras and the points that they saw enters here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splatfix.cameras import Camera
+from splatfix.captures.capture import Capture, Points
+from splatfix.shapes import Float
+from splatfix.splats.initialise import InitialiseConfig, initial_points, initialise
+from splatfix.splats.train import Fit, FitConfig, TrainingView, scene_scale
+from splatfix.views import scene_depth
+
+
+@dataclass(frozen=True, eq=False)
+class SparseScene:
+    """The chosen photos of a capture, ready to fit.
+
+    Attributes:
+        cameras: training cameras, sorted by name.
+        photos: their images, float32 ``[H, W, 3]`` each, on the fit's device.
+        masks: their masks ``[H, W]``, or None each.
+        points: the admissible points: seen by at least two of the chosen photos.
+        background: RGB behind the scene; None is black.
+        depth: scene depth in world units (`views.scene_depth`).
+    """
+
+    cameras: tuple[Camera, ...]
+    photos: tuple[Float[Tensor, "H W 3"], ...]
+    masks: tuple[Float[Tensor, "H W"] | None, ...]
+    points: Points | None
+    background: tuple[float, float, float] | None
+    depth: float
+
+    def without(self, index: int) -> SparseScene:
+        """The scene without one photo, and without the points that only it made admissible."""
+        keep = [i for i in range(len(self.cameras)) if i != index]
+        cameras = tuple(self.cameras[i] for i in keep)
+        points = None if self.points is None else self.points.admissible([camera.name for camera in cameras])
+        return SparseScene(
+            cameras,
+            tuple(self.photos[i] for i in keep),
+            tuple(self.masks[i] for i in keep),
+            points,
+            self.background,
+            scene_depth(cameras, points),
+        )
+
+    def views(self) -> list[TrainingView]:
+        """The photos as the fitting loop takes them."""
+        return [TrainingView(camera, photo) for camera, photo in zip(self.cameras, self.photos, strict=True)]
+
+
+def load_scene(capture: Capture, train_ids: Sequence[str], device: torch.device) -> SparseScene:
+    """Load the chosen photos of a capture, and nothing else."""
+    views = [capture.view(name) for name in sorted(train_ids)]
+    photos = [view.load() for view in views]
+    cameras = tuple(view.camera for view in views)
+    points = None if capture.points is None else capture.points.admissible([camera.name for camera in cameras])
+    return SparseScene(
+        cameras,
+        tuple(torch.from_numpy(photo.rgb).to(device) for photo in photos),
+        tuple(None if photo.mask is None else torch.from_numpy(photo.mask).to(device) for photo in photos),
+        points,
+        capture.background,
+        scene_depth(cameras, points),
+    )
+
+
+def start_fit(scene: SparseScene, fit: FitConfig, initial: InitialiseConfig, *, seed: int) -> Fit:
+    """Place the initial Gaussians and set up the optimizers; nothing is trained yet."""
+    found = initial_points(
+        scene.cameras,
+        [photo.cpu().numpy() for photo in scene.photos],
+        [None if mask is None else mask.cpu().numpy() for mask in scene.masks],
+        scene.points,
+        initial,
+        np.random.default_rng(seed),
+    )
+    gaussians = initialise(found, initial, scene.photos[0].device)
+    scale = scene_scale(scene.cameras, scene.depth)
+    return Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos))
+
+
+def fit_identity(scene: SparseScene, *settings: object) -> str:
+    """A short hash of what a fit is a fit of: cameras, pixels and settings. Checkpoints carry it."""
+    digest = hashlib.sha256()
+    for camera, photo in zip(scene.cameras, scene.photos, strict=True):
+        digest.update(camera.name.encode())
+        digest.update(camera.camera_from_world.tobytes() + camera.intrinsics.tobytes())
+        digest.update(photo.cpu().numpy().tobytes())
+    digest.update(json.dumps([repr(setting) for setting in settings]).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,265 @@
+"""The fitting loop: one for sparse, dense and fine-tune fits, on CPU and CUDA.
+
+A `Fit` is the state over time; `advance` takes it forward. What happens at step ``s`` depends on the state, the seed
+and ``s`` alone, so a fit that is stopped, saved, loaded and continued equals one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from splatfix.cameras import Camera
+from splatfix.gaussians import Gaussians
+from splatfix.rendering import render
+from splatfix.shapes import Float
+from splatfix.splats.densify import Densifier, DensifyConfig
+from splatfix.splats.losses import photometric_loss
+
+PARAMETERS = ("means", "scales", "quats", "opacities", "sh0", "shN")  # gsplat's names
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How Gaussians are fitted.
+
+    Attributes:
+        steps: length of the schedule, in steps of one view each.
+        ssim_weight: share of 1 - SSIM in the loss; the rest is L1.
+        dropout: share of the Gaussians left out of each step, at random (sparse fits overfit without it).
+        means_lr: learning rate of the positions at the start, in scene sizes.
+        means_lr_end: the same at the end of the schedule; in between exponential.
+        scales_lr, quats_lr, opacities_lr, sh0_lr, shN_lr: the other learning rates, constant.
+        exposure_lr: learning rate of an affine colour per photo (0 turns it off); the splat keeps the mean exposure.
+        opacity_regularizer, scale_regularizer: weights of the mean opacity and the mean scale (in scene sizes).
+        mode: classic, or antialiased with the opacity compensation of Mip-Splatting.
+        densify: growth and pruning.
+    """
+
+    steps: int = 1000
+    ssim_weight: float = 0.2
+    dropout: float = 0.3
+    means_lr: float = 1.6e-4
+    means_lr_end: float = 1.6e-5
+    scales_lr: float = 5e-3
+    quats_lr: float = 1e-3
+    opacities_lr: float = 5e-2
+    sh0_lr: float = 2.5e-3
+    shN_lr: float = 1.25e-4  # noqa: N815 - gsplat's name of the higher bands
+    exposure_lr: float = 0.0
+    opacity_regularizer: float = 0.0
+    scale_regularizer: float = 0.0
+    mode: Literal["classic", "antialiased"] = "classic"
+    densify: DensifyConfig = field(default_factory=DensifyConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingView:
+    """What one step compares the render with.
+
+    Attributes:
+        camera: where.
+        rgb: the photo or the repaired view, ``[H, W, 3]``, on the fit's device.
+        weight: factor of its loss.
+        confidence: trust per pixel in [0, 1], ``[H, W]``; None trusts all.
+    """
+
+    camera: Camera
+    rgb: Float[Tensor, "H W 3"]
+    weight: float = 1.0
+    confidence: Float[Tensor, "H W"] | None = None
+
+
+class Fit:
+    """Parameters, optimizers, strategy state and step of a fit in progress."""
+
+    def __init__(self, gaussians: Gaussians, config: FitConfig, *, scene_scale: float, num_photos: int) -> None:
+        self.config = config
+        self.scene_scale = scene_scale
+        self.step = 0
+        values = (
+            *(gaussians.means, gaussians.log_scales, gaussians.quats),
+            *(gaussians.opacity_logits, gaussians.sh0, gaussians.sh_rest),
+        )
+        self.params = {
+            name: torch.nn.Parameter(value.detach().clone()) for name, value in zip(PARAMETERS, values, strict=True)
+        }
+        self.exposure = torch.nn.Parameter(torch.zeros(num_photos, 3, 4, device=gaussians.device))
+        self.densifier = Densifier(config.densify, config.steps, scene_scale)
+        self._make_optimizers()
+
+    def _make_optimizers(self) -> None:
+        c = self.config
+        rates = {"means": c.means_lr * self.scene_scale, "scales": c.scales_lr, "quats": c.quats_lr}
+        rates |= {"opacities": c.opacities_lr, "sh0": c.sh0_lr, "shN": c.shN_lr}
+        self.optimizers = {name: _adam(self.params[name], rates[name]) for name in PARAMETERS}
+        self.exposure_optimizer = _adam(self.exposure, c.exposure_lr) if c.exposure_lr > 0 else None
+
+    def gaussians(self) -> Gaussians:
+        """The Gaussians as they are now, in the graph of the parameters."""
+        return Gaussians(*(self.params[name] for name in PARAMETERS))
+
+    def copy(self) -> Fit:
+        """An independent fit in the same state."""
+        twin = copy.copy(self)
+        twin.load_state(copy.deepcopy(self.state()))
+        return twin
+
+    def state(self) -> dict:
+        """All that a later process needs to go on exactly."""
+        return {
+            "step": self.step,
+            "params": {name: value.detach() for name, value in self.params.items()},
+            "exposure": self.exposure.detach(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "exposure_optimizer": self.exposure_optimizer.state_dict() if self.exposure_optimizer else None,
+            "strategy": dict(self.densifier.state),
+        }
+
+    def load_state(self, state: dict) -> None:
+        """Take over a `state`."""
+        self.step = state["step"]
+        self.params = {name: torch.nn.Parameter(value) for name, value in state["params"].items()}
+        self.exposure = torch.nn.Parameter(state["exposure"])
+        self.densifier = Densifier(self.config.densify, self.config.steps, self.scene_scale)
+        self.densifier.state = dict(state["strategy"])
+        self._make_optimizers()
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        if self.exposure_optimizer is not None:
+            self.exposure_optimizer.load_state_dict(state["exposure_optimizer"])
+
+    def save(self, path: Path, identity: str) -> None:
+        """Write a checkpoint, whole or not at all. ``identity`` says what it is a checkpoint of."""
+        path = Path(path)
+        aside = path.with_name(f".{path.name}.partial")
+        with aside.open("wb") as file:
+            torch.save({"identity": identity, "state": self.state()}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+
+    def load(self, path: Path, identity: str) -> None:
+        """Continue from a checkpoint. ValueError where it is broken or belongs to another fit."""
+        path = Path(path)
+        try:
+            held = torch.load(path, map_location=self.params["means"].device, weights_only=True)
+            found, state = held["identity"], held["state"]
+        except Exception as error:  # torch.load raises many kinds; each means that the file is not a whole checkpoint
+            raise ValueError(f"{path}: not a whole checkpoint ({error}); delete it to start again") from error
+        if found != identity:
+            raise ValueError(f"{path}: checkpoint of another fit (other capture, photos, config or seed); delete it")
+        self.load_state(state)
+
+
+def _adam(parameter: torch.nn.Parameter, rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam([{"params": parameter, "lr": rate}], eps=1e-15, fused=True)
+
+
+def scene_scale(cameras: Sequence[Camera], depth: float) -> float:
+    """Size of the scene in world units that position steps are measured in.
+
+    3DGS takes 1.1 times the largest distance of a camera from their mean; a tenth of the scene depth is the least,
+    so that cameras close together do not freeze the positions.
+    """
+    centres = torch.tensor([camera.centre.tolist() for camera in cameras])
+    extent = float((centres - centres.mean(0)).norm(dim=1).max()) * 1.1
+    return max(extent, 0.1 * depth)
+
+
+def advance(
+    fit: Fit,
+    photos: Sequence[TrainingView],
+    num_steps: int,
+    *,
+    seed: int,
+    background: Sequence[float] | None,
+    repaired: Sequence[TrainingView] = (),
+    repaired_probability: float = 0.0,
+    on_step: Callable[[Fit, float], None] | None = None,
+) -> None:
+    """Train for ``num_steps`` steps, one view each.
+
+    A step shows a repaired view with ``repaired_probability`` (if there are any), else a photo. Which steps, and which
+    photo each step would show, does not depend on there being repaired views, so that a control run without them has
+    the same schedule.
+
+    Raises:
+        FloatingPointError: a loss or a parameter is no longer finite; names the step and the parameter.
+    """
+    on_cpu = fit.exposure.device.type == "cpu"
+    for step in range(fit.step, fit.step + num_steps):
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # strategies draw from the global state
+        index = _photo_at(step, len(photos), seed)
+        view, exposed = photos[index], True
+        draw, pick = torch.rand(2, generator=generator).tolist()
+        if repaired and draw < repaired_probability:
+            view, exposed = repaired[int(pick * len(repaired))], False
+        loss = _one_step(fit, view, index if exposed else None, background, generator)
+        fit.step = step + 1
+        if on_cpu or fit.step % 50 == 0:
+            value = float(loss)
+            if not math.isfinite(value) or fit.step % 50 == 0:
+                _stop_if_not_finite(fit, value)
+        if on_step is not None:
+            on_step(fit, float(loss) if on_cpu or fit.step % 50 == 0 else math.nan)
+
+
+def _one_step(
+    fit: Fit, view: TrainingView, photo: int | None, background: Sequence[float] | None, generator: torch.Generator
+) -> Tensor:
+    config, params = fit.config, fit.params
+    progress = min(fit.step / config.steps, 1.0)
+    means_lr = fit.scene_scale * config.means_lr * (config.means_lr_end / config.means_lr) ** progress
+    fit.optimizers["means"].param_groups[0]["lr"] = means_lr
+
+    keep = None
+    if config.dropout > 0:
+        keep = (torch.rand(len(params["means"]), generator=generator) >= config.dropout).to(fit.exposure.device)
+    made = render(
+        fit.gaussians(),
+        [view.camera],
+        background=background,
+        mode=config.mode,
+        keep=keep,
+    )
+    fit.densifier.before_backward(params, fit.optimizers, fit.step, made.info)
+    rgb = made.rgb[0]
+    if fit.exposure_optimizer is not None and photo is not None:
+        change = fit.exposure[photo] - fit.exposure.mean(0)
+        rgb = rgb + rgb @ change[:, :3].T + change[:, 3]
+    loss = view.weight * photometric_loss(rgb, view.rgb, config.ssim_weight, view.confidence)
+    if config.opacity_regularizer > 0:
+        loss = loss + config.opacity_regularizer * params["opacities"].sigmoid().mean()
+    if config.scale_regularizer > 0:
+        loss = loss + config.scale_regularizer * params["scales"].exp().mean() / fit.scene_scale
+    loss.backward()
+
+    optimizers = [*fit.optimizers.values(), *([fit.exposure_optimizer] if fit.exposure_optimizer else [])]
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    fit.densifier.after_step(params, fit.optimizers, fit.step, made.info, means_lr)
+    return loss.detach()
+
+
+def _photo_at(step: int, num_photos: int, seed: int) -> int:
+    """Every photo once per round, in an order that changes from round to round."""
+    generator = torch.Generator().manual_seed((seed * 7_368_787 + step // num_photos) % 2**63)
+    return int(torch.randperm(num_photos, generator=generator)[step % num_photos])
+
+
+def _stop_if_not_finite(fit: Fit, loss: float) -> None:
+    bad = [name for name, value in fit.params.items() if not bool(torch.isfinite(value).all())]
+    if bad or not math.isfinite(loss):
+        what = f"parameter {bad[0]!r} is no longer finite" if bad else f"loss = {loss} with finite parameters"
+        raise FloatingPointError(f"step {fit.step}: {what}; try a smaller learning rate for it, or another seed")

@@ -1,0 +1,169 @@
+"""Splats and cameras in the browser, with viser (an extra: ``pip install 'splatfix[viewer]'``)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splatfix.cameras import Camera, focus_point, quaternion_from_rotation
+from splatfix.captures.capture import Capture
+from splatfix.gaussians import SH_C0, Gaussians
+from splatfix.images import resize, to_bytes
+from splatfix.shapes import Float
+
+if TYPE_CHECKING:
+    from viser import ViserServer
+
+THUMBNAIL_SIDE_PX = 96
+MAX_THUMBNAILS = 120
+TRAIN_COLOUR = (217, 88, 22)
+
+
+def view(splat: Gaussians, capture: Capture | None = None, *, host: str = "127.0.0.1", port: int = 8080) -> None:
+    """Show a splat, and the cameras of its capture, until interrupted.
+
+    Raises:
+        ValueError: viser is not installed, the splat is empty, or no port can be had.
+    """
+    server = serve(splat, capture, host=host, port=port)
+    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
+    print(f"{len(splat):,} Gaussians at http://{shown}:{server.get_port()}  (stop with Ctrl-C)", flush=True)
+    if server.get_port() != port:
+        print(f"port {port} is taken, hence port {server.get_port()}", flush=True)
+    if splat.sh_degree > 0:
+        print("the browser shows the base colour of each Gaussian, without its view dependence", flush=True)
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        print("stopped")
+    finally:
+        server.stop()
+
+
+def serve(
+    splat: Gaussians, capture: Capture | None = None, *, host: str = "127.0.0.1", port: int = 8080
+) -> ViserServer:
+    """Start the server and fill the scene; returns at once. ``port`` taken: viser takes the next free one."""
+    try:
+        import viser
+    except ImportError:
+        raise ValueError(
+            "the viewer needs viser, which is not installed; remedy: pip install 'splatfix[viewer]'"
+        ) from None
+    if len(splat) == 0:
+        raise ValueError("the splat holds no Gaussians; there is nothing to show")
+    try:
+        server = viser.ViserServer(host=host, port=port, label="splatfix", verbose=False)
+    except OSError as error:
+        raise ValueError(f"cannot listen on {host}:{port} ({error.strerror or error}); wanted a free address") from None
+    cameras = capture.cameras if capture is not None else ()
+    _point_the_way(server, splat, cameras)
+    server.scene.add_gaussian_splats(
+        "/splat",
+        centers=splat.means.detach().cpu().numpy().astype(np.float32),
+        covariances=covariances(splat).cpu().numpy().astype(np.float32),
+        rgbs=(0.5 + SH_C0 * splat.sh0.detach()[:, 0].cpu()).clamp(0, 1).numpy().astype(np.float32),
+        opacities=splat.opacities.detach().cpu().numpy().astype(np.float32)[:, None],
+    )
+    if capture is not None:
+        _add_cameras(server, capture)
+    return server
+
+
+def covariances(splat: Gaussians) -> Float[Tensor, "N 3 3"]:
+    """``R diag(s)^2 R^T`` of every Gaussian, in squared world units."""
+    w, x, y, z = torch.nn.functional.normalize(splat.quats.detach(), dim=-1).unbind(-1)
+    rotation = torch.stack(
+        [
+            *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+            *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+            *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+        ],
+        dim=-1,
+    ).reshape(-1, 3, 3)
+    scaled = rotation * splat.scales.detach()[:, None, :]
+    return scaled @ scaled.transpose(1, 2)
+
+
+def _point_the_way(server: ViserServer, splat: Gaussians, cameras: Sequence[Camera]) -> None:
+    """World up and the first look: from the first camera, else from outside of most of the Gaussians."""
+    if cameras:
+        first = cameras[0]
+        up = -np.mean([camera.rotation[1] for camera in cameras], axis=0)
+        up = up if np.linalg.norm(up) > 1e-3 else -first.rotation[1]
+        target = focus_point(cameras)
+        if (target - first.centre) @ first.axis <= 0:  # axes that diverge, as from inside a room
+            target = first.centre + first.axis
+        away = first.centre - target
+        position = target + 1.7 * away + 0.35 * np.linalg.norm(away) * up / np.linalg.norm(up)  # behind and above it
+        fov_rad = 2 * np.arctan(0.5 * first.height_px / first.intrinsics[1, 1])
+    else:
+        means = splat.means.detach().cpu().double().numpy()
+        target = np.median(means, axis=0)
+        radius = float(np.quantile(np.linalg.norm(means - target, axis=1), 0.9)) or 1.0
+        up = np.array([0.0, -1.0, 0.0])  # y points down in most captures
+        position = target + 2.2 * radius * np.array([0.45, -0.45, -0.77])
+        fov_rad = np.radians(50.0)
+    server.scene.set_up_direction(tuple(up / np.linalg.norm(up)))
+    server.initial_camera.up = tuple(up / np.linalg.norm(up))
+    server.initial_camera.near = 1e-3 * float(np.linalg.norm(position - target))
+    server.initial_camera.position = tuple(position)
+    server.initial_camera.look_at = tuple(target)
+    server.initial_camera.fov = float(fov_rad)
+
+
+def _add_cameras(server: ViserServer, capture: Capture) -> None:
+    centres = np.stack([camera.centre for camera in capture.cameras])
+    gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1) + np.diag(np.full(len(centres), np.inf))
+    nearest = np.median(gaps.min(axis=1)) if len(centres) > 1 else 1.0
+    scale = float(0.35 * nearest) if np.isfinite(nearest) and nearest > 0 else 0.1
+    handles = []
+    for number, shot in enumerate(capture.views):
+        camera = shot.camera
+        handles.append(
+            server.scene.add_camera_frustum(
+                f"/cameras/{number:04d}",
+                fov=float(2 * np.arctan(0.5 * camera.height_px / camera.intrinsics[1, 1])),
+                aspect=camera.width_px / camera.height_px,
+                scale=scale,
+                thickness=1.5,
+                thickness_units="screen",
+                color=TRAIN_COLOUR,
+                image=_thumbnail(capture, number),
+                format="jpeg",
+                wxyz=quaternion_from_rotation(camera.rotation.T),
+                position=camera.centre,
+            )
+        )
+
+    shown = server.gui.add_checkbox("show cameras", initial_value=True)
+    names = server.gui.add_dropdown("look from", options=("(free)", *capture.names))
+
+    @shown.on_update
+    def _(_event) -> None:
+        for handle in handles:
+            handle.visible = shown.value
+
+    @names.on_update
+    def _(event) -> None:
+        if names.value == "(free)" or event.client is None:
+            return
+        camera = capture.view(names.value).camera
+        with event.client.atomic():
+            event.client.camera.position = camera.centre
+            event.client.camera.wxyz = quaternion_from_rotation(camera.rotation.T)
+            event.client.camera.fov = float(2 * np.arctan(0.5 * camera.height_px / camera.intrinsics[1, 1]))
+
+
+def _thumbnail(capture: Capture, number: int) -> np.ndarray | None:
+    if number >= MAX_THUMBNAILS:
+        return None
+    rgb = capture.views[number].load().rgb
+    small = capture.views[number].camera.with_longest_side(THUMBNAIL_SIDE_PX)
+    return to_bytes(resize(rgb, small.width_px, small.height_px))

@@ -1,0 +1,238 @@
+"""Which views a sparse fit trains on, which it is tested on, and which are rendered for repair.
+
+Everything here looks at poses and at admissible points, never at pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splatfix.cameras import (
+    Camera,
+    angle_between_rad,
+    focus_point,
+    pose_from,
+    quaternion_from_rotation,
+    rotation_from_quaternion,
+    slerp,
+)
+from splatfix.captures import Capture
+from splatfix.captures.capture import Points
+from splatfix.runs import read_json
+
+BANDS = ("near", "mid", "far")
+MAX_TEST_VIEWS = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig:
+    """Which photos are used.
+
+    Attributes:
+        size_px: longest side of every image, in pixels.
+        num_train: number of photos to fit from, chosen by farthest point over position and direction.
+        train_ids: names of the photos to fit from; overrides num_train.
+        split: path of a ``split.json`` with train_ids and test_ids; overrides both.
+        max_test: largest number of test views, spread evenly over distance.
+    """
+
+    size_px: int = 320
+    num_train: int = 6
+    train_ids: tuple[str, ...] | None = None
+    split: Path | None = None
+    max_test: int = MAX_TEST_VIEWS
+
+
+@dataclass(frozen=True)
+class Split:
+    """Names of the training and test views, each in a fixed order, and the image size they are meant for."""
+
+    train_ids: tuple[str, ...]
+    test_ids: tuple[str, ...]
+    size_px: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``split.json`` holds it."""
+        return {"train_ids": list(self.train_ids), "test_ids": list(self.test_ids), "size_px": self.size_px}
+
+
+def make_split(capture: Capture, config: ViewsConfig) -> Split:
+    """Choose training and test views.
+
+    Raises:
+        ValueError: too few photos, an unknown name, a name on both sides, or a broken split file.
+    """
+    if config.split is not None:
+        return read_split(config.split, capture)
+    if config.train_ids is not None:
+        train = tuple(capture.view(name).name for name in config.train_ids)
+        if len(set(train)) < len(train):
+            raise ValueError(f"train_ids = {list(config.train_ids)}: a name stands twice")
+    else:
+        if config.num_train < 1:
+            raise ValueError(f"num_train = {config.num_train}: wanted at least 1 photo (3 to 9 are usual)")
+        if config.num_train >= len(capture.views):
+            raise ValueError(
+                f"{capture.path}: num_train = {config.num_train}, but the capture has {len(capture.views)} photos and "
+                "at least one must stay out for testing; ask for fewer"
+            )
+        train = farthest_views(capture.cameras, config.num_train)
+    points = None if capture.points is None else capture.points.admissible(train)
+    training = [capture.view(name).camera for name in train]
+    others = [camera for camera in capture.cameras if camera.name not in set(train)]
+    distances = view_distances(others, training, points)
+    ordered = sorted(others, key=lambda camera: (distances[camera.name], camera.name))
+    if len(ordered) > config.max_test:
+        picks = np.linspace(0, len(ordered) - 1, config.max_test).round().astype(int)
+        ordered = [ordered[i] for i in picks]
+    return Split(train, tuple(sorted(camera.name for camera in ordered)), config.size_px)
+
+
+def read_split(path: Path, capture: Capture | None = None) -> Split:
+    """Read ``{"train_ids": [...], "test_ids": [...]}``, in the form that others publish it too.
+
+    Names may lack folder or extension; with a capture they are resolved to its names.
+    """
+    tree = read_json(path)
+    sides = {}
+    for key in ("train_ids", "test_ids"):
+        names = tree.get(key) if isinstance(tree, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
+            raise ValueError(f"{path}: {key} = {names!r}: wanted a list of image names")
+        sides[key] = tuple(str(name) if capture is None else capture.view(name).name for name in names)
+    if not sides["train_ids"]:
+        raise ValueError(f"{path}: train_ids is empty; wanted at least one image name")
+    both = set(sides["train_ids"]) & set(sides["test_ids"])
+    if both:
+        raise ValueError(f"{path}: {sorted(both)[0]!r} is in train_ids and in test_ids; a test view must be unseen")
+    size = tree.get("size_px")
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise ValueError(f"{path}: size_px = {size!r}: wanted a positive whole number of pixels")
+    return Split(sides["train_ids"], sides["test_ids"], size)
+
+
+def scene_depth(cameras: Sequence[Camera], points: Points | None = None) -> float:
+    """Median depth of the points in the cameras that see them, in world units.
+
+    Without points: the median distance of the cameras to the point nearest to all optical axes.
+    """
+    if points is not None and len(points) > 0:
+        depths = [camera.project(points.positions)[1][camera.sees(points.positions)] for camera in cameras]
+        seen = np.concatenate(depths)
+        if len(seen):
+            return float(np.median(seen))
+    focus = focus_point(cameras)
+    return max(float(np.median([np.linalg.norm(camera.centre - focus) for camera in cameras])), 1e-6)
+
+
+def separation(a: Camera, b: Camera, depth: float) -> float:
+    """Distance between two views: ``sqrt((|centre difference| / depth)^2 + angle^2)``, dimensionless."""
+    return math.hypot(float(np.linalg.norm(a.centre - b.centre)) / depth, angle_between_rad(a, b))
+
+
+def view_distances(
+    views: Sequence[Camera], training: Sequence[Camera], points: Points | None = None
+) -> dict[str, float]:
+    """Distance of each view from the training cameras: the least `separation`, by view name."""
+    depth = scene_depth(training, points)
+    return {view.name: min(separation(view, camera, depth) for camera in training) for view in views}
+
+
+def assign_bands(distances: Mapping[str, float]) -> dict[str, str]:
+    """Band of each view: terciles of the distance, ties by name. With fewer than three views a band is empty."""
+    ordered = sorted(distances, key=lambda name: (distances[name], name))
+    parts = np.array_split(np.arange(len(ordered)), len(BANDS))
+    return {ordered[i]: band for band, part in zip(BANDS, parts, strict=True) for i in part}
+
+
+def farthest_views(cameras: Sequence[Camera], num: int, start: int | None = None) -> tuple[str, ...]:
+    """Farthest-point choice of ``num`` views over position and direction; their names, sorted.
+
+    ``start`` is the place of the first view among the names; None takes the most central view.
+    """
+    ordered = sorted(cameras, key=lambda camera: camera.name)
+    depth = scene_depth(ordered)
+    gaps = np.array([[separation(a, b, depth) for b in ordered] for a in ordered])
+    chosen = [int(gaps.sum(1).argmin()) if start is None else start]
+    while len(chosen) < min(num, len(ordered)):
+        to_chosen = gaps[:, chosen].min(1)
+        to_chosen[chosen] = -1
+        chosen.append(int(to_chosen.argmax()))
+    return tuple(sorted(ordered[i].name for i in chosen))
+
+
+def between(a: Camera, b: Camera, t: float, depth: float, name: str) -> Camera:
+    """A camera between two: rotation by slerp, the point looked at (at ``depth`` along the axis) linear.
+
+    For cameras that look at one object this follows an arc around it; for parallel ones it is a straight line.
+    ``t`` outside [0, 1] extrapolates. Size and intrinsics are those of the nearer camera.
+    """
+    quaternion = slerp(quaternion_from_rotation(a.rotation), quaternion_from_rotation(b.rotation), t)
+    rotation = rotation_from_quaternion(quaternion)
+    target = (1 - t) * (a.centre + depth * a.axis) + t * (b.centre + depth * b.axis)
+    nearer = a if t <= 0.5 else b
+    return replace(nearer, name=name, camera_from_world=pose_from(rotation, target - depth * rotation[2]))
+
+
+def displaced(camera: Camera, direction_rad: float, length: float, depth: float, name: str) -> Camera:
+    """The camera moved by ``length`` across its axis, turned so that it still looks at the point at ``depth``."""
+    right, down, forward = camera.rotation
+    target = camera.centre + depth * forward
+    centre = camera.centre + length * (math.cos(direction_rad) * right + math.sin(direction_rad) * down)
+    new_forward = (target - centre) / np.linalg.norm(target - centre)
+    new_right = np.cross(down, new_forward)
+    new_right /= np.linalg.norm(new_right)
+    rotation = np.stack([new_right, np.cross(new_forward, new_right), new_forward])
+    return replace(camera, name=name, camera_from_world=pose_from(rotation, centre))
+
+
+def neighbour_pairs(cameras: Sequence[Camera], depth: float, per_camera: int = 2) -> list[tuple[int, int]]:
+    """Index pairs of cameras that are among each other's nearest, nearest pairs first, each pair once."""
+    gaps = np.array([[separation(a, b, depth) for b in cameras] for a in cameras])
+    pairs: set[tuple[int, int]] = set()
+    for i in range(len(cameras)):
+        order = [int(j) for j in np.argsort(gaps[i], kind="stable") if j != i]
+        pairs.update((min(i, j), max(i, j)) for j in order[:per_camera])
+    return sorted(pairs, key=lambda pair: (gaps[pair], pair))
+
+
+def repair_cameras(
+    training: Sequence[Camera], *, num: int, round_index: int, num_rounds: int, outward: float, depth: float
+) -> list[Camera]:
+    """Cameras to render and repair in one round, made from the training cameras alone.
+
+    The first round stands between neighbours; later rounds also step outwards, across the viewing axis, by a fraction
+    of the median neighbour distance that grows to ``outward`` in the last round. Directions follow the golden angle.
+
+    Args:
+        training: the training cameras.
+        num: number of cameras.
+        round_index, num_rounds: which round, from 0.
+        outward: fraction of the median neighbour distance in the last round.
+        depth: scene depth in world units.
+    """
+    training = sorted(training, key=lambda camera: camera.name)
+    pairs = neighbour_pairs(training, depth)
+    step = np.median([np.linalg.norm(training[i].centre - training[j].centre) for i, j in pairs]) if pairs else depth
+    step = float(step) if step > 0 else 0.1 * depth
+    fraction = outward * round_index / max(num_rounds - 1, 1) if pairs else outward * (round_index + 1) / num_rounds
+    cameras = []
+    for k in range(num):
+        name = f"repair_{round_index}_{k:02d}"
+        direction = (k + 0.5 * round_index) * math.pi * (3 - math.sqrt(5))
+        if not pairs:
+            cameras.append(displaced(training[k % len(training)], direction, fraction * step, depth, name))
+            continue
+        i, j = pairs[k % len(pairs)]
+        visit, visits = k // len(pairs), math.ceil(num / len(pairs))
+        shift = 0.5 * (round_index % 2)  # later rounds fall between the places of earlier ones
+        t = min(max((visit + 1 - 0.5 * shift) / (visits + 1), 0.05), 0.95)
+        camera = between(training[i], training[j], t, depth, name)
+        cameras.append(displaced(camera, direction, fraction * step, depth, name) if fraction > 0 else camera)
+    return cameras

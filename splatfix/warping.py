@@ -1,0 +1,91 @@
+"""One view carried into another by depth: for guided repair, and for consistency between views."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from splatfix.cameras import Camera
+from splatfix.shapes import Float
+
+DEPTH_TOLERANCE = 0.05  # relative disagreement of two depths at which a pixel is down to exp(-1/2) valid
+
+
+class PosedPhoto(Protocol):
+    """A photo with depth and alpha at its camera, as a fit renders them (`flawed.Reference` is one)."""
+
+    @property
+    def camera(self) -> Camera: ...
+    @property
+    def rgb(self) -> Float[Tensor, "H W 3"]: ...
+    @property
+    def depth(self) -> Float[Tensor, "H W"]: ...
+    @property
+    def alpha(self) -> Float[Tensor, "H W"]: ...
+
+
+def warp_reference(
+    view_camera: Camera,
+    view_depth: Float[Tensor, "H W"],
+    view_alpha: Float[Tensor, "H W"],
+    reference: PosedPhoto,
+    *,
+    depth_tolerance: float = DEPTH_TOLERANCE,
+) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, "H W"]]:
+    """The reference photo as seen from a view: colours ``[H, W, 3]`` and their validity in [0, 1], ``[H, W]``.
+
+    Each pixel of the view is lifted by its rendered depth (along the axis, world units) and looked up in the
+    photo. Valid is what falls inside the photo, is opaque in both, and lies at the depth that the reference sees
+    there: ``exp(-(relative disagreement / depth_tolerance)^2 / 2)``, so that occluded surfaces fade out. The colour
+    of pixels without validity is 0. Sizes of view and reference may differ.
+    """
+    pixels, depth = reproject(view_camera, view_depth, reference.camera)
+    layers = torch.cat([reference.rgb, reference.depth[..., None], reference.alpha[..., None]], dim=-1)
+    sampled = sample(layers.to(view_depth), pixels)
+    rgb, seen_depth, seen_alpha = sampled[..., :3], sampled[..., 3], sampled[..., 4]
+    disagreement = (seen_depth - depth) / depth.clamp(min=1e-12)
+    agreement = torch.exp(-0.5 * (disagreement / depth_tolerance) ** 2)
+    usable = inside(pixels, reference.camera) & (view_depth > 0) & (depth > 0)
+    validity = torch.where(usable, view_alpha * seen_alpha * agreement, 0).clamp(0, 1)
+    return torch.where((validity > 0)[..., None], rgb, 0), validity
+
+
+def reproject(
+    camera: Camera, depth: Float[Tensor, "H W"], other: Camera
+) -> tuple[Float[Tensor, "H W 2"], Float[Tensor, "H W"]]:
+    """Where the pixels of one camera, at these depths, fall in another: pixel coordinates and depths there.
+
+    Depths run along the optical axes in world units. Coordinates are not finite where the depth there is not
+    positive.
+    """
+    between = other.camera_from_world @ camera.world_from_camera  # float64: world coordinates may be large
+    matrix = torch.from_numpy(other.intrinsics @ between[:3, :3] @ np.linalg.inv(camera.intrinsics)).to(depth)
+    offset = torch.from_numpy(other.intrinsics @ between[:3, 3]).to(depth)
+    height, width = depth.shape
+    y = torch.arange(height, device=depth.device, dtype=depth.dtype) + 0.5
+    x = torch.arange(width, device=depth.device, dtype=depth.dtype) + 0.5
+    rays = x[None, :, None] * matrix[:, 0] + y[:, None, None] * matrix[:, 1] + matrix[:, 2]
+    local = rays * depth[..., None] + offset
+    z = local[..., 2]
+    pixels = torch.where((z > 0)[..., None], local[..., :2] / z[..., None], torch.nan)
+    return pixels, z
+
+
+def inside(pixels: Float[Tensor, "*N 2"], camera: Camera) -> Tensor:
+    """Which pixel coordinates lie in the camera's image. Boolean ``[...]``; not where they are not finite."""
+    x, y = pixels.unbind(-1)
+    return (x >= 0) & (y >= 0) & (x <= camera.width_px) & (y <= camera.height_px)
+
+
+def sample(image: Float[Tensor, "H W C"], pixels: Float[Tensor, "h w 2"]) -> Float[Tensor, "h w C"]:
+    """Bilinear samples of an image at pixel coordinates (centres at +0.5); beyond the border, the border."""
+    height, width = image.shape[:2]
+    size = torch.tensor([width, height], device=pixels.device, dtype=pixels.dtype)
+    grid = (pixels / size * 2 - 1).nan_to_num(nan=-2.0).clamp(-2, 2)
+    planes = image.permute(2, 0, 1)[None]
+    sampled = F.grid_sample(planes, grid[None], mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled[0].permute(1, 2, 0)

@@ -1,0 +1,98 @@
+"""A pair is what a shard holds: nothing is lost on the way, and nothing but PNG and JSON is decoded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from splatfix.guidance import depth_of, guidance_of, nearness_of
+from splatfix.pairs.pair import decode, encode
+from splatfix.restoration.guided import NetworkConfig, network_inputs
+from tests.restoration.scenery import flawed_view, pair, random_mask
+
+
+def test_encode_and_decode_lose_nothing():
+    before = pair(1, mask=random_mask(), group="planes", distance=0.25)
+    after = decode(encode(before))
+    for name in ("artifact", "clean", "alpha", "nearness", "mask"):
+        a, b = getattr(before, name), getattr(after, name)
+        assert a.dtype == b.dtype, name
+        np.testing.assert_array_equal(a, b, err_msg=name)
+    assert len(before.warps) == len(after.warps) == 2
+    for a, b in zip(before.warps, after.warps, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert after.meta == before.meta
+    assert (after.scene, after.fit, after.view) == ("plane", "f0", "photos/001.png")
+    assert after.meta["group"] == "planes"
+
+
+def test_the_network_sees_the_same_from_a_view_and_from_its_shard():
+    config = NetworkConfig()
+    view = flawed_view(3)
+    stored = decode(encode(pair(3)))
+    live = network_inputs(guidance_of(view, config.num_references), config)
+    read = network_inputs(stored.guidance(), config)
+    eight_bits, sixteen_bits = 0.5 / 255 + 1e-6, 0.5 / 65535 + 1e-6
+    assert (live[:-1] - read[:-1]).abs().max() <= eight_bits
+    assert (live[-1] - read[-1]).abs().max() <= sixteen_bits
+    assert ((live[6] > 0) == (read[6] > 0)).all(), "a warped pixel is missing in both or in neither"
+
+
+def test_keys_have_no_dots_slashes_or_great_length():
+    odd = replace(pair(0), scene="a.b/c", view="images/" + "x" * 90 + ".jpg")
+    assert "." not in odd.key
+    assert "/" not in odd.key
+    assert len(odd.key) <= 80
+    assert odd.key != replace(odd, view="images/" + "x" * 91 + ".jpg").key
+
+
+def test_nearness_is_bounded_unitless_and_invertible():
+    depth = torch.rand(20, 30) * 5 + 0.2
+    depth[:3] = 0
+    nearness, scale = nearness_of(depth)
+    assert nearness.min() >= 0
+    assert nearness.max() < 1
+    assert (nearness[:3] == 0).all()
+    torch.testing.assert_close(depth_of(nearness, scale), depth, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(nearness_of(depth * 100)[0], nearness)
+    assert nearness_of(torch.zeros(4, 4))[1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clean.png": None}, "clean.png is missing"),
+        ({"meta.json": b"[1]"}, "not a JSON object"),
+        ({"meta.json": b"{}"}, "scene is missing"),
+        ({"alpha.png": b"cos\nsystem\n(S'true'\ntR."}, "alpha.png cannot be read as PNG"),
+        ({"depth.png": "alpha.png"}, "depth.png is L"),
+        ({"warp0.png": None}, "warp0.png is missing"),
+    ],
+)
+def test_broken_samples_are_named(change, message):
+    sample = encode(pair(0))
+    for name, content in change.items():
+        if content is None:
+            del sample[name]
+        else:
+            sample[name] = sample[content] if isinstance(content, str) else content
+    with pytest.raises(ValueError, match=message) as caught:
+        decode(sample, "some.tar")
+    assert "some.tar" in str(caught.value)
+
+
+def test_sizes_that_disagree_are_named():
+    sample = encode(pair(0)) | {"clean.png": encode(pair(0, width_px=20))["clean.png"]}
+    with pytest.raises(ValueError, match=r"clean\.png is RGB \(30, 20\), wanted RGB \(30, 40\)"):
+        decode(sample)
+
+
+def test_meta_is_plain_json():
+    meta = json.loads(encode(pair(0))["meta.json"])
+    assert meta["camera"]["width_px"] == 40
+    assert 5 < meta["artifact_psnr"] < 40
+    assert meta["band"] == "near"

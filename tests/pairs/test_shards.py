@@ -1,0 +1,166 @@
+"""Shards: written whole, listed last, found broken when they are, never trusted."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import tarfile
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from splatfix.pairs import (
+    merge_manifests,
+    read_manifest,
+    read_pairs,
+    sample_pairs,
+    storage,
+    verify_shards,
+    write_shards,
+)
+from tests.restoration.scenery import pair
+
+
+def pairs(num: int = 7, scene: str = "plane"):
+    return [pair(i, scene) for i in range(num)]
+
+
+def keys(some) -> list[str]:
+    return [one.key for one in some]
+
+
+@pytest.mark.parametrize("place", ["folder", "memory"])
+def test_round_trip(tmp_path, place):
+    url = str(tmp_path / "deep" / "shards") if place == "folder" else f"memory://{tmp_path.name}"
+    shards = write_shards([*pairs(5), *pairs(3, "other")], url, samples_per_shard=3)
+    assert [(shard.scene, shard.samples) for shard in shards] == [("plane", 3), ("plane", 2), ("other", 3)]
+    assert read_manifest(url) == shards
+    read = list(read_pairs(url))
+    assert keys(read) == keys([*pairs(5), *pairs(3, "other")])
+    np.testing.assert_array_equal(read[4].artifact, pair(4).artifact)
+    found = verify_shards(url)
+    assert (found.num_shards, found.num_samples, found.problems) == (3, 8, ())
+
+
+def test_the_same_pairs_make_the_same_bytes(tmp_path):
+    a, b = write_shards(pairs(), tmp_path / "a"), write_shards(pairs(), tmp_path / "b")
+    assert a == b
+    assert (tmp_path / "a" / a[0].name).read_bytes() == (tmp_path / "b" / b[0].name).read_bytes()
+    assert sorted(os.listdir(tmp_path / "a")) == sorted([*(shard.name for shard in a), "manifest.json"])
+
+
+def test_several_writers_share_a_folder(tmp_path):
+    write_shards(pairs(3), tmp_path, stem="job-a", manifest="job-a.manifest.json")
+    with pytest.raises(ValueError, match="no such file"):
+        read_manifest(tmp_path)
+    write_shards(pairs(2, "other"), tmp_path, stem="job-b", manifest="job-b.manifest.json")
+    merged = merge_manifests(tmp_path)
+    assert read_manifest(tmp_path) == merged
+    assert sum(shard.samples for shard in merged) == 5
+    assert verify_shards(tmp_path).problems == ()
+
+
+def test_a_truncated_shard_is_found_by_verifying_and_by_reading(tmp_path):
+    (shard,) = write_shards(pairs(6), tmp_path)
+    file = tmp_path / shard.name
+    file.write_bytes(file.read_bytes()[: shard.bytes // 2 // 512 * 512])
+    (problem,) = verify_shards(tmp_path).problems
+    assert shard.name in problem
+    assert "bytes" in problem
+    with pytest.raises(ValueError, match=r"is the file whole\?|cannot be read as a shard"):
+        list(read_pairs(tmp_path))
+    with pytest.raises(ValueError, match=r"is the file whole\?|cannot be read as a shard"):
+        list(islice(sample_pairs(tmp_path, [shard], seed=0, segment=0), 9))
+
+
+def test_changed_and_missing_shards_and_strays_are_found(tmp_path):
+    first, second, third = write_shards(pairs(6), tmp_path, samples_per_shard=2)
+    content = bytearray((tmp_path / first.name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / first.name).write_bytes(content)
+    (tmp_path / second.name).unlink()
+    (tmp_path / "stray.tar").write_bytes(b"")
+    problems = verify_shards(tmp_path).problems
+    assert len(problems) == 3
+    for name, problem in zip((first.name, second.name, "stray.tar"), problems, strict=True):
+        assert name in problem
+    assert third.name not in " ".join(problems)
+
+
+class Trap:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_nothing_is_unpickled_or_decoded_beyond_the_list(tmp_path):
+    (shard,) = write_shards(pairs(1), tmp_path)
+    trap, file = tmp_path / "sprung", tmp_path / shard.name
+    with tarfile.open(file, "a") as tar:
+        for name in (f"{pair(0).key}.pyd", f"{pair(0).key}.pth", "../outside.artifact.png", f"{pair(0).key}.pickle"):
+            content = pickle.dumps(Trap(trap))
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    assert keys(read_pairs(tmp_path)) == keys(pairs(1))
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["pipe:touch {trap}", "pipe:touch {trap} #/x.tar", "simplecache::memory://x", "local-shell:ls", "ftp://host/x"],
+)
+def test_no_shell_and_no_chains(tmp_path, url):
+    trap = tmp_path / "sprung"
+    with pytest.raises(ValueError, match="wanted a local path or a URL of"):
+        read_manifest(url.format(trap=trap))
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("name", ["../x.tar", "pipe:true.tar", "a/b.tar", "/etc/x.tar", "x.tgz"])
+def test_manifests_cannot_point_elsewhere(tmp_path, name):
+    write_shards(pairs(1), tmp_path)
+    tree = json.loads((tmp_path / "manifest.json").read_text())
+    tree["shards"][0]["name"] = name
+    (tmp_path / "manifest.json").write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match="wanted a plain file name"):
+        read_manifest(tmp_path)
+
+
+def test_errors_of_writers(tmp_path):
+    with pytest.raises(ValueError, match="no pairs"):
+        write_shards([], tmp_path)
+    with pytest.raises(ValueError, match="stands twice"):
+        write_shards([pair(0), pair(0)], tmp_path)
+    with pytest.raises(ValueError, match="stem"):
+        write_shards(pairs(1), tmp_path, stem="a/b")
+    storage.commit(str(tmp_path / "manifest.json"), b"{}")
+    with pytest.raises(ValueError, match="not a manifest"):
+        read_manifest(tmp_path)
+
+
+def test_streams_repeat_and_differ_by_segment_rank_and_worker(tmp_path):
+    shards = write_shards([*pairs(6), *pairs(6, "other")], tmp_path, samples_per_shard=3)
+
+    def stream(**numbers) -> list[str]:
+        numbers = {"seed": 0, "segment": 0} | numbers
+        return keys(islice(sample_pairs(tmp_path, shards, samples_per_visit=2, shuffle_buffer=8, **numbers), 40))
+
+    first = stream()
+    assert stream() == first
+    others = [stream(segment=1), stream(rank=1), stream(worker=1), stream(seed=1)]
+    assert all(other != first for other in others)
+
+
+def test_streams_balance_scenes(tmp_path):
+    shards = write_shards([*pairs(20, "large"), *pairs(2, "small")], tmp_path, samples_per_shard=8)
+    stream = sample_pairs(tmp_path, shards, seed=0, segment=0, samples_per_visit=2, shuffle_buffer=8)
+    share = np.mean([one.scene == "small" for one in islice(stream, 200)])
+    assert 0.35 < share < 0.65

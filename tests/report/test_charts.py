@@ -1,0 +1,75 @@
+"""Charts and the plan of the cameras as SVG."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from splatfix.report import charts
+from splatfix.report.plan import camera_plan
+
+
+def points(svg) -> np.ndarray:
+    """Centres of the training cameras in the drawing."""
+    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="4.5" class="mark train"', svg)
+    return np.array(found, float)
+
+
+def ring(normal_axis: int, num: int = 6) -> dict:
+    cameras = []
+    for angle in np.arange(num) * 2 * np.pi / num:
+        centre = np.insert(3 * np.array([np.cos(angle), np.sin(angle)]), normal_axis, 0.1 * (angle > 3))
+        up = np.eye(3)[normal_axis]
+        cameras.append({"name": "c", "centre": centre.tolist(), "axis": (-centre / 3).tolist(), "up": up.tolist()})
+    return {"train": cameras}
+
+
+@pytest.mark.parametrize("normal_axis", [0, 1, 2])
+def test_a_ring_is_seen_as_a_ring(normal_axis):
+    svg = camera_plan(ring(normal_axis))
+    ElementTree.fromstring(svg)
+    drawn = points(svg)
+    radii = np.linalg.norm(drawn - drawn.mean(axis=0), axis=1)
+    assert len(drawn) == 6 and radii.min() > 0.95 * radii.max() > 80
+
+
+@pytest.mark.parametrize("normal_axis", [0, 1, 2])
+def test_the_plan_is_seen_from_above_not_mirrored(normal_axis):
+    drawn = points(camera_plan(ring(normal_axis)))
+    (ax, ay), (bx, by) = drawn[0] - drawn.mean(axis=0), drawn[1] - drawn.mean(axis=0)
+    counterclockwise = -(ax * by - ay * bx) > 0  # y points down on the page
+    # angle grows from the first to the second remaining axis: counterclockwise seen against x and z, clockwise for y
+    assert counterclockwise == (normal_axis != 1)
+
+
+def test_cameras_in_a_line_or_broken_or_too_few():
+    line = [{"name": f"{k}", "centre": [k, 0, 0], "axis": [0, 0, 1], "up": [0, -1, 0]} for k in range(3)]
+    ElementTree.fromstring(camera_plan({"train": line, "test": [{"name": "broken"}], "repair": None}))
+    assert camera_plan({"train": line[:1]}) is None
+    assert camera_plan({}) is None
+
+
+def test_loss_curves_average_long_histories_and_skip_what_has_no_logarithm():
+    history = [{"arm": "before", "step": s, "loss": 0.0 if s == 5 else 1.0 / (1 + s)} for s in range(5000)]
+    svg = charts.loss_curves(history)
+    ElementTree.fromstring(svg)
+    assert len(re.search(r'points="([^"]+)"', svg)[1].split()) <= charts.MAX_POINTS
+    assert charts.loss_curves([]) is None
+    assert charts.loss_curves([{"arm": "before", "step": 0, "loss": None}]) is None
+
+
+def test_equal_values_have_an_axis():
+    rounds = [{"round": k, "psnr": 20.0} for k in range(3)]
+    ElementTree.fromstring(charts.round_curve(rounds))
+    assert charts.round_curve(rounds[:1]) is None
+
+
+def test_scatter_escapes_names():
+    views = [
+        {"name": "<x>", "band": "near", "distance": d, "before": {"psnr": 20.0}, "after": {"psnr": 20.0 + d}}
+        for d in (0.1, 0.2)
+    ]
+    svg = charts.gain_scatter(views)
+    ElementTree.fromstring(svg)
+    assert "&lt;x&gt;" in svg and charts.gain_scatter(views[:1]) is None

@@ -1,0 +1,190 @@
+"""The page: holds the figures of the results, nothing from elsewhere, and survives what is missing."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from splatfix.report import write_report
+from splatfix.report.wording import written
+from tests.report.make_run import NAMES, make_run
+
+VOID = {"meta", "link", "img", "input", "br", "line", "rect", "circle", "polygon", "polyline"}
+
+
+class Page(HTMLParser):
+    """Checks that elements nest, and gathers text and the addresses that a browser would load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open, self.addresses, self.words, self.tags = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "poster", "srcset", "action")]
+        assert not any(name.startswith("on") for name, _ in attrs), attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open and self.open.pop() == tag, f"</{tag}> out of place"
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def read(path) -> Page:
+    source = path.read_text(encoding="utf-8")
+    without_data = re.sub(r"data:[a-z0-9/+]+;base64,[A-Za-z0-9+/=]+", "data:", source)
+    assert "http://" not in without_data and "https://" not in without_data and "@import" not in without_data
+    page = Page(source)
+    assert all(address.startswith("data:") for address in page.addresses), page.addresses
+    assert page.tags.count("script") == 1  # ours
+    assert len(source) < 6_000_000
+    return page
+
+
+def test_a_loop_run_shows_its_figures(tmp_path):
+    results = make_run(tmp_path / "run")
+    path = write_report([tmp_path / "run"])
+    assert path == tmp_path / "run" / "report.html"
+    page = read(path)
+    for band, arms in results["summary"].items():
+        for arm in ("before", "control", "after", "post", "gain"):
+            assert written(arms[arm]["psnr"], 2, signed=arm == "gain") in page.text, (band, arm)
+            assert written(arms[arm]["ssim"], 3, signed=arm == "gain") in page.text, (band, arm)
+    gain = results["summary"]["all"]["gain"]["psnr"]
+    assert "made this splat better" in page.text and f"is {gain:.2f} dB higher" in page.text
+    assert "no weights of VGG-16 on disk" in page.text and "LPIPS was not measured" in page.text
+    assert "castle & <b>moat</b>" in page.text and "</pre><script>" in page.text and "2 <files>" in page.text
+    assert 'b<script>alert(1)</script>"&.png' in page.text and "猫 7.jpg" in page.text
+    assert "61.7" in page.text and "1 min 01 s" in page.text and "9.9" in page.text
+    assert page.tags.count("video") == 1 and page.tags.count("polyline") == 2
+    assert page.tags.count("input") > 5
+
+
+def test_the_telling_views_are_the_median_the_extremes_and_the_bands(tmp_path):
+    make_run(tmp_path)
+    text = read(write_report([tmp_path])).text
+    for role in ("median gain", "largest gain", "smallest gain", "median of near", "median of mid", "median of far"):
+        assert role in text
+
+
+def test_a_loss_is_called_a_loss(tmp_path):
+    make_run(tmp_path, shift=-3.0)
+    text = read(write_report([tmp_path])).text
+    assert "did not help" in text and "made this splat better" not in text and "use control.ply" in text
+
+
+def test_no_change_is_called_no_change(tmp_path):
+    make_run(tmp_path, shift=-1.38)
+    assert "changed next to nothing" in read(write_report([tmp_path])).text
+
+
+def test_disagreeing_metrics_are_said_to_disagree(tmp_path):
+    results = make_run(tmp_path)
+    results["summary"]["all"]["gain"]["ssim"] = -0.05
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert "The metrics disagree: SSIM fell by 0.050" in read(write_report([tmp_path])).text
+
+
+@pytest.mark.parametrize(("arm", "sentence"), [("before", "the sparse fit reaches"), ("after", "The splat reaches")])
+def test_a_run_with_one_arm(tmp_path, arm, sentence):
+    make_run(tmp_path, arms=(arm,), restorer=None)
+    page = read(write_report([tmp_path]))
+    assert sentence in page.text and "dB PSNR on 7 test photos" in page.text
+    assert "gain" not in page.text
+
+
+def test_only_results_without_any_picture(tmp_path):
+    results = make_run(tmp_path / "full")
+    results["summary"]["mid"] = None
+    for view in results["views"]:
+        view["band"] = "near" if view["band"] == "mid" else view["band"]
+        view["control"] = None
+    results["views"][0]["after"] = {"psnr": None, "ssim": None, "lpips": None}
+    for key in ("elongation", "seconds", "num_gaussians", "reasons"):
+        results[key] = {}
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "results.json").write_text(json.dumps(results))
+    page = read(write_report([tmp_path / "bare"]))
+    assert "—" in page.text and "No reason was recorded" in page.text and "img" not in page.tags
+
+
+def test_nothing_measured(tmp_path):
+    results = {"schema": 1, "capture": "x", "restorer": None, "seed": 0, "size_px": 320, "views": [], "summary": {}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert "Nothing could be measured" in read(write_report([tmp_path])).text
+
+
+def test_a_large_video_is_linked_not_embedded(tmp_path):
+    make_run(tmp_path)
+    (tmp_path / "path.mp4").write_bytes(bytes(3_100_000))
+    source = write_report([tmp_path]).read_text(encoding="utf-8")
+    assert 'href="path.mp4"' in source and "<video" not in source
+
+
+def test_a_broken_picture_is_left_out(tmp_path):
+    make_run(tmp_path)
+    for path in (tmp_path / "images").glob("*/after.jpg"):
+        path.write_bytes(path.read_bytes()[:100])
+    read(write_report([tmp_path]))
+
+
+def test_several_runs_are_compared(tmp_path):
+    make_run(tmp_path / "one", restorer="identity", shift=-0.9)
+    make_run(tmp_path / "two", restorer="nafnet")
+    path = write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "page.html")
+    page = read(path)
+    assert path == tmp_path / "page.html" and "two gained most" in page.text and "identity" in page.text
+
+
+def test_runs_on_other_photos_are_not_ranked(tmp_path):
+    make_run(tmp_path / "one")
+    results = make_run(tmp_path / "two")
+    results["capture"] = "elsewhere"
+    (tmp_path / "two" / "results.json").write_text(json.dumps(results))
+    text = read(write_report([tmp_path / "one", tmp_path / "two"])).text
+    assert "must not be ranked" in text and "gained most" not in text
+
+
+def test_a_compare_run(tmp_path):
+    results = make_run(tmp_path / "nafnet")
+    marked = {**results, "restorer": "seen", "in_training": True, "drift": 0.25, "consistency": {"error": 0.5}}
+    (tmp_path / "compare.json").write_text(json.dumps({"nafnet": {**results, "drift": 0.125}, "seen": marked}))
+    text = read(write_report([tmp_path])).text
+    assert "0.1250" in text and "0.2500" in text and "0.5000" in text
+    assert "trained on this scene group" in text and "seen gained most" not in text
+    assert NAMES[3] in text  # pictures of the run inside
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no results.json"), ("{", "not valid JSON"), ("[]", "wanted a mapping"), ('{"schema": 2}', "reads schema 1")],
+)
+def test_errors_name_the_file(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        write_report([tmp_path])
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="no such run folder"):
+        write_report([tmp_path / "none"])
+    with pytest.raises(ValueError, match="at least one"):
+        write_report([])

@@ -1,0 +1,241 @@
+"""Training learns, resumes exactly, validates on held-out groups, and stops when it should."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, PartialState
+
+from splatfix.config import build_config, to_tree
+from splatfix.pairs import write_shards
+from splatfix.pairs.shards import Shard
+from splatfix.restoration import open_restorer
+from splatfix.restoration.batches import JitterConfig, batch_of, jittered, random_crop
+from splatfix.restoration.checkpoint import load_checkpoint
+from splatfix.restoration.guided import NetworkConfig, warps_in
+from splatfix.restoration.losses import LOSSES, edge_loss
+from splatfix.restoration.train import TrainConfig, train
+from splatfix.restoration.training_data import DataConfig, split_by_group, validation_pairs
+from splatfix.restoration.validation import Row, summary
+from tests.restoration.scenery import flawed_view, pair, random_mask
+
+NETWORK = NetworkConfig(width=8, enc_blocks=(1, 1), mid_blocks=1, dec_blocks=(1, 1))
+CONFIG = TrainConfig(
+    network=NETWORK,
+    data=DataConfig(batch_size=4, patch_px=24, shuffle_buffer=8, samples_per_visit=4, validation_pairs=3),
+    steps=6,
+    segment_steps=3,
+    validate_every=1,
+    learning_rate=3e-3,
+    warmup_steps=2,
+    ema_decay=0.9,
+    device="cpu",
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    yield
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("shards")
+    scenes = [pair(i, scene) for scene in ("a", "b", "c", "d") for i in range(5)]
+    write_shards(scenes, folder, samples_per_shard=4)
+    return str(folder)
+
+
+def test_training_lowers_the_error_on_a_group_that_it_has_not_seen(shards, tmp_path):
+    config = replace(CONFIG, steps=40, segment_steps=20, validate_every=1)
+    steps = []
+    done = train(shards, tmp_path, config, on_step=lambda step, numbers: steps.append((step, numbers["loss"])))
+    assert [step for step, _ in steps] == list(range(1, 41))
+    first, last = (np.mean([loss for _, loss in steps[part]]) for part in (slice(0, 10), slice(30, 40)))
+    assert last < first
+    assert done.best > 1.0
+    network, kept = load_checkpoint(tmp_path)
+    assert kept.provenance["validation_groups"] == ["c"]
+    assert kept.provenance["train_groups"] == ["a", "b", "d"]
+    assert kept.strength == kept.provenance["validation"]["strength"]
+    assert kept.provenance["validation"]["num_pairs"] == 3
+    assert "PSNR" in (tmp_path / "restorer" / "README.md").read_text()
+    assert json.loads((tmp_path / "history.json").read_text())[-1]["step"] == 40
+    (made,) = open_restorer(tmp_path, "cpu").repair([flawed_view(2)], seed=0)
+    assert (made.rgb - flawed_view(2).rgb).abs().max() > 1e-3
+    assert not network.training
+
+
+def stop_after(segments: int):
+    def on_segment(progress):
+        if progress.segment == segments:
+            raise KeyboardInterrupt
+
+    return on_segment
+
+
+def test_stopping_and_going_on_equals_never_stopping(shards, tmp_path):
+    train(shards, tmp_path / "unbroken", CONFIG)
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path / "broken", CONFIG, on_segment=stop_after(1))
+    done = train(shards, tmp_path / "broken", CONFIG)
+    assert done.step == 6
+    a, b = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("unbroken", "broken"))
+    for part in ("network", "ema"):
+        for name, tensor in a[part].items():
+            assert torch.equal(tensor, b[part][name]), f"{part} {name}"
+    kept = [load_checkpoint(tmp_path / name)[0].state_dict() for name in ("unbroken", "broken")]
+    assert all(torch.equal(tensor, kept[1][name]) for name, tensor in kept[0].items())
+    assert [record["loss"] for record in a["progress"]["history"]] == [
+        record["loss"] for record in b["progress"]["history"]
+    ]
+
+
+def test_workers_make_the_batches_too(shards, tmp_path):
+    config = replace(CONFIG, steps=2, data=replace(CONFIG.data, num_workers=2))
+    assert train(shards, tmp_path, config).step == 2
+
+
+def test_a_state_of_other_settings_or_a_broken_one_is_refused(shards, tmp_path):
+    config = replace(CONFIG, steps=3)
+    train(shards, tmp_path, config)
+    with pytest.raises(ValueError, match=r"was made with learning_rate = 0\.003, now it is 0\.1"):
+        train(shards, tmp_path, replace(config, learning_rate=0.1))
+    assert train(shards, tmp_path, config).step == 3  # nothing left to do
+    (tmp_path / "state.pt").write_bytes(b"garbage")
+    with pytest.raises(ValueError, match="remove it to start anew"):
+        train(shards, tmp_path, config)
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_step(shards, tmp_path, monkeypatch):
+    losses = iter([0.1, 0.1, float("nan")])
+    monkeypatch.setitem(LOSSES, "charbonnier", lambda a, *_: a.mean() * 0 + next(losses))
+    with pytest.raises(FloatingPointError, match="step 3"):
+        train(shards, tmp_path, CONFIG)
+
+
+def test_time_limits_shorten_the_plan(shards, tmp_path):
+    done = train(shards, tmp_path, replace(CONFIG, steps=10**6, max_seconds=3.0, validate_every=1000))
+    assert 3 <= done.step < 2000
+    assert done.seconds < 30
+    assert done.history[-1]["validation"] is not None
+
+
+def test_without_a_held_out_group_nothing_is_validated(tmp_path):
+    write_shards([pair(i) for i in range(4)], tmp_path / "shards")
+    done = train(tmp_path / "shards", tmp_path / "run", replace(CONFIG, steps=2, strength=0.3))
+    assert done.best is None
+    assert load_checkpoint(tmp_path / "run")[1].strength == 0.3
+
+
+@pytest.mark.parametrize(("loss", "head"), [("l1", "residual"), ("psnr", "gated")])
+def test_other_losses_heads_and_precision_run(shards, tmp_path, loss, head):
+    config = replace(CONFIG, steps=2, loss=loss, network=replace(NETWORK, head=head), precision="bfloat16")
+    assert train(shards, tmp_path, config).step == 2
+
+
+@pytest.mark.gpu
+def test_a_training_step_on_cuda(shards, tmp_path):
+    config = replace(CONFIG, steps=4, segment_steps=2, device="cuda", precision="bfloat16")
+    done = train(shards, tmp_path, config)
+    assert done.step == 4
+    assert np.isfinite(done.history[-1]["loss"])
+    assert next(iter(load_checkpoint(tmp_path, "cuda")[0].parameters())).is_cuda
+
+
+def test_the_config_survives_yaml():
+    assert build_config(TrainConfig, to_tree(CONFIG), source="test") == CONFIG
+
+
+def shard(scene: str, group: str | None = None) -> Shard:
+    return Shard(f"{scene}.tar", scene, group or scene, 1, 1, scene)
+
+
+def test_groups_are_held_out_whole():
+    shards = [shard("banana"), shard("sample_banana", "banana"), shard("can"), shard("castle"), shard("entry")]
+    groups = {"entry": "castle"}
+    train_shards, held_out = split_by_group(shards, groups, ["castle"], 0.5)
+    assert [s.scene for s in held_out] == ["castle", "entry"]
+    assert [s.scene for s in train_shards] == ["banana", "sample_banana", "can"]
+    train_shards, held_out = split_by_group(shards, groups, [], 0.3)
+    assert {s.scene for s in held_out} == {"can"}
+    assert split_by_group(shards, groups, [], 0.0)[1] == []
+    with pytest.raises(ValueError, match="known: banana, can, castle"):
+        split_by_group(shards, groups, ["nowhere"], 0.5)
+    with pytest.raises(ValueError, match="nothing is left"):
+        split_by_group([shard("can")], {}, ["can"], 0.5)
+
+
+def test_validation_pairs_are_few_and_spread(tmp_path):
+    shards = write_shards([pair(i, scene) for scene in ("a", "b") for i in range(9)], tmp_path, samples_per_shard=4)
+    chosen = validation_pairs(tmp_path, shards, 3)
+    assert [(one.scene, one.view) for one in chosen] == [
+        (scene, f"photos/{i:03d}.png") for scene in ("a", "b") for i in (0, 3, 6)
+    ]
+    assert len(validation_pairs(tmp_path, shards, 100)) == 18
+
+
+def test_strength_is_chosen_by_the_mean_over_scenes_not_over_pairs():
+    rows = [Row("many", "near", 1.0, 1.0, 0.0)] * 9 + [Row("few", "far", 1.0, -3.0, 0.0)]
+    rows += [Row("many", "near", 0.5, 0.6, 0.0)] * 9 + [Row("few", "far", 0.5, 0.2, 0.0)]
+    found = summary(rows)
+    assert found["strength"] == 0.5
+    assert found["psnr_gain"] == pytest.approx(0.4)
+    assert found["num_pairs"] == 10
+    assert found["by_strength"]["1.0"]["by_band"]["far"]["psnr_gain"] == -3.0
+
+
+def test_crops_keep_every_plane_aligned():
+    one = pair(1)
+    y, x = np.mgrid[0:30, 0:40].astype(np.uint8)
+    marked = one.each_plane(lambda image: np.stack([y + x] * image.shape[2], -1) if image.ndim == 3 else y + x)
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(20):
+        crop = random_crop(marked, 16, rng)
+        assert crop.alpha.shape == (16, 16)
+        for plane in (crop.artifact[..., 0], crop.clean[..., 2], crop.nearness, *(warp[..., 3] for warp in crop.warps)):
+            np.testing.assert_array_equal(plane, crop.alpha)
+        seen.add((int(crop.alpha[0, 0]), int(crop.alpha[0, -1]), int(crop.alpha[-1, 0])))
+    assert len(seen) > 10
+
+
+def test_small_images_are_filled_up_and_masked():
+    crop = random_crop(pair(1), 64, np.random.default_rng(0))
+    assert crop.alpha.shape == (64, 64)
+    assert (crop.mask == 255).sum() == 30 * 40
+    batch = batch_of([crop], NETWORK)
+    assert batch.weight.sum() == 30 * 40
+    assert edge_loss(batch.clean, batch.clean, batch.weight) == 0
+
+
+def test_jitter_changes_colours_alike_and_nothing_else():
+    batch = batch_of([pair(i) for i in range(4)], NETWORK)
+    clean = batch.inputs[:, :3].clone()  # then render and photo must stay equal
+    made = jittered(
+        batch._replace(clean=clean), NETWORK, JitterConfig(probability=1.0), torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(made.inputs[:, :3], made.clean)
+    assert (made.clean - clean).abs().mean() > 0.01
+    before, after = warps_in(batch.inputs, 2), warps_in(made.inputs, 2)
+    assert (after[:, :, :3] - before[:, :, :3]).abs().mean() > 0.01
+    torch.testing.assert_close(after[:, :, 3], before[:, :, 3])
+    assert (after[:, :, :3].amax(2)[before[:, :, 3] == 0] == 0).all()
+    torch.testing.assert_close(made.inputs[:, 11:], batch.inputs[:, 11:])
+    same = jittered(batch, NETWORK, JitterConfig(probability=0.0), torch.Generator())
+    torch.testing.assert_close(same.inputs, batch.inputs, atol=1e-4, rtol=0)
+
+
+def test_losses_ignore_what_the_mask_hides():
+    a, b = torch.rand(2, 3, 30, 40), torch.rand(2, 3, 30, 40)
+    weight = random_mask().expand(2, 1, 30, 40)
+    hidden = torch.where(weight > 0, a, torch.rand_like(a))
+    for loss in (*LOSSES.values(), edge_loss):
+        torch.testing.assert_close(loss(a, b, weight), loss(hidden, b, weight))
+        assert loss(b, b, weight) < loss(a, b, weight)

@@ -1,0 +1,144 @@
+"""The fitting loop: it fits, resumes exactly, keeps control and after on one schedule, and stops at NaN."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from splatfix.splats.densify import DensifyConfig
+from splatfix.splats.losses import photometric_loss
+from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
+from tests.splats.scene import photos_of, random_gaussians, ring_cameras
+
+CONFIG = FitConfig(steps=60, densify=DensifyConfig(strategy="none"), exposure_lr=1e-3)
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[TrainingView]:
+    return photos_of(random_gaussians(300, seed=0), ring_cameras(4))
+
+
+def new_fit(config=CONFIG, num=200) -> Fit:
+    return Fit(random_gaussians(num, seed=1, sh_rest=3), config, scene_scale=4.0, num_photos=4)
+
+
+def test_a_fit_lowers_its_loss(photos):
+    losses = []
+    fit = new_fit()
+    advance(fit, photos, 60, seed=0, background=None, on_step=lambda fit, loss: losses.append(loss))  # noqa: ARG005
+    assert fit.step == 60
+    assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
+
+
+@pytest.mark.parametrize("strategy", ["none", "default", "mcmc"])
+def test_stop_save_load_continue_equals_a_fit_in_one_go(photos, tmp_path, strategy):
+    config = replace(CONFIG, densify=DensifyConfig(strategy=strategy, every=10, start=0.1, stop=0.9, noise=0.1))
+    whole = new_fit(config)
+    advance(whole, photos, 60, seed=3, background=None)
+    first = new_fit(config)
+    advance(first, photos, 33, seed=3, background=None)
+    first.save(tmp_path / "a.pt", "identity")
+    second = new_fit(config)
+    second.load(tmp_path / "a.pt", "identity")
+    torch.rand(17)  # what else the process draws must not matter
+    advance(second, photos, 27, seed=3, background=None)
+    for name, value in whole.params.items():
+        assert torch.equal(value, second.params[name]), name
+    assert torch.equal(whole.exposure, second.exposure)
+
+
+def test_checkpoints_of_another_fit_and_broken_ones_are_refused(photos, tmp_path):
+    fit = new_fit()
+    advance(fit, photos, 2, seed=0, background=None)
+    path = tmp_path / "a.pt"
+    fit.save(path, "one")
+    with pytest.raises(ValueError, match=r"a\.pt: checkpoint of another fit"):
+        new_fit().load(path, "other")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"a\.pt: not a whole checkpoint"):
+        new_fit().load(path, "one")
+
+
+def test_repaired_views_of_no_weight_leave_only_the_photos_of_the_control(photos):
+    """`after` with worthless repaired views differs from `control` only in the steps that it lost to them."""
+    shown: dict[str, list[int]] = {"control": [], "after": []}
+    wrong = replace(photos[0], rgb=torch.zeros_like(photos[0].rgb), weight=0.0)
+
+    def watched(arm):
+        return [_Watched(photo.camera, photo.rgb, shown[arm], index) for index, photo in enumerate(photos)]
+
+    for arm, repaired in (("control", ()), ("after", (wrong,))):
+        advance(
+            new_fit(replace(CONFIG, exposure_lr=0.0)),
+            watched(arm),
+            40,
+            seed=5,
+            background=None,
+            repaired=repaired,
+            repaired_probability=0.5,
+        )
+    # every photo that `after` shows is the one that `control` shows at that step
+    assert 8 < len(shown["after"]) < 32
+    assert len(shown["control"]) == 40
+    remaining = iter(shown["control"])
+    assert all(index in remaining for index in shown["after"])
+
+
+class _Watched(TrainingView):
+    """A training view that notes when its photo is used."""
+
+    def __init__(self, camera, rgb, seen, index):
+        super().__init__(camera, rgb)
+        object.__setattr__(self, "_seen", (seen, index))
+
+    def __getattribute__(self, name):
+        if name == "rgb":
+            seen, index = object.__getattribute__(self, "_seen")
+            seen.append(index)
+        return object.__getattribute__(self, name)
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.5, 1.0])
+def test_an_untrusted_pixel_asks_for_nothing(photos, trust):
+    rgb = photos[0].rgb.clone().requires_grad_()
+    loss = photometric_loss(rgb, photos[1].rgb, 0.2, torch.full(rgb.shape[:2], trust))
+    loss.backward()
+    assert float(rgb.grad.abs().max()) < 1e-8 if trust == 0 else float(rgb.grad.abs().max()) > 1e-5
+
+
+def test_nan_stops_with_the_step_and_the_parameter(photos):
+    fit = new_fit()
+    with torch.no_grad():
+        fit.params["scales"][7, 1] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"step \d+: parameter 'scales'"):
+        advance(fit, photos, 50, seed=0, background=None)
+
+
+def test_copies_are_independent(photos):
+    fit = new_fit(replace(CONFIG, densify=DensifyConfig(strategy="default", every=10)))
+    advance(fit, photos, 20, seed=0, background=None)
+    twin = fit.copy()
+    kept = twin.params["means"].detach().clone()
+    advance(fit, photos, 20, seed=0, background=None)
+    assert torch.equal(twin.params["means"], kept)
+    advance(twin, photos, 20, seed=0, background=None)
+    assert torch.equal(twin.params["means"], fit.params["means"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_fit_on_cuda_lowers_its_loss(photos):
+    config = replace(CONFIG, densify=DensifyConfig(strategy="mcmc", every=10))
+    fit = Fit(random_gaussians(200, seed=1).to("cuda"), config, scene_scale=4.0, num_photos=4)
+    on_device = [replace(photo, rgb=photo.rgb.cuda()) for photo in photos]
+
+    def error() -> float:
+        from splatfix.rendering import render
+
+        with torch.no_grad():
+            made = [render(fit.gaussians(), [photo.camera]).rgb[0] for photo in on_device]
+        return float(sum((m - p.rgb).abs().mean() for m, p in zip(made, on_device, strict=True)))
+
+    start = error()
+    advance(fit, on_device, 60, seed=0, background=None)
+    assert error() < 0.9 * start

@@ -1,0 +1,96 @@
+"""YAML to configs: round trip, overrides, and errors that name the field; every shipped file loads."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from splatfix.config import build_config, load_config, to_yaml
+from splatfix.evaluation.single import EvaluateConfig
+from splatfix.fit import FitRunConfig
+from splatfix.loop import LoopConfig
+from splatfix.pairs.generate import GenerateConfig
+from splatfix.restoration.train import TrainConfig
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+KINDS = {
+    "demo": LoopConfig,
+    "evaluate": EvaluateConfig,
+    "fit": FitRunConfig,
+    "generate": GenerateConfig,
+    "loop": LoopConfig,
+    "train": TrainConfig,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    """A part."""
+
+    steps: int = 3
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    """A whole."""
+
+    rate: float = 0.5
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_yaml_and_overrides_fill_the_config(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("rate: 2\ninner:\n  name: x\n")
+    assert load_config(Outer, path, {"inner.steps": 7}) == Outer(rate=2.0, inner=Inner(steps=7, name="x"))
+    path.write_text("")
+    assert load_config(Outer, path) == Outer()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rat: 2", r"unknown field rat; did you mean rate\?"),
+        ("inner:\n  step: 2", r"unknown field inner\.step; did you mean inner\.steps\?"),
+        ("inner:\n  steps: many", r"inner\.steps = 'many'"),
+        ("- 1", "wanted a mapping"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_errors_name_file_and_field(tmp_path, text, words):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words) as caught:
+        load_config(Outer, path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"nope\.yaml: no such config file"):
+        load_config(Outer, tmp_path / "nope.yaml")
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS.values()), key=lambda kind: kind.__name__))
+def test_what_a_run_writes_reads_back_equal(tmp_path, kind):
+    config = kind()
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert load_config(kind, path) == config
+
+
+def test_unsafe_yaml_is_not_executed(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("rate: !!python/object/apply:os.system ['true']")
+    with pytest.raises(ValueError, match="not valid YAML"):
+        load_config(Outer, path)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_loads(path):
+    load_config(KINDS[path.stem.split("_")[0]], path)
+
+
+def test_there_is_a_config_for_every_stage():
+    assert KINDS.keys() <= {path.stem for path in CONFIGS.glob("*.yaml")}
+    assert build_config(Outer, {}, source="nothing") == Outer()

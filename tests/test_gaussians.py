@@ -1,0 +1,80 @@
+"""Gaussians and their PLY file."""
+
+import numpy as np
+import pytest
+import torch
+from plyfile import PlyData, PlyElement
+
+from splatfix.gaussians import Gaussians, elongation, read_ply, write_ply
+
+
+def some_gaussians(num=7, rest=8) -> Gaussians:
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((num, 3), (num, 3), (num, 4), (num,), (num, 1, 3), (num, rest, 3))
+    return Gaussians(*(torch.randn(shape, generator=generator) for shape in shapes))
+
+
+@pytest.mark.parametrize("rest", [0, 3, 8, 15])
+def test_ply_round_trip_is_exact(tmp_path, rest):
+    gaussians = some_gaussians(rest=rest)
+    write_ply(tmp_path / "a.ply", gaussians)
+    again = read_ply(tmp_path / "a.ply")
+    for name in ("means", "log_scales", "quats", "opacity_logits", "sh0", "sh_rest"):
+        assert torch.equal(getattr(again, name), getattr(gaussians, name)), name
+    assert again.sh_degree == {0: 0, 3: 1, 8: 2, 15: 3}[rest]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_ply_has_the_standard_columns_in_the_standard_order(tmp_path):
+    gaussians = some_gaussians(rest=3)
+    write_ply(tmp_path / "a.ply", gaussians)
+    vertex = PlyData.read(str(tmp_path / "a.ply"))["vertex"].data
+    rest = [f"f_rest_{i}" for i in range(9)]
+    head = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"]
+    tail = ["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
+    assert list(vertex.dtype.names) == [*head, *rest, *tail]
+    # channel-major: f_rest_1 is the second coefficient of red
+    np.testing.assert_array_equal(vertex["f_rest_1"], gaussians.sh_rest[:, 1, 0].numpy())
+    np.testing.assert_array_equal(vertex["f_rest_3"], gaussians.sh_rest[:, 0, 1].numpy())
+
+
+def test_empty_splats_round_trip(tmp_path):
+    write_ply(tmp_path / "a.ply", some_gaussians(num=0))
+    assert len(read_ply(tmp_path / "a.ply")) == 0
+
+
+def test_infinite_opacity_logits_survive(tmp_path):
+    gaussians = some_gaussians()
+    gaussians.opacity_logits[0] = float("inf")
+    gaussians.opacity_logits[1] = float("-inf")
+    write_ply(tmp_path / "a.ply", gaussians)
+    assert read_ply(tmp_path / "a.ply").opacity_logits[:2].tolist() == [30.0, -30.0]
+
+
+def test_broken_files_say_what_is_wrong(tmp_path):
+    path = tmp_path / "a.ply"
+    with pytest.raises(ValueError, match=r"a\.ply: no such file"):
+        read_ply(path)
+    write_ply(path, some_gaussians())
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"a\.ply: cannot be read as PLY"):
+        read_ply(path)
+    path.write_bytes(b"not a ply at all")
+    with pytest.raises(ValueError, match=r"a\.ply: cannot be read as PLY"):
+        read_ply(path)
+    points = np.zeros(3, [("x", "f4"), ("y", "f4"), ("z", "f4")])
+    PlyData([PlyElement.describe(points, "vertex")]).write(str(path))
+    with pytest.raises(ValueError, match="is missing; wanted a 3DGS"):
+        read_ply(path)
+    gaussians = some_gaussians()
+    gaussians.means[3, 1] = float("nan")
+    write_ply(path, gaussians)
+    with pytest.raises(ValueError, match=r"vertex 3: \['x', 'y', 'z'\]"):
+        read_ply(path)
+
+
+def test_elongation_is_longest_over_shortest():
+    gaussians = some_gaussians(num=3)
+    gaussians.log_scales[:] = torch.tensor([[0.0, 0, 0], [0, 0, np.log(2)], [0, np.log(8), np.log(2)]])
+    assert elongation(gaussians)["median"] == pytest.approx(2)
+    assert elongation(some_gaussians(num=0)) == {"median": None, "p95": None}

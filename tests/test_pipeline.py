@@ -1,0 +1,179 @@
+"""Every command on a small version of the shipped sample, as a user would call it."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from splatfix.cli import main
+from splatfix.runs import read_json
+from splatfix.sample import sample_path
+
+SMALL = [
+    *("--views.size-px", "64", "--views.num-train", "4", "--views.max-test", "5"),
+    *("--initial.num-random", "200", "--fit.steps", "40", "--choose.every", "20", "--choose.folds", "1"),
+]
+SMALL_LOOP = [*SMALL, "--repair.views", "4", "--repair.steps", "15", "--restorer", "warp", "--no-video"]
+
+
+def run(*arguments) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def loop_run(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "loop"
+    assert run("loop", sample_path(), "--out", out, *SMALL_LOOP) == 0
+    return out
+
+
+def test_a_loop_leaves_a_whole_run_folder(loop_run):
+    names = {path.name for path in loop_run.iterdir()}
+    wanted = {"config.yaml", "run.json", "split.json", "before.ply", "control.ply", "after.ply", "results.json"}
+    assert wanted | {"report.html", "history.json", "cameras.json", "images", "rounds"} <= names
+    assert not [path for path in loop_run.rglob("*") if "partial" in path.name]
+
+
+def test_results_follow_the_contract(loop_run):
+    results = read_json(loop_run / "results.json")
+    assert results["schema"] == 1
+    assert results["capture"] == "tankard"
+    assert results["restorer"] == "warp"
+    assert results["size_px"] == 64
+    assert len(results["views"]) == 5
+    for view in results["views"]:
+        assert view["band"] in ("near", "mid", "far")
+        for arm in ("before", "control", "after", "post"):
+            assert 5 < view[arm]["psnr"] < 60
+            assert 0 < view[arm]["ssim"] <= 1
+    summary = results["summary"]
+    assert summary.keys() == {"all", "near", "mid", "far"}
+    gain = summary["all"]["after"]["psnr"] - max(summary["all"][arm]["psnr"] for arm in ("before", "control"))
+    assert summary["all"]["gain"]["psnr"] == pytest.approx(gain)
+    assert summary["all"]["after"]["lpips"] is not None or "lpips" in results["reasons"]
+    assert results["elongation"].keys() == {"before", "control", "after"}
+    assert all(count > 0 for count in results["num_gaussians"].values())
+    split = read_json(loop_run / "split.json")
+    assert not set(split["train_ids"]) & set(split["test_ids"])
+    assert split["size_px"] == 64
+
+
+def test_control_and_after_differ_only_by_the_repaired_views(loop_run):
+    arms = {arm: (loop_run / f"{arm}.ply").read_bytes() for arm in ("before", "control", "after")}
+    assert len(set(arms.values())) == 3
+    history = read_json(loop_run / "history.json")
+    steps = {arm: max(row["step"] for row in history if row["arm"] == arm) for arm in ("control", "after")}
+    assert steps["control"] == steps["after"]
+
+
+def test_evaluate_reproduces_the_figures(loop_run, tmp_path):
+    splat, split = loop_run / "after.ply", loop_run / "split.json"
+    assert run("evaluate", sample_path(), splat, "--split", split, "--out", tmp_path / "e", "--no-video") == 0
+    again = read_json(tmp_path / "e" / "results.json")
+    first = read_json(loop_run / "results.json")
+    for one, other in zip(first["views"], again["views"], strict=True):
+        assert other["after"]["psnr"] == pytest.approx(one["after"]["psnr"], abs=1e-3)
+        assert other["after"]["ssim"] == pytest.approx(one["after"]["ssim"], abs=1e-4)
+        assert other["before"] is None
+        assert other["band"] == one["band"]
+    assert again["summary"]["all"]["gain"] is None
+
+
+def test_the_same_seed_gives_the_same_splats(loop_run, tmp_path):
+    assert run("loop", sample_path(), "--out", tmp_path / "again", *SMALL_LOOP) == 0
+    for arm in ("before", "control", "after"):
+        assert (tmp_path / "again" / f"{arm}.ply").read_bytes() == (loop_run / f"{arm}.ply").read_bytes(), arm
+
+
+def test_test_photos_never_reach_a_fit(loop_run, tmp_path):
+    """A capture whose other photos are black gives the same splats."""
+    poisoned = tmp_path / "poisoned"
+    shutil.copytree(sample_path(), poisoned)
+    train = set(read_json(loop_run / "split.json")["train_ids"])
+    frames = json.loads((poisoned / "transforms.json").read_text())["frames"]
+    spoiled = 0
+    for frame in frames:
+        path = poisoned / frame["file_path"]
+        if not any(path.name in name or name in path.name for name in train):
+            Image.fromarray(np.zeros((320, 320, 3), np.uint8)).save(path)
+            spoiled += 1
+    assert spoiled == len(frames) - len(train)
+    assert run("loop", poisoned, "--out", tmp_path / "run", *SMALL_LOOP) == 0
+    for arm in ("before", "control", "after"):
+        assert (tmp_path / "run" / f"{arm}.ply").read_bytes() == (loop_run / f"{arm}.ply").read_bytes(), arm
+
+
+def test_a_report_of_several_runs(loop_run, tmp_path):
+    assert run("report", loop_run, loop_run, "--out", tmp_path / "both.html") == 0
+    assert (tmp_path / "both.html").stat().st_size > 1000
+
+
+def test_settings_come_from_a_file_and_flags_override_it(tmp_path):
+    config = tmp_path / "fit.yaml"
+    config.write_text("views: {size_px: 32, num_train: 3, max_test: 2}\nfit: {steps: 5}\nchoose: {enabled: false}\n")
+    arguments = ("--config", config, "--no-video", "--seed", "7", "--initial.num-random", "50", "--fit.steps", "6")
+    assert run("fit", sample_path(), "--out", tmp_path / "run", *arguments) == 0
+    resolved = (tmp_path / "run" / "config.yaml").read_text()
+    assert "steps: 6" in resolved and "size_px: 32" in resolved and "seed: 7" in resolved
+    assert read_json(tmp_path / "run" / "run.json")["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("loop", "nowhere", "--out", "x"), "nowhere"),
+        (("loop", "SAMPLE", "--out", "x", "--restorer", "magic"), "nafnet"),
+        (("fit", "SAMPLE", "--out", "x", "--views.num-train", "99"), "num_train = 99"),
+        (("fit", "SAMPLE", "--out", "x", "--config", "nope.yaml"), "nope.yaml: no such config file"),
+        (("fit", "SAMPLE", "--out", "x", "--device", "abacus"), "abacus"),
+        (("evaluate", "SAMPLE", "nope.ply", "--split", "nope.json", "--out", "x"), "nope.ply: no such file"),
+        (("report", "nowhere"), "nowhere"),
+        (("juggle",), "no command 'juggle'; known: doctor"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*(sample_path() if argument == "SAMPLE" else argument for argument in arguments)) == 2
+    message = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in message if line.startswith("splatfix")]) == 1
+    assert words in message[-1]
+    assert not any("Traceback" in line for line in message)
+
+
+@pytest.mark.parametrize("command", ["demo", "fit", "generate", "train", "loop", "evaluate", "report", "view", "doctor"])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(command, "--help")
+    assert stop.value.code == 0
+    assert f"splatfix {command}" in capsys.readouterr().out
+
+
+def test_doctor_reports(capsys):
+    assert run("doctor") == 0
+    said = capsys.readouterr().out
+    assert "fits on the CPU" in said and "CUDA" in said
+
+
+@pytest.mark.slow
+def test_a_fit_killed_half_way_and_resumed_gives_the_same_splat(tmp_path, monkeypatch):
+    arguments = [*SMALL, "--fit.steps", "400", "--choose.no-enabled", "--no-video", "--checkpoint-seconds", "0.2"]
+    command = [sys.executable, "-m", "splatfix.cli", "fit", str(sample_path())]
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    subprocess.run([*command, "--out", str(tmp_path / "whole"), *arguments], check=True, capture_output=True)
+    killed = subprocess.Popen([*command, "--out", str(tmp_path / "cut"), *arguments], stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "cut" / "checkpoints" / "before.pt"
+    end = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert checkpoint.exists() and not (tmp_path / "cut" / "before.ply").exists()
+    subprocess.run([*command, "--out", str(tmp_path / "cut"), *arguments, "--resume"], check=True, capture_output=True)
+    assert (tmp_path / "cut" / "before.ply").read_bytes() == (tmp_path / "whole" / "before.ply").read_bytes()

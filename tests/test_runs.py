@@ -1,0 +1,66 @@
+"""Run folders: files appear whole, JSON holds no NaN, the device is chosen in one place."""
+
+import json
+
+import pytest
+import torch
+
+from splatfix.runs import Run, choose_device, open_run, read_json, write_json, write_text
+from tests.test_config import Outer
+
+
+def test_json_has_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"x": float("nan"), "y": [float("inf"), 1.5], "z": {"k": (1, 2)}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [None, 1.5], "z": {"k": [1, 2]}}
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "\ud800")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_broken_json_names_the_file(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(ValueError, match=r"a\.json: not valid JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"b\.json: no such file"):
+        read_json(tmp_path / "b.json")
+
+
+def test_a_run_writes_its_config_and_its_provenance(tmp_path):
+    run = open_run(tmp_path / "run", Outer())
+    with run.stage("fit"):
+        pass
+    run.write_provenance(command="fit", seed=3, device=torch.device("cpu"))
+    held = read_json(run.path / "run.json")
+    assert held["seed"] == 3
+    assert held["device"] == "cpu"
+    assert held["seconds"]["fit"] >= 0
+    assert "rate: 0.5" in (run.path / "config.yaml").read_text()
+
+
+def test_a_file_is_not_a_run_folder(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ValueError, match="is a file; wanted a folder"):
+        open_run(tmp_path / "run", Outer())
+
+
+def test_stages_add_up(tmp_path):
+    run = Run(tmp_path)
+    for _ in range(2):
+        with run.stage("a"):
+            pass
+    assert list(run.seconds) == ["a"]
+
+
+def test_device_names_are_checked():
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="device = 'abacus'"):
+        choose_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="sees no CUDA device"):
+            choose_device("cuda")

@@ -1,0 +1,92 @@
+"""The viewer starts, serves its page, and stops; without viser it says what to install."""
+
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from splatfix import viewer
+from splatfix.cameras import Camera, look_at, rotation_from_quaternion
+from splatfix.captures.capture import Capture, Photo, View
+from splatfix.gaussians import Gaussians
+
+
+def a_splat(num: int = 50) -> Gaussians:
+    generator = torch.Generator().manual_seed(0)
+    return Gaussians(
+        means=torch.randn(num, 3, generator=generator),
+        log_scales=torch.randn(num, 3, generator=generator) - 2,
+        quats=torch.randn(num, 4, generator=generator),
+        opacity_logits=torch.randn(num, generator=generator),
+        sh0=torch.randn(num, 1, 3, generator=generator),
+        sh_rest=torch.zeros(num, 3, 3),
+    )
+
+
+def a_capture() -> Capture:
+    intrinsics = np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]])
+    views = []
+    for k in range(4):
+        centre = 3 * np.array([np.cos(k), -0.3, np.sin(k)])
+        pose = look_at(centre, np.zeros(3), np.array([0.0, -1, 0]))
+        camera = Camera(f"{k}.jpg", 64, 48, intrinsics, pose)
+        views.append(View(camera, lambda: Photo(np.full((48, 64, 3), 0.5, np.float32))))
+    return Capture("test", Path("test"), "colmap", tuple(views))
+
+
+def test_covariances_are_rotated_squared_scales():
+    splat = a_splat(5)
+    for k, covariance in enumerate(viewer.covariances(splat)):
+        rotation = rotation_from_quaternion(splat.quats[k].double().numpy())
+        expected = rotation @ np.diag(splat.scales[k].double().numpy() ** 2) @ rotation.T
+        assert np.allclose(covariance.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("with_cameras", [False, True])
+def test_serves_its_page_and_stops(with_cameras):
+    pytest.importorskip("viser")
+    server = viewer.serve(a_splat(), a_capture() if with_cameras else None, port=8765)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.get_port()}", timeout=10) as answer:
+            assert answer.status == 200
+            assert b"<html" in answer.read(2000).lower()
+    finally:
+        server.stop()
+
+
+def test_a_taken_port_is_not_fatal():
+    pytest.importorskip("viser")
+    first = viewer.serve(a_splat(), port=8795)
+    try:
+        second = viewer.serve(a_splat(), port=first.get_port())
+        assert second.get_port() != first.get_port()
+        second.stop()
+    finally:
+        first.stop()
+
+
+def test_view_says_where_and_how_to_stop(monkeypatch, capsys):
+    pytest.importorskip("viser")
+
+    def interrupt(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(viewer.time, "sleep", interrupt)
+    viewer.view(a_splat(), port=8825)
+    said = capsys.readouterr().out
+    assert "http://localhost:" in said and "Ctrl-C" in said and "view dependence" in said and "stopped" in said
+
+
+def test_without_viser_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    with pytest.raises(ValueError, match=r"pip install 'splatfix\[viewer\]'"):
+        viewer.serve(a_splat())
+
+
+def test_an_empty_splat_is_an_error():
+    pytest.importorskip("viser")
+    with pytest.raises(ValueError, match="no Gaussians"):
+        viewer.serve(a_splat(0))

@@ -1,0 +1,167 @@
+"""Choice of views, distance, bands, repair cameras."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splatfix.captures import Capture, Photo, Points, View
+from splatfix.views import (
+    BANDS,
+    Split,
+    ViewsConfig,
+    assign_bands,
+    between,
+    displaced,
+    farthest_views,
+    make_split,
+    neighbour_pairs,
+    read_split,
+    repair_cameras,
+    scene_depth,
+    view_distances,
+)
+from tests.test_cameras import camera_at
+
+
+def ring(num=12, radius=4.0):
+    return [
+        camera_at((radius * np.sin(a), -1, radius * np.cos(a)), name=f"v{i:02d}.png")
+        for i, a in enumerate(np.linspace(0, 2 * np.pi, num, endpoint=False))
+    ]
+
+
+def capture_of(cameras, points=None) -> Capture:
+    def refuse() -> Photo:
+        raise AssertionError("the choice of views must not look at pixels")
+
+    return Capture("ring", Path("ring"), "colmap", tuple(View(c, refuse) for c in cameras), points)
+
+
+def test_split_is_deterministic_disjoint_and_blind():
+    capture = capture_of(ring())
+    split = make_split(capture, ViewsConfig(num_train=4))
+    assert split == make_split(capture, ViewsConfig(num_train=4))
+    assert len(split.train_ids) == 4
+    assert set(split.train_ids) | set(split.test_ids) == set(capture.names)
+    assert not set(split.train_ids) & set(split.test_ids)
+
+
+def test_farthest_views_spread_over_the_ring():
+    chosen = [int(name[1:3]) for name in farthest_views(ring(), 4)]
+    gaps = np.diff([*chosen, chosen[0] + 12])
+    assert gaps.tolist() == [3, 3, 3, 3]
+
+
+def test_at_most_so_many_test_views_over_the_whole_range_of_distance():
+    cameras = ring(40)
+    split = make_split(capture_of(cameras), ViewsConfig(num_train=3, max_test=7))
+    assert len(split.test_ids) == 7
+    training = [c for c in cameras if c.name in split.train_ids]
+    everything = view_distances([c for c in cameras if c.name not in split.train_ids], training)
+    chosen = [everything[name] for name in split.test_ids]
+    assert min(chosen) == min(everything.values())
+    assert max(chosen) == max(everything.values())
+
+
+def test_distance_is_the_definition():
+    a, b = camera_at((0, 0, -5), name="a"), camera_at((2, 0, -5), name="b")
+    points = Points(np.zeros((1, 3)), np.zeros((1, 3), np.float32), (frozenset({"a"}),))
+    depth = scene_depth([a], points)
+    assert depth == pytest.approx(5)
+    angle = np.arctan2(2, 5)
+    assert view_distances([b], [a], points)["b"] == pytest.approx(np.hypot(2 / 5, angle))
+
+
+def test_depth_without_points_is_the_distance_to_the_focus():
+    assert scene_depth(ring()) == pytest.approx(np.sqrt(17))
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 3, 4, 7, 24])
+def test_bands_partition_the_views_in_order_of_distance(num):
+    distances = {f"v{i:02d}": float((i * 7) % 5) for i in range(num)}
+    bands = assign_bands(distances)
+    assert bands.keys() == distances.keys()
+    sizes = [sum(band == b for band in bands.values()) for b in BANDS]
+    assert max(sizes) - min(sizes) <= 1
+    order = [BANDS.index(bands[name]) for name in sorted(distances, key=lambda n: (distances[n], n))]
+    assert order == sorted(order)
+
+
+def test_split_file_is_read_and_checked(tmp_path):
+    capture = capture_of(ring(4))
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"train_ids": ["v00.png"], "test_ids": ["v01.png"], "size_px": 100}))
+    assert make_split(capture, ViewsConfig(split=path)) == Split(("v00.png",), ("v01.png",), 100)
+    for tree, words in (
+        ({"train_ids": ["v00.png"]}, "test_ids = None: wanted a list"),
+        ({"train_ids": [], "test_ids": ["v01.png"]}, "train_ids is empty"),
+        ({"train_ids": ["v00.png"], "test_ids": ["v00.png"]}, "'v00.png' is in train_ids and in test_ids"),
+        ({"train_ids": ["nope.png"], "test_ids": []}, "no view named 'nope.png'"),
+        ({"train_ids": ["v00.png"], "test_ids": [], "size_px": -1}, "size_px = -1"),
+    ):
+        path.write_text(json.dumps(tree))
+        with pytest.raises(ValueError, match=words):
+            read_split(path, capture)
+
+
+def test_too_many_or_too_few_photos_are_errors():
+    capture = capture_of(ring(6))
+    with pytest.raises(ValueError, match="num_train = 6, but the capture has 6 photos"):
+        make_split(capture, ViewsConfig(num_train=6))
+    with pytest.raises(ValueError, match="num_train = 0"):
+        make_split(capture, ViewsConfig(num_train=0))
+
+
+def test_points_of_other_photos_are_not_admissible():
+    tracks = (frozenset({"a", "b"}), frozenset({"a", "z"}), frozenset({"y", "z"}), frozenset({"a", "b", "z"}))
+    points = Points(np.arange(12.0).reshape(4, 3), np.zeros((4, 3), np.float32), tracks)
+    kept = points.admissible(["a", "b"])
+    np.testing.assert_array_equal(kept.positions[:, 0], [0, 9])
+    unknown = Points(points.positions, points.colors, None)
+    assert len(unknown.admissible(["a", "b"])) == 0
+
+
+def test_between_follows_an_arc_around_what_is_looked_at():
+    a, b = camera_at((4, 0, 0), name="a"), camera_at((0, 0, 4), name="b")
+    middle = between(a, b, 0.5, 4.0, "m")
+    assert np.linalg.norm(middle.centre) == pytest.approx(4)
+    np.testing.assert_allclose(between(a, b, 0.0, 4.0, "m").camera_from_world, a.camera_from_world, atol=1e-9)
+
+
+def test_displaced_still_looks_at_the_same_point():
+    camera = camera_at((0, 0, -5))
+    moved = displaced(camera, 0.7, 1.5, 5.0, "m")
+    assert np.linalg.norm(moved.centre - camera.centre) == pytest.approx(1.5)
+    pixel, _ = moved.project(np.zeros((1, 3)))
+    np.testing.assert_allclose(pixel[0], [32, 24], atol=1e-6)
+    np.testing.assert_allclose(moved.rotation @ moved.rotation.T, np.eye(3), atol=1e-12)
+
+
+def test_repair_cameras_come_from_training_cameras_alone_and_step_outwards():
+    training = ring(6)
+    depth = scene_depth(training)
+    rounds = [repair_cameras(training, num=24, round_index=k, num_rounds=3, outward=0.5, depth=depth) for k in range(3)]
+    names = [camera.name for cameras in rounds for camera in cameras]
+    assert len(set(names)) == len(names) == 72
+
+    def off_ring(camera):  # distance from the circle on which the training cameras stand
+        x, y, z = camera.centre
+        return np.hypot(np.hypot(x, z) - 4, y + 1)
+
+    spread = [float(np.median([off_ring(camera) for camera in cameras])) for cameras in rounds]
+    assert spread[0] < spread[1] < spread[2]
+    again = repair_cameras(training[::-1], num=24, round_index=1, num_rounds=3, outward=0.5, depth=depth)
+    for one, other in zip(rounds[1], again, strict=True):
+        np.testing.assert_array_equal(one.camera_from_world, other.camera_from_world)
+
+
+def test_repair_cameras_of_a_single_photo_stand_around_it():
+    cameras = repair_cameras(ring(1), num=3, round_index=0, num_rounds=2, outward=0.5, depth=4.0)
+    assert all(np.linalg.norm(camera.centre - ring(1)[0].centre) > 0.1 for camera in cameras)
+
+
+def test_neighbours_on_a_ring_are_the_adjacent_ones():
+    cameras = ring(6)
+    assert set(neighbour_pairs(cameras, 4.0)) == {(i, i + 1) for i in range(5)} | {(0, 5)}
