@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from splatfix.shapes import Float
 from numpy import ndarray
+
+from splatfix.shapes import Float
 
 
 @dataclass(frozen=True, eq=False)

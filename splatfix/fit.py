@@ -12,7 +12,7 @@ import torch
 
 from splatfix.captures import Capture, open_capture
 from splatfix.evaluation.arms import evaluate_arms
-from splatfix.gaussians import read_ply, write_ply
+from splatfix.gaussians import Gaussians, read_ply, write_ply
 from splatfix.runs import Run, choose_device, open_run, progress, seed_everything, write_json
 from splatfix.splats.choose import Choice, ChooseConfig, choose_recipe
 from splatfix.splats.initialise import InitialiseConfig
@@ -116,8 +116,8 @@ def fit_scene(
     resume: bool,
     checkpoint_seconds: float,
     history: list[dict[str, Any]],
-) -> Fit:
-    """Fit the scene and write ``before.ply``; checkpoints as it goes, continues from them where ``resume``."""
+) -> tuple[Fit, Choice]:
+    """Choose the recipe, fit the scene and write ``before.ply``, with checkpoints; ``resume`` continues from them."""
     recipes = recipes_for(scene, initial, config)
     with run.stage("choose"):
         probes = len(recipes) * choose.folds if choose.enabled else 0
@@ -128,7 +128,26 @@ def fit_scene(
     with run.stage("fit"):
         fit = _fit(run, scene, choice, seed, resume, checkpoint_seconds, history)
     write_ply(run.path / "before.ply", fit.gaussians())
-    return fit
+    return fit, choice
+
+
+def fit_siblings(scene: SparseScene, choice: Choice, *, seed: int, num: int) -> list[Gaussians]:
+    """Further fits by the same recipe, with other seeds from start to end."""
+    siblings = []
+    for number in range(1, num + 1):
+        with progress(total=choice.steps, description=f"sibling {number} of {num}") as bar:
+            other = seed + 1000 * number
+            fit = start_fit(scene, choice.recipe.fit, choice.recipe.initial, seed=other)
+            advance(
+                fit,
+                scene.views(),
+                choice.steps,
+                seed=other,
+                background=scene.background,
+                on_step=lambda _fit, _loss, bar=bar: bar.update(),
+            )
+        siblings.append(fit.gaussians().detach())
+    return siblings
 
 
 def _fit(

@@ -6,7 +6,7 @@ Pairs (for training) and the loop (for repair) build their views here, so that a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ class FlawedView:
         alpha: accumulated opacity, ``[H, W]``.
         depth: expected depth along the axis in world units, 0 where alpha is 0, ``[H, W]``.
         references: the nearest training photos, nearest first.
+        spread: standard deviation of the colours over several fits of the same photos, ``[H, W]``; None for one fit.
     """
 
     camera: Camera
@@ -45,39 +46,52 @@ class FlawedView:
     alpha: Float[Tensor, "H W"]
     depth: Float[Tensor, "H W"]
     references: tuple[Reference, ...] = ()
+    spread: Float[Tensor, "H W"] | None = None
 
 
 def render_references(
-    gaussians: Gaussians,
+    fits: Sequence[Gaussians],
     cameras: Sequence[Camera],
-    photos: Sequence[Float[Tensor, "H W 3"]],
+    photos: Sequence[Float[Tensor, "_ _ 3"]],
     background: Sequence[float] | None,
 ) -> list[Reference]:
-    """Training photos with the fit's depth and alpha at their cameras."""
-    with torch.no_grad():
-        renders = [render(gaussians, [camera], background=background) for camera in cameras]
-    return [
-        Reference(camera, photo, made.depth[0], made.alpha[0])
-        for camera, photo, made in zip(cameras, photos, renders, strict=True)
-    ]
+    """Training photos with the fit's depth and alpha at their cameras (the mean over several fits)."""
+    references = []
+    for camera, photo in zip(cameras, photos, strict=True):
+        view = _render_mean(fits, camera, background)
+        references.append(Reference(camera, photo, view.depth, view.alpha))
+    return references
 
 
 def render_flawed(
-    gaussians: Gaussians,
+    fits: Sequence[Gaussians],
     cameras: Sequence[Camera],
     references: Sequence[Reference],
     background: Sequence[float] | None,
     num_references: int = 2,
 ) -> list[FlawedView]:
-    """Render novel views of a fit and attach the nearest references (position and direction) to each."""
+    """Render novel views and attach the nearest references (position and direction) to each.
+
+    Several fits of the same photos are averaged: what only one of them shows is an artifact, and where they differ
+    their `spread` says so.
+    """
     scale = typical_distance([reference.camera for reference in references])
     views = []
     for camera in cameras:
-        with torch.no_grad():
-            made = render(gaussians, [camera], background=background)
         nearest = sorted(references, key=lambda reference: _separation(reference.camera, camera, scale))
-        views.append(FlawedView(camera, made.rgb[0], made.alpha[0], made.depth[0], tuple(nearest[:num_references])))
+        views.append(replace(_render_mean(fits, camera, background), references=tuple(nearest[:num_references])))
     return views
+
+
+def _render_mean(fits: Sequence[Gaussians], camera: Camera, background: Sequence[float] | None) -> FlawedView:
+    with torch.no_grad():
+        made = [render(gaussians, [camera], background=background) for gaussians in fits]
+    rgb = torch.cat([one.rgb for one in made])  # [F, H, W, 3]
+    alpha = torch.cat([one.alpha for one in made])
+    depth = torch.cat([one.depth for one in made])
+    mean_depth = (alpha * depth).sum(0) / alpha.sum(0).clamp_min(1e-6)
+    spread = rgb.clamp(0, 1).std(0, correction=0).mean(-1) if len(fits) > 1 else None
+    return FlawedView(camera, rgb.mean(0), alpha.mean(0), mean_depth, (), spread)
 
 
 def typical_distance(cameras: Sequence[Camera]) -> float:

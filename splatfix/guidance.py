@@ -7,16 +7,13 @@ network meets the same inputs in both.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from splatfix.flawed import FlawedView
 from splatfix.shapes import Float
 from splatfix.warping import warp_reference
-
-if TYPE_CHECKING:
-    from splatfix.flawed import FlawedView
 
 LEAST_VALIDITY = 0.5 / 255  # below this a warped pixel counts as missing, in 8 bits and in float alike
 

@@ -17,7 +17,7 @@ import torch
 from splatfix.cameras import Camera
 from splatfix.evaluation.arms import evaluate_arms
 from splatfix.evaluation.layout import repair_path
-from splatfix.fit import fit_scene, prepare
+from splatfix.fit import fit_scene, fit_siblings, prepare
 from splatfix.flawed import FlawedView, render_flawed, render_references
 from splatfix.gaussians import Gaussians, read_ply, write_ply
 from splatfix.images import write_image
@@ -46,6 +46,9 @@ class RepairConfig:
         min_coverage: a view is dropped where its render covers less than this share of what training views cover.
         num_references: training photos given to the restorer with each view.
         keep_rounds: views of this many latest rounds are trained on.
+        siblings: further sparse fits with other seeds; their renders are averaged with the fit's own before the
+            repair, since what only one fit shows is an artifact. They are not exported.
+        spread_scale: standard deviation between the fits, in colour, at which trust in a pixel falls to 1/e.
     """
 
     rounds: int = 2
@@ -57,6 +60,8 @@ class RepairConfig:
     min_coverage: float = 0.5
     num_references: int = 2
     keep_rounds: int = 2
+    siblings: int = 2
+    spread_scale: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +102,7 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
     run, capture, split, scene, device = prepare(capture_path, out, config, config.views, config.device, config.seed)
     history: list[dict[str, Any]] = []
-    fit = fit_scene(
+    fit, choice = fit_scene(
         run,
         scene,
         config.initial,
@@ -114,15 +119,17 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
         _continue(control, scene, (), config, "control", history, config.repair.rounds * config.repair.steps)
     write_ply(run.path / "control.ply", control.gaussians())
 
+    with run.stage("siblings"):
+        siblings = fit_siblings(scene, choice, seed=config.seed, num=config.repair.siblings)
     shown: list[tuple[int, Camera]] = []
     kept: list[list[TrainingView]] = []
     for round_index in range(config.repair.rounds):
         with run.stage("repair"):
-            views = flawed_views(after.gaussians().detach(), scene, config.repair, round_index)
+            views = flawed_views([after.gaussians().detach(), *siblings], scene, config.repair, round_index)
             repaired = restorer.repair(views, seed=config.seed + round_index) if views else []
             _write_round(run, round_index + 1, views, repaired)
         shown += [(round_index + 1, view.camera) for view in views]
-        kept = [*kept, trusted(views, repaired, config.repair.weight)][-config.repair.keep_rounds :]
+        kept = [*kept, trusted(views, repaired, config.repair)][-config.repair.keep_rounds :]
         with run.stage("retrain"):
             repaired_views = [view for group in kept for view in group]
             name = f"round {round_index + 1} of {config.repair.rounds}"
@@ -149,7 +156,9 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
     return results
 
 
-def flawed_views(gaussians: Gaussians, scene: SparseScene, config: RepairConfig, round_index: int) -> list[FlawedView]:
+def flawed_views(
+    fits: Sequence[Gaussians], scene: SparseScene, config: RepairConfig, round_index: int
+) -> list[FlawedView]:
     """The novel views of one round, without those that the render hardly covers.
 
     Coverage is the share of pixels with alpha above one half. It is compared with the median of the training views,
@@ -163,9 +172,9 @@ def flawed_views(gaussians: Gaussians, scene: SparseScene, config: RepairConfig,
         outward=config.outward,
         depth=scene.depth,
     )
-    references = render_references(gaussians, scene.cameras, scene.photos, scene.background)
+    references = render_references(fits, scene.cameras, scene.photos, scene.background)
     usual = float(torch.tensor([coverage(reference.alpha) for reference in references]).median())
-    views = render_flawed(gaussians, cameras, references, scene.background, config.num_references)
+    views = render_flawed(fits, cameras, references, scene.background, config.num_references)
     covered = [view for view in views if coverage(view.alpha) >= config.min_coverage * usual]
     if len(covered) < len(views):
         dropped = len(views) - len(covered)
@@ -178,12 +187,19 @@ def coverage(alpha: torch.Tensor) -> float:
     return float((alpha > 0.5).float().mean())
 
 
-def trusted(views: Sequence[FlawedView], repaired: Sequence[Repaired], weight: float) -> list[TrainingView]:
-    """Repaired views as weighted training views; the restorer's confidence is taken where it gives one."""
-    return [
-        TrainingView(view.camera, made.rgb.clamp(0, 1), weight, made.confidence)
-        for view, made in zip(views, repaired, strict=True)
-    ]
+def trusted(views: Sequence[FlawedView], repaired: Sequence[Repaired], config: RepairConfig) -> list[TrainingView]:
+    """Repaired views as weighted training views, trusted per pixel.
+
+    Trust is the restorer's confidence, where it gives one, times ``exp(-spread / spread_scale)`` of the fits.
+    """
+    trusted_views = []
+    for view, made in zip(views, repaired, strict=True):
+        trust = made.confidence
+        if view.spread is not None:
+            agreement = torch.exp(-view.spread / config.spread_scale)
+            trust = agreement if trust is None else trust * agreement
+        trusted_views.append(TrainingView(view.camera, made.rgb.clamp(0, 1), config.weight, trust))
+    return trusted_views
 
 
 def _continue(

@@ -120,9 +120,11 @@ def image_metrics(
         if value is not None and math.isinf(value):
             values[name], reasons[name] = None, "the images are equal, so that their PSNR is infinite"
         elif value is not None and math.isnan(value):
-            empty = name == "psnr_mask" and mask.sum() <= 0
+            empty = name == "psnr_mask" and mask is not None and float(mask.sum()) <= 0
             values[name] = None
-            reasons[name] = "the mask is empty" if empty else "the render or the photo holds values that are not numbers"
+            reasons[name] = (
+                "the mask is empty" if empty else "the render or the photo holds values that are not numbers"
+            )
     return values, reasons
 
 

@@ -38,13 +38,15 @@ class ViewsConfig:
         size_px: longest side of every image, in pixels.
         num_train: number of photos to fit from, chosen by farthest point over position and direction.
         train_ids: names of the photos to fit from; overrides num_train.
-        split: path of a ``split.json`` with train_ids and test_ids; overrides both.
+        test_every: dense fits: every so many photos (by name) is a test view, all others are trained on.
+        split: path of a ``split.json`` with train_ids and test_ids; overrides all of these.
         max_test: largest number of test views, spread evenly over distance.
     """
 
     size_px: int = 320
     num_train: int = 6
     train_ids: tuple[str, ...] | None = None
+    test_every: int | None = None
     split: Path | None = None
     max_test: int = MAX_TEST_VIEWS
 
@@ -74,6 +76,12 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
         train = tuple(capture.view(name).name for name in config.train_ids)
         if len(set(train)) < len(train):
             raise ValueError(f"train_ids = {list(config.train_ids)}: a name stands twice")
+    elif config.test_every is not None:
+        if not 2 <= config.test_every <= len(capture.views):
+            raise ValueError(
+                f"{capture.path}: test_every = {config.test_every}: wanted 2 to {len(capture.views)}, the number of photos"
+            )
+        train = tuple(name for i, name in enumerate(sorted(capture.names)) if i % config.test_every != 0)
     else:
         if config.num_train < 1:
             raise ValueError(f"num_train = {config.num_train}: wanted at least 1 photo (3 to 9 are usual)")

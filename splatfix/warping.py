@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from splatfix.shapes import Float
 DEPTH_TOLERANCE = 0.05  # relative disagreement of two depths at which a pixel is down to exp(-1/2) valid
 
 
+@runtime_checkable
 class PosedPhoto(Protocol):
     """A photo with depth and alpha at its camera, as a fit renders them (`flawed.Reference` is one)."""
 

@@ -1,9 +1,15 @@
-"""Fixtures that several test folders share."""
+"""Type and shape checks of the whole package while tests run, and fixtures that several test folders share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
+from beartype import BeartypeConf, beartype
+
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # as in mypy, an int will do for a float
+jaxtyping.install_import_hook("splatfix", "tests.conftest.checked")  # before anything of splatfix is imported
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -15,3 +21,11 @@ def scenes() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no scenes at {folder}; set SPLATFIX_SCENES")
     return folder
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As users run splatfix, without the checks of types: for what it says itself about arguments of a wrong kind."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -90,7 +90,7 @@ def test_color_correction_never_lowers_psnr_and_survives_one_colour(pair):
 
 def test_lpips_without_weights_says_why_and_downloads_nothing(pair, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *a, **k: pytest.fail("a download"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("a download"))
     metrics._lpips_network.cache_clear()
     value, reason = metrics.lpips(*pair)
     assert value is None and metrics.VGG16_FILE in reason and str(tmp_path) not in reason
@@ -134,4 +134,9 @@ def test_image_metrics_gives_reasons_for_what_is_null(pair):
 
 def test_different_sizes_are_an_error(pair):
     with pytest.raises(ValueError, match=r"\(40, 53, 3\) and \(39, 53, 3\)"):
-        metrics.psnr(pair[0], pair[1][1:])
+        metrics._check(pair[0], pair[1][1:])
+
+
+def test_ssim_is_the_one_that_training_uses(pair):
+    rendering = pytest.importorskip("splatfix.rendering")
+    assert metrics.ssim(*pair) == pytest.approx(float(rendering.ssim(*pair)), abs=1e-5)

@@ -98,7 +98,7 @@ def test_split_file_is_read_and_checked(tmp_path):
         ({"train_ids": ["v00.png"]}, "test_ids = None: wanted a list"),
         ({"train_ids": [], "test_ids": ["v01.png"]}, "train_ids is empty"),
         ({"train_ids": ["v00.png"], "test_ids": ["v00.png"]}, "'v00.png' is in train_ids and in test_ids"),
-        ({"train_ids": ["nope.png"], "test_ids": []}, "no view named 'nope.png'"),
+        ({"train_ids": ["nope.png"], "test_ids": []}, "none of 4 views is named 'nope.png'"),
         ({"train_ids": ["v00.png"], "test_ids": [], "size_px": -1}, "size_px = -1"),
     ):
         path.write_text(json.dumps(tree))

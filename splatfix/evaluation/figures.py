@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
 from torch import Tensor
 
-from splatfix.cameras import Camera, angle_between_rad, interpolated, pose_from, quaternion_from_rotation
-from splatfix.cameras import rotation_from_quaternion
+from splatfix.cameras import (
+    Camera,
+    angle_between_rad,
+    interpolated,
+    pose_from,
+    quaternion_from_rotation,
+    rotation_from_quaternion,
+)
 from splatfix.shapes import Float
 
 ERROR_MAX = 0.3  # mean absolute error that takes the hottest colour; the same for every arm and view
@@ -103,10 +110,12 @@ def path_cameras(train_cameras: Sequence[Camera], num_frames: int) -> list[Camer
     base = _common_camera(train_cameras)
     tour = _short_tour(train_cameras)
     if len(tour) == 1:
-        return [replace(base, name=f"path_{i:04d}", camera_from_world=tour[0].camera_from_world) for i in range(num_frames)]
+        return [
+            replace(base, name=f"path_{i:04d}", camera_from_world=tour[0].camera_from_world) for i in range(num_frames)
+        ]
     keys = [interpolated(tour[0], tour[1], -1 / 3, "first"), *tour, interpolated(tour[-2], tour[-1], 4 / 3, "last")]
-    step = float(np.median([_separation(a, b) for a, b in zip(tour, tour[1:], strict=False)]))
-    travelled = np.concatenate([[0.0], np.cumsum([_separation(a, b) for a, b in zip(keys, keys[1:], strict=False)])])
+    step = float(np.median([_separation(a, b) for a, b in pairwise(tour)]))
+    travelled = np.concatenate([[0.0], np.cumsum([_separation(a, b) for a, b in pairwise(keys)])])
     values = np.concatenate([np.stack([key.centre for key in keys]), _aligned_quaternions(keys)], axis=1)  # [K, 7]
     eased = _ease(np.linspace(0, 1, num_frames)) * travelled[-1]
     samples = _catmull_rom(travelled, values, eased)
@@ -163,7 +172,7 @@ def _two_opt(order: list[int], gaps: ndarray) -> list[int]:
 
 
 def _length(order: Sequence[int], gaps: ndarray) -> float:
-    return float(sum(gaps[a, b] for a, b in zip(order, order[1:], strict=False)))
+    return float(sum(gaps[a, b] for a, b in pairwise(order)))
 
 
 def _separation(a: Camera, b: Camera) -> float:
@@ -181,7 +190,9 @@ def _aligned_quaternions(cameras: Sequence[Camera]) -> Float[ndarray, "K 4"]:
     return np.stack(quaternions)
 
 
-def _catmull_rom(at: Float[ndarray, "K"], values: Float[ndarray, "K D"], x: Float[ndarray, "F"]) -> Float[ndarray, "F D"]:
+def _catmull_rom(
+    at: Float[ndarray, "K"], values: Float[ndarray, "K D"], x: Float[ndarray, "F"]
+) -> Float[ndarray, "F D"]:
     """Cubic Hermite interpolation with central differences as slopes (one-sided at the ends)."""
     at = at + np.arange(len(at)) * 1e-9  # distinct also where two cameras share a place
     slopes = np.gradient(values, at, axis=0)

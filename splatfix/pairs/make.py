@@ -92,7 +92,7 @@ def make_pairs(
     ordered = sorted(others, key=lambda camera: (distances[camera.name], camera.name))
     if len(ordered) > config.max_views:
         ordered = [ordered[i] for i in np.linspace(0, len(ordered) - 1, config.max_views).round().astype(int)]
-    references = render_references(gaussians, scene.cameras, scene.photos, scene.background)
+    references = render_references([gaussians], scene.cameras, scene.photos, scene.background)
     usual = float(np.median([float((r.alpha > 0.5).float().mean()) for r in references]))
     made = {
         "fit_index": fit_index,
@@ -104,7 +104,7 @@ def make_pairs(
         "growth": grows,
         "num_gaussians": len(gaussians),
     }
-    for view in render_flawed(gaussians, ordered, references, scene.background, config.num_references):
+    for view in render_flawed([gaussians], ordered, references, scene.background, config.num_references):
         if float((view.alpha > 0.5).float().mean()) < config.min_coverage * usual:
             continue
         name = view.camera.name

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +20,10 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
+from splatfix.flawed import FlawedView
 from splatfix.guidance import Guidance, guidance_of
 from splatfix.images import to_bytes
 from splatfix.shapes import Float
-
-if TYPE_CHECKING:
-    from splatfix.flawed import FlawedView
 
 MAX_WARPS = 10
 MAX_KEY_LENGTH = 80

@@ -12,17 +12,17 @@ from splatfix.report.load import number
 from splatfix.report.wording import view_gain, written
 from splatfix.views import BANDS
 
-WIDTH, HEIGHT = 460, 280
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 40
+WIDTH, HEIGHT = 460.0, 280.0
+LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 14.0, 40.0
 MAX_POINTS = 240
 
 
 def gain_scatter(views: Sequence[dict]) -> Markup | None:
     """PSNR gain of each test view against its distance from the training cameras; None with fewer than two views."""
     points = [
-        (number(view, "distance"), view_gain(view), view.get("band"), view.get("name"))
+        (distance, gain, view.get("band"), view.get("name"))
         for view in views
-        if number(view, "distance") is not None and view_gain(view) is not None
+        if (distance := number(view, "distance")) is not None and (gain := view_gain(view)) is not None
     ]
     if len(points) < 2:
         return None
@@ -34,17 +34,18 @@ def gain_scatter(views: Sequence[dict]) -> Markup | None:
     for distance, gain, band, name in points:
         title = f"{name}: {written(gain, 2, signed=True)} dB at distance {distance:.2f} ({band})"
         parts.append(marker(band, x_axis.at(distance), y_axis.at(gain), title))
-    return _svg(parts, "PSNR gain of each test view against its distance from the training cameras")
+    return svg(parts, "PSNR gain of each test view against its distance from the training cameras")
 
 
 def loss_curves(history: Sequence[dict]) -> Markup | None:
     """Training loss over steps per arm, on a logarithmic scale, averaged in bins; None with fewer than two records."""
-    curves = {}
+    curves: dict[str, list[tuple[float, float]]] = {}
     for arm in [*ARMS, *sorted({str(record.get("arm")) for record in history} - set(ARMS))]:
         points = sorted(
-            (number(record, "step"), number(record, "loss"))
+            (step, loss)
             for record in history
-            if record.get("arm") == arm and number(record, "step") is not None and (number(record, "loss") or 0) > 0
+            if record.get("arm") == arm and (step := number(record, "step")) is not None
+            if (loss := number(record, "loss")) is not None and loss > 0
         )
         if len(points) > 1:
             curves[arm] = _binned(points)
@@ -57,15 +58,15 @@ def loss_curves(history: Sequence[dict]) -> Markup | None:
     for arm, points in curves.items():
         path = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(math.log10(y)):.1f}" for x, y in points)
         parts.append(f'<polyline class="curve arm-{_css(arm)}" points="{path}"><title>{escape(arm)}</title></polyline>')
-    return _svg(parts, "Training loss over steps per arm: " + ", ".join(curves))
+    return svg(parts, "Training loss over steps per arm: " + ", ".join(curves))
 
 
 def round_curve(rounds: Sequence[dict]) -> Markup | None:
     """PSNR on the test photos after each round; None with fewer than two rounds."""
     points = [
-        (number(record, "round"), number(record, "psnr"))
+        (at, value)
         for record in rounds
-        if number(record, "round") is not None and number(record, "psnr") is not None
+        if (at := number(record, "round")) is not None and (value := number(record, "psnr")) is not None
     ]
     if len(points) < 2:
         return None
@@ -77,17 +78,17 @@ def round_curve(rounds: Sequence[dict]) -> Markup | None:
     parts.append(f'<polyline class="curve arm-after" points="{path}"/>')
     for x, y in points:
         title = f"round {x:.0f}: {written(y, 2)} dB"
-        parts.append(
-            f'<circle class="dot arm-after" cx="{x_axis.at(x):.1f}" cy="{y_axis.at(y):.1f}" r="4"><title>{title}</title></circle>'
-        )
-    return _svg(parts, "PSNR on the test photos per round: " + ", ".join(written(y, 2) for _, y in points))
+        place = f'cx="{x_axis.at(x):.1f}" cy="{y_axis.at(y):.1f}"'
+        parts.append(f'<circle class="dot arm-after" {place} r="4"><title>{title}</title></circle>')
+    return svg(parts, "PSNR on the test photos per round: " + ", ".join(written(y, 2) for _, y in points))
 
 
 def marker(band: str | None, x: float, y: float, title: str, size: float = 5.0) -> str:
     """A mark whose colour and shape both tell the band: circle near, square mid, triangle far."""
     kind = band if band in BANDS else "none"
+    half = size * 0.88
     shape = {
-        "mid": f'<rect x="{x - size * 0.88:.1f}" y="{y - size * 0.88:.1f}" width="{size * 1.76:.1f}" height="{size * 1.76:.1f}"',
+        "mid": f'<rect x="{x - half:.1f}" y="{y - half:.1f}" width="{2 * half:.1f}" height="{2 * half:.1f}"',
         "far": f'<polygon points="{x:.1f},{y - size * 1.2:.1f} {x + size * 1.1:.1f},{y + size * 0.8:.1f} '
         f'{x - size * 1.1:.1f},{y + size * 0.8:.1f}"',
     }.get(kind, f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}"')
@@ -144,10 +145,11 @@ def _grid(x_axis: _Axis, y_axis: _Axis) -> str:
 
 
 def _labels(x_label: str, y_label: str) -> str:
-    middle = (TOP + HEIGHT - BOTTOM) / 2
+    below = f'x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}"'
+    beside = f'transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)"'
     return (
-        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>'
-        f'<text class="axis" transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+        f'<text class="axis" {below} text-anchor="middle">{escape(x_label)}</text>'
+        f'<text class="axis" {beside} text-anchor="middle">{escape(y_label)}</text>'
     )
 
 
@@ -161,7 +163,7 @@ def _css(arm: str) -> str:
     return arm if arm in ARMS else "other"
 
 
-def _svg(parts: Sequence[str], description: str, width: float = WIDTH, height: float = HEIGHT) -> Markup:
+def svg(parts: Sequence[str], description: str, width: float = WIDTH, height: float = HEIGHT) -> Markup:
     return Markup(
         f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(description)}">'
         f"{''.join(parts)}</svg>"

@@ -60,7 +60,9 @@ def rows(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
                     metric.key: run.number("summary", "all", "gain", metric.key)
                     for metric in (wording.PSNR, wording.SSIM, wording.LPIPS)
                 },
-                "seconds": sum(v for v in (run.results.get("seconds") or {}).values() if isinstance(v, int | float)),
+                "seconds": sum(
+                    float(v) for v in (run.results.get("seconds") or {}).values() if isinstance(v, int | float)
+                ),
                 "extra": {name: _extra(run, name) for name in extra_columns(runs)},
             }
         )
@@ -85,7 +87,7 @@ def gain_bars(runs: Sequence[RunFiles]) -> Markup | None:
     values = [gain for _, gains in table for gain in gains.values() if gain is not None]
     if not values:
         return None
-    width, left, right, row, gap = 460, 120, 46, 13, 14
+    width, left, right, row, gap = 460.0, 120.0, 46.0, 13.0, 14.0
     low, high = min(0.0, *values), max(0.0, *values)
     left += 34 if low < 0 else 0
     span = max(high - low, 1e-6)
@@ -101,18 +103,20 @@ def gain_bars(runs: Sequence[RunFiles]) -> Markup | None:
             gain = gains[band]
             title = f"{label}, {band}: {wording.written(gain, 2, signed=True)} dB"
             if gain is not None:
-                x = min(at(0), at(gain))
+                x, length = min(at(0.0), at(gain)), max(1.0, abs(at(gain) - at(0.0)))
                 parts.append(
-                    f'<rect class="bar band-{band}" x="{x:.1f}" y="{y + 1:.1f}" width="{max(1.0, abs(at(gain) - at(0))):.1f}" '
+                    f'<rect class="bar band-{band}" x="{x:.1f}" y="{y + 1:.1f}" width="{length:.1f}" '
                     f'height="{row - 2}" rx="1.5"><title>{escape(title)}</title></rect>'
                 )
             end, anchor = (at(gain) - 5, "end") if gain is not None and gain < 0 else (at(gain or 0.0) + 5, "start")
             figure = wording.written(gain, 2, signed=True)
-            parts.append(f'<text class="tick" x="{end:.1f}" y="{y + row - 3:.1f}" text-anchor="{anchor}">{figure}</text>')
+            parts.append(
+                f'<text class="tick" x="{end:.1f}" y="{y + row - 3:.1f}" text-anchor="{anchor}">{figure}</text>'
+            )
             y += row
         y += gap
-    parts.append(f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="2" y2="{y - gap + 4:.1f}"/>')
-    return charts._svg(parts, "PSNR gain by band of each run", width, y)
+    parts.append(f'<line class="zero" x1="{at(0.0):.1f}" x2="{at(0.0):.1f}" y1="2" y2="{y - gap + 4:.1f}"/>')
+    return charts.svg(parts, "PSNR gain by band of each run", width, y)
 
 
 def shared_views(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
@@ -126,9 +130,11 @@ def shared_views(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
         for run in runs:
             if run.path is None:
                 continue
-            entry = next((v for v in run.results.get("views") or [] if v["name"] == view["name"]), {})
+            entry: dict[str, Any] = next((v for v in run.results.get("views") or [] if v["name"] == view["name"]), {})
             photo = photo or pictures.picture(pictures.either(layout.image_path(run.path, view["name"], "photo")), 420)
-            before = before or pictures.picture(pictures.either(layout.image_path(run.path, view["name"], "before")), 420)
+            before = before or pictures.picture(
+                pictures.either(layout.image_path(run.path, view["name"], "before")), 420
+            )
             image = pictures.picture(pictures.either(layout.image_path(run.path, view["name"], "after")), 420)
             if image:
                 tiles.append({"label": run.label, "image": image, "psnr": number(entry, "after", "psnr")})
@@ -142,10 +148,10 @@ def _same_views(runs: Sequence[RunFiles]) -> bool:
 
     def key(run: RunFiles) -> tuple:
         names = tuple(sorted(view["name"] for view in run.results.get("views") or []))
-        train = tuple(sorted(run.split.get("train_ids") or []))
-        return run.results.get("capture"), names, run.results.get("size_px"), train
+        return run.results.get("capture"), names, run.results.get("size_px")
 
-    return len({key(run) for run in runs}) == 1
+    known_training = {tuple(sorted(run.split["train_ids"])) for run in runs if run.split.get("train_ids")}
+    return len({key(run) for run in runs}) == 1 and len(known_training) <= 1
 
 
 def _extra(run: RunFiles, name: str) -> float | None:

@@ -105,7 +105,8 @@ def _compared(folder: Path) -> list[RunFiles]:
             loaded = _load(own, label=restorer)
             runs.append(RunFiles(**{**loaded.__dict__, "results": {**loaded.results, **results}}))
         else:
-            runs.append(RunFiles(path=None, label=restorer, results=results, provenance=provenance))
+            split = _mapping(folder / "split.json")
+            runs.append(RunFiles(path=None, label=restorer, results=results, provenance=provenance, split=split))
     if not runs:
         raise ValueError(f"{folder / 'compare.json'}: no restorer in it")
     return runs

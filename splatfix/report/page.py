@@ -146,10 +146,11 @@ def metric_tables(run: RunFiles) -> list[dict[str, Any]]:
     tables = []
     for metric in wording.METRICS:
         rows = []
+        measured = False
         for band in ("all", *BANDS):
             values = {arm: number(summary, band, arm, metric.key) for arm in columns}
             rows.append({"band": band, "values": values, "gain": number(summary, band, "gain", metric.key)})
-        measured = any(value is not None for row in rows for value in row["values"].values())
+            measured |= any(value is not None for value in values.values())
         if not measured and metric not in MAIN_METRICS:
             continue
         tables.append(
@@ -255,6 +256,6 @@ def _environment() -> Environment:
         written=wording.written,
         duration=wording.duration,
         counted=wording.count,
-        marker=lambda band: charts.Markup(charts.marker(band, 7, 7, band or "", 4.5)),
+        marker=lambda band: charts.Markup(charts.marker(band, 7.0, 7.0, band or "", 4.5)),
     )
     return environment

@@ -8,11 +8,11 @@ import numpy as np
 from markupsafe import Markup
 from numpy import ndarray
 
-from splatfix.report.charts import _svg, marker
+from splatfix.report.charts import marker, svg
 from splatfix.report.load import number
 from splatfix.shapes import Float
 
-WIDTH, HEIGHT, MARGIN = 460, 330, 26
+WIDTH, HEIGHT, MARGIN = 460.0, 330.0, 26.0
 WEDGE_PX = 26.0
 
 
@@ -21,16 +21,19 @@ def camera_plan(cameras: dict[str, Any]) -> Markup | None:
 
     For a walk around an object or through a room that is from above. None without two readable cameras.
     """
-    entries = [
-        (role, entry)
-        for role in ("repair", "test", "train")  # training cameras on top
-        for entry in cameras.get(role) or []
-        if _vector(entry, "centre") is not None and _vector(entry, "axis") is not None
-    ]
+    entries, places, headings = [], [], []
+    for role in ("repair", "test", "train"):  # training cameras on top
+        for entry in cameras.get(role) or []:
+            centre, axis = _vector(entry, "centre"), _vector(entry, "axis")
+            if centre is not None and axis is not None:
+                entries.append((role, entry))
+                places.append(centre)
+                headings.append(axis)
     if len(entries) < 2:
         return None
-    centres = np.stack([_vector(entry, "centre") for _, entry in entries])
-    right, up = _directions(centres, [entry for _, entry in entries])
+    centres = np.stack(places)
+    ups = [up for _, entry in entries if (up := _vector(entry, "up")) is not None]
+    right, up = _directions(centres, np.stack(headings), np.array(ups).reshape(-1, 3))
     flat = np.stack([centres @ right, centres @ up], axis=1)
     low, high = flat.min(axis=0), flat.max(axis=0)
     size = np.maximum(high - low, 1e-9)
@@ -38,14 +41,13 @@ def camera_plan(cameras: dict[str, Any]) -> Markup | None:
     height = min(HEIGHT, max(150.0, size[1] * scale + 2 * MARGIN))
     middle = (low + high) / 2
     parts = []
-    for (role, entry), point in zip(entries, flat, strict=True):
+    for (role, entry), point, axis in zip(entries, flat, headings, strict=True):
         x = WIDTH / 2 + (point[0] - middle[0]) * scale
         y = height / 2 - (point[1] - middle[1]) * scale
-        axis = _vector(entry, "axis")
         parts.append(_camera(role, entry, x, y, np.array([axis @ right, -(axis @ up)])))
     counts = {role: sum(r == role for r, _ in entries) for role in ("train", "test", "repair")}
     text = f"Plan of the cameras: {counts['train']} training, {counts['test']} test, {counts['repair']} repair views"
-    return _svg(parts, text, WIDTH, height)
+    return svg(parts, text, WIDTH, height)
 
 
 def _camera(role: str, entry: dict, x: float, y: float, axis: Float[ndarray, "2"]) -> str:
@@ -56,7 +58,9 @@ def _camera(role: str, entry: dict, x: float, y: float, axis: Float[ndarray, "2"
         heading = np.arctan2(axis[1], axis[0])
         length = WEDGE_PX * float(np.linalg.norm(axis))
         ends = [(x + length * np.cos(heading + s * half), y + length * np.sin(heading + s * half)) for s in (-1, 1)]
-        wedge = f'<polygon class="wedge" points="{x:.1f},{y:.1f} ' + " ".join(f"{a:.1f},{b:.1f}" for a, b in ends) + '"/>'
+        wedge = (
+            f'<polygon class="wedge" points="{x:.1f},{y:.1f} ' + " ".join(f"{a:.1f},{b:.1f}" for a, b in ends) + '"/>'
+        )
     if role == "test":
         distance = number(entry, "distance")
         where = f", distance {distance:.2f}" if distance is not None else ""
@@ -66,11 +70,12 @@ def _camera(role: str, entry: dict, x: float, y: float, axis: Float[ndarray, "2"
     return wedge + marker(None, x, y, f"training {name}", 4.5).replace("band-none", "train")
 
 
-def _directions(centres: Float[ndarray, "N 3"], entries: list[dict]) -> tuple[ndarray, ndarray]:
+def _directions(
+    centres: Float[ndarray, "N 3"], axes: Float[ndarray, "N 3"], ups: Float[ndarray, "M 3"]
+) -> tuple[Float[ndarray, "3"], Float[ndarray, "3"]]:
     """Right and up of the drawing, in world coordinates."""
-    ups = [up for up in (_vector(entry, "up") for entry in entries) if up is not None]
-    image_up = np.mean(ups, axis=0) if ups else np.array([0.0, 0.0, 1.0])
-    forward = np.mean([_vector(entry, "axis") for entry in entries], axis=0)
+    image_up = ups.mean(axis=0) if len(ups) else np.array([0.0, 0.0, 1.0])
+    forward = axes.mean(axis=0)
     spread, directions = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=True)[1:]
     flat = len(spread) > 2 and spread[2] < 0.6 * spread[1]
     normal = directions[2] if flat else image_up
@@ -80,9 +85,10 @@ def _directions(centres: Float[ndarray, "N 3"], entries: list[dict]) -> tuple[nd
     # Away from the reader's feet is where most cameras look; seen head-on, it is the image's up.
     for candidate in (forward, image_up, directions[0]):
         up = candidate - (candidate @ normal) * normal
-        if np.linalg.norm(up) > 0.3 * max(np.linalg.norm(candidate), 1e-12) and np.linalg.norm(up) > 0.1:
+        length = float(np.linalg.norm(up))
+        if length > max(0.1, 0.3 * float(np.linalg.norm(candidate))):
             break
-    up = up / max(np.linalg.norm(up), 1e-12)
+    up = up / max(length, 1e-12)
     right = np.cross(up, normal)
     return right, up
 

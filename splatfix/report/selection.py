@@ -7,13 +7,21 @@ from splatfix.report.wording import view_gain
 from splatfix.views import BANDS
 
 
-def score(view: dict) -> float | None:
-    """What views are ranked by: the gain; in a run without a gain the PSNR of the arm that it has, in dB."""
-    gain = view_gain(view)
-    if gain is not None:
-        return gain
-    values = [number(view, arm, "psnr") for arm in ("after", "before", "control")]
-    return next((value for value in values if value is not None), None)
+def scores(views: list[dict]) -> tuple[str, dict[str, float]]:
+    """What views are ranked by, and that figure by view name.
+
+    The gain, where any view has one; in a run without gains the PSNR of the arm that the view has. In dB.
+    """
+    gains = {view["name"]: gain for view in views if (gain := view_gain(view)) is not None}
+    if gains:
+        return "gain", gains
+    levels = {}
+    for view in views:
+        values = [number(view, arm, "psnr") for arm in ("after", "before", "control")]
+        known = [value for value in values if value is not None]
+        if known:
+            levels[view["name"]] = known[0]
+    return "PSNR", levels
 
 
 def telling_views(views: list[dict]) -> list[tuple[dict, list[str]]]:
@@ -21,10 +29,10 @@ def telling_views(views: list[dict]) -> list[tuple[dict, list[str]]]:
 
     Returns (view, what it was chosen for), each view once, the median first: it stands for the run. At most 6.
     """
-    ranked = sorted((view for view in views if score(view) is not None), key=lambda view: (score(view), view["name"]))
+    what, score = scores(views)
+    ranked = sorted((view for view in views if view["name"] in score), key=lambda v: (score[v["name"]], v["name"]))
     if not ranked:
         return [(view, []) for view in views[:3]]
-    what = "gain" if view_gain(ranked[0]) is not None else "PSNR"
     chosen: dict[str, tuple[dict, list[str]]] = {}
 
     def choose(view: dict, role: str) -> None:

@@ -56,6 +56,8 @@ def _reasons(results: Mapping[str, Any]) -> str:
     lines = []
     for name, reason in (results.get("reasons") or {}).items():
         lines.append(
-            textwrap.fill(f"{name}: {reason}", WIDTH, initial_indent="— ", subsequent_indent="  ", break_on_hyphens=False)
+            textwrap.fill(
+                f"{name}: {reason}", WIDTH, initial_indent="— ", subsequent_indent="  ", break_on_hyphens=False
+            )
         )
     return "\n" + "\n".join(lines) if lines else ""

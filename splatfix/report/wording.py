@@ -135,13 +135,17 @@ def headline(run: RunFiles) -> Headline:
     if not known:
         why = (run.results.get("reasons") or {}).get("psnr")
         return Headline(
-            "Nothing could be measured in this run.", (f"Reason: {why}.",) if why else (), NONE, "PSNR on test photos", "plain"
+            "Nothing could be measured in this run.",
+            (f"Reason: {why}.",) if why else (),
+            NONE,
+            "PSNR on test photos",
+            "plain",
         )
     arm = known[-1] if known[-1] != "post" or len(known) == 1 else known[-2]
     num_train = len(run.split.get("train_ids") or [])
-    source = f"From {count(num_train, 'photo')}, the sparse fit" if arm == "before" and num_train else "The splat"
+    source = f"From {count(num_train, 'photo')}, the fit" if arm == "before" and num_train else "The splat"
     if arm == "before" and not num_train:
-        source = "The sparse fit"
+        source = "The fit"
     value = written(reached[arm], 2)
     return Headline(
         f"{source} reaches {value} dB PSNR on {photos}.",

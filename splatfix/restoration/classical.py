@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from splatfix.flawed import FlawedView
 from splatfix.guidance import guidance_of
 from splatfix.restoration.restorer import Repaired
 from splatfix.shapes import Float
-
-if TYPE_CHECKING:
-    from splatfix.flawed import FlawedView
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from splatfix.flawed import FlawedView
 from splatfix.guidance import guidance_of
 from splatfix.restoration.checkpoint import RestorerConfig, load_checkpoint
 from splatfix.restoration.guided import GuidedNet, confidence_from, network_inputs
@@ -16,9 +16,6 @@ from splatfix.restoration.nafnet import use_local_pooling
 from splatfix.restoration.restorer import Repaired
 from splatfix.restoration.tiles import in_tiles
 from splatfix.shapes import Float
-
-if TYPE_CHECKING:
-    from splatfix.flawed import FlawedView
 
 
 class LearnedRestorer:

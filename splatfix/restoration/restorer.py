@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from splatfix.flawed import FlawedView
 from splatfix.shapes import Float
-
-if TYPE_CHECKING:
-    from splatfix.flawed import FlawedView
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +25,7 @@ class Repaired:
     confidence: Float[Tensor, "H W"] | None = None
 
 
+@runtime_checkable
 class Restorer(Protocol):
     """Anything that repairs flawed views."""
 

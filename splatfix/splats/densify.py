@@ -21,7 +21,7 @@ class DensifyConfig:
     """Growth and pruning.
 
     Attributes:
-        strategy: ``none`` keeps the initial Gaussians; ``default`` clones and splits where image-plane gradients are
+        strategy: ``none`` keeps the initial Gaussians (growth makes sparse fits worse); ``default`` clones and splits where image-plane gradients are
             high (Kerbl et al. 2023); ``mcmc`` relocates dead ones and samples new ones (Kheradmand et al. 2024).
         max_gaussians: growth stops at this number.
         start: refine from this share of the schedule on.
@@ -32,7 +32,7 @@ class DensifyConfig:
         noise: ``mcmc``: multiplier of the position noise (0 turns it off; it hurts sparse fits).
     """
 
-    strategy: Literal["none", "default", "mcmc"] = "default"
+    strategy: Literal["none", "default", "mcmc"] = "none"
     max_gaussians: int = 30_000
     start: float = 0.1
     stop: float = 0.7

@@ -1,95 +1,299 @@
-"""Where the Gaussians of a fit start (interim: admissible points and random ones)."""
+"""Where the Gaussians of a sparse fit start: which points, from which sources, and how points become Gaussians.
+
+Nothing but the chosen photos, their cameras, and structure-from-motion points that at least two of them saw may enter;
+even the colours of such points are taken from the chosen photos again.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from numba import prange
+from numpy import ndarray
 
-from splatfix.cameras import Camera, focus_point
-from splatfix.captures.capture import Points
+from splatfix.cameras import Camera
 from splatfix.gaussians import SH_C0, Gaussians
+from splatfix.rendering.cpu.compile import kernel
+from splatfix.shapes import Bool, Float, Int
+from splatfix.splats.stereo import StereoConfig, StereoPoints, stereo, thinned
+from splatfix.splats.triangulate import TriangulateConfig, TriangulatedPoints, triangulate
+from splatfix.splats.volume import depth_ranges, in_hull, neighbour_angles_deg, random_points, sampled_colors
+
+if TYPE_CHECKING:  # readers need more than torch, numpy and numba
+    from splatfix.captures.capture import Points
+
+log = logging.getLogger(__name__)
+
+Source = Literal["points", "triangulated", "stereo", "random"]
+SOURCES: tuple[Source, ...] = ("points", "triangulated", "stereo", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitialiseConfig:
-    """Where the Gaussians start."""
+    """Where the Gaussians start.
 
-    sources: tuple[str, ...] = ("auto",)
+    Attributes:
+        sources: any of points (SfM points that two of the photos saw), triangulated (SIFT on the photos), stereo
+            (dense, from the photos) and random; or auto alone, which looks at the photos and chooses.
+        num_random: random points; auto takes `num_random_wide` where the photos stand far apart.
+        num_random_wide: the same where stereo covers less than `min_coverage`.
+        num_stereo: stereo points after thinning; auto takes `num_stereo_wide` where the photos stand far apart.
+        num_stereo_wide: the same where stereo covers less than `min_coverage`.
+        min_points: auto triangulates where fewer SfM points than this may be used.
+        min_coverage: share of the pixels with a stereo depth from which photos count as close together.
+        initial_opacity: of every Gaussian, in (0, 1).
+        scale_factor: standard deviation of a Gaussian over the mean distance to its three nearest neighbours.
+        sh_degree: degree of the spherical harmonics, 0 to 3.
+        triangulate: how sparse points are found in the photos.
+        stereo: how dense ones are.
+    """
+
+    sources: tuple[Literal["auto", "points", "triangulated", "stereo", "random"], ...] = ("auto",)
     num_random: int = 1000
-    num_stereo: int = 0
+    num_random_wide: int = 600
+    num_stereo: int = 10_000
+    num_stereo_wide: int = 4_000
+    min_points: int = 100
+    min_coverage: float = 0.06
     initial_opacity: float = 0.1
     scale_factor: float = 1.0
     sh_degree: int = 1
+    triangulate: TriangulateConfig = field(default_factory=TriangulateConfig)
+    stereo: StereoConfig = field(default_factory=StereoConfig)
 
 
 @dataclass(frozen=True, eq=False)
 class InitialPoints:
-    """Points and their colours."""
+    """Points and what is known about them.
 
-    positions: np.ndarray
-    colors: np.ndarray
+    Attributes:
+        positions: world coordinates, float64 ``[P, 3]``.
+        colors: RGB in [0, 1] from the chosen photos, float32 ``[P, 3]``.
+        sources: index into `SOURCES` per point, ``[P]``.
+        depth_scale: median depth of the sparse points in the photos (of the searched range without any), world units.
+        baselines: how far apart the photos stand.
+        notes: what was chosen and why, for people to read.
+    """
 
+    positions: Float[ndarray, "P 3"]
+    colors: Float[ndarray, "P 3"]
+    sources: Int[ndarray, "P"]
+    depth_scale: float
+    baselines: BaselineStatistics
+    notes: tuple[str, ...] = ()
 
-def initial_points(cameras: Sequence[Camera], photos, masks, points: Points | None, config, rng) -> InitialPoints:
-    names = [camera.name for camera in cameras]
-    known = points.admissible(names) if points is not None else None
-    if known is not None and len(known) > 20:
-        depths = np.concatenate([c.project(known.positions)[1][c.sees(known.positions)] for c in cameras])
-        low, high = np.percentile(depths, [5, 95]) * [0.7, 1.4]
-    else:
-        focus = focus_point(cameras)
-        depth = float(np.median([np.linalg.norm(c.centre - focus) for c in cameras]))
-        low, high = 0.5 * depth, 1.8 * depth
-    found, colors = [], []
-    tries = 0
-    while len(found) < config.num_random and tries < 100:
-        tries += 1
-        which = int(rng.integers(len(cameras)))
-        camera = cameras[which]
-        pixels = rng.random((256, 2)) * [camera.width_px, camera.height_px]
-        depth = 1 / rng.uniform(1 / high, 1 / low, 256)
-        world = camera.unproject(pixels, depth)
-        keep = np.sum([c.sees(world) for c in cameras], axis=0) >= min(2, len(cameras))
-        for c, mask in zip(cameras, masks, strict=True):
-            if mask is None:
-                continue
-            uv, _ = c.project(world)
-            inside = c.sees(world)
-            uv = np.nan_to_num(uv)
-            x = np.clip(uv[:, 0].astype(int), 0, c.width_px - 1)
-            y = np.clip(uv[:, 1].astype(int), 0, c.height_px - 1)
-            keep &= ~inside | (mask[y, x] > 0.5)
-        xy = pixels.astype(int)
-        found.extend(world[keep])
-        colors.extend(photos[which][xy[keep, 1], xy[keep, 0]])
-    positions = np.array(found[: config.num_random]).reshape(-1, 3)
-    colors = np.array(colors[: config.num_random], np.float32).reshape(-1, 3)
-    if known is not None and len(known):
-        positions = np.concatenate([known.positions, positions])
-        colors = np.concatenate([known.colors, colors])
-    return InitialPoints(positions, colors)
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def counts(self) -> dict[str, int]:
+        """Number of points per source."""
+        return {source: int((self.sources == index).sum()) for index, source in enumerate(SOURCES)}
 
 
-def initialise(points: InitialPoints, config: InitialiseConfig, device: torch.device) -> Gaussians:
-    from scipy.spatial import cKDTree
+@dataclass(frozen=True)
+class BaselineStatistics:
+    """How far apart the photos stand, known without any other photo.
 
-    n = len(points.positions)
-    distance = cKDTree(points.positions).query(points.positions, min(4, n))[0][:, 1:].mean(1)
-    distance = np.clip(distance, 1e-7, np.percentile(distance, 95)) * config.scale_factor
+    Attributes:
+        neighbour_angle_deg: median over the photos of the angle to the nearest other one, as their subject sees it.
+        stereo_coverage: share of the (masked) pixels whose stereo depth survives; None where stereo did not run.
+    """
 
-    def tensor(values) -> torch.Tensor:
-        return torch.tensor(np.asarray(values), dtype=torch.float32, device=device)
+    neighbour_angle_deg: float
+    stereo_coverage: float | None = None
 
-    rest = (config.sh_degree + 1) ** 2 - 1
+
+def baseline_statistics(
+    cameras: Sequence[Camera], depth: float, stereo_coverage: float | None = None
+) -> BaselineStatistics:
+    """Statistics for a rule to choose by. ``depth`` is the typical depth of the scene, in world units."""
+    nearest = neighbour_angles_deg(cameras, depth).min(axis=1)
+    return BaselineStatistics(float(np.median(np.minimum(nearest, 180.0))), stereo_coverage)
+
+
+def initial_points(
+    cameras: Sequence[Camera],
+    photos: Sequence[Float[ndarray, "H W 3"]],
+    masks: Sequence[Float[ndarray, "H W"] | None],
+    points: Points | None,
+    config: InitialiseConfig,
+    rng: np.random.Generator,
+) -> InitialPoints:
+    """The points that a fit from these photos starts from.
+
+    Args:
+        cameras: of the chosen photos; their names say which SfM points are admissible.
+        photos: sRGB in [0, 1].
+        masks: 1 on the object; None where the capture has none. Points off the object are dropped.
+        points: the capture's SfM points, all of them.
+        rng: for random points and for thinning; nothing else is left to chance.
+
+    Raises:
+        ValueError: no photos, sources that cannot be, or none of the sources gave a point.
+    """
+    wanted = _checked(cameras, photos, config)
+    auto = wanted == {"auto"}
+    notes: list[str] = []
+    sparse, seen, sources = _sparse(cameras, photos, masks, points, config, wanted, notes)
+    ranges = depth_ranges(cameras, sparse)
+    depths = np.concatenate([camera.project(sparse)[1][camera.sees(sparse)] for camera in cameras])
+    depth_scale = float(np.median(depths)) if len(depths) >= 20 else float(np.sqrt(np.prod(ranges, axis=1)).mean())
+    positions, colors = [sparse], [sampled_colors(sparse, seen, cameras, photos)]
+    labels = [sources]
+
+    baselines = baseline_statistics(cameras, depth_scale)
+    num_random = config.num_random
+    if (auto or "stereo" in wanted) and len(cameras) >= 2:
+        dense = stereo(cameras, photos, masks, ranges, config.stereo)
+        baselines = baseline_statistics(cameras, depth_scale, dense.coverage)
+        num_stereo = config.num_stereo
+        if auto and dense.coverage < config.min_coverage:
+            num_stereo, num_random = config.num_stereo_wide, config.num_random_wide
+        kept = thinned(dense, num_stereo, rng)
+        positions.append(dense.positions[kept])
+        colors.append(_own_colors(dense, kept, photos))
+        labels.append(np.full(len(kept), SOURCES.index("stereo")))
+        notes.append(f"stereo covers {dense.coverage:.1%} of the photos: {len(kept)} points")
+    if auto or "random" in wanted:
+        scattered = random_points(cameras, masks, ranges, num_random, rng)
+        everywhere = np.ones((len(scattered), len(cameras)), bool)
+        positions.append(scattered)
+        colors.append(sampled_colors(scattered, everywhere, cameras, photos))
+        labels.append(np.full(len(scattered), SOURCES.index("random")))
+        notes.append(f"{len(scattered)} random points")
+        if len(scattered) < num_random:
+            notes.append(f"wanted {num_random} random points: the photos share too little space")
+    found = InitialPoints(
+        np.concatenate(positions), np.concatenate(colors), np.concatenate(labels), depth_scale, baselines, tuple(notes)
+    )
+    if len(found) == 0:
+        raise ValueError(f"no initial points from {', '.join(config.sources)}; add random to the sources")
+    log.info("initial points: %s", "; ".join(notes))
+    return found
+
+
+def initialise(points: InitialPoints, config: InitialiseConfig, device: torch.device | str = "cpu") -> Gaussians:
+    """Round Gaussians at the points, as 3D Gaussian Splatting starts (Kerbl et al. 2023, section 5).
+
+    Their size is the mean distance to the three nearest neighbours, clamped to the 1st and 95th percentile.
+    """
+    spacing = nearest_distances(np.ascontiguousarray(points.positions, np.float64))
+    known = spacing[np.isfinite(spacing) & (spacing > 0)]
+    low, high = np.percentile(known, [1, 95]) if len(known) else [0.01 * points.depth_scale] * 2
+    spacing = np.clip(np.where(np.isfinite(spacing), spacing, high), low, high) * config.scale_factor
+
+    def tensor(values: ndarray) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
+    n = len(points)
     logit = float(np.log(config.initial_opacity / (1 - config.initial_opacity)))
     return Gaussians(
-        tensor(points.positions),
-        tensor(np.log(distance))[:, None].repeat(1, 3),
-        tensor(np.tile([1.0, 0, 0, 0], (n, 1))),
-        torch.full((n,), logit, device=device),
-        tensor((points.colors - 0.5) / SH_C0)[:, None, :],
-        torch.zeros(n, rest, 3, device=device),
+        means=tensor(points.positions),
+        log_scales=tensor(np.log(spacing))[:, None].repeat(1, 3),
+        quats=tensor(np.tile([1.0, 0.0, 0.0, 0.0], (n, 1))),
+        opacity_logits=torch.full((n,), logit, device=device),
+        sh0=tensor((points.colors - 0.5) / SH_C0)[:, None, :],
+        sh_rest=torch.zeros(n, (config.sh_degree + 1) ** 2 - 1, 3, device=device),
     )
+
+
+def nearest_distances(positions: Float[ndarray, "P 3"]) -> Float[ndarray, "P"]:
+    """Mean distance to the three nearest other points (fewer where there are fewer); NaN for a point alone."""
+    order = np.argsort(positions[:, np.argmax(np.ptp(positions, axis=0))], kind="stable") if len(positions) else []
+    distances = np.full(len(positions), np.nan)
+    if len(positions) > 1:
+        distances[order] = _nearest(positions[order], int(np.argmax(np.ptp(positions, axis=0))))
+    return distances
+
+
+@kernel(parallel=True)
+def _nearest(positions, axis):
+    """For points sorted along ``axis``: look both ways until that coordinate alone is farther than the third best."""
+    n = len(positions)
+    result = np.empty(n)
+    for p in prange(n):
+        best = np.full(min(3, n - 1), np.inf)
+        for way in (-1, 1):
+            q = p + way
+            while 0 <= q < n and (positions[q, axis] - positions[p, axis]) ** 2 < best[-1]:
+                squared = 0.0
+                for k in range(3):
+                    squared += (positions[q, k] - positions[p, k]) ** 2
+                slot = len(best) - 1
+                if squared < best[slot]:
+                    while slot > 0 and best[slot - 1] > squared:
+                        best[slot] = best[slot - 1]
+                        slot -= 1
+                    best[slot] = squared
+                q += way
+        result[p] = np.sqrt(best).mean()
+    return result
+
+
+def _checked(cameras: Sequence[Camera], photos: Sequence[ndarray], config: InitialiseConfig) -> set[str]:
+    """The sources as a set, after checks that name the field."""
+    if not cameras:
+        raise ValueError("no photos to start from; wanted at least 1")
+    for camera, photo in zip(cameras, photos, strict=True):
+        if photo.shape != (camera.height_px, camera.width_px, 3):
+            size = f"{camera.width_px} x {camera.height_px}"
+            raise ValueError(f"{camera.name}: photo of shape {photo.shape}; its camera wants {size} RGB")
+    wanted = set(config.sources)
+    unknown = wanted - {"auto", *SOURCES}
+    if unknown or not wanted:
+        raise ValueError(f"sources = {list(config.sources)}: wanted auto or some of {', '.join(SOURCES)}")
+    if "auto" in wanted and len(wanted) > 1:
+        raise ValueError(f"sources = {list(config.sources)}: auto chooses by itself; name it alone")
+    if not 0 < config.initial_opacity < 1:
+        raise ValueError(f"initial_opacity = {config.initial_opacity}: wanted a share between 0 and 1")
+    return wanted
+
+
+def _sparse(
+    cameras: Sequence[Camera],
+    photos: Sequence[ndarray],
+    masks: Sequence[ndarray | None],
+    points: Points | None,
+    config: InitialiseConfig,
+    wanted: set[str],
+    notes: list[str],
+) -> tuple[Float[ndarray, "P 3"], Bool[ndarray, "P C"], Int[ndarray, "P"]]:
+    """Admissible and triangulated points on the object, which photos see them, and their sources."""
+    names = [camera.name for camera in cameras]
+    positions, seen, labels = np.zeros((0, 3)), np.zeros((0, len(names)), bool), np.zeros(0, int)
+    if "points" in wanted or "auto" in wanted:
+        known = points.admissible(names) if points is not None else None
+        if known is not None and len(known):
+            positions = np.asarray(known.positions, np.float64)
+            seen = np.array([[name in track for name in names] for track in known.tracks])
+            labels = np.zeros(len(known), int)
+        notes.append(f"{len(positions)} SfM points that two of the photos saw")
+    if len(names) >= 2 and ("triangulated" in wanted or ("auto" in wanted and len(positions) < config.min_points)):
+        try:
+            made = triangulate(cameras, photos, masks, config.triangulate)
+        except ImportError as error:
+            if "triangulated" in wanted:
+                raise
+            notes.append(str(error))
+            made = TriangulatedPoints(np.zeros((0, 3)), np.zeros((0, len(names)), bool), np.zeros(0))
+        notes.append(f"{len(made)} triangulated from the photos")
+        positions = np.concatenate([positions, made.positions])
+        seen = np.concatenate([seen, made.seen])
+        labels = np.concatenate([labels, np.full(len(made), SOURCES.index("triangulated"))])
+    keep = in_hull(positions, cameras, masks)
+    return positions[keep], seen[keep], labels[keep]
+
+
+def _own_colors(dense: StereoPoints, which: Int[ndarray, "M"], photos: Sequence[ndarray]) -> Float[ndarray, "M 3"]:
+    """Colour of stereo points in the photo that they were found in."""
+    column, row = dense.pixels[which].T
+    colors = np.zeros((len(which), 3), np.float32)
+    for index, photo in enumerate(photos):
+        here = dense.view[which] == index
+        colors[here] = photo[row[here], column[here]]
+    return colors

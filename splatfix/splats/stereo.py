@@ -21,6 +21,7 @@ from splatfix.cameras import Camera
 from splatfix.shapes import Float, Int
 from splatfix.splats.sweep import agreement, best_planes, smoothed, supported, swept
 from splatfix.splats.triangulate import GREY
+from splatfix.splats.volume import neighbour_angles_deg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,16 +117,8 @@ def stereo(
 
 def neighbours(cameras: Sequence[Camera], index: int, depth: float, config: StereoConfig) -> list[int]:
     """The photos to compare one with: those whose rays to its middle (at ``depth``) differ least, but differ."""
-    camera = cameras[index]
-    target = camera.centre + depth * camera.axis
-    own = (camera.centre - target) / depth
-    angles = []
-    for other in cameras:
-        ray = other.centre - target
-        cosine = ray @ own / max(float(np.linalg.norm(ray)), 1e-12)
-        sees = (other.camera_from_world @ np.append(target, 1.0))[2] > 0
-        angles.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))) if sees else np.inf)
-    order = [int(i) for i in np.argsort(angles, kind="stable") if i != index]
+    angles = neighbour_angles_deg(cameras, depth)[index]
+    order = [int(i) for i in np.argsort(angles, kind="stable")]
     return [i for i in order if 0.3 < angles[i] <= config.max_neighbour_angle_deg][: config.num_neighbours]
 
 

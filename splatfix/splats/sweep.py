@@ -6,12 +6,14 @@ Plain loops over arrays; `splatfix.splats.stereo` says what they are for.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from splatfix.rendering.cpu.compile import kernel
 
 INVALID = np.float32(-1.0)  # ZNCC where there is nothing to compare
 
 
-@njit(cache=True, fastmath=True)
+@kernel(fastmath=True)
 def _warped(image, inside, width, height, warp, inverse_depth, ref_inside, out, ok):
     """Bilinear samples of ``image`` at the reference pixels on the plane; ``ok`` is 1 where all of it is valid."""
     rows, columns = out.shape
@@ -39,7 +41,7 @@ def _warped(image, inside, width, height, warp, inverse_depth, ref_inside, out, 
             ok[y, x] = 1.0
 
 
-@njit(cache=True, fastmath=True)
+@kernel(fastmath=True)
 def _add_row(sums, reference, other, ok, y, sign):
     """Add (or take away) one row's products to the column sums ``[6, W]``."""
     for x in range(reference.shape[1]):
@@ -54,7 +56,7 @@ def _add_row(sums, reference, other, ok, y, sign):
         sums[5, x] += o * a * b
 
 
-@njit(cache=True, fastmath=True)
+@kernel(fastmath=True)
 def _zncc(reference, other, ok, radius, min_variance, out):
     """ZNCC over square windows of valid pixels, by running sums; ``INVALID`` where under 60 % of a window is valid."""
     rows, columns = reference.shape
@@ -95,7 +97,7 @@ def _zncc(reference, other, ok, radius, min_variance, out):
             out[y, x] = score
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@kernel(parallel=True, fastmath=True)
 def swept(reference, ref_inside, images, insides, warps, inverse_depths, radii, min_variance):
     """ZNCC of a photo with its neighbours on planes of constant depth.
 
@@ -144,7 +146,7 @@ def swept(reference, ref_inside, images, insides, warps, inverse_depths, radii, 
     return volume
 
 
-@njit(cache=True, fastmath=True)
+@kernel(fastmath=True)
 def _step(cost, previous, lowest, small, large, out, total):
     """One step of a path: costs of this pixel given those of the pixel before it. Returns the lowest."""
     planes = len(cost)
@@ -162,7 +164,7 @@ def _step(cost, previous, lowest, small, large, out, total):
     return best
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@kernel(parallel=True, fastmath=True)
 def smoothed(scores, small, large):
     """Semi-global sums of 1 - ZNCC along four directions, float32 ``[H, W, K]`` (Hirschmueller 2008, eq. 13)."""
     rows, columns, planes = scores.shape
@@ -189,7 +191,7 @@ def smoothed(scores, small, large):
     return total
 
 
-@njit(cache=True, parallel=True, fastmath=True)
+@kernel(parallel=True, fastmath=True)
 def best_planes(scores, total, min_zncc, uniqueness):
     """Fractional index of the plane per pixel, ``[H, W]``, by the smoothed cost; -1 where the match is doubtful.
 
@@ -224,7 +226,7 @@ def best_planes(scores, total, min_zncc, uniqueness):
     return found
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def agreement(pixels, depths, depth_map, tolerance):
     """What another photo's depth map says of points at ``pixels [P, 2]`` with ``depths [P]`` in it, int8 ``[P]``.
 
@@ -252,7 +254,7 @@ def agreement(pixels, depths, depth_map, tolerance):
     return says
 
 
-@njit(cache=True, parallel=True)
+@kernel(parallel=True)
 def supported(depth_map, tolerance, least):
     """The depths that at least ``least`` of the 24 pixels around them share, else 0, ``[H, W]`` (specks go)."""
     rows, columns = depth_map.shape

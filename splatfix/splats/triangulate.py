@@ -22,20 +22,23 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601 luma
 
 @dataclass(frozen=True, kw_only=True)
 class TriangulateConfig:
-    """How keypoints become points."""
+    """How keypoints become points.
+
+    Attributes:
+        peak_threshold: least contrast of a keypoint (difference of Gaussians); COLMAP's own is 0.0067.
+        max_keypoints: most keypoints per photo; those of the largest scale stay.
+        ratio: best over second-best descriptor distance, at most (Lowe 2004); both ways.
+        max_epipolar_px: farthest a match may lie from its epipolar line, in either photo, in pixels.
+        max_reprojection_px: largest reprojection error of a point in any photo of its track, in pixels.
+        min_angle_deg: least angle between two rays of a track, in degrees.
+    """
 
     peak_threshold: float = 0.003
-    """Least contrast of a keypoint (difference of Gaussians over a third of an octave); COLMAP's own is 0.0067."""
     max_keypoints: int = 4096
-    """Most keypoints per photo; those of the largest scale stay."""
     ratio: float = 0.8
-    """Best over second-best descriptor distance, at most (Lowe 2004); both ways."""
     max_epipolar_px: float = 1.5
-    """Farthest a match may lie from its epipolar line, in either photo, in pixels."""
     max_reprojection_px: float = 1.5
-    """Largest reprojection error of a point in any photo of its track, in pixels."""
     min_angle_deg: float = 1.5
-    """Least angle between two rays of a track, in degrees."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +213,8 @@ def triangulated(
         observed[todo[again], np.nanargmax(off[again], axis=1)] = np.nan
         todo = todo[again]
     seen = np.isfinite(observed[..., 0])
-    keep = (errors < config.max_reprojection_px) & (widest_angle_rad(cameras, positions, seen) > np.deg2rad(config.min_angle_deg))
+    angles = widest_angle_rad(cameras, positions, seen)
+    keep = (errors < config.max_reprojection_px) & (angles > np.deg2rad(config.min_angle_deg))
     return TriangulatedPoints(positions[keep], seen[keep], errors[keep])
 
 
@@ -243,7 +247,8 @@ def _solved(cameras: Sequence[Camera], observed: Float[ndarray, "T C 2"], steps:
         image = np.einsum("cij,tj->tci", projections[:, :, :3], points) + projections[:, :, 3]
         depth = np.where(np.abs(image[..., 2:]) > 1e-9, image[..., 2:], 1e-9)
         predicted = image[..., :2] / depth
-        jacobian = (projections[None, :, :2, :3] - predicted[..., None] * projections[None, :, 2:, :3]) / depth[..., None]
+        jacobian = projections[None, :, :2, :3] - predicted[..., None] * projections[None, :, 2:, :3]
+        jacobian = jacobian / depth[..., None]
         jacobian = np.where(seen[..., None, None], jacobian, 0).reshape(len(observed), -1, 3)
         residual = np.where(seen[..., None], pixels - predicted, 0).reshape(len(observed), -1)
         normal = np.einsum("tri,trj->tij", jacobian, jacobian)

@@ -1,5 +1,7 @@
 """Error maps, camera paths and videos."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_path_is_smooth_and_goes_beyond_the_cameras(num):
     centres = np.stack([camera.centre for camera in path])
     steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
     assert steps.max() < 3.5 * np.median(steps)
-    turns = [np.degrees(np.arccos(np.clip(a.axis @ b.axis, -1, 1))) for a, b in zip(path, path[1:], strict=False)]
+    turns = [np.degrees(np.arccos(np.clip(a.axis @ b.axis, -1, 1))) for a, b in pairwise(path)]
     assert max(turns) < 15
     for camera in path:
         assert np.allclose(camera.rotation @ camera.rotation.T, np.eye(3), atol=1e-9)

@@ -172,6 +172,7 @@ def test_equal_depths_are_drawn_in_order() -> None:
     assert middle[0] > middle[1]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -68,6 +68,7 @@ def test_part_of_a_batch() -> None:
     assert ssim(padded[1, :40, :50], b).item() == ssim(a, b).item()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_errors_say_what_was_wanted() -> None:
     with pytest.raises(ValueError, match=r"wanted both \[H, W, 3\]"):
         ssim(torch.zeros(4, 4, 3), torch.zeros(4, 5, 3))

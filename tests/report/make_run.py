@@ -42,7 +42,9 @@ def make_run(path: Path, *, arms=ARMS, shift: float = 0.0, restorer: str | None 
         "reasons": {"lpips": "no weights of VGG-16 on disk"},
     }
     write_json(path / "results.json", results)
-    write_json(path / "run.json", {"command": "loop", "version": "9.9", "seed": 3, "device": "cpu", "notes": ["2 <files>"]})
+    write_json(
+        path / "run.json", {"command": "loop", "version": "9.9", "seed": 3, "device": "cpu", "notes": ["2 <files>"]}
+    )
     write_json(path / "split.json", {"train_ids": ["t1.jpg", "t2.jpg"], "test_ids": NAMES, "size_px": 36})
     write_json(path / "cameras.json", _cameras(views))
     steps = [{"arm": arm, "step": s, "loss": 1 / (1 + s)} for arm in ("before", "after") for s in range(0, 900, 10)]

@@ -30,7 +30,7 @@ class Page(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag, _attrs):
         self.tags.append(tag)
 
     def handle_endtag(self, tag):
@@ -101,7 +101,7 @@ def test_disagreeing_metrics_are_said_to_disagree(tmp_path):
     assert "The metrics disagree: SSIM fell by 0.050" in read(write_report([tmp_path])).text
 
 
-@pytest.mark.parametrize(("arm", "sentence"), [("before", "the sparse fit reaches"), ("after", "The splat reaches")])
+@pytest.mark.parametrize(("arm", "sentence"), [("before", "From 2 photos, the fit reaches"), ("after", "The splat reaches")])
 def test_a_run_with_one_arm(tmp_path, arm, sentence):
     make_run(tmp_path, arms=(arm,), restorer=None)
     page = read(write_report([tmp_path]))
@@ -173,7 +173,12 @@ def test_a_compare_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no results.json"), ("{", "not valid JSON"), ("[]", "wanted a mapping"), ('{"schema": 2}', "reads schema 1")],
+    [
+        (None, "no results.json"),
+        ("{", "not valid JSON"),
+        ("[]", "wanted a mapping"),
+        ('{"schema": 2}', "reads schema 1"),
+    ],
 )
 def test_errors_name_the_file(tmp_path, content, message):
     if content is not None:

@@ -8,6 +8,7 @@ that kernels of another file inline, delete ``splatfix/rendering/cpu/__pycache__
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ def kernel(*, parallel: bool = False, fastmath: set[str] | bool = False) -> Call
     """``numba.njit`` with numpy's division (no exceptions) and an on-disk cache where there is a place for one."""
 
     def compiled(function: Callable) -> Callable:
+        function = inspect.unwrap(function)  # tests check types by wrapping every function; numba needs the bare one
         options: dict[str, Any] = {"parallel": parallel, "fastmath": fastmath, "error_model": "numpy"}
         try:
             return njit(cache=True, **options)(function)
