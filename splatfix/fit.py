@@ -144,7 +144,7 @@ def fit_siblings(scene: SparseScene, choice: Choice, *, seed: int, num: int) -> 
                 choice.steps,
                 seed=other,
                 background=scene.background,
-                on_step=lambda _fit, _loss, bar=bar: bar.update(),
+                on_step=lambda _fit, _loss, bar=bar: bar.update(),  # type: ignore[misc]
             )
         siblings.append(fit.gaussians().detach())
     return siblings

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 THUMBNAIL_SIDE_PX = 96
 MAX_THUMBNAILS = 120
-TRAIN_COLOUR = (217, 88, 22)
+CAMERA_COLOUR = (217, 88, 22)
 
 
 def view(splat: Gaussians, capture: Capture | None = None, *, host: str = "127.0.0.1", port: int = 8080) -> None:
@@ -122,7 +122,9 @@ def _add_cameras(server: ViserServer, capture: Capture) -> None:
     centres = np.stack([camera.centre for camera in capture.cameras])
     gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1) + np.diag(np.full(len(centres), np.inf))
     nearest = np.median(gaps.min(axis=1)) if len(centres) > 1 else 1.0
-    scale = float(0.35 * nearest) if np.isfinite(nearest) and nearest > 0 else 0.1
+    far = np.median(np.linalg.norm(centres - focus_point(capture.cameras), axis=1))
+    sizes = [size for size in (0.35 * nearest, 0.08 * far) if np.isfinite(size) and size > 0]
+    scale = float(min(sizes, default=0.1))  # small enough to leave the splat in sight
     handles = []
     for number, shot in enumerate(capture.views):
         camera = shot.camera
@@ -134,7 +136,7 @@ def _add_cameras(server: ViserServer, capture: Capture) -> None:
                 scale=scale,
                 thickness=1.5,
                 thickness_units="screen",
-                color=TRAIN_COLOUR,
+                color=CAMERA_COLOUR,
                 image=_thumbnail(capture, number),
                 format="jpeg",
                 wxyz=quaternion_from_rotation(camera.rotation.T),

@@ -79,7 +79,8 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
     elif config.test_every is not None:
         if not 2 <= config.test_every <= len(capture.views):
             raise ValueError(
-                f"{capture.path}: test_every = {config.test_every}: wanted 2 to {len(capture.views)}, the number of photos"
+                f"{capture.path}: test_every = {config.test_every}: wanted 2 to {len(capture.views)}, "
+                "the number of photos"
             )
         train = tuple(name for i, name in enumerate(sorted(capture.names)) if i % config.test_every != 0)
     else:

@@ -147,7 +147,9 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, tmp_pat
     assert not any("Traceback" in line for line in message)
 
 
-@pytest.mark.parametrize("command", ["demo", "fit", "generate", "train", "loop", "evaluate", "report", "view", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["demo", "fit", "generate", "train", "loop", "evaluate", "report", "view", "doctor"]
+)
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
         run(command, "--help")

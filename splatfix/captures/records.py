@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Record(BaseModel):
@@ -33,10 +33,10 @@ def read_json(path: Path) -> object:
         ) from error
 
 
-def read_record(path: Path, kind: type[T]) -> T:
-    """Read a JSON file as a record (or a list of records). ValueError naming the first field that is wrong."""
+def read_record(path: Path, kind: type[Model]) -> Model:
+    """Read a JSON file as a record. ValueError naming the first field that is wrong."""
     try:
-        return TypeAdapter(kind).validate_python(read_json(path))
+        return kind.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the top level"

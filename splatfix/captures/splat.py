@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from pydantic import RootModel
 
 from splatfix.cameras import Camera, look_at
 from splatfix.captures.capture import Capture, Photo, View
@@ -40,6 +41,10 @@ class SplatCamera(Record):
     fy: float
     cx: float | None = None
     cy: float | None = None
+
+
+class SplatCameras(RootModel[list[SplatCamera]]):
+    """The whole of ``cameras.json``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +151,7 @@ def read(root: Path, ply: Path, longest_side_px: int | None) -> Capture:
 
 def _listed(file: Path) -> list[Camera]:
     cameras = []
-    for index, entry in enumerate(read_record(file, list[SplatCamera])):
+    for index, entry in enumerate(read_record(file, SplatCameras).root):
         where = f"{file}: {index} ({entry.img_name})"
         shape = [len(entry.position), *(len(row) for row in entry.rotation)]
         if shape != [3, 3, 3, 3]:

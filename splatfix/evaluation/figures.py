@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
+from scipy.linalg import expm, logm
 from torch import Tensor
 
 from splatfix.cameras import (
@@ -98,9 +99,10 @@ def path_cameras(train_cameras: Sequence[Camera], num_frames: int) -> list[Camer
     """A smooth path through the training cameras and a bit beyond them, at constant speed, eased at both ends.
 
     The cameras are put in the order of a short tour (at most 12 of them, spread out); the path starts and ends a third
-    of a step outside of the first and the last, and between cameras it rises by up to an eighth of the median step
-    along the image's up, so that it shows views that the fit has not seen. Centres and rotations follow a Catmull-Rom
-    spline over the distance travelled. All frames have one size: the most frequent one, with the median focal length.
+    of a step outside of the first and the last, and between cameras it rises by up to a sixteenth of the median step
+    along the image's up, so that it shows views that the fit has not seen. From camera to camera it follows a screw, so
+    that it circles what neighbours both look at; a Catmull-Rom spline over the distance travelled rounds the corners.
+    All frames have one size: the most frequent one, with the median focal length.
 
     Raises:
         ValueError: no cameras, or fewer than one frame.
@@ -113,19 +115,22 @@ def path_cameras(train_cameras: Sequence[Camera], num_frames: int) -> list[Camer
         return [
             replace(base, name=f"path_{i:04d}", camera_from_world=tour[0].camera_from_world) for i in range(num_frames)
         ]
-    keys = [interpolated(tour[0], tour[1], -1 / 3, "first"), *tour, interpolated(tour[-2], tour[-1], 4 / 3, "last")]
+    keys = [_along_screw(tour[0], tour[1], -1 / 3)]
+    for a, b in pairwise(tour):
+        keys += [a, _along_screw(a, b, 1 / 3), _along_screw(a, b, 2 / 3)]
+    keys += [tour[-1], _along_screw(tour[-2], tour[-1], 4 / 3)]
     step = float(np.median([_separation(a, b) for a, b in pairwise(tour)]))
     travelled = np.concatenate([[0.0], np.cumsum([_separation(a, b) for a, b in pairwise(keys)])])
     values = np.concatenate([np.stack([key.centre for key in keys]), _aligned_quaternions(keys)], axis=1)  # [K, 7]
+    stops = travelled[1:-1:3]  # where the training cameras stand
     eased = _ease(np.linspace(0, 1, num_frames)) * travelled[-1]
     samples = _catmull_rom(travelled, values, eased)
     cameras = []
     for i, (at, sample) in enumerate(zip(eased, samples, strict=True)):
         rotation = rotation_from_quaternion(sample[3:])
-        k = int(np.clip(np.searchsorted(travelled, at, side="right") - 1, 0, len(keys) - 2))
-        within = (at - travelled[k]) / max(travelled[k + 1] - travelled[k], 1e-12)
-        inner = 0 < k < len(keys) - 2
-        rise = step / 8 * np.sin(np.pi * within) ** 2 if inner else 0.0
+        k = int(np.clip(np.searchsorted(stops, at, side="right") - 1, 0, len(stops) - 2))
+        within = (at - stops[k]) / max(stops[k + 1] - stops[k], 1e-12)
+        rise = step / 16 * np.sin(np.pi * np.clip(within, 0, 1)) ** 2
         centre = sample[:3] - rise * rotation[1]  # y points down in the image
         cameras.append(replace(base, name=f"path_{i:04d}", camera_from_world=pose_from(rotation, centre)))
     return cameras
@@ -179,6 +184,20 @@ def _separation(a: Camera, b: Camera) -> float:
     """How far apart two cameras look: the distance of their centres, and what their turn would sweep at that scale."""
     distance = float(np.linalg.norm(a.centre - b.centre))
     return distance * (1 + angle_between_rad(a, b) / np.pi)
+
+
+def _along_screw(a: Camera, b: Camera, t: float) -> Camera:
+    """A camera on the screw motion that carries ``a`` (t = 0) to ``b`` (t = 1), or beyond.
+
+    Two cameras that look at one point turn about it, where straight lines would cut through or leave it. Turns of
+    nearly half a circle have no definite screw axis: there the centre moves straight.
+    """
+    relative = np.linalg.inv(a.world_from_camera) @ b.world_from_camera
+    if np.trace(relative[:3, :3]) < 2 * np.cos(np.radians(160)) + 1:
+        return interpolated(a, b, t, a.name)
+    pose = a.world_from_camera @ expm(t * np.real(logm(relative)))
+    rotation = rotation_from_quaternion(quaternion_from_rotation(pose[:3, :3].T))
+    return replace(a, camera_from_world=pose_from(rotation, pose[:3, 3]))
 
 
 def _aligned_quaternions(cameras: Sequence[Camera]) -> Float[ndarray, "K 4"]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import IOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import fsspec
 
@@ -20,19 +22,18 @@ def join(url: str | Path, name: str) -> str:
     return f"{str(url).rstrip('/')}/{name}"
 
 
-def open_binary(url: str) -> BinaryIO:
+def open_binary(url: str) -> IOBase:
     """Open a file for reading. ValueError where it does not exist or its protocol is not allowed."""
     files, path = _resolve(url)
-    try:
+    with _as_value_error(url):
         return files.open(path, "rb")
-    except OSError as error:
-        raise ValueError(f"{url}: cannot be opened ({_first_line(error)})") from None
 
 
 def read_bytes(url: str) -> bytes:
     """The content of a file. ValueError as `open_binary`."""
-    with open_binary(url) as file:
-        return file.read()
+    files, path = _resolve(url)
+    with _as_value_error(url):
+        return files.cat_file(path)
 
 
 def exists(url: str) -> bool:
@@ -79,6 +80,14 @@ def _resolve(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
+        raise ValueError(f"{url}: cannot be opened ({_first_line(error)})") from None
+
+
+@contextmanager
+def _as_value_error(url: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
         raise ValueError(f"{url}: cannot be opened ({_first_line(error)})") from None
 
 

@@ -1,6 +1,7 @@
 """Restorers: flawed views in, repaired views out.
 
-A new restorer is a factory in `RESTORERS`; a trained network is a folder. See `restorer.Restorer`.
+A new restorer is a factory in `RESTORERS`; a trained network is a folder. See `restorer.Restorer`. What opens
+a network is imported when one is opened: the networks themselves must import with torch and numpy alone.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from pathlib import Path
 import torch
 
 from splatfix.restoration.classical import Bilateral, Identity, Warp
-from splatfix.restoration.learned import LearnedRestorer
 from splatfix.restoration.restorer import Repaired, Restorer
-from splatfix.runs import choose_device
 
 __all__ = ["RESTORERS", "Repaired", "Restorer", "open_restorer"]
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def _trained(place: str | Path, device: torch.device) -> Restorer:
+    from splatfix.restoration.learned import LearnedRestorer
+
+    return LearnedRestorer.open(place, device)
 
 
 def _shipped(name: str, device: torch.device) -> Restorer:
@@ -27,7 +32,7 @@ def _shipped(name: str, device: torch.device) -> Restorer:
             f"restorer {name!r}: its weights are not in this installation ({folder}); "
             "train one with `splatfix train` and give its folder instead"
         )
-    return LearnedRestorer.open(folder, device)
+    return _trained(folder, device)
 
 
 RESTORERS: dict[str, Callable[[torch.device], Restorer]] = {
@@ -44,10 +49,12 @@ def open_restorer(name_or_path: str | Path, device: torch.device | str = "auto")
     Raises:
         ValueError: neither a known name (they are listed) nor a checkpoint.
     """
+    from splatfix.runs import choose_device
+
     device = choose_device(device) if isinstance(device, str) else device
     name = str(name_or_path)
     if name in RESTORERS:
         return RESTORERS[name](device)
     if "/" in name or "\\" in name or Path(name).exists():
-        return LearnedRestorer.open(name_or_path, device)
+        return _trained(name_or_path, device)
     raise ValueError(f"restorer {name!r}: unknown; wanted one of {', '.join(RESTORERS)}, or a checkpoint's folder")

@@ -32,7 +32,7 @@ class ChooseConfig:
     Attributes:
         enabled: leave photos out to choose the recipe and the last step; False takes the settings as they are.
         folds: number of photos left out, one probe fit each.
-        scale: size of the probe images as a share of the full size.
+        scale: size of the images that probes train on, as a share of the full size.
         every: probe every so many steps.
         patience: stop a probe after so many probes without a better score.
         tolerance_db: an earlier step is taken where its score is within this of the best.
@@ -70,7 +70,7 @@ def choose_recipe(
     config: ChooseConfig,
     *,
     seed: int,
-    on_probe: Callable[[int], None] | None = None,
+    on_probe: Callable[[int], object] | None = None,
 ) -> Choice:
     """Choose by leaving training photos out. Fewer than three photos: the first recipe, its whole schedule."""
     first = next(iter(recipes))
@@ -81,7 +81,7 @@ def choose_recipe(
     for name, recipe in recipes.items():
         runs = []
         for index in folds(scene, config.folds):
-            runs.append(_probe(small, index, recipe, config, seed))
+            runs.append(_probe(scene, small, index, recipe, config, seed))
             if on_probe is not None:
                 on_probe(1)
         length = max(len(run) for run in runs)
@@ -121,14 +121,17 @@ def shrunk(scene: SparseScene, scale: float) -> SparseScene:
     )
 
 
-def _probe(scene: SparseScene, index: int, recipe: Recipe, config: ChooseConfig, seed: int) -> list[float]:
-    rest = scene.without(index)
-    fit = start_fit(rest, recipe.fit, recipe.initial, seed=seed)
+def _probe(
+    scene: SparseScene, small: SparseScene, index: int, recipe: Recipe, config: ChooseConfig, seed: int
+) -> list[float]:
+    """Scores of a fit without one photo: it starts as at full size, and trains on the small photos."""
+    fit = start_fit(scene.without(index), recipe.fit, recipe.initial, seed=seed)
+    rest = small.without(index)
     scores: list[float] = []
     while fit.step < recipe.fit.steps:
         count = min(config.every, recipe.fit.steps - fit.step)
         advance(fit, rest.views(), count, seed=seed, background=scene.background)
-        scores.append(_score(fit.gaussians().detach(), scene, index, recipe.fit))
+        scores.append(_score(fit.gaussians().detach(), small, index, recipe.fit))
         if int(np.argmax(scores)) + config.patience < len(scores):
             break
     return scores

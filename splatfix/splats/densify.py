@@ -21,8 +21,9 @@ class DensifyConfig:
     """Growth and pruning.
 
     Attributes:
-        strategy: ``none`` keeps the initial Gaussians (growth makes sparse fits worse); ``default`` clones and splits where image-plane gradients are
-            high (Kerbl et al. 2023); ``mcmc`` relocates dead ones and samples new ones (Kheradmand et al. 2024).
+        strategy: ``none`` keeps the initial Gaussians (growth makes sparse fits worse); ``default`` clones and splits
+            where image-plane gradients are high (Kerbl et al. 2023); ``mcmc`` relocates dead ones and samples new ones
+            (Kheradmand et al. 2024).
         max_gaussians: growth stops at this number.
         start: refine from this share of the schedule on.
         stop: refine until this share of the schedule.
@@ -97,6 +98,8 @@ def _capped_default_strategy(max_gaussians: int, **settings: Any) -> Any:
     from gsplat.strategy import DefaultStrategy
 
     class Capped(DefaultStrategy):
+        grow_grad2d: float
+
         def _grow_gs(self, params, optimizers, state, step):
             usual = self.grow_grad2d
             room = max_gaussians - len(params["means"])
@@ -134,7 +137,7 @@ def relocated(
     return new.to(opacities.dtype), (scales.double() * (old / denominator)[:, None]).to(scales.dtype)
 
 
-def _covariances(quats, scales, compute_covar=True, compute_preci=True, triu=False):
+def _covariances(quats, scales, compute_covar=True, compute_preci=True, triu=False):  # noqa: ARG001
     """World covariances from quaternions wxyz and scales: gsplat's helper of that name, without CUDA."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     rows = [

@@ -56,8 +56,10 @@ class InitialiseConfig:
     sources: tuple[Literal["auto", "points", "triangulated", "stereo", "random"], ...] = ("auto",)
     num_random: int = 1000
     num_random_wide: int = 600
+    random_spread: float = 0.15
     num_stereo: int = 10_000
     num_stereo_wide: int = 4_000
+    pixels_per_point: float = 0.0
     min_points: int = 100
     min_coverage: float = 0.06
     initial_opacity: float = 0.1
@@ -118,8 +120,8 @@ def baseline_statistics(
 
 def initial_points(
     cameras: Sequence[Camera],
-    photos: Sequence[Float[ndarray, "H W 3"]],
-    masks: Sequence[Float[ndarray, "H W"] | None],
+    photos: Sequence[Float[ndarray, "_ _ 3"]],
+    masks: Sequence[Float[ndarray, "_ _"] | None],
     points: Points | None,
     config: InitialiseConfig,
     rng: np.random.Generator,
@@ -128,8 +130,8 @@ def initial_points(
 
     Args:
         cameras: of the chosen photos; their names say which SfM points are admissible.
-        photos: sRGB in [0, 1].
-        masks: 1 on the object; None where the capture has none. Points off the object are dropped.
+        photos: sRGB in [0, 1], each ``[H, W, 3]`` with the size of its camera.
+        masks: 1 on the object, ``[H, W]``; None where the capture has none. Points off the object are dropped.
         points: the capture's SfM points, all of them.
         rng: for random points and for thinning; nothing else is left to chance.
 
@@ -154,13 +156,15 @@ def initial_points(
         num_stereo = config.num_stereo
         if auto and dense.coverage < config.min_coverage:
             num_stereo, num_random = config.num_stereo_wide, config.num_random_wide
+        surface = (1 / (1 + dense.num_agreeing)).sum()
+        if config.pixels_per_point: num_stereo = min(num_stereo, int(surface / config.pixels_per_point))
         kept = thinned(dense, num_stereo, rng)
         positions.append(dense.positions[kept])
         colors.append(_own_colors(dense, kept, photos))
         labels.append(np.full(len(kept), SOURCES.index("stereo")))
         notes.append(f"stereo covers {dense.coverage:.1%} of the photos: {len(kept)} points")
     if auto or "random" in wanted:
-        scattered = random_points(cameras, masks, ranges, num_random, rng)
+        scattered = random_points(cameras, masks, rng.permutation(np.concatenate(positions))[:2000], ranges, num_random, config.random_spread, rng)
         everywhere = np.ones((len(scattered), len(cameras)), bool)
         positions.append(scattered)
         colors.append(sampled_colors(scattered, everywhere, cameras, photos))
@@ -204,10 +208,11 @@ def initialise(points: InitialPoints, config: InitialiseConfig, device: torch.de
 
 def nearest_distances(positions: Float[ndarray, "P 3"]) -> Float[ndarray, "P"]:
     """Mean distance to the three nearest other points (fewer where there are fewer); NaN for a point alone."""
-    order = np.argsort(positions[:, np.argmax(np.ptp(positions, axis=0))], kind="stable") if len(positions) else []
     distances = np.full(len(positions), np.nan)
     if len(positions) > 1:
-        distances[order] = _nearest(positions[order], int(np.argmax(np.ptp(positions, axis=0))))
+        axis = int(np.argmax(np.ptp(positions, axis=0)))
+        order = np.argsort(positions[:, axis], kind="stable")
+        distances[order] = _nearest(positions[order], axis)
     return distances
 
 
@@ -243,10 +248,9 @@ def _checked(cameras: Sequence[Camera], photos: Sequence[ndarray], config: Initi
         if photo.shape != (camera.height_px, camera.width_px, 3):
             size = f"{camera.width_px} x {camera.height_px}"
             raise ValueError(f"{camera.name}: photo of shape {photo.shape}; its camera wants {size} RGB")
-    wanted = set(config.sources)
-    unknown = wanted - {"auto", *SOURCES}
-    if unknown or not wanted:
-        raise ValueError(f"sources = {list(config.sources)}: wanted auto or some of {', '.join(SOURCES)}")
+    wanted: set[str] = set(config.sources)
+    if not wanted:
+        raise ValueError(f"sources = []: wanted auto or some of {', '.join(SOURCES)}")
     if "auto" in wanted and len(wanted) > 1:
         raise ValueError(f"sources = {list(config.sources)}: auto chooses by itself; name it alone")
     if not 0 < config.initial_opacity < 1:
@@ -269,6 +273,7 @@ def _sparse(
     if "points" in wanted or "auto" in wanted:
         known = points.admissible(names) if points is not None else None
         if known is not None and len(known):
+            assert known.tracks is not None  # points without tracks are never admissible
             positions = np.asarray(known.positions, np.float64)
             seen = np.array([[name in track for name in names] for track in known.tracks])
             labels = np.zeros(len(known), int)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from splatfix.splats.choose import Recipe
-from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.initialise import InitialiseConfig, Source
 from splatfix.splats.scene import SparseScene
 from splatfix.splats.train import FitConfig
 
@@ -16,7 +16,7 @@ def recipes_for(scene: SparseScene, initial: InitialiseConfig, fit: FitConfig) -
     if initial.sources != ("auto",) or len(scene.cameras) < 2:
         return recipes
     known = scene.points is not None and len(scene.points) >= initial.min_points
-    sparse = ("points", "random") if known else ("points", "triangulated", "random")
+    sparse: tuple[Source, ...] = ("points", "random") if known else ("points", "triangulated", "random")
     few = replace(initial, sources=sparse, num_random=initial.num_random_wide)
     many = replace(initial, sources=sparse, num_random=5 * initial.num_random_wide)
     return {

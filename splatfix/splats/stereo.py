@@ -79,8 +79,8 @@ class StereoPoints:
 
 def stereo(
     cameras: Sequence[Camera],
-    photos: Sequence[Float[ndarray, "H W 3"]],
-    masks: Sequence[Float[ndarray, "H W"] | None],
+    photos: Sequence[Float[ndarray, "_ _ 3"]],
+    masks: Sequence[Float[ndarray, "_ _"] | None],
     depth_ranges: Sequence[tuple[float, float]],
     config: StereoConfig,
 ) -> StereoPoints:
@@ -88,8 +88,8 @@ def stereo(
 
     Args:
         cameras: at least two, in the order of the photos.
-        photos: sRGB in [0, 1].
-        masks: 1 on the object; only matched there. None: everywhere.
+        photos: sRGB in [0, 1], each ``[H, W, 3]`` with the size of its camera.
+        masks: 1 on the object, ``[H, W]``; only matched there. None: everywhere.
         depth_ranges: nearest and farthest depth to search per photo, in world units.
 
     Raises:

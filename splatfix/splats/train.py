@@ -184,7 +184,7 @@ def advance(
     background: Sequence[float] | None,
     repaired: Sequence[TrainingView] = (),
     repaired_probability: float = 0.0,
-    on_step: Callable[[Fit, float], None] | None = None,
+    on_step: Callable[[Fit, float], object] | None = None,
 ) -> None:
     """Train for ``num_steps`` steps, one view each.
 

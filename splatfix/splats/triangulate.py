@@ -61,16 +61,16 @@ class TriangulatedPoints:
 
 def triangulate(
     cameras: Sequence[Camera],
-    photos: Sequence[Float[ndarray, "H W 3"]],
-    masks: Sequence[Float[ndarray, "H W"] | None],
+    photos: Sequence[Float[ndarray, "_ _ 3"]],
+    masks: Sequence[Float[ndarray, "_ _"] | None],
     config: TriangulateConfig,
 ) -> TriangulatedPoints:
     """Points that at least two of the photos agree on, given their poses.
 
     Args:
         cameras: at least two, in the order of the photos.
-        photos: sRGB in [0, 1].
-        masks: 1 on the object; keypoints outside are dropped. None: keep all.
+        photos: sRGB in [0, 1], each ``[H, W, 3]`` with the size of its camera.
+        masks: 1 on the object, ``[H, W]``; keypoints outside are dropped. None: keep all.
 
     Raises:
         ValueError: fewer than two cameras.

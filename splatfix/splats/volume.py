@@ -65,7 +65,7 @@ def _range_of_cameras(cameras: Sequence[Camera]) -> tuple[float, float]:
 def in_hull(
     positions: Float[ndarray, "P 3"],
     cameras: Sequence[Camera],
-    masks: Sequence[Float[ndarray, "H W"] | None],
+    masks: Sequence[Float[ndarray, "_ _"] | None],
     margin_px: int = 1,
 ) -> Bool[ndarray, "P"]:
     """Which points no photo shows off the object: each mask, where it sees the point, has it within ``margin_px``."""
@@ -88,7 +88,7 @@ def sampled_colors(
     positions: Float[ndarray, "P 3"],
     seen: Bool[ndarray, "P C"],
     cameras: Sequence[Camera],
-    photos: Sequence[Float[ndarray, "H W 3"]],
+    photos: Sequence[Float[ndarray, "_ _ 3"]],
 ) -> Float[ndarray, "P 3"]:
     """Mean colour over the photos that see each point; grey where none does."""
     total, count = np.zeros((len(positions), 3)), np.zeros(len(positions))
@@ -103,28 +103,37 @@ def sampled_colors(
 
 def random_points(
     cameras: Sequence[Camera],
-    masks: Sequence[Float[ndarray, "H W"] | None],
+    masks: Sequence[Float[ndarray, "_ _"] | None],
+    known: Float[ndarray, "P 3"],
     ranges: Sequence[tuple[float, float]],
     num: int,
+    spread: float,
     rng: np.random.Generator,
-) -> Float[ndarray, "P 3"]:
+) -> Float[ndarray, "N 3"]:
     """Points that at least two cameras see, the more of them the likelier, inside the masks' visual hull.
 
-    Photo, pixel and the logarithm of the depth are uniform, so that density falls with distance as detail does.
-    Fewer than ``num`` where the cameras share little space.
+    Photo and pixel are uniform. The depth is that of one of the three ``known`` points nearest to the pixel in that
+    photo, times a log-normal factor of width ``spread``; where a photo shows fewer than eight, or with an infinite
+    spread, its logarithm is uniform over the photo's range. Fewer than ``num`` where the cameras share little space.
     """
     found: list[ndarray] = []
     least = min(2, len(cameras))
+    each = max(2 * num // len(cameras), 64)
+    in_view = [camera.sees(known) for camera in cameras]
     for _ in range(60):
-        batch = []
-        for camera, (low, high) in zip(cameras, ranges, strict=True):
-            each = max(2 * num // len(cameras), 64)
+        for camera, (low, high), own in zip(cameras, ranges, in_view, strict=True):
             pixels = rng.random((each, 2)) * [camera.width_px, camera.height_px]
-            batch.append(camera.unproject(pixels, np.exp(rng.uniform(np.log(low), np.log(high), each))))
-        candidates = np.concatenate(batch)
-        seeing = np.sum([camera.sees(candidates) for camera in cameras], axis=0)
-        keep = (seeing >= least) & (rng.random(len(candidates)) < seeing / len(cameras))
-        found.append(candidates[keep][in_hull(candidates[keep], cameras, masks, margin_px=0)])
+            if own.sum() >= 8 and np.isfinite(spread):
+                at, depth = camera.project(known[own])
+                near = np.argsort(((pixels[:, None] - at) ** 2).sum(-1), axis=1)[:, :3]
+                depths = depth[near[np.arange(each), rng.integers(3, size=each)]]
+                depths = np.clip(depths * np.exp(spread * rng.standard_normal(each)), low, high)
+            else:
+                depths = np.exp(rng.uniform(np.log(low), np.log(high), each))
+            candidates = camera.unproject(pixels, depths)
+            seeing = np.sum([other.sees(candidates) for other in cameras], axis=0)
+            keep = (seeing >= least) & (rng.random(each) < seeing / len(cameras))
+            found.append(candidates[keep][in_hull(candidates[keep], cameras, masks, margin_px=0)])
         if sum(map(len, found)) >= num:
             break
     positions = np.concatenate(found)

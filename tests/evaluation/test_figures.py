@@ -63,6 +63,14 @@ def test_path_follows_neighbours_not_the_given_order():
     assert length < 2 * np.pi * 2.1 * 1.2  # about once around
 
 
+@pytest.mark.parametrize("num", [3, 4, 6])
+def test_path_keeps_what_the_cameras_look_at_in_sight(num):
+    for camera in figures.path_cameras(ring(num), 90):
+        pixel, depth = camera.project(np.zeros(3))
+        assert 1.5 < depth < 3.0
+        assert np.abs(pixel - [32, 24]).max() < 20, camera.name
+
+
 def test_path_of_one_camera_of_copies_and_of_none():
     camera = ring(1)[0]
     assert len(figures.path_cameras([camera], 3)) == 3

@@ -101,7 +101,9 @@ def test_disagreeing_metrics_are_said_to_disagree(tmp_path):
     assert "The metrics disagree: SSIM fell by 0.050" in read(write_report([tmp_path])).text
 
 
-@pytest.mark.parametrize(("arm", "sentence"), [("before", "From 2 photos, the fit reaches"), ("after", "The splat reaches")])
+@pytest.mark.parametrize(
+    ("arm", "sentence"), [("before", "From 2 photos, the fit reaches"), ("after", "The splat reaches")]
+)
 def test_a_run_with_one_arm(tmp_path, arm, sentence):
     make_run(tmp_path, arms=(arm,), restorer=None)
     page = read(write_report([tmp_path]))

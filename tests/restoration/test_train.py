@@ -141,6 +141,7 @@ def test_other_losses_heads_and_precision_run(shards, tmp_path, loss, head):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_training_step_on_cuda(shards, tmp_path):
     config = replace(CONFIG, steps=4, segment_steps=2, device="cuda", precision="bfloat16")
     done = train(shards, tmp_path, config)

@@ -123,22 +123,3 @@ def test_copies_are_independent(photos):
     assert torch.equal(twin.params["means"], kept)
     advance(twin, photos, 20, seed=0, background=None)
     assert torch.equal(twin.params["means"], fit.params["means"])
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_fit_on_cuda_lowers_its_loss(photos):
-    config = replace(CONFIG, densify=DensifyConfig(strategy="mcmc", every=10))
-    fit = Fit(random_gaussians(200, seed=1).to("cuda"), config, scene_scale=4.0, num_photos=4)
-    on_device = [replace(photo, rgb=photo.rgb.cuda()) for photo in photos]
-
-    def error() -> float:
-        from splatfix.rendering import render
-
-        with torch.no_grad():
-            made = [render(fit.gaussians(), [photo.camera]).rgb[0] for photo in on_device]
-        return float(sum((m - p.rgb).abs().mean() for m, p in zip(made, on_device, strict=True)))
-
-    start = error()
-    advance(fit, on_device, 60, seed=0, background=None)
-    assert error() < 0.9 * start

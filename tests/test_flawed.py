@@ -1,0 +1,62 @@
+"""Flawed views: the nearest photos go along, several fits are averaged."""
+
+import pytest
+import torch
+
+from splatfix.flawed import render_flawed, render_references
+from splatfix.loop import RepairConfig, flawed_views, trusted
+from splatfix.rendering import render
+from splatfix.restoration import Repaired
+from splatfix.splats.scene import SparseScene
+from splatfix.views import between, scene_depth
+from tests.splats.scene import photos_of, random_gaussians, ring_cameras
+
+
+@pytest.fixture(scope="module")
+def scene() -> SparseScene:
+    cameras = tuple(ring_cameras(5))
+    photos = tuple(view.rgb for view in photos_of(random_gaussians(300, seed=0), cameras))
+    return SparseScene(cameras, photos, (None,) * 5, None, None, scene_depth(cameras))
+
+
+def test_the_nearest_photos_go_along(scene):
+    gaussians = random_gaussians(300, seed=0)
+    references = render_references([gaussians], scene.cameras, scene.photos, None)
+    camera = between(scene.cameras[1], scene.cameras[2], 0.3, scene.depth, "new")
+    view = render_flawed([gaussians], [camera], references, None, num_references=2)[0]
+    assert [reference.camera.name for reference in view.references] == ["v01.png", "v02.png"]
+    assert torch.equal(view.rgb, render(gaussians, [camera]).rgb[0])
+    assert view.spread is None
+
+
+def test_several_fits_are_averaged_and_disagree_where_they_differ(scene):
+    one, other = random_gaussians(300, seed=0), random_gaussians(300, seed=9)
+    references = render_references([one, other], scene.cameras, scene.photos, None)
+    view = render_flawed([one, other], scene.cameras[:1], references, None)[0]
+    renders = [render(gaussians, scene.cameras[:1]).rgb[0] for gaussians in (one, other)]
+    assert torch.allclose(view.rgb, (renders[0] + renders[1]) / 2, atol=1e-6)
+    assert float(view.spread.max()) > 0.1
+    same = render_flawed([one, one], scene.cameras[:1], references, None)[0]
+    assert float(same.spread.max()) < 1e-6
+
+
+def test_views_of_nothing_are_dropped(scene):
+    config = RepairConfig(views=6, rounds=1, siblings=0)
+    assert len(flawed_views([random_gaussians(300, seed=0)], scene, config, 0)) == 6
+    empty = random_gaussians(300, seed=0)[torch.arange(0)]
+    everywhere = RepairConfig(views=6, rounds=1, min_coverage=1.1)
+    assert len(flawed_views([random_gaussians(300, seed=0)], scene, everywhere, 0)) < 6
+    assert len(empty) == 0
+
+
+def test_trust_is_confidence_times_agreement(scene):
+    one, other = random_gaussians(300, seed=0), random_gaussians(300, seed=9)
+    references = render_references([one, other], scene.cameras, scene.photos, None)
+    views = render_flawed([one, other], scene.cameras[:1], references, None)
+    confidence = torch.full(views[0].alpha.shape, 0.5)
+    config = RepairConfig(weight=0.7, spread_scale=0.1)
+    view = trusted(views, [Repaired(views[0].rgb, confidence)], config)[0]
+    assert view.weight == 0.7
+    assert torch.allclose(view.confidence, 0.5 * torch.exp(-views[0].spread / 0.1))
+    alone = trusted(views, [Repaired(views[0].rgb)], config)[0]
+    assert torch.allclose(alone.confidence, 2 * view.confidence)
