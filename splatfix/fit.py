@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ from splatfix.captures import Capture, open_capture
 from splatfix.evaluation.arms import evaluate_arms
 from splatfix.gaussians import Gaussians, read_ply, write_ply
 from splatfix.runs import Run, choose_device, open_run, progress, seed_everything, write_json
-from splatfix.splats.choose import Choice, ChooseConfig, choose_recipe
+from splatfix.splats.choose import ChooseConfig, choose_stop
 from splatfix.splats.initialise import InitialiseConfig
-from splatfix.splats.recipes import recipes_for
 from splatfix.splats.scene import SparseScene, fit_identity, load_scene, start_fit
 from splatfix.splats.train import Fit, FitConfig, advance
 from splatfix.views import Split, ViewsConfig, make_split
@@ -116,32 +115,33 @@ def fit_scene(
     resume: bool,
     checkpoint_seconds: float,
     history: list[dict[str, Any]],
-) -> tuple[Fit, Choice]:
-    """Choose the recipe, fit the scene and write ``before.ply``, with checkpoints; ``resume`` continues from them."""
-    recipes = recipes_for(scene, initial, config)
+) -> Fit:
+    """Choose when to stop, fit the scene and write ``before.ply``, with checkpoints; ``resume`` continues from them."""
     with run.stage("choose"):
-        probes = len(recipes) * choose.folds if choose.enabled else 0
-        with progress(total=probes, description="choosing a recipe", quiet=probes == 0) as bar:
-            choice = choose_recipe(scene, recipes, choose, seed=seed, on_probe=bar.update)
-    write_json(run.path / "choice.json", {"recipe": choice.name, "steps": choice.steps, "curves": choice.curves})
-    log.info("fitting with recipe %r for %d steps", choice.name, choice.steps)
+        probes = choose.folds if choose.enabled else 0
+        with progress(total=probes, description="choosing when to stop", quiet=probes == 0) as bar:
+            stop = choose_stop(scene, initial, config, choose, seed=seed, on_probe=bar.update)
+    write_json(run.path / "stop.json", asdict(stop))
+    log.info("fitting for %d steps", stop.steps)
     with run.stage("fit"):
-        fit = _fit(run, scene, choice, seed, resume, checkpoint_seconds, history)
+        fit = _fit(run, scene, initial, config, stop.steps, seed, resume, checkpoint_seconds, history)
     write_ply(run.path / "before.ply", fit.gaussians())
-    return fit, choice
+    return fit
 
 
-def fit_siblings(scene: SparseScene, choice: Choice, *, seed: int, num: int) -> list[Gaussians]:
-    """Further fits by the same recipe, with other seeds from start to end."""
+def fit_siblings(
+    scene: SparseScene, initial: InitialiseConfig, config: FitConfig, *, num_steps: int, seed: int, num: int
+) -> list[Gaussians]:
+    """Further fits of the same photos, with other seeds from start to end."""
     siblings = []
     for number in range(1, num + 1):
-        with progress(total=choice.steps, description=f"sibling {number} of {num}") as bar:
+        with progress(total=num_steps, description=f"sibling {number} of {num}") as bar:
             other = seed + 1000 * number
-            fit = start_fit(scene, choice.recipe.fit, choice.recipe.initial, seed=other)
+            fit = start_fit(scene, config, initial, seed=other)
             advance(
                 fit,
                 scene.views(),
-                choice.steps,
+                num_steps,
                 seed=other,
                 background=scene.background,
                 on_step=lambda _fit, _loss, bar=bar: bar.update(),  # type: ignore[misc]
@@ -153,22 +153,23 @@ def fit_siblings(scene: SparseScene, choice: Choice, *, seed: int, num: int) -> 
 def _fit(
     run: Run,
     scene: SparseScene,
-    choice: Choice,
+    initial: InitialiseConfig,
+    config: FitConfig,
+    last_step: int,
     seed: int,
     resume: bool,
     checkpoint_seconds: float,
     history: list[dict[str, Any]],
 ) -> Fit:
-    recipe = choice.recipe
-    fit = start_fit(scene, recipe.fit, recipe.initial, seed=seed)
+    fit = start_fit(scene, config, initial, seed=seed)
     checkpoint = run.path / "checkpoints" / "before.pt"
-    identity = fit_identity(scene, recipe, seed)
+    identity = fit_identity(scene, initial, config, seed)
     if resume and checkpoint.is_file():
         fit.load(checkpoint, identity)
         log.info("continuing at step %d from %s", fit.step, checkpoint)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     saved = time.monotonic()
-    with progress(total=choice.steps, initial=fit.step, description="sparse fit") as bar:
+    with progress(total=last_step, initial=fit.step, description="sparse fit") as bar:
 
         def on_step(current: Fit, loss: float) -> None:
             nonlocal saved
@@ -179,7 +180,7 @@ def _fit(
                 current.save(checkpoint, identity)
                 saved = time.monotonic()
 
-        num_steps = max(choice.steps - fit.step, 0)
+        num_steps = max(last_step - fit.step, 0)
         advance(fit, scene.views(), num_steps, seed=seed, background=scene.background, on_step=on_step)
     fit.save(checkpoint, identity)
     return fit

@@ -46,8 +46,9 @@ class RepairConfig:
         min_coverage: a view is dropped where its render covers less than this share of what training views cover.
         num_references: training photos given to the restorer with each view.
         keep_rounds: views of this many latest rounds are trained on.
-        siblings: further sparse fits with other seeds; their renders are averaged with the fit's own before the
-            repair, since what only one fit shows is an artifact. They are not exported.
+        siblings: further sparse fits with other seeds, trained for as many steps as the control; their renders are
+            averaged with the fit's own before the repair, since what only one fit shows is an artifact. They are
+            not exported.
         spread_scale: standard deviation between the fits, in colour, at which trust in a pixel falls to 1/e.
     """
 
@@ -102,7 +103,7 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
     run, capture, split, scene, device = prepare(capture_path, out, config, config.views, config.device, config.seed)
     history: list[dict[str, Any]] = []
-    fit, choice = fit_scene(
+    fit = fit_scene(
         run,
         scene,
         config.initial,
@@ -120,7 +121,14 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
     write_ply(run.path / "control.ply", control.gaussians())
 
     with run.stage("siblings"):
-        siblings = fit_siblings(scene, choice, seed=config.seed, num=config.repair.siblings)
+        siblings = fit_siblings(
+            scene,
+            config.initial,
+            config.fit,
+            num_steps=after.step + config.repair.rounds * config.repair.steps,
+            seed=config.seed,
+            num=config.repair.siblings,
+        )
     shown: list[tuple[int, Camera]] = []
     kept: list[list[TrainingView]] = []
     for round_index in range(config.repair.rounds):

@@ -26,6 +26,7 @@ def scenes() -> Path:
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """As users run splatfix, without the checks of types: for what it says itself about arguments of a wrong kind."""
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)

@@ -1,14 +1,14 @@
-"""Which recipe a sparse fit follows and when it stops, decided on training photos alone.
+"""When a sparse fit stops, decided on training photos alone.
 
-Sparse fits overfit: on photos that stand far apart the quality of unseen views peaks after a few hundred steps and
-then falls. Short probe fits at reduced size leave one training photo out and are scored on it as they go; the recipe
-and the step with the best mean over the left-out photos are used for the fit from all photos.
+Sparse fits overfit: on photos that stand far apart the quality of unseen views can peak after a few hundred steps and
+then fall. Short probe fits at reduced size leave one training photo out and are scored on it as they go; the fit from
+all photos stops at the step with the best mean over the left-out photos. Probes do not choose where a fit starts: what
+is best for one photo fewer, seen from farther away, is not best for all of them.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,76 +22,58 @@ from splatfix.splats.scene import SparseScene, start_fit
 from splatfix.splats.train import FitConfig, advance
 from splatfix.views import separation
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ChooseConfig:
-    """How a sparse fit is chosen and stopped.
+    """How a sparse fit is stopped.
 
     Attributes:
-        enabled: leave photos out to choose the recipe and the last step; False takes the settings as they are.
+        enabled: leave photos out to choose the last step; False trains for the whole schedule.
         folds: number of photos left out, one probe fit each.
         scale: size of the images that probes train on, as a share of the full size.
         every: probe every so many steps.
         patience: stop a probe after so many probes without a better score.
-        tolerance_db: an earlier step is taken where its score is within this of the best.
+        tolerance_db: an earlier step is taken where its score is within this of the best, in dB.
     """
 
     enabled: bool = True
     folds: int = 2
     scale: float = 0.5
     every: int = 100
-    patience: int = 4
+    patience: int = 5
     tolerance_db: float = 0.05
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A way to fit: where it starts and how it trains."""
-
-    initial: InitialiseConfig
-    fit: FitConfig
-
-
 @dataclass(frozen=True)
-class Choice:
-    """The recipe chosen, the number of steps, and the curves that decided: PSNR in dB per probe, mean over folds."""
+class Stop:
+    """The number of steps, and the curve that decided: PSNR in dB per probe, the mean over the left-out photos."""
 
-    name: str
-    recipe: Recipe
     steps: int
-    curves: dict[str, list[float]]
+    curve: tuple[float, ...] = ()
 
 
-def choose_recipe(
+def choose_stop(
     scene: SparseScene,
-    recipes: Mapping[str, Recipe],
+    initial: InitialiseConfig,
+    fit: FitConfig,
     config: ChooseConfig,
     *,
     seed: int,
-    on_probe: Callable[[int], object] | None = None,
-) -> Choice:
-    """Choose by leaving training photos out. Fewer than three photos: the first recipe, its whole schedule."""
-    first = next(iter(recipes))
+    on_probe: Callable[[], object] | None = None,
+) -> Stop:
+    """Leave training photos out, one probe fit each. With fewer than three photos the whole schedule is kept."""
     if not config.enabled or len(scene.cameras) < 3:
-        return Choice(first, recipes[first], recipes[first].fit.steps, {})
+        return Stop(fit.steps)
     small = shrunk(scene, config.scale)
-    curves: dict[str, list[float]] = {}
-    for name, recipe in recipes.items():
-        runs = []
-        for index in folds(scene, config.folds):
-            runs.append(_probe(scene, small, index, recipe, config, seed))
-            if on_probe is not None:
-                on_probe(1)
-        length = max(len(run) for run in runs)
-        padded = [run + [run[-1]] * (length - len(run)) for run in runs]
-        curves[name] = np.mean(padded, axis=0).round(3).tolist()
-    best = max(curves, key=lambda name: max(curves[name]))
-    curve = np.array(curves[best])
+    runs = []
+    for index in folds(scene, config.folds):
+        runs.append(_probe(scene, small, index, initial, fit, config, seed))
+        if on_probe is not None:
+            on_probe()
+    length = max(len(run) for run in runs)
+    curve = np.mean([run + [run[-1]] * (length - len(run)) for run in runs], axis=0)
     at = int(np.argmax(curve >= curve.max() - config.tolerance_db))
-    steps = min((at + 1) * config.every, recipes[best].fit.steps)
-    return Choice(best, recipes[best], steps, curves)
+    return Stop(min((at + 1) * config.every, fit.steps), tuple(curve.round(3).tolist()))
 
 
 def folds(scene: SparseScene, num: int) -> list[int]:
@@ -122,16 +104,22 @@ def shrunk(scene: SparseScene, scale: float) -> SparseScene:
 
 
 def _probe(
-    scene: SparseScene, small: SparseScene, index: int, recipe: Recipe, config: ChooseConfig, seed: int
+    scene: SparseScene,
+    small: SparseScene,
+    index: int,
+    initial: InitialiseConfig,
+    settings: FitConfig,
+    config: ChooseConfig,
+    seed: int,
 ) -> list[float]:
     """Scores of a fit without one photo: it starts as at full size, and trains on the small photos."""
-    fit = start_fit(scene.without(index), recipe.fit, recipe.initial, seed=seed)
+    fit = start_fit(scene.without(index), settings, initial, seed=seed)
     rest = small.without(index)
     scores: list[float] = []
-    while fit.step < recipe.fit.steps:
-        count = min(config.every, recipe.fit.steps - fit.step)
+    while fit.step < settings.steps:
+        count = min(config.every, settings.steps - fit.step)
         advance(fit, rest.views(), count, seed=seed, background=scene.background)
-        scores.append(_score(fit.gaussians().detach(), small, index, recipe.fit))
+        scores.append(_score(fit.gaussians().detach(), small, index, settings))
         if int(np.argmax(scores)) + config.patience < len(scores):
             break
     return scores

@@ -40,12 +40,15 @@ class InitialiseConfig:
     Attributes:
         sources: any of points (SfM points that two of the photos saw), triangulated (SIFT on the photos), stereo
             (dense, from the photos) and random; or auto alone, which looks at the photos and chooses.
-        num_random: random points; auto takes `num_random_wide` where the photos stand far apart.
-        num_random_wide: the same where stereo covers less than `min_coverage`.
-        num_stereo: stereo points after thinning; auto takes `num_stereo_wide` where the photos stand far apart.
-        num_stereo_wide: the same where stereo covers less than `min_coverage`.
+        num_random: random points.
+        random_spread: how far their depths stray from those of the known points near them in a photo, as the standard
+            deviation of a natural logarithm; infinite scatters them over the whole depth range.
+        num_stereo: most stereo points, after thinning.
+        pixels_per_point: fewest stereo pixels per stereo point, so that a small patch is not crowded.
         min_points: auto triangulates where fewer SfM points than this may be used.
-        min_coverage: share of the pixels with a stereo depth from which photos count as close together.
+        min_coverage: share of the pixels with a stereo depth below which auto takes the photos to stand far apart.
+        num_random_wide: random points that auto takes where they do, if that is fewer.
+        num_stereo_wide: stereo points that auto takes there at most.
         initial_opacity: of every Gaussian, in (0, 1).
         scale_factor: standard deviation of a Gaussian over the mean distance to its three nearest neighbours.
         sh_degree: degree of the spherical harmonics, 0 to 3.
@@ -54,14 +57,14 @@ class InitialiseConfig:
     """
 
     sources: tuple[Literal["auto", "points", "triangulated", "stereo", "random"], ...] = ("auto",)
-    num_random: int = 1000
-    num_random_wide: int = 600
+    num_random: int = 2000
     random_spread: float = 0.15
     num_stereo: int = 10_000
-    num_stereo_wide: int = 4_000
-    pixels_per_point: float = 0.0
+    pixels_per_point: float = 4.0
     min_points: int = 100
     min_coverage: float = 0.06
+    num_random_wide: int = 600
+    num_stereo_wide: int = 4_000
     initial_opacity: float = 0.1
     scale_factor: float = 1.0
     sh_degree: int = 1
@@ -145,35 +148,35 @@ def initial_points(
     ranges = depth_ranges(cameras, sparse)
     depths = np.concatenate([camera.project(sparse)[1][camera.sees(sparse)] for camera in cameras])
     depth_scale = float(np.median(depths)) if len(depths) >= 20 else float(np.sqrt(np.prod(ranges, axis=1)).mean())
-    positions, colors = [sparse], [sampled_colors(sparse, seen, cameras, photos)]
-    labels = [sources]
-
-    baselines = baseline_statistics(cameras, depth_scale)
-    num_random = config.num_random
+    positions, colors, labels = [sparse], [sampled_colors(sparse, seen, cameras, photos)], [sources]
+    num_random, num_stereo, coverage = config.num_random, config.num_stereo, None
     if (auto or "stereo" in wanted) and len(cameras) >= 2:
         dense = stereo(cameras, photos, masks, ranges, config.stereo)
-        baselines = baseline_statistics(cameras, depth_scale, dense.coverage)
-        num_stereo = config.num_stereo
-        if auto and dense.coverage < config.min_coverage:
-            num_stereo, num_random = config.num_stereo_wide, config.num_random_wide
-        surface = (1 / (1 + dense.num_agreeing)).sum()
-        if config.pixels_per_point: num_stereo = min(num_stereo, int(surface / config.pixels_per_point))
-        kept = thinned(dense, num_stereo, rng)
+        coverage = dense.coverage
+        if auto and coverage < config.min_coverage:
+            num_random = min(num_random, config.num_random_wide)
+            num_stereo = min(num_stereo, config.num_stereo_wide)
+        room = (1 / (1 + dense.num_agreeing)).sum() / config.pixels_per_point
+        kept = thinned(dense, min(num_stereo, int(room)), rng)
         positions.append(dense.positions[kept])
         colors.append(_own_colors(dense, kept, photos))
         labels.append(np.full(len(kept), SOURCES.index("stereo")))
-        notes.append(f"stereo covers {dense.coverage:.1%} of the photos: {len(kept)} points")
+        notes.append(f"stereo covers {coverage:.1%} of the photos: {len(kept)} points")
     if auto or "random" in wanted:
-        scattered = random_points(cameras, masks, rng.permutation(np.concatenate(positions))[:2000], ranges, num_random, config.random_spread, rng)
-        everywhere = np.ones((len(scattered), len(cameras)), bool)
+        known = rng.permutation(np.concatenate(positions))[:2000]  # enough to say how deep the scene is
+        scattered = random_points(cameras, masks, known, ranges, num_random, config.random_spread, rng)
         positions.append(scattered)
-        colors.append(sampled_colors(scattered, everywhere, cameras, photos))
+        colors.append(sampled_colors(scattered, np.ones((len(scattered), len(cameras)), bool), cameras, photos))
         labels.append(np.full(len(scattered), SOURCES.index("random")))
-        notes.append(f"{len(scattered)} random points")
-        if len(scattered) < num_random:
-            notes.append(f"wanted {num_random} random points: the photos share too little space")
+        short = "" if len(scattered) == num_random else f" of {num_random} (the photos share little space)"
+        notes.append(f"{len(scattered)} random points{short}")
     found = InitialPoints(
-        np.concatenate(positions), np.concatenate(colors), np.concatenate(labels), depth_scale, baselines, tuple(notes)
+        np.concatenate(positions),
+        np.concatenate(colors),
+        np.concatenate(labels),
+        depth_scale,
+        baseline_statistics(cameras, depth_scale, coverage),
+        tuple(notes),
     )
     if len(found) == 0:
         raise ValueError(f"no initial points from {', '.join(config.sources)}; add random to the sources")

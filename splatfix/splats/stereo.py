@@ -130,6 +130,8 @@ def thinned(points: StereoPoints, num: int, rng: np.random.Generator) -> Int[nda
     """
     if len(points) <= num:
         return np.arange(len(points))
+    if num < 1:
+        return np.zeros(0, int)
     order = np.lexsort((_morton(points.pixels), points.view))
     upto = np.cumsum(1.0 / (1 + points.num_agreeing[order]))
     at = (np.arange(num) + rng.random()) * (upto[-1] / num)

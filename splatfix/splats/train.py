@@ -44,7 +44,7 @@ class FitConfig:
         densify: growth and pruning.
     """
 
-    steps: int = 1000
+    steps: int = 2000
     ssim_weight: float = 0.2
     dropout: float = 0.3
     means_lr: float = 1.6e-4

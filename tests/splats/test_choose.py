@@ -1,4 +1,4 @@
-"""The choice of recipe and last step looks at training photos alone."""
+"""The choice of the last step looks at training photos alone."""
 
 from dataclasses import replace
 
@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from splatfix.splats.choose import ChooseConfig, Recipe, choose_recipe, folds, shrunk
+from splatfix.splats.choose import ChooseConfig, choose_stop, folds, shrunk
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initialise import InitialiseConfig
-from splatfix.splats.recipes import recipes_for
 from splatfix.splats.scene import SparseScene
 from splatfix.splats.train import FitConfig
 from splatfix.views import scene_depth
@@ -26,28 +25,25 @@ def scene() -> SparseScene:
     return SparseScene(cameras, photos, (None,) * 5, None, None, scene_depth(cameras))
 
 
-def test_the_better_recipe_wins_and_stops_where_it_is_best(scene):
-    bad = Recipe(initial=RANDOM, fit=replace(FIT, sh0_lr=3.0, opacities_lr=2.0))
-    good = Recipe(initial=RANDOM, fit=FIT)
-    choice = choose_recipe(scene, {"bad": bad, "good": good}, ChooseConfig(folds=2, every=10), seed=0)
-    assert choice.name == "good"
-    curve = choice.curves["good"]
-    assert curve[choice.steps // 10 - 1] >= max(curve) - 0.05
-    assert max(choice.curves["good"]) > max(choice.curves["bad"])
+def test_a_fit_stops_where_left_out_photos_are_seen_best(scene):
+    seen = []
+    stop = choose_stop(scene, RANDOM, FIT, ChooseConfig(folds=2, every=10), seed=0, on_probe=lambda: seen.append(1))
+    assert len(seen) == 2
+    assert len(stop.curve) == 4
+    assert stop.curve[stop.steps // 10 - 1] >= max(stop.curve) - 0.05
 
 
-def test_a_fit_that_overfits_is_stopped_early(scene):
-    overfits = Recipe(initial=replace(RANDOM, num_random=1500), fit=replace(FIT, steps=400, dropout=0.0))
-    choice = choose_recipe(scene, {"only": overfits}, ChooseConfig(folds=1, every=20, patience=3), seed=0)
-    assert len(choice.curves["only"]) <= 20
-    assert choice.steps <= 20 * (int(np.argmax(choice.curves["only"])) + 1)
+def test_a_fit_that_gets_worse_is_stopped_early(scene):
+    spoiling = replace(FIT, steps=400, sh0_lr=0.5, opacities_lr=0.5)
+    stop = choose_stop(scene, RANDOM, spoiling, ChooseConfig(folds=1, every=5, patience=3), seed=0)
+    assert stop.steps < 200
+    assert len(stop.curve) == stop.steps // 5 + 3 or max(stop.curve) - stop.curve[stop.steps // 5 - 1] <= 0.05
 
 
 def test_without_enough_photos_the_schedule_is_kept(scene):
     two = scene.without(0).without(0).without(0)
-    recipe = Recipe(initial=RANDOM, fit=FIT)
-    assert choose_recipe(two, {"a": recipe}, ChooseConfig(), seed=0).steps == 40
-    assert choose_recipe(scene, {"a": recipe}, ChooseConfig(enabled=False), seed=0).curves == {}
+    assert choose_stop(two, RANDOM, FIT, ChooseConfig(), seed=0).steps == 40
+    assert choose_stop(scene, RANDOM, FIT, ChooseConfig(enabled=False), seed=0).curve == ()
 
 
 def test_left_out_photos_are_those_with_near_neighbours(scene):
@@ -68,8 +64,3 @@ def test_shrinking_averages_and_keeps_rays(scene):
     assert torch.allclose(small.photos[0], expected, atol=1e-6)
     point = np.array([[0.2, 0.1, -0.3]])
     np.testing.assert_allclose(small.cameras[0].project(point)[0] * 2, scene.cameras[0].project(point)[0])
-
-
-def test_recipes_compete_only_where_the_sources_are_left_open(scene):
-    assert len(recipes_for(scene, InitialiseConfig(), FIT)) > 1
-    assert list(recipes_for(scene, RANDOM, FIT)) == ["as configured"]

@@ -129,10 +129,11 @@ def test_black_photos_fall_through_to_random_with_a_message(photos, caplog):
     black = [(np.zeros_like(p[0]), *p[1:]) for p in photos]
     with caplog.at_level(logging.INFO, logger="splatfix"):
         found = start(black)
-    assert found.counts() == {"points": 0, "triangulated": 0, "stereo": 0, "random": AUTO.num_random_wide}
+    few = AUTO.num_random_wide
+    assert found.counts() == {"points": 0, "triangulated": 0, "stereo": 0, "random": few}
     assert "0 triangulated" in caplog.text
     assert sum(c.sees(found.positions) for c in CAMERAS).min() >= 2
-    assert len(initialise(found, AUTO)) == AUTO.num_random_wide
+    assert len(initialise(found, AUTO)) == few
 
 
 def test_one_photo_starts_from_random_points(photos):
@@ -169,29 +170,41 @@ def test_masks_confine_every_source(photos):
     assert in_hull(found.positions, CAMERAS, masks, margin_px=1).all()
 
 
+NOWHERE = np.zeros((0, 3))
+
+
 def test_random_points_lie_in_the_common_volume():
     ranges = [(2.0, 5.0)] * 4
-    points = random_points(CAMERAS, [None] * 4, ranges, 500, np.random.default_rng(0))
+    points = random_points(CAMERAS, [None] * 4, NOWHERE, ranges, 500, 0.15, np.random.default_rng(0))
     assert len(points) == 500
     seeing = sum(c.sees(points).astype(int) for c in CAMERAS)
     assert seeing.min() >= 2
     assert seeing.mean() > 3
-    apart = [
-        CAMERAS[0],
-        replace(CAMERAS[0], camera_from_world=np.diag([-1.0, 1, -1, 1]) @ CAMERAS[0].camera_from_world),
-    ]
-    assert len(random_points(apart, [None] * 2, ranges[:2], 50, np.random.default_rng(0))) == 0
+    turned = replace(CAMERAS[0], camera_from_world=np.diag([-1.0, 1, -1, 1]) @ CAMERAS[0].camera_from_world)
+    apart = [CAMERAS[0], turned]
+    assert len(random_points(apart, [None] * 2, NOWHERE, ranges[:2], 50, 0.15, np.random.default_rng(0))) == 0
+
+
+def test_random_points_keep_to_the_depth_of_known_ones(photos):
+    known = surface_points(photos, 300, []).positions
+    ranges = [(1.0, 12.0)] * 4
+
+    def typical_distance(spread):
+        points = random_points(CAMERAS, [None] * 4, known, ranges, 400, spread, np.random.default_rng(0))
+        return np.median(off_surface(points))
+
+    assert typical_distance(0.02) < 0.1 < 0.2 < typical_distance(0.15) < 0.5 < typical_distance(np.inf)
 
 
 def test_depth_ranges_follow_the_points_else_the_cameras():
-    for low, high in depth_ranges(CAMERAS, np.zeros((0, 3))):
+    for low, high in depth_ranges(CAMERAS, NOWHERE):
         assert low < 3.5 < high
     near = np.random.default_rng(0).uniform([-0.3, -0.3, -1.0], [0.3, 0.3, -0.9], (100, 3))
     for low, high in depth_ranges(CAMERAS, near):
         assert 2 < low < 3.0 < high < 5
     parallel = [replace(CAMERAS[0], camera_from_world=np.eye(4)), replace(CAMERAS[0], camera_from_world=np.eye(4))]
     parallel[1].camera_from_world[0, 3] = 0.5
-    low, high = depth_ranges(parallel, np.zeros((0, 3)))[0]
+    low, high = depth_ranges(parallel, NOWHERE)[0]
     assert 0 < low < high < np.inf
 
 
