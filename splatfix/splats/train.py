@@ -10,7 +10,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -222,11 +222,12 @@ def _one_step(
     means_lr = fit.scene_scale * config.means_lr * (config.means_lr_end / config.means_lr) ** progress
     fit.optimizers["means"].param_groups[0]["lr"] = means_lr
 
-    keep = None
+    gaussians, keep = fit.gaussians(), None
     if config.dropout > 0:
-        keep = (torch.rand(len(params["means"]), generator=generator) >= config.dropout).to(fit.exposure.device)
+        keep = (torch.rand(len(gaussians), generator=generator) >= config.dropout).to(fit.exposure.device)
+        gaussians = compensated(gaussians, config.dropout)
     made = render(
-        fit.gaussians(),
+        gaussians,
         [view.camera],
         background=background,
         mode=config.mode,
@@ -250,6 +251,15 @@ def _one_step(
         optimizer.zero_grad(set_to_none=True)
     fit.densifier.after_step(params, fit.optimizers, fit.step, made.info, means_lr)
     return loss.detach()
+
+
+def compensated(gaussians: Gaussians, dropout: float) -> Gaussians:
+    """More opaque Gaussians, of which a share is about to be dropped (DropGaussian, Park et al. 2025).
+
+    Without it the whole splat, which is what people see, would be too opaque for the photos.
+    """
+    opacities = (gaussians.opacities / (1 - dropout)).clamp(max=0.99)
+    return replace(gaussians, opacity_logits=torch.logit(opacities))
 
 
 def _photo_at(step: int, num_photos: int, seed: int) -> int:
