@@ -49,7 +49,8 @@ class RepairConfig:
         siblings: further sparse fits with other seeds, trained for as many steps as the control; their renders are
             averaged with the fit's own before the repair, since what only one fit shows is an artifact. They are
             not exported.
-        spread_scale: standard deviation between the fits, in colour, at which trust in a pixel falls to 1/e.
+        spread_scale: standard deviation between the fits, in colour, at which trust in a pixel falls to 1/e; None
+            trusts all alike.
     """
 
     rounds: int = 2
@@ -62,7 +63,7 @@ class RepairConfig:
     num_references: int = 2
     keep_rounds: int = 2
     siblings: int = 2
-    spread_scale: float = 0.1
+    spread_scale: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,12 +199,13 @@ def coverage(alpha: torch.Tensor) -> float:
 def trusted(views: Sequence[FlawedView], repaired: Sequence[Repaired], config: RepairConfig) -> list[TrainingView]:
     """Repaired views as weighted training views, trusted per pixel.
 
-    Trust is the restorer's confidence, where it gives one, times ``exp(-spread / spread_scale)`` of the fits.
+    Trust is the restorer's confidence, where it gives one, times ``exp(-spread / spread_scale)`` of the fits where
+    that is asked for.
     """
     trusted_views = []
     for view, made in zip(views, repaired, strict=True):
         trust = made.confidence
-        if view.spread is not None:
+        if view.spread is not None and config.spread_scale is not None:
             agreement = torch.exp(-view.spread / config.spread_scale)
             trust = agreement if trust is None else trust * agreement
         trusted_views.append(TrainingView(view.camera, made.rgb.clamp(0, 1), config.weight, trust))

@@ -34,7 +34,7 @@ class FitConfig:
     Attributes:
         steps: length of the schedule, in steps of one view each.
         ssim_weight: share of 1 - SSIM in the loss; the rest is L1.
-        dropout: share of the Gaussians left out of each step, at random (sparse fits overfit without it).
+        dropout: share of the Gaussians left out of each step on a photo, at random (sparse fits overfit without it).
         means_lr: learning rate of the positions at the start, in scene sizes.
         means_lr_end: the same at the end of the schedule; in between exponential.
         scales_lr, quats_lr, opacities_lr, sh0_lr, shN_lr: the other learning rates, constant.
@@ -223,7 +223,7 @@ def _one_step(
     fit.optimizers["means"].param_groups[0]["lr"] = means_lr
 
     gaussians, keep = fit.gaussians(), None
-    if config.dropout > 0:
+    if config.dropout > 0 and photo is not None:  # a repaired view is a whole render: compare it with one
         keep = (torch.rand(len(gaussians), generator=generator) >= config.dropout).to(fit.exposure.device)
         gaussians = compensated(gaussians, config.dropout)
     made = render(
