@@ -8,15 +8,13 @@ from splatfix.loop import RepairConfig, flawed_views, trusted
 from splatfix.rendering import render
 from splatfix.restoration import Repaired
 from splatfix.splats.scene import SparseScene
-from splatfix.views import between, scene_depth
-from tests.splats.scene import photos_of, random_gaussians, ring_cameras
+from splatfix.views import between
+from tests.splats.scene import random_gaussians, small_scene
 
 
 @pytest.fixture(scope="module")
 def scene() -> SparseScene:
-    cameras = tuple(ring_cameras(5))
-    photos = tuple(view.rgb for view in photos_of(random_gaussians(300, seed=0), cameras))
-    return SparseScene(cameras, photos, (None,) * 5, None, None, scene_depth(cameras))
+    return small_scene()
 
 
 def test_the_nearest_photos_go_along(scene):

@@ -5,7 +5,9 @@ import torch
 
 from splatfix.gaussians import Gaussians
 from splatfix.rendering import render
+from splatfix.splats.scene import SparseScene
 from splatfix.splats.train import TrainingView
+from splatfix.views import scene_depth
 from tests.test_cameras import camera_at
 
 
@@ -38,3 +40,10 @@ def photos_of(gaussians: Gaussians, cameras) -> list[TrainingView]:
     """Training views whose photos are renders."""
     with torch.no_grad():
         return [TrainingView(camera, render(gaussians, [camera]).rgb[0].clamp(0, 1)) for camera in cameras]
+
+
+def small_scene() -> SparseScene:
+    """Five photos of random Gaussians, without points or masks."""
+    cameras = tuple(ring_cameras(5))
+    photos = tuple(view.rgb for view in photos_of(random_gaussians(300, seed=0), cameras))
+    return SparseScene(cameras, photos, (None,) * 5, None, None, scene_depth(cameras))

@@ -11,8 +11,7 @@ from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import SparseScene
 from splatfix.splats.train import FitConfig
-from splatfix.views import scene_depth
-from tests.splats.scene import photos_of, random_gaussians, ring_cameras
+from tests.splats.scene import small_scene
 
 FIT = FitConfig(steps=40, densify=DensifyConfig(strategy="none"))
 RANDOM = InitialiseConfig(sources=("random",), num_random=200, sh_degree=0)
@@ -20,9 +19,7 @@ RANDOM = InitialiseConfig(sources=("random",), num_random=200, sh_degree=0)
 
 @pytest.fixture(scope="module")
 def scene() -> SparseScene:
-    cameras = tuple(ring_cameras(5))
-    photos = tuple(view.rgb for view in photos_of(random_gaussians(300, seed=0), cameras))
-    return SparseScene(cameras, photos, (None,) * 5, None, None, scene_depth(cameras))
+    return small_scene()
 
 
 def test_a_fit_stops_where_left_out_photos_are_seen_best(scene):
