@@ -43,8 +43,16 @@ def build_config(kind: type[T], tree: dict[str, Any], *, source: str) -> T:
         return pydantic.TypeAdapter(kind).validate_python(tree)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "value_error":
+            raise ValueError(f"{source}: {first['ctx']['error']}") from None
         field = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{source}: {field} = {first.get('input')!r}: {first['msg']}") from None
+
+
+def require(condition: bool, field: str, value: Any, wanted: str) -> None:
+    """Refuse a setting, from the ``__post_init__`` of a config: a ValueError names field, value and what is wanted."""
+    if not condition:
+        raise ValueError(f"{field} = {value!r}: wanted {wanted}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

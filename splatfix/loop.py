@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from splatfix.cameras import Camera
+from splatfix.config import require
 from splatfix.evaluation.arms import evaluate_arms
 from splatfix.evaluation.layout import repair_path
 from splatfix.fit import fit_scene, fit_siblings, prepare
@@ -64,6 +65,16 @@ class RepairConfig:
     keep_rounds: int = 2
     siblings: int = 2
     spread_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 1, "repair.rounds", self.rounds, "at least 1 round")
+        require(self.views >= 1, "repair.views", self.views, "at least 1 view per round")
+        require(self.steps >= 1, "repair.steps", self.steps, "at least 1 step per round")
+        require(self.outward >= 0, "repair.outward", self.outward, "0 or more")
+        require(0 <= self.probability <= 1, "repair.probability", self.probability, "a share from 0 to 1")
+        require(self.weight >= 0, "repair.weight", self.weight, "0 or more")
+        require(self.siblings >= 0, "repair.siblings", self.siblings, "0 or more")
+        require(self.keep_rounds >= 1, "repair.keep_rounds", self.keep_rounds, "at least 1 round")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from splatfix.cameras import (
 )
 from splatfix.captures import Capture
 from splatfix.captures.capture import Points
+from splatfix.config import require
 from splatfix.runs import read_json
 
 BANDS = ("near", "mid", "far")
@@ -49,6 +50,10 @@ class ViewsConfig:
     test_every: int | None = None
     split: Path | None = None
     max_test: int = MAX_TEST_VIEWS
+
+    def __post_init__(self) -> None:
+        require(self.size_px >= 16, "views.size_px", self.size_px, "at least 16 pixels")
+        require(self.max_test >= 1, "views.max_test", self.max_test, "at least 1 test view")
 
 
 @dataclass(frozen=True)

@@ -134,17 +134,28 @@ def test_settings_come_from_a_file_and_flags_override_it(tmp_path):
         (("fit", "SAMPLE", "--out", "x", "--config", "nope.yaml"), "nope.yaml: no such config file"),
         (("fit", "SAMPLE", "--out", "x", "--device", "abacus"), "abacus"),
         (("evaluate", "SAMPLE", "nope.ply", "--split", "nope.json", "--out", "x"), "nope.ply: no such file"),
+        (("fit", "SAMPLE", "--out", "x", "--config", "BAD"), "bad.yaml: views.size_px = -3: wanted at least 16"),
         (("report", "nowhere"), "nowhere"),
         (("juggle",), "no command 'juggle'; known: doctor"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run(*(sample_path() if argument == "SAMPLE" else argument for argument in arguments)) == 2
+    Path("bad.yaml").write_text("views: {size_px: -3}")
+    stands_for = {"SAMPLE": sample_path(), "BAD": "bad.yaml"}
+    assert run(*(stands_for.get(argument, argument) for argument in arguments)) == 2
     message = capsys.readouterr().err.strip().splitlines()
     assert len([line for line in message if line.startswith("splatfix")]) == 1
     assert words in message[-1]
     assert not any("Traceback" in line for line in message)
+
+
+def test_impossible_flags_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("fit", sample_path(), "--out", tmp_path / "x", "--fit.steps", "0")
+    assert stop.value.code == 2
+    assert "fit.steps = 0: wanted at least 1 step" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,14 @@ class FitConfig:
     mode: Literal["classic", "antialiased"] = "classic"
     densify: DensifyConfig = field(default_factory=DensifyConfig)
 
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"fit.steps = {self.steps}: wanted at least 1 step")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"fit.dropout = {self.dropout}: wanted a share from 0 to below 1")
+        if not 0 <= self.ssim_weight <= 1:
+            raise ValueError(f"fit.ssim_weight = {self.ssim_weight}: wanted a share from 0 to 1")
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingView:
