@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 import splatfix
-from splatfix.config import build_config, read_yaml
+from splatfix.config import load_config
 from splatfix.runs import set_up_logging
 
 T = TypeVar("T")
@@ -74,9 +74,7 @@ def _settings(kind: type[T], argv: Sequence[str]) -> tuple[T, list[str]]:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path, default=None)
     found, rest = finder.parse_known_args(list(argv))
-    if found.config is None:
-        return kind(), rest
-    return build_config(kind, read_yaml(found.config), source=str(found.config)), rest
+    return load_config(kind, found.config), rest
 
 
 def _run(function: Callable[..., None], command: str, argv: Sequence[str], takes_config: bool = True) -> None:

@@ -18,22 +18,13 @@ import yaml
 T = TypeVar("T")
 
 
-def load_config(kind: type[T], path: Path | None, overrides: dict[str, Any] | None = None) -> T:
-    """An instance of the dataclass ``kind`` from a YAML file and dotted overrides (``{"fit.steps": 500}``).
+def load_config(kind: type[T], path: Path | None) -> T:
+    """An instance of the dataclass ``kind`` as a YAML file says; its defaults without a file.
 
     Raises:
         ValueError: no such file, invalid YAML, an unknown key (near names are listed) or a value of the wrong type.
     """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        tree = read_yaml(path)
-    for key, value in (overrides or {}).items():
-        node = tree
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return build_config(kind, tree, source=str(path) if path else "the command line")
+    return kind() if path is None else build_config(kind, read_yaml(path), source=str(path))
 
 
 def build_config(kind: type[T], tree: dict[str, Any], *, source: str) -> T:

@@ -18,7 +18,17 @@ from splatfix.sample import sample_path
 
 SMALL = [
     *("--views.size-px", "64", "--views.num-train", "4", "--views.max-test", "5"),
-    *("--initial.num-random", "200", "--fit.steps", "40", "--choose.every", "20", "--choose.folds", "1"),
+    *(
+        "--initial.num-random",
+        "200",
+        "--fit.steps",
+        "40",
+        "--choose.every",
+        "20",
+        "--choose.folds",
+        "1",
+        "--choose.enabled",
+    ),
 ]
 SMALL_LOOP = [*SMALL, "--repair.views", "4", "--repair.steps", "15", "--restorer", "warp", "--no-video"]
 

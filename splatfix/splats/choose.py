@@ -1,9 +1,10 @@
 """When a sparse fit stops, decided on training photos alone.
 
-Sparse fits overfit: on photos that stand far apart the quality of unseen views can peak after a few hundred steps and
-then fall. Short probe fits at reduced size leave one training photo out and are scored on it as they go; the fit from
-all photos stops at the step with the best mean over the left-out photos. Probes do not choose where a fit starts: what
-is best for one photo fewer, seen from farther away, is not best for all of them.
+Sparse fits can overfit: unseen views are best after some hundred steps and then get worse. Probe fits at reduced size
+leave one training photo out and are scored on it as they go; the fit from all photos stops at the step with the best
+mean over the left-out photos. A left-out photo stands farther from the others than most test views do, so it asks for
+an earlier stop than they would: with dropout and without growth the whole schedule was better on the captures it was
+compared on, and is the default.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class ChooseConfig:
         tolerance_db: an earlier step is taken where its score is within this of the best, in dB.
     """
 
-    enabled: bool = True
+    enabled: bool = False
     folds: int = 2
     scale: float = 0.5
     every: int = 100

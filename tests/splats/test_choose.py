@@ -24,7 +24,9 @@ def scene() -> SparseScene:
 
 def test_a_fit_stops_where_left_out_photos_are_seen_best(scene):
     seen = []
-    stop = choose_stop(scene, RANDOM, FIT, ChooseConfig(folds=2, every=10), seed=0, on_probe=lambda: seen.append(1))
+    stop = choose_stop(
+        scene, RANDOM, FIT, ChooseConfig(enabled=True, folds=2, every=10), seed=0, on_probe=lambda: seen.append(1)
+    )
     assert len(seen) == 2
     assert len(stop.curve) == 4
     assert stop.curve[stop.steps // 10 - 1] >= max(stop.curve) - 0.05
@@ -32,14 +34,14 @@ def test_a_fit_stops_where_left_out_photos_are_seen_best(scene):
 
 def test_a_fit_that_gets_worse_is_stopped_early(scene):
     spoiling = replace(FIT, steps=400, sh0_lr=0.5, opacities_lr=0.5)
-    stop = choose_stop(scene, RANDOM, spoiling, ChooseConfig(folds=1, every=5, patience=3), seed=0)
+    stop = choose_stop(scene, RANDOM, spoiling, ChooseConfig(enabled=True, folds=1, every=5, patience=3), seed=0)
     assert stop.steps < 200
     assert len(stop.curve) == stop.steps // 5 + 3 or max(stop.curve) - stop.curve[stop.steps // 5 - 1] <= 0.05
 
 
 def test_without_enough_photos_the_schedule_is_kept(scene):
     two = scene.without(0).without(0).without(0)
-    assert choose_stop(two, RANDOM, FIT, ChooseConfig(), seed=0).steps == 40
+    assert choose_stop(two, RANDOM, FIT, ChooseConfig(enabled=True), seed=0).steps == 40
     assert choose_stop(scene, RANDOM, FIT, ChooseConfig(enabled=False), seed=0).curve == ()
 
 
