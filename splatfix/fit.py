@@ -35,7 +35,7 @@ class FitRunConfig:
         views: which photos, at which size.
         initial: where the Gaussians start.
         fit: the schedule.
-        choose: how a sparse fit is chosen and stopped.
+        choose: how a sparse fit is stopped.
     """
 
     seed: int = 0
@@ -79,7 +79,7 @@ def run_fit(capture_path: Path, out: Path, config: FitRunConfig, *, resume: bool
         num_references=0,
         video=config.video,
         mode=config.fit.mode,
-        device=device,
+        scene=scene,
     )
     run.write_provenance(command="fit", seed=config.seed, device=device, notes=list(capture.notes))
     return results

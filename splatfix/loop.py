@@ -90,7 +90,7 @@ class LoopConfig:
         views: which photos, at which size.
         initial: where the Gaussians start.
         fit: the sparse fit.
-        choose: how the sparse fit is chosen and stopped.
+        choose: how the sparse fit is stopped.
         repair: the rounds.
     """
 
@@ -169,7 +169,7 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
         num_references=config.repair.num_references,
         video=config.video,
         mode=config.fit.mode,
-        device=device,
+        scene=scene,
         repair_views=shown,
     )
     run.write_provenance(command="loop", seed=config.seed, device=device, notes=list(capture.notes))

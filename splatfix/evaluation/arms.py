@@ -19,7 +19,7 @@ from splatfix.images import to_bytes, write_image
 from splatfix.rendering import render
 from splatfix.restoration import Restorer
 from splatfix.runs import Run, progress, write_json
-from splatfix.splats.scene import SparseScene, load_scene
+from splatfix.splats.scene import SparseScene
 from splatfix.views import Split
 
 NUM_VIDEO_FRAMES = 72
@@ -37,7 +37,7 @@ def evaluate_arms(
     num_references: int,
     video: bool,
     mode: Literal["classic", "antialiased"],
-    device: torch.device,
+    scene: SparseScene,
     repair_views: Sequence[tuple[int, Camera]] = (),
 ) -> dict[str, Any]:
     """Measure all arms, write pictures, video, ``cameras.json`` and ``results.json`` into the run.
@@ -46,7 +46,6 @@ def evaluate_arms(
     ``repair_views`` (round, camera) are only recorded. Returns the results.
     """
     reasons: dict[str, str] = {}
-    scene = load_scene(capture, split.train_ids, device)
     references: list[Reference] = []
 
     def restore(name: str, gaussians: Gaussians) -> torch.Tensor:

@@ -11,6 +11,7 @@ from splatfix.evaluation.arms import evaluate_arms
 from splatfix.gaussians import read_ply
 from splatfix.restoration import open_restorer
 from splatfix.runs import choose_device, open_run, write_json
+from splatfix.splats.scene import load_scene
 from splatfix.views import read_split
 
 
@@ -65,7 +66,7 @@ def run_evaluate(
         num_references=config.num_references,
         video=config.video,
         mode=config.mode,
-        device=device,
+        scene=load_scene(capture, split.train_ids, device),
     )
     run.write_provenance(command="evaluate", seed=config.seed, device=device, notes=list(capture.notes))
     return results

@@ -1,1 +1,1 @@
-"""Fitting 3D Gaussians to photos: where they start, the loss, growth, the loop, and which recipe is right."""
+"""Fitting 3D Gaussians to photos: where they start, the loss, growth, the loop, and when to stop."""
