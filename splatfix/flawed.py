@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from splatfix.cameras import Camera, angle_between_rad
+from splatfix.cameras import Camera
 from splatfix.gaussians import Gaussians
 from splatfix.rendering import render
 from splatfix.shapes import Float
+from splatfix.views import separation
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +68,24 @@ def render_flawed(
     cameras: Sequence[Camera],
     references: Sequence[Reference],
     background: Sequence[float] | None,
+    depth: float,
     num_references: int = 2,
 ) -> list[FlawedView]:
-    """Render novel views and attach the nearest references (position and direction) to each.
+    """Render novel views and attach the nearest references to each (by `views.separation`, at the scene's ``depth``).
 
     Several fits of the same photos are averaged: what only one of them shows is an artifact, and where they differ
     their `spread` says so.
     """
-    scale = typical_distance([reference.camera for reference in references])
     views = []
     for camera in cameras:
-        nearest = sorted(references, key=lambda reference: _separation(reference.camera, camera, scale))
+        nearest = sorted(references, key=lambda reference: separation(reference.camera, camera, depth))
         views.append(replace(_render_mean(fits, camera, background), references=tuple(nearest[:num_references])))
     return views
+
+
+def coverage(alpha: Float[Tensor, "H W"]) -> float:
+    """Share of the pixels with alpha above one half."""
+    return float((alpha > 0.5).float().mean())
 
 
 def _render_mean(fits: Sequence[Gaussians], camera: Camera, background: Sequence[float] | None) -> FlawedView:
@@ -92,14 +97,3 @@ def _render_mean(fits: Sequence[Gaussians], camera: Camera, background: Sequence
     mean_depth = (alpha * depth).sum(0) / alpha.sum(0).clamp_min(1e-6)
     spread = rgb.clamp(0, 1).std(0, correction=0).mean(-1) if len(fits) > 1 else None
     return FlawedView(camera, rgb.mean(0), alpha.mean(0), mean_depth, (), spread)
-
-
-def typical_distance(cameras: Sequence[Camera]) -> float:
-    """Median distance between distinct cameras: a length to compare positions with angles (1 for a single camera)."""
-    centres = np.stack([camera.centre for camera in cameras])
-    gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1)[np.triu_indices(len(cameras), 1)]
-    return float(np.median(gaps)) if len(gaps) and np.median(gaps) > 0 else 1.0
-
-
-def _separation(a: Camera, b: Camera, scale: float) -> float:
-    return float(np.hypot(np.linalg.norm(a.centre - b.centre) / scale, angle_between_rad(a, b)))

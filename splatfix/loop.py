@@ -19,7 +19,7 @@ from splatfix.config import require
 from splatfix.evaluation.arms import evaluate_arms
 from splatfix.evaluation.layout import repair_path
 from splatfix.fit import fit_scene, fit_siblings, prepare
-from splatfix.flawed import FlawedView, render_flawed, render_references
+from splatfix.flawed import FlawedView, coverage, render_flawed, render_references
 from splatfix.gaussians import Gaussians, read_ply, write_ply
 from splatfix.images import write_image
 from splatfix.restoration import Repaired, open_restorer
@@ -194,17 +194,12 @@ def flawed_views(
     )
     references = render_references(fits, scene.cameras, scene.photos, scene.background)
     usual = float(torch.tensor([coverage(reference.alpha) for reference in references]).median())
-    views = render_flawed(fits, cameras, references, scene.background, config.num_references)
+    views = render_flawed(fits, cameras, references, scene.background, scene.depth, config.num_references)
     covered = [view for view in views if coverage(view.alpha) >= config.min_coverage * usual]
     if len(covered) < len(views):
         dropped = len(views) - len(covered)
         log.info("round %d: %d of %d views dropped: too little in them", round_index + 1, dropped, len(views))
     return covered
-
-
-def coverage(alpha: torch.Tensor) -> float:
-    """Share of the pixels with alpha above one half."""
-    return float((alpha > 0.5).float().mean())
 
 
 def trusted(views: Sequence[FlawedView], repaired: Sequence[Repaired], config: RepairConfig) -> list[TrainingView]:

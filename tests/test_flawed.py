@@ -21,7 +21,7 @@ def test_the_nearest_photos_go_along(scene):
     gaussians = random_gaussians(300, seed=0)
     references = render_references([gaussians], scene.cameras, scene.photos, None)
     camera = between(scene.cameras[1], scene.cameras[2], 0.3, scene.depth, "new")
-    view = render_flawed([gaussians], [camera], references, None, num_references=2)[0]
+    view = render_flawed([gaussians], [camera], references, None, scene.depth, num_references=2)[0]
     assert [reference.camera.name for reference in view.references] == ["v01.png", "v02.png"]
     assert torch.equal(view.rgb, render(gaussians, [camera]).rgb[0])
     assert view.spread is None
@@ -30,11 +30,11 @@ def test_the_nearest_photos_go_along(scene):
 def test_several_fits_are_averaged_and_disagree_where_they_differ(scene):
     one, other = random_gaussians(300, seed=0), random_gaussians(300, seed=9)
     references = render_references([one, other], scene.cameras, scene.photos, None)
-    view = render_flawed([one, other], scene.cameras[:1], references, None)[0]
+    view = render_flawed([one, other], scene.cameras[:1], references, None, scene.depth)[0]
     renders = [render(gaussians, scene.cameras[:1]).rgb[0] for gaussians in (one, other)]
     assert torch.allclose(view.rgb, (renders[0] + renders[1]) / 2, atol=1e-6)
     assert float(view.spread.max()) > 0.1
-    same = render_flawed([one, one], scene.cameras[:1], references, None)[0]
+    same = render_flawed([one, one], scene.cameras[:1], references, None, scene.depth)[0]
     assert float(same.spread.max()) < 1e-6
 
 
@@ -48,7 +48,7 @@ def test_views_of_nothing_are_dropped(scene):
 def test_trust_is_confidence_times_agreement(scene):
     one, other = random_gaussians(300, seed=0), random_gaussians(300, seed=9)
     references = render_references([one, other], scene.cameras, scene.photos, None)
-    views = render_flawed([one, other], scene.cameras[:1], references, None)
+    views = render_flawed([one, other], scene.cameras[:1], references, None, scene.depth)
     confidence = torch.full(views[0].alpha.shape, 0.5)
     config = RepairConfig(weight=0.7, spread_scale=0.1)
     view = trusted(views, [Repaired(views[0].rgb, confidence)], config)[0]

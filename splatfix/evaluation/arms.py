@@ -52,7 +52,7 @@ def evaluate_arms(
         if not references:
             references.extend(render_references([gaussians], scene.cameras, scene.photos, scene.background))
         camera = [capture.view(name).camera]
-        flawed = render_flawed([gaussians], camera, references, scene.background, num_references)
+        flawed = render_flawed([gaussians], camera, references, scene.background, scene.depth, num_references)
         assert restorer is not None
         return restorer.repair(flawed, seed=seed)[0].rgb
 

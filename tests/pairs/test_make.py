@@ -1,5 +1,6 @@
 """Pairs of one fit: reproducible, from photos that the fit has not seen; and of several captures, resumed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,12 @@ from splatfix.pairs.make import PairsConfig, make_pairs
 from splatfix.pairs.shards import read_pairs, verify_shards
 from splatfix.sample import sample_path
 
-SMALL = PairsConfig(size_px=48, num_train=(3, 4), steps=(10, 20), num_random=(50, 100), max_views=3)
+SMALL = PairsConfig(size_px=48, num_train=(3, 4), num_fits=(1, 1), steps=(10, 20), num_random=(50, 100), max_views=3)
 
 
-def pairs_of(seed: int):
+def pairs_of(seed: int, config: PairsConfig = SMALL):
     capture = open_capture(sample_path(), longest_side_px=48)
-    return list(make_pairs(capture, 0, seed=seed, config=SMALL, device=torch.device("cpu"), group="mug"))
+    return list(make_pairs(capture, 0, seed=seed, config=config, device=torch.device("cpu"), group="mug"))
 
 
 def test_pairs_are_reproducible_and_unseen():
@@ -30,6 +31,20 @@ def test_pairs_are_reproducible_and_unseen():
         assert one.meta["group"] == "mug"
         assert len(one.warps) == 2
     assert first[0].meta["fit_settings"] != other[0].meta["fit_settings"]
+
+
+def test_several_fits_of_the_same_photos_are_paired_alone_and_as_their_mean():
+    one = pairs_of(0)
+    several = pairs_of(0, replace(SMALL, num_fits=(2, 2)))
+    alone, mean = several[: len(one)], several[len(one) :]
+    assert [pair.fit for pair in alone] == ["f000"] * len(one)
+    assert [pair.fit for pair in mean] == ["f000m"] * len(mean) and mean
+    assert {pair.view for pair in mean} <= {pair.view for pair in alone}
+    for pair, same in zip(one, alone, strict=True):
+        np.testing.assert_array_equal(pair.artifact, same.artifact)
+    assert not np.array_equal(alone[0].artifact, mean[0].artifact)
+    np.testing.assert_array_equal(alone[0].clean, mean[0].clean)
+    assert [pair.meta["fit_settings"]["num_fits"] for pair in several] == [1] * len(alone) + [2] * len(mean)
 
 
 def test_the_clean_image_is_the_photo():
