@@ -1,12 +1,14 @@
 """The command line: one short function per command.
 
 Every command that has settings takes ``--config FILE.yaml``; flags override the file. Exit codes: 0 done, 1 failed,
-2 bad input, 130 interrupted.
+2 bad input, 130 interrupted, 143 terminated.
 """
 
 import argparse
 import errno
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"splatfix: no command {argv[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     set_up_logging()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         command(argv[1:])
     except ValueError as error:
@@ -46,9 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno != errno.ENOSPC:
             raise
         return _say(argv[0], f"the disk is full ({error.filename or error}); what was finished is whole", 1)
+    except Terminated:
+        return _say(argv[0], "terminated; what was finished is whole", 143)
     except KeyboardInterrupt:
         return _say(argv[0], "interrupted; what was finished is whole", 130)
     return 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as schedulers and machines about to go away send it: ends a command as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def _say(command: str, message: str, code: int) -> int:

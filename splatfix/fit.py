@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from splatfix.runs import Run, choose_device, open_run, progress, seed_everythin
 from splatfix.splats.choose import ChooseConfig, choose_stop
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import SparseScene, fit_identity, load_scene, start_fit
-from splatfix.splats.train import Fit, FitConfig, advance
+from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
 from splatfix.views import Split, ViewsConfig, make_split
 
 log = logging.getLogger(__name__)
@@ -54,20 +55,9 @@ def run_fit(capture_path: Path, out: Path, config: FitRunConfig, *, resume: bool
     Raises:
         ValueError: the capture, the split or a setting is not usable; the message names it.
     """
-    run, capture, split, scene, device = prepare(capture_path, out, config, config.views, config.device, config.seed)
-    history: list[dict[str, Any]] = []
-    fit_scene(
-        run,
-        scene,
-        config.initial,
-        config.fit,
-        config.choose,
-        seed=config.seed,
-        resume=resume,
-        checkpoint_seconds=config.checkpoint_seconds,
-        history=history,
-    )
-    write_json(run.path / "history.json", history)
+    run, capture, split, scene, device = prepare(capture_path, out, config, resume=resume)
+    fit = fit_scene(run, scene, config, resume=resume)
+    write_json(run.path / "history.json", history({"before": fit}))
     results = evaluate_arms(
         run,
         capture,
@@ -86,101 +76,124 @@ def run_fit(capture_path: Path, out: Path, config: FitRunConfig, *, resume: bool
 
 
 def prepare(
-    capture_path: Path, out: Path, config: Any, views: ViewsConfig, device: str, seed: int
+    capture_path: Path, out: Path, config: FitRunConfig, *, resume: bool
 ) -> tuple[Run, Capture, Split, SparseScene, torch.device]:
-    """Open the capture, choose the views and write ``config.yaml`` and ``split.json``."""
-    chosen_device = choose_device(device)
-    capture = open_capture(capture_path, longest_side_px=views.size_px)
+    """Open the capture, choose the views and write ``config.yaml`` and ``split.json``.
+
+    Checkpoints of an earlier run in the folder are dropped, unless it is to be resumed.
+    """
+    device = choose_device(config.device)
+    capture = open_capture(capture_path, longest_side_px=config.views.size_px)
     for note in capture.notes:
         log.info("%s: %s", capture.name, note)
-    split = make_split(capture, views)
+    split = make_split(capture, config.views)
     run = open_run(out, config)
     write_json(run.path / "split.json", split.to_json())
-    seed_everything(seed)
+    if not resume:
+        for stale in (run.path / "checkpoints").glob("*.pt"):
+            stale.unlink()
+    seed_everything(config.seed)
     log.info(
         "%s: %d photos to fit from, %d to test on, of %d",
         *(capture.name, len(split.train_ids), len(split.test_ids), len(capture.views)),
     )
-    return run, capture, split, load_scene(capture, split.train_ids, chosen_device), chosen_device
+    return run, capture, split, load_scene(capture, split.train_ids, device), device
 
 
-def fit_scene(
-    run: Run,
-    scene: SparseScene,
-    initial: InitialiseConfig,
-    config: FitConfig,
-    choose: ChooseConfig,
-    *,
-    seed: int,
-    resume: bool,
-    checkpoint_seconds: float,
-    history: list[dict[str, Any]],
-) -> Fit:
+def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, resume: bool) -> Fit:
     """Choose when to stop, fit the scene and write ``before.ply``, with checkpoints; ``resume`` continues from them."""
+    choose = config.choose
     with run.stage("choose"):
         probes = choose.folds if choose.enabled else 0
         with progress(total=probes, description="choosing when to stop", quiet=probes == 0) as bar:
-            stop = choose_stop(scene, initial, config, choose, seed=seed, on_probe=bar.update)
+            stop = choose_stop(
+                scene, config.initial, config.fit, choose, seed=config.seed, on_probe=lambda: bar.update()
+            )
     write_json(run.path / "stop.json", asdict(stop))
     log.info("fitting for %d steps", stop.steps)
     with run.stage("fit"):
-        fit = _fit(run, scene, initial, config, stop.steps, seed, resume, checkpoint_seconds, history)
+        fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
+        identity = fit_identity(scene, config.initial, config.fit, config.seed)
+        stage = Stage("before", "sparse fit", stop.steps, config.seed, identity)
+        train_stage(run, fit, scene, stage, config, resume=resume)
     write_ply(run.path / "before.ply", fit.gaussians())
     return fit
 
 
 def fit_siblings(
-    scene: SparseScene, initial: InitialiseConfig, config: FitConfig, *, num_steps: int, seed: int, num: int
+    run: Run, scene: SparseScene, config: FitRunConfig, *, num: int, num_steps: int, resume: bool
 ) -> list[Gaussians]:
     """Further fits of the same photos, with other seeds from start to end."""
     siblings = []
     for number in range(1, num + 1):
-        with progress(total=num_steps, description=f"sibling {number} of {num}") as bar:
-            other = seed + 1000 * number
-            fit = start_fit(scene, config, initial, seed=other)
-            advance(
-                fit,
-                scene.views(),
-                num_steps,
-                seed=other,
-                background=scene.background,
-                on_step=lambda _fit, _loss, bar=bar: bar.update(),  # type: ignore[misc]
-            )
+        seed = config.seed + 1000 * number
+        fit = start_fit(scene, config.fit, config.initial, seed=seed)
+        identity = fit_identity(scene, config.initial, config.fit, seed)
+        stage = Stage(f"sibling_{number}", f"sibling {number} of {num}", num_steps, seed, identity)
+        train_stage(run, fit, scene, stage, config, resume=resume)
         siblings.append(fit.gaussians().detach())
     return siblings
 
 
-def _fit(
-    run: Run,
-    scene: SparseScene,
-    initial: InitialiseConfig,
-    config: FitConfig,
-    last_step: int,
-    seed: int,
-    resume: bool,
-    checkpoint_seconds: float,
-    history: list[dict[str, Any]],
-) -> Fit:
-    fit = start_fit(scene, config, initial, seed=seed)
-    checkpoint = run.path / "checkpoints" / "before.pt"
-    identity = fit_identity(scene, initial, config, seed)
-    if resume and checkpoint.is_file():
-        fit.load(checkpoint, identity)
-        log.info("continuing at step %d from %s", fit.step, checkpoint)
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    saved = time.monotonic()
-    with progress(total=last_step, initial=fit.step, description="sparse fit") as bar:
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training with a checkpoint of its own.
 
-        def on_step(current: Fit, loss: float) -> None:
+    Attributes:
+        name: of the checkpoint.
+        title: of the progress bar.
+        last_step: where it ends.
+        seed: what its random choices follow.
+        identity: what its checkpoint is a checkpoint of (`splats.scene.fit_identity`).
+        repaired: repaired views, besides the photos.
+        repaired_probability: share of the steps that show one.
+    """
+
+    name: str
+    title: str
+    last_step: int
+    seed: int
+    identity: str
+    repaired: Sequence[TrainingView] = ()
+    repaired_probability: float = 0.0
+
+
+def train_stage(run: Run, fit: Fit, scene: SparseScene, stage: Stage, config: FitRunConfig, *, resume: bool) -> None:
+    """Train to the stage's last step, with checkpoints; ``resume`` goes on from the last one, if there is one."""
+    checkpoint = run.path / "checkpoints" / f"{stage.name}.pt"
+    if resume and checkpoint.is_file():
+        fit.load(checkpoint, stage.identity)
+        log.info("%s: continuing at step %d from %s", stage.title, fit.step, checkpoint)
+    saved = time.monotonic()
+    num_steps = max(stage.last_step - fit.step, 0)
+    with progress(total=num_steps, description=stage.title) as bar:
+
+        def on_step(current: Fit) -> None:
             nonlocal saved
             bar.update()
-            if current.step % 25 == 0:
-                history.append({"arm": "before", "step": current.step, "loss": loss})
-            if time.monotonic() - saved > checkpoint_seconds:
-                current.save(checkpoint, identity)
+            if time.monotonic() - saved > config.checkpoint_seconds:
+                current.save(checkpoint, stage.identity)
                 saved = time.monotonic()
 
-        num_steps = max(last_step - fit.step, 0)
-        advance(fit, scene.views(), num_steps, seed=seed, background=scene.background, on_step=on_step)
-    fit.save(checkpoint, identity)
-    return fit
+        advance(
+            fit,
+            scene.views(),
+            num_steps,
+            seed=stage.seed,
+            background=scene.background,
+            repaired=stage.repaired,
+            repaired_probability=stage.repaired_probability,
+            on_step=on_step,
+        )
+    if num_steps > 0:
+        fit.save(checkpoint, stage.identity)
+
+
+def history(arms: Mapping[str, Fit], after_step: int = 0) -> list[dict[str, Any]]:
+    """Losses of the arms after a step, as ``history.json`` holds them."""
+    return [
+        {"arm": arm, "step": step, "loss": loss}
+        for arm, fit in arms.items()
+        for step, loss in fit.losses
+        if step > after_step
+    ]

@@ -13,22 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.config import require
 from splatfix.evaluation.arms import evaluate_arms
 from splatfix.evaluation.layout import repair_path
-from splatfix.fit import fit_scene, fit_siblings, prepare
+from splatfix.fit import FitRunConfig, Stage, fit_scene, fit_siblings, history, prepare, train_stage
 from splatfix.flawed import FlawedView, coverage, render_flawed, render_references
 from splatfix.gaussians import Gaussians, read_ply, write_ply
 from splatfix.images import write_image
 from splatfix.restoration import Repaired, open_restorer
-from splatfix.runs import Run, choose_device, progress, write_json
-from splatfix.splats.choose import ChooseConfig
-from splatfix.splats.initialise import InitialiseConfig
-from splatfix.splats.scene import SparseScene
-from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
-from splatfix.views import ViewsConfig, repair_cameras
+from splatfix.runs import Run, choose_device, write_json
+from splatfix.splats.scene import SparseScene, fit_identity
+from splatfix.splats.train import TrainingView, read_checkpoint, write_checkpoint
+from splatfix.views import repair_cameras
 
 log = logging.getLogger(__name__)
 
@@ -78,15 +77,15 @@ class RepairConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopConfig:
-    """The whole loop over one capture.
+class LoopConfig(FitRunConfig):
+    """The whole loop over one capture: a sparse fit, and what follows it.
 
     Attributes:
         restorer: a name (identity, warp, classical, nafnet, ...) or the folder of a checkpoint.
         seed: everything random follows it.
         device: auto, cpu, cuda or cuda:N.
         video: write a before/after video along a path between and beyond the training cameras.
-        checkpoint_seconds: seconds between checkpoints of the sparse fit.
+        checkpoint_seconds: seconds between checkpoints.
         views: which photos, at which size.
         initial: where the Gaussians start.
         fit: the sparse fit.
@@ -95,67 +94,57 @@ class LoopConfig:
     """
 
     restorer: str = "nafnet"
-    seed: int = 0
-    device: str = "auto"
-    video: bool = True
-    checkpoint_seconds: float = 30.0
-    views: ViewsConfig = field(default_factory=ViewsConfig)
-    initial: InitialiseConfig = field(default_factory=InitialiseConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
-    choose: ChooseConfig = field(default_factory=ChooseConfig)
     repair: RepairConfig = field(default_factory=RepairConfig)
 
 
 def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool = False) -> dict[str, Any]:
-    """Run the loop and write the run folder; returns what ``results.json`` holds.
+    """Run the loop and write the run folder; returns what ``results.json`` holds. ``resume`` goes on where it stopped.
 
     Raises:
         ValueError: the capture, the split or a setting is not usable; the message names it.
     """
+    repair = config.repair
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
-    run, capture, split, scene, device = prepare(capture_path, out, config, config.views, config.device, config.seed)
-    history: list[dict[str, Any]] = []
-    fit = fit_scene(
-        run,
-        scene,
-        config.initial,
-        config.fit,
-        config.choose,
-        seed=config.seed,
-        resume=resume,
-        checkpoint_seconds=config.checkpoint_seconds,
-        history=history,
-    )
+    run, capture, split, scene, device = prepare(capture_path, out, config, resume=resume)
+    before = fit_scene(run, scene, config, resume=resume)
 
-    control, after = fit.copy(), fit
+    identity = fit_identity(scene, config.initial, config.fit, config.seed, before.step, config.restorer, repair)
+    last_step = before.step + repair.rounds * repair.steps
+    control, after = before.copy(), before.copy()
     with run.stage("control"):
-        _continue(control, scene, (), config, "control", history, config.repair.rounds * config.repair.steps)
+        stage = Stage("control", "control", last_step, config.seed, identity)
+        train_stage(run, control, scene, stage, config, resume=resume)
     write_ply(run.path / "control.ply", control.gaussians())
 
     with run.stage("siblings"):
-        siblings = fit_siblings(
-            scene,
-            config.initial,
-            config.fit,
-            num_steps=after.step + config.repair.rounds * config.repair.steps,
-            seed=config.seed,
-            num=config.repair.siblings,
-        )
+        siblings = fit_siblings(run, scene, config, num=repair.siblings, num_steps=last_step, resume=resume)
     shown: list[tuple[int, Camera]] = []
     kept: list[list[TrainingView]] = []
-    for round_index in range(config.repair.rounds):
+    for number in range(1, repair.rounds + 1):
         with run.stage("repair"):
-            views = flawed_views([after.gaussians().detach(), *siblings], scene, config.repair, round_index)
-            repaired = restorer.repair(views, seed=config.seed + round_index) if views else []
-            _write_round(run, round_index + 1, views, repaired)
-        shown += [(round_index + 1, view.camera) for view in views]
-        kept = [*kept, trusted(views, repaired, config.repair)][-config.repair.keep_rounds :]
+            checkpoint = run.path / "checkpoints" / f"views_{number}.pt"
+            if not (resume and checkpoint.is_file()):
+                flawed = flawed_views([after.gaussians().detach(), *siblings], scene, repair, number - 1)
+                repaired = restorer.repair(flawed, seed=config.seed + number - 1) if flawed else []
+                _write_pictures(run, number, flawed, repaired)
+                write_checkpoint(checkpoint, identity, _stored(trusted(flawed, repaired, repair)))
+            views = _restored(read_checkpoint(checkpoint, identity, device), scene, repair, number - 1)
+        shown += [(number, view.camera) for view in views]
+        kept = [*kept, views][-repair.keep_rounds :]
         with run.stage("retrain"):
-            repaired_views = [view for group in kept for view in group]
-            name = f"round {round_index + 1} of {config.repair.rounds}"
-            _continue(after, scene, repaired_views, config, name, history, config.repair.steps)
+            stage = Stage(
+                f"round_{number}",
+                f"round {number} of {repair.rounds}",
+                before.step + number * repair.steps,
+                config.seed,
+                identity,
+                [view for group in kept for view in group],
+                repair.probability,
+            )
+            train_stage(run, after, scene, stage, config, resume=resume)
     write_ply(run.path / "after.ply", after.gaussians())
-    write_json(run.path / "history.json", history)
+    later = history({"control": control, "after": after}, after_step=before.step)
+    write_json(run.path / "history.json", history({"before": before}) + later)
 
     arms = {name: read_ply(run.path / f"{name}.ply").to(device) for name in ("before", "control", "after")}
     results = evaluate_arms(
@@ -166,7 +155,7 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
         restorer=restorer,
         restorer_name=config.restorer,
         seed=config.seed,
-        num_references=config.repair.num_references,
+        num_references=repair.num_references,
         video=config.video,
         mode=config.fit.mode,
         scene=scene,
@@ -174,6 +163,18 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
     )
     run.write_provenance(command="loop", seed=config.seed, device=device, notes=list(capture.notes))
     return results
+
+
+def repair_cameras_of(scene: SparseScene, config: RepairConfig, round_index: int) -> list[Camera]:
+    """Where the novel views of a round stand (`views.repair_cameras`)."""
+    return repair_cameras(
+        scene.cameras,
+        num=config.views,
+        round_index=round_index,
+        num_rounds=config.rounds,
+        outward=config.outward,
+        depth=scene.depth,
+    )
 
 
 def flawed_views(
@@ -184,14 +185,7 @@ def flawed_views(
     Coverage is the share of pixels with alpha above one half. It is compared with the median of the training views,
     since in a capture of an object on a plain background no view is covered.
     """
-    cameras = repair_cameras(
-        scene.cameras,
-        num=config.views,
-        round_index=round_index,
-        num_rounds=config.rounds,
-        outward=config.outward,
-        depth=scene.depth,
-    )
+    cameras = repair_cameras_of(scene, config, round_index)
     references = render_references(fits, scene.cameras, scene.photos, scene.background)
     usual = float(torch.tensor([coverage(reference.alpha) for reference in references]).median())
     views = render_flawed(fits, cameras, references, scene.background, scene.depth, config.num_references)
@@ -218,36 +212,35 @@ def trusted(views: Sequence[FlawedView], repaired: Sequence[Repaired], config: R
     return trusted_views
 
 
-def _continue(
-    fit: Fit,
-    scene: SparseScene,
-    repaired: Sequence[TrainingView],
-    config: LoopConfig,
-    name: str,
-    history: list[dict[str, Any]],
-    num_steps: int,
-) -> None:
-    arm = "after" if repaired else "control"
-    with progress(total=num_steps, description=name) as bar:
+def _stored(views: Sequence[TrainingView]) -> dict[str, Any]:
+    """Repaired views for a checkpoint, in 8 bits; training takes them from there, so that a resumed run does too."""
+    return {
+        view.camera.name: {
+            "rgb": _to_8_bits(view.rgb),
+            "confidence": None if view.confidence is None else _to_8_bits(view.confidence),
+        }
+        for view in views
+    }
 
-        def on_step(current: Fit, loss: float) -> None:
-            bar.update()
-            if current.step % 25 == 0:
-                history.append({"arm": arm, "step": current.step, "loss": loss})
 
-        advance(
-            fit,
-            scene.views(),
-            num_steps,
-            seed=config.seed,
-            background=scene.background,
-            repaired=repaired,
-            repaired_probability=config.repair.probability,
-            on_step=on_step,
+def _restored(stored: dict[str, Any], scene: SparseScene, config: RepairConfig, round_index: int) -> list[TrainingView]:
+    cameras = {camera.name: camera for camera in repair_cameras_of(scene, config, round_index)}
+    return [
+        TrainingView(
+            cameras[name],
+            view["rgb"].float() / 255,
+            config.weight,
+            None if view["confidence"] is None else view["confidence"].float() / 255,
         )
+        for name, view in stored.items()
+    ]
 
 
-def _write_round(run: Run, number: int, views: Sequence[FlawedView], repaired: Sequence[Repaired]) -> None:
+def _to_8_bits(image: Tensor) -> Tensor:
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _write_pictures(run: Run, number: int, views: Sequence[FlawedView], repaired: Sequence[Repaired]) -> None:
     for view, made in zip(views, repaired, strict=True):
         write_image(repair_path(run.path, number, view.camera.name, "render"), view.rgb.cpu().numpy())
         write_image(repair_path(run.path, number, view.camera.name, "repaired"), made.rgb.cpu().numpy())

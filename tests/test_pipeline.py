@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from splatfix.cli import main
+from splatfix.restoration.classical import Warp
 from splatfix.runs import read_json
 from splatfix.sample import sample_path
 
@@ -102,6 +103,42 @@ def test_the_same_seed_gives_the_same_splats(loop_run, tmp_path):
         assert (tmp_path / "again" / f"{arm}.ply").read_bytes() == (loop_run / f"{arm}.ply").read_bytes(), arm
 
 
+def test_an_interrupted_loop_goes_on_where_it_was(loop_run, tmp_path, monkeypatch, capsys):
+    """Stopped at the repair of the second round; what was finished is not done again."""
+
+    class Interrupted(Warp):
+        def repair(self, views, *, seed):
+            if seed == 1:
+                raise KeyboardInterrupt
+            return super().repair(views, seed=seed)
+
+    out = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr("splatfix.loop.open_restorer", lambda *_, **__: Interrupted())
+        assert run("loop", sample_path(), "--out", out, *SMALL_LOOP) == 130
+    done = {path.name for path in (out / "checkpoints").iterdir()}
+    assert done == {f"{name}.pt" for name in ("before", "control", "sibling_1", "sibling_2", "views_1", "round_1")}
+    stamps = {name: (out / "checkpoints" / name).stat().st_mtime_ns for name in done}
+    capsys.readouterr()
+    assert run("loop", sample_path(), "--out", out, *SMALL_LOOP, "--resume") == 0
+    assert "control: continuing at step" in capsys.readouterr().err
+    assert {name: (out / "checkpoints" / name).stat().st_mtime_ns for name in done} == stamps
+    for arm in ("before", "control", "after"):
+        assert (out / f"{arm}.ply").read_bytes() == (loop_run / f"{arm}.ply").read_bytes(), arm
+    assert read_json(out / "history.json") == read_json(loop_run / "history.json")
+
+
+def test_checkpoints_are_dropped_by_a_new_run_and_refused_by_other_settings(loop_run, tmp_path, capsys):
+    out = tmp_path / "run"
+    shutil.copytree(loop_run, out)
+    changed = [*SMALL_LOOP, "--repair.weight", "0.5"]
+    assert run("loop", sample_path(), "--out", out, *changed, "--resume") == 2
+    assert "checkpoint of another fit" in capsys.readouterr().err
+    assert run("loop", sample_path(), "--out", out, *changed) == 0
+    assert (out / "after.ply").read_bytes() != (loop_run / "after.ply").read_bytes()
+    assert (out / "control.ply").read_bytes() == (loop_run / "control.ply").read_bytes()
+
+
 def test_test_photos_never_reach_a_fit(loop_run, tmp_path):
     """A capture whose other photos are black gives the same splats."""
     poisoned = tmp_path / "poisoned"
@@ -184,19 +221,44 @@ def test_doctor_reports(capsys):
     assert "fits on the CPU" in said and "CUDA" in said
 
 
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_says_so_in_one_line(stop, code, tmp_path):
+    arguments = ["fit", str(sample_path()), "--out", str(tmp_path), *SMALL, "--fit.steps", "100000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "splatfix.cli", *arguments], stderr=subprocess.PIPE, text=True
+    ) as running:
+        end = time.monotonic() + 120
+        while not (tmp_path / "split.json").exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        running.send_signal(stop)
+        _, said = running.communicate(timeout=120)
+    assert running.returncode == code
+    assert said.splitlines()[-1].startswith("splatfix fit: ") and "what was finished is whole" in said
+    assert "Traceback" not in said and "stack trace" not in said
+
+
 @pytest.mark.slow
-def test_a_fit_killed_half_way_and_resumed_gives_the_same_splat(tmp_path, monkeypatch):
-    arguments = [*SMALL, "--fit.steps", "400", "--choose.no-enabled", "--no-video", "--checkpoint-seconds", "0.2"]
-    command = [sys.executable, "-m", "splatfix.cli", "fit", str(sample_path())]
+@pytest.mark.parametrize(
+    ("command", "checkpoint", "settings", "splat"),
+    [
+        ("fit", "before", ["--fit.steps", "400"], "before.ply"),
+        ("loop", "round_1", ["--repair.steps", "400", "--repair.views", "4", "--restorer", "warp"], "after.ply"),
+    ],
+)
+def test_a_run_killed_half_way_and_resumed_gives_the_same_splat(
+    command, checkpoint, settings, splat, tmp_path, monkeypatch
+):
+    arguments = [*SMALL, *settings, "--choose.no-enabled", "--no-video", "--checkpoint-seconds", "0.2"]
+    start = [sys.executable, "-m", "splatfix.cli", command, str(sample_path())]
     monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
-    subprocess.run([*command, "--out", str(tmp_path / "whole"), *arguments], check=True, capture_output=True)
-    killed = subprocess.Popen([*command, "--out", str(tmp_path / "cut"), *arguments], stderr=subprocess.DEVNULL)
-    checkpoint = tmp_path / "cut" / "checkpoints" / "before.pt"
+    subprocess.run([*start, "--out", str(tmp_path / "whole"), *arguments], check=True, capture_output=True)
+    killed = subprocess.Popen([*start, "--out", str(tmp_path / "cut"), *arguments], stderr=subprocess.DEVNULL)
+    saved = tmp_path / "cut" / "checkpoints" / f"{checkpoint}.pt"
     end = time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < end:
+    while not saved.exists() and time.monotonic() < end:
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert checkpoint.exists() and not (tmp_path / "cut" / "before.ply").exists()
-    subprocess.run([*command, "--out", str(tmp_path / "cut"), *arguments, "--resume"], check=True, capture_output=True)
-    assert (tmp_path / "cut" / "before.ply").read_bytes() == (tmp_path / "whole" / "before.ply").read_bytes()
+    assert saved.exists() and not (tmp_path / "cut" / splat).exists()
+    subprocess.run([*start, "--out", str(tmp_path / "cut"), *arguments, "--resume"], check=True, capture_output=True)
+    assert (tmp_path / "cut" / splat).read_bytes() == (tmp_path / "whole" / splat).read_bytes()

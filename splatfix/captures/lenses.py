@@ -15,8 +15,10 @@ from numpy import ndarray
 
 from splatfix.cameras import fitted_size
 from splatfix.images import resize
+from splatfix.runs import keep_termination_quiet
 from splatfix.shapes import Float
 
+keep_termination_quiet()
 PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
 MIN_SHARE = 0.25  # of the photo's width and height that must be left after undistortion
 NUM_PARAMS = {

@@ -24,6 +24,7 @@ from splatfix.shapes import Float
 from splatfix.splats.densify import Densifier, DensifyConfig
 from splatfix.splats.losses import photometric_loss
 
+RECORD_EVERY = 25  # steps; the loss is fetched from the device, recorded and checked this often
 PARAMETERS = ("means", "scales", "quats", "opacities", "sh0", "shN")  # gsplat's names
 
 
@@ -87,12 +88,13 @@ class TrainingView:
 
 
 class Fit:
-    """Parameters, optimizers, strategy state and step of a fit in progress."""
+    """Parameters, optimizers, strategy state, step and losses (step, loss) of a fit in progress."""
 
     def __init__(self, gaussians: Gaussians, config: FitConfig, *, scene_scale: float, num_photos: int) -> None:
         self.config = config
         self.scene_scale = scene_scale
         self.step = 0
+        self.losses: list[tuple[int, float]] = []
         values = (
             *(gaussians.means, gaussians.log_scales, gaussians.quats),
             *(gaussians.opacity_logits, gaussians.sh0, gaussians.sh_rest),
@@ -125,6 +127,7 @@ class Fit:
         """All that a later process needs to go on exactly."""
         return {
             "step": self.step,
+            "losses": list(self.losses),
             "params": {name: value.detach() for name, value in self.params.items()},
             "exposure": self.exposure.detach(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -135,6 +138,7 @@ class Fit:
     def load_state(self, state: dict) -> None:
         """Take over a `state`."""
         self.step = state["step"]
+        self.losses = [(step, loss) for step, loss in state["losses"]]
         self.params = {name: torch.nn.Parameter(value) for name, value in state["params"].items()}
         self.exposure = torch.nn.Parameter(state["exposure"])
         self.densifier = Densifier(self.config.densify, self.config.steps, self.scene_scale)
@@ -147,25 +151,36 @@ class Fit:
 
     def save(self, path: Path, identity: str) -> None:
         """Write a checkpoint, whole or not at all. ``identity`` says what it is a checkpoint of."""
-        path = Path(path)
-        aside = path.with_name(f".{path.name}.partial")
-        with aside.open("wb") as file:
-            torch.save({"identity": identity, "state": self.state()}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        write_checkpoint(path, identity, self.state())
 
     def load(self, path: Path, identity: str) -> None:
         """Continue from a checkpoint. ValueError where it is broken or belongs to another fit."""
-        path = Path(path)
-        try:
-            held = torch.load(path, map_location=self.params["means"].device, weights_only=True)
-            found, state = held["identity"], held["state"]
-        except Exception as error:  # torch.load raises many kinds; each means that the file is not a whole checkpoint
-            raise ValueError(f"{path}: not a whole checkpoint ({error}); delete it to start again") from error
-        if found != identity:
-            raise ValueError(f"{path}: checkpoint of another fit (other capture, photos, config or seed); delete it")
-        self.load_state(state)
+        self.load_state(read_checkpoint(path, identity, self.params["means"].device))
+
+
+def write_checkpoint(path: Path, identity: str, state: dict) -> None:
+    """Write a state, whole or not at all. ``identity`` says what it is a state of."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("wb") as file:
+        torch.save({"identity": identity, "state": state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:
+    """Read a state. ValueError where it is broken or not of ``identity``."""
+    path = Path(path)
+    try:
+        held = torch.load(path, map_location=device, weights_only=True)
+        found, state = held["identity"], held["state"]
+    except Exception as error:  # torch.load raises many kinds; each means that the file is not a whole checkpoint
+        raise ValueError(f"{path}: not a whole checkpoint ({error}); delete it to start again") from error
+    if found != identity:
+        raise ValueError(f"{path}: checkpoint of another fit (other capture, photos, config or seed); delete it")
+    return state
 
 
 def _adam(parameter: torch.nn.Parameter, rate: float) -> torch.optim.Adam:
@@ -192,7 +207,7 @@ def advance(
     background: Sequence[float] | None,
     repaired: Sequence[TrainingView] = (),
     repaired_probability: float = 0.0,
-    on_step: Callable[[Fit, float], object] | None = None,
+    on_step: Callable[[Fit], object] | None = None,
 ) -> None:
     """Train for ``num_steps`` steps, one view each.
 
@@ -214,12 +229,15 @@ def advance(
             view, exposed = repaired[int(pick * len(repaired))], False
         loss = _one_step(fit, view, index if exposed else None, background, generator)
         fit.step = step + 1
-        if on_cpu or fit.step % 50 == 0:
+        due = fit.step % RECORD_EVERY == 0
+        if on_cpu or due:
             value = float(loss)
-            if not math.isfinite(value) or fit.step % 50 == 0:
+            if not math.isfinite(value) or due:
                 _stop_if_not_finite(fit, value)
+            if due:
+                fit.losses.append((fit.step, value))
         if on_step is not None:
-            on_step(fit, float(loss) if on_cpu or fit.step % 50 == 0 else math.nan)
+            on_step(fit)
 
 
 def _one_step(

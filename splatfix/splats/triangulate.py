@@ -103,8 +103,11 @@ def keypoints(
     """
     try:
         import pycolmap  # here: fits from given points must run without it
+
+        from splatfix.runs import keep_termination_quiet
     except ImportError as error:
         raise ImportError("triangulated points need pycolmap: pip install pycolmap (or leave them out)") from error
+    keep_termination_quiet()
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu = False
     options.num_threads = 1  # one photo at a time

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from splatfix.rendering import render
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.losses import photometric_loss
 from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
@@ -22,12 +23,20 @@ def new_fit(config=CONFIG, num=200) -> Fit:
     return Fit(random_gaussians(num, seed=1, sh_rest=3), config, scene_scale=4.0, num_photos=4)
 
 
-def test_a_fit_lowers_its_loss(photos):
-    losses = []
-    fit = new_fit()
-    advance(fit, photos, 60, seed=0, background=None, on_step=lambda fit, loss: losses.append(loss))  # noqa: ARG005
-    assert fit.step == 60
-    assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
+def error(fit: Fit, photos: list[TrainingView]) -> float:
+    with torch.no_grad():
+        made = [render(fit.gaussians(), [photo.camera]).rgb[0] for photo in photos]
+    return sum(float((image - photo.rgb).abs().mean()) for image, photo in zip(made, photos, strict=True))
+
+
+def test_a_fit_lowers_its_error_and_records_its_losses(photos):
+    fit, seen = new_fit(), []
+    before = error(fit, photos)
+    advance(fit, photos, 60, seed=0, background=None, on_step=lambda fit: seen.append(fit.step))
+    assert seen == list(range(1, 61))
+    assert error(fit, photos) < 0.9 * before
+    assert [step for step, _ in fit.losses] == [25, 50]
+    assert all(0 < loss < 1 for _, loss in fit.losses)
 
 
 @pytest.mark.parametrize("strategy", ["none", "default", "mcmc"])
@@ -45,6 +54,7 @@ def test_stop_save_load_continue_equals_a_fit_in_one_go(photos, tmp_path, strate
     for name, value in whole.params.items():
         assert torch.equal(value, second.params[name]), name
     assert torch.equal(whole.exposure, second.exposure)
+    assert whole.losses == second.losses
 
 
 def test_checkpoints_of_another_fit_and_broken_ones_are_refused(photos, tmp_path):
