@@ -6,9 +6,7 @@ Every command that has settings takes ``--config FILE.yaml``; flags override the
 
 import argparse
 import errno
-import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -18,8 +16,9 @@ from tyro.conf import Positional
 
 import splatfix
 from splatfix.config import load_config
-from splatfix.runs import set_up_logging
+from splatfix.runs import set_up_logging, stop_on_signals, stop_requested
 
+EXIT_CODES = {"interrupted": 130, "terminated": 143}
 T = TypeVar("T")
 FLAT = tyro.conf.arg(name="")  # a config's fields become flags without a prefix
 
@@ -38,31 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"splatfix: no command {argv[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     set_up_logging()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+    stop_on_signals()
     try:
         command(argv[1:])
-    except ValueError as error:
-        return _say(argv[0], str(error), 2)
-    except FloatingPointError as error:
-        return _say(argv[0], str(error), 1)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        return _say(argv[0], f"the disk is full ({error.filename or error}); what was finished is whole", 1)
-    except Terminated:
-        return _say(argv[0], "terminated; what was finished is whole", 143)
-    except KeyboardInterrupt:
-        return _say(argv[0], "interrupted; what was finished is whole", 130)
+    except BaseException as error:
+        stopped = stop_requested()  # some libraries turn an interruption into an error of their own
+        if stopped is not None:
+            return _say(argv[0], f"{stopped}; what was finished is whole", EXIT_CODES[stopped])
+        if isinstance(error, ValueError):
+            return _say(argv[0], str(error), 2)
+        if isinstance(error, FloatingPointError):
+            return _say(argv[0], str(error), 1)
+        if isinstance(error, KeyboardInterrupt):
+            return _say(argv[0], "interrupted; what was finished is whole", 130)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return _say(argv[0], f"the disk is full ({error.filename or error}); what was finished is whole", 1)
+        raise
     return 0
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, as schedulers and machines about to go away send it: ends a command as Ctrl-C does."""
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
 
 
 def _say(command: str, message: str, code: int) -> int:

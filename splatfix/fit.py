@@ -113,7 +113,7 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, resume: boo
     log.info("fitting for %d steps", stop.steps)
     with run.stage("fit"):
         fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
-        identity = fit_identity(scene, config.initial, config.fit, config.seed)
+        identity = fit_identity(scene, config.initial, config.fit, config.seed, stop.steps)
         stage = Stage("before", "sparse fit", stop.steps, config.seed, identity)
         train_stage(run, fit, scene, stage, config, resume=resume)
     write_ply(run.path / "before.ply", fit.gaussians())
@@ -128,7 +128,7 @@ def fit_siblings(
     for number in range(1, num + 1):
         seed = config.seed + 1000 * number
         fit = start_fit(scene, config.fit, config.initial, seed=seed)
-        identity = fit_identity(scene, config.initial, config.fit, seed)
+        identity = fit_identity(scene, config.initial, config.fit, seed, num_steps)
         stage = Stage(f"sibling_{number}", f"sibling {number} of {num}", num_steps, seed, identity)
         train_stage(run, fit, scene, stage, config, resume=resume)
         siblings.append(fit.gaussians().detach())

@@ -108,11 +108,12 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
     run, capture, split, scene, device = prepare(capture_path, out, config, resume=resume)
     before = fit_scene(run, scene, config, resume=resume)
 
-    identity = fit_identity(scene, config.initial, config.fit, config.seed, before.step, config.restorer, repair)
     last_step = before.step + repair.rounds * repair.steps
+    same_fit = (config.initial, config.fit, config.seed, before.step)
+    identity = fit_identity(scene, *same_fit, config.restorer, repair)
     control, after = before.copy(), before.copy()
-    with run.stage("control"):
-        stage = Stage("control", "control", last_step, config.seed, identity)
+    with run.stage("control"):  # its checkpoint serves every restorer
+        stage = Stage("control", "control", last_step, config.seed, fit_identity(scene, *same_fit, last_step))
         train_stage(run, control, scene, stage, config, resume=resume)
     write_ply(run.path / "control.ply", control.gaussians())
 

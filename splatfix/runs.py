@@ -51,6 +51,32 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+_requested: str | None = None
+
+
+def stop_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM (schedulers, machines about to go away) end a command with a KeyboardInterrupt.
+
+    Where a library swallows it (callbacks from C do), the next update of a progress bar raises it again.
+    """
+    global _requested
+    _requested = None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(number: int, _frame: object) -> None:
+    global _requested
+    _requested = "terminated" if number == signal.SIGTERM else "interrupted"
+    raise KeyboardInterrupt(_requested)
+
+
+def stop_requested() -> str | None:
+    """``interrupted`` or ``terminated`` after such a signal, else None."""
+    return _requested
+
+
 def keep_termination_quiet() -> None:
     """Put Python's SIGTERM handler back after importing pycolmap, whose own prints a stack trace at every stop."""
     handler = signal.getsignal(signal.SIGTERM)
@@ -190,12 +216,19 @@ def source_commit() -> str | None:
     return done.stdout.strip()
 
 
+class _Progress(tqdm):
+    def update(self, n: float | None = 1) -> bool | None:
+        if _requested is not None:
+            raise KeyboardInterrupt(_requested)
+        return super().update(n)
+
+
 def progress(
     iterable=None, *, total: int | None = None, initial: int = 0, description: str, quiet: bool = False
 ) -> tqdm:
     """A progress bar with an ETA on standard error; in logs (no terminal) a line every 15 seconds."""
     terminal = sys.stderr.isatty()
-    return tqdm(
+    return _Progress(
         iterable,
         total=total,
         initial=initial,

@@ -1,11 +1,23 @@
 """Run folders: files appear whole, JSON holds no NaN, the device is chosen in one place."""
 
+import contextlib
 import json
+import signal
 
 import pytest
 import torch
 
-from splatfix.runs import Run, choose_device, open_run, read_json, write_json, write_text
+from splatfix.runs import (
+    Run,
+    choose_device,
+    open_run,
+    progress,
+    read_json,
+    stop_on_signals,
+    stop_requested,
+    write_json,
+    write_text,
+)
 from tests.test_config import Outer
 
 
@@ -64,3 +76,20 @@ def test_device_names_are_checked():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="sees no CUDA device"):
             choose_device("cuda")
+
+
+def test_an_interruption_that_a_library_swallows_comes_back_at_the_next_progress(monkeypatch):
+    monkeypatch.setattr("splatfix.runs._requested", None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        stop_on_signals()
+        bar = progress(total=2, description="work", quiet=True)
+        bar.update()
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert stop_requested() == "terminated"
+        with pytest.raises(KeyboardInterrupt):
+            bar.update()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -36,7 +36,9 @@ def test_a_fit_that_gets_worse_is_stopped_early(scene):
     spoiling = replace(FIT, steps=400, sh0_lr=0.5, opacities_lr=0.5)
     stop = choose_stop(scene, RANDOM, spoiling, ChooseConfig(enabled=True, folds=1, every=5, patience=3), seed=0)
     assert stop.steps < 200
-    assert len(stop.curve) == stop.steps // 5 + 3 or max(stop.curve) - stop.curve[stop.steps // 5 - 1] <= 0.05
+    best = int(np.argmax(stop.curve))
+    assert len(stop.curve) == best + 1 + 3
+    assert stop.steps <= 5 * (best + 1) and stop.curve[stop.steps // 5 - 1] >= stop.curve[best] - 0.05
 
 
 def test_without_enough_photos_the_schedule_is_kept(scene):
