@@ -27,7 +27,7 @@ import splatfix
 from splatfix.config import to_tree
 from splatfix.pairs import Pair
 from splatfix.restoration.batches import Batch, JitterConfig, jittered
-from splatfix.restoration.checkpoint import RestorerConfig, save_checkpoint
+from splatfix.restoration.checkpoint import RestorerConfig, load_checkpoint, save_checkpoint
 from splatfix.restoration.guided import GuidedNet, NetworkConfig, Output
 from splatfix.restoration.losses import LOSSES, edge_loss, error_loss
 from splatfix.restoration.nafnet import use_local_pooling
@@ -43,6 +43,8 @@ class TrainConfig:
 
     Attributes:
         network: inputs, outputs and size of the network.
+        start_from: a checkpoint (folder or Hub id) of the same network to go on from, with a new schedule; None starts
+            afresh. What it was trained on counts as trained on.
         data: batches, and groups that are held out.
         jitter: colour changes.
         steps: optimizer steps.
@@ -66,6 +68,7 @@ class TrainConfig:
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    start_from: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     jitter: JitterConfig = field(default_factory=JitterConfig)
     steps: int = 6000
@@ -120,6 +123,7 @@ def train(
     accelerator, main = parts.accelerator, parts.accelerator.is_main_process
     run = open_run(out, config) if main else Run(Path(out))  # the main process alone writes
     data = open_data(shards_url, config.data, config.network, config.seed)
+    _check_start(config, data)
     if not data.validation:
         log.info("%s: no group is held out: nothing is validated, strength = %s", shards_url, config.strength)
     done = Progress(planned=config.steps)
@@ -196,7 +200,13 @@ def _parts(config: TrainConfig) -> Parts:
     on_cpu = choose_device(config.device).type == "cpu"
     accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if config.precision == "bfloat16" else "no")
     seed_everything(config.seed)
-    network = GuidedNet(config.network).to(accelerator.device)
+    network = GuidedNet(config.network)
+    if config.start_from is not None:
+        given, its = load_checkpoint(config.start_from)
+        if its.network != config.network:
+            raise ValueError(f"start_from = {config.start_from!r}: its network is {its.network}, not {config.network}")
+        network.load_state_dict(given.state_dict())
+    network = network.to(accelerator.device)
     ema = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True)
     use_local_pooling(ema.module.network, config.data.patch_px)  # what is validated is what will repair
     optimizer = torch.optim.AdamW(
@@ -265,8 +275,22 @@ def _tag(config: TrainConfig, data: Data) -> dict[str, Any]:
     return {name: value for name, value in tree.items() if name not in free} | {"shards": data.digest}
 
 
+def _check_start(config: TrainConfig, data: Data) -> None:
+    """What is validated on must be new to the weights that training starts from, too."""
+    if config.start_from is None:
+        return
+    seen = load_checkpoint(config.start_from)[1].provenance.get("train_groups", [])
+    known = sorted({data.group_of(shard) for shard in data.held_out} & set(seen))
+    if known:
+        raise ValueError(f"validation_groups: {known[0]!r} was trained on by start_from = {config.start_from!r}")
+
+
 def _restorer(config: TrainConfig, data: Data, record: dict[str, Any]) -> RestorerConfig:
-    validation = record["validation"]
+    validation, seen = record["validation"], data.provenance()
+    if config.start_from is not None:
+        earlier = load_checkpoint(config.start_from)[1].provenance
+        both = {name: sorted({*seen[name], *earlier.get(name, [])}) for name in ("train_groups", "train_scenes")}
+        seen |= both | {"start_from": {name: earlier.get(name) for name in ("step", "seconds", "num_pairs")}}
     return RestorerConfig(
         network=config.network,
         strength=validation["strength"] if validation else config.strength,
@@ -277,7 +301,7 @@ def _restorer(config: TrainConfig, data: Data, record: dict[str, Any]) -> Restor
             "step": record["step"],
             "seconds": round(record["seconds"]),
             "seed": config.seed,
-            **data.provenance(),
+            **seen,
             "validation": validation,
         },
     )

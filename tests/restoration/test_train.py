@@ -240,3 +240,20 @@ def test_losses_ignore_what_the_mask_hides():
     for loss in (*LOSSES.values(), edge_loss):
         torch.testing.assert_close(loss(a, b, weight), loss(hidden, b, weight))
         assert loss(b, b, weight) < loss(a, b, weight)
+
+
+def test_training_goes_on_from_given_weights_and_remembers_what_they_saw(shards, tmp_path):
+    train(shards, tmp_path / "first", replace(CONFIG, data=replace(CONFIG.data, validation_groups=("a", "c"))))
+    start = replace(CONFIG, start_from=str(tmp_path / "first"), data=replace(CONFIG.data, validation_groups=("c",)))
+    still = replace(start, steps=1, learning_rate=1e-12, least_learning_rate=1e-12, warmup_steps=0)
+    train(shards, tmp_path / "still", still)
+    first, _ = load_checkpoint(tmp_path / "first")
+    same, config = load_checkpoint(tmp_path / "still")
+    for name, value in first.state_dict().items():
+        assert torch.allclose(value, same.state_dict()[name], atol=1e-6), name
+    assert config.provenance["train_groups"] == ["a", "b", "d"]
+    assert config.provenance["start_from"]["step"] == 6
+    with pytest.raises(ValueError, match=r"start_from = .*: its network is"):
+        train(shards, tmp_path / "other", replace(start, network=replace(NETWORK, width=4)))
+    with pytest.raises(ValueError, match="'d' was trained on by start_from"):
+        train(shards, tmp_path / "other", replace(start, data=replace(CONFIG.data, validation_groups=("d",))))
