@@ -68,19 +68,29 @@ def in_hull(
     masks: Sequence[Float[ndarray, "_ _"] | None],
     margin_px: int = 1,
 ) -> Bool[ndarray, "P"]:
-    """Which points no photo shows off the object: each mask, where it sees the point, has it within ``margin_px``."""
+    """Which points lie in the visual hull: no photo shows them off the object.
+
+    A photo with a mask shows a point off the object where its mask (widened by ``margin_px``) does not have it, and
+    also where the point is out of its view, unless the object leaves the view there: beyond a side that the mask
+    touches, a point may belong to the object. An empty mask shows nothing of the object and says nothing beyond.
+    """
     inside = np.ones(len(positions), bool)
     for camera, mask in zip(cameras, masks, strict=True):
         if mask is None or not len(positions):
             continue
         on = mask > 0.5
-        grown = np.pad(on, margin_px)
         height, width = on.shape
+        touched = np.array([on[:, 0].any(), on[:, -1].any(), on[0].any(), on[-1].any()]) | ~on.any()
+        grown = np.pad(on, margin_px)
         span = range(2 * margin_px + 1)
         on = np.any([grown[y : y + height, x : x + width] for y in span for x in span], axis=0)
+        pixels, depths = camera.project(positions)
+        x, y = pixels.T
         seen = camera.sees(positions)
-        x, y = camera.project(positions[seen])[0].astype(int).T
-        inside[seen] &= on[y, x]
+        beyond = np.stack([x < 0, x >= width, y < 0, y >= height], axis=1)
+        beyond[depths <= 0] = True  # behind the camera is beyond every side
+        inside &= seen | (beyond & touched).any(axis=1)
+        inside[seen] &= on[y[seen].astype(int), x[seen].astype(int)]
     return inside
 
 

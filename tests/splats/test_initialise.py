@@ -170,6 +170,27 @@ def test_masks_confine_every_source(photos):
     assert in_hull(found.positions, CAMERAS, masks, margin_px=1).all()
 
 
+def test_what_a_mask_keeps_in_view_is_nowhere_else():
+    camera = CAMERAS[0]
+    width, height = camera.width_px, camera.height_px
+    pixels = np.array([[width / 2, height / 2], [1.5, 1.5], [-9, height / 2], [width + 9, height / 2], [-9, -9]])
+    points = camera.unproject(pixels, np.full(5, 3.0))
+    points = np.concatenate([points, camera.centre[None] - 2 * camera.axis])  # and one behind it
+
+    def inside(*parts):
+        mask = np.zeros((height, width), np.float32)
+        for part in parts:
+            mask[part] = 1
+        return in_hull(points, [camera], [mask]).tolist()
+
+    middle = np.s_[height // 4 : -height // 4, width // 4 : -width // 4]
+    assert inside(middle) == [True, False, False, False, False, False]
+    assert inside(middle, np.s_[height // 2, : width // 2]) == [True, False, True, False, True, True]  # leaves left
+    assert inside(middle, np.s_[: height // 2, width // 2]) == [True, False, False, False, True, True]  # leaves above
+    assert inside() == [False, False, True, True, True, True]
+    assert in_hull(points, [camera], [None]).all()
+
+
 NOWHERE = np.zeros((0, 3))
 
 
