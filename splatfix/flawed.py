@@ -15,6 +15,7 @@ from splatfix.cameras import Camera
 from splatfix.gaussians import Gaussians
 from splatfix.rendering import render
 from splatfix.shapes import Float
+from splatfix.splats.backdrop import without_shell
 from splatfix.views import separation
 
 
@@ -35,8 +36,8 @@ class FlawedView:
     Attributes:
         camera: where it was rendered.
         rgb: the render over the background, ``[H, W, 3]``.
-        alpha: accumulated opacity, ``[H, W]``.
-        depth: expected depth along the axis in world units, 0 where alpha is 0, ``[H, W]``.
+        alpha: accumulated opacity of the scene, without a shell behind it (`splats.backdrop`), ``[H, W]``.
+        depth: expected depth of the same along the axis in world units, 0 where alpha is 0, ``[H, W]``.
         references: the nearest training photos, nearest first.
         spread: standard deviation of the colours over several fits of the same photos, ``[H, W]``; None for one fit.
     """
@@ -56,9 +57,9 @@ def render_references(
     background: Sequence[float] | None,
 ) -> list[Reference]:
     """Training photos with the fit's depth and alpha at their cameras (the mean over several fits)."""
-    references = []
+    references, scenery = [], _scenery(fits, background)
     for camera, photo in zip(cameras, photos, strict=True):
-        view = _render_mean(fits, camera, background)
+        view = _render_mean(fits, scenery, camera, background)
         references.append(Reference(camera, photo, view.depth, view.alpha))
     return references
 
@@ -76,10 +77,11 @@ def render_flawed(
     Several fits of the same photos are averaged: what only one of them shows is an artifact, and where they differ
     their `spread` says so.
     """
-    views = []
+    views, scenery = [], _scenery(fits, background)
     for camera in cameras:
         nearest = sorted(references, key=lambda reference: separation(reference.camera, camera, depth))
-        views.append(replace(_render_mean(fits, camera, background), references=tuple(nearest[:num_references])))
+        view = _render_mean(fits, scenery, camera, background)
+        views.append(replace(view, references=tuple(nearest[:num_references])))
     return views
 
 
@@ -88,12 +90,23 @@ def coverage(alpha: Float[Tensor, "H W"]) -> float:
     return float((alpha > 0.5).float().mean())
 
 
-def _render_mean(fits: Sequence[Gaussians], camera: Camera, background: Sequence[float] | None) -> FlawedView:
+def _scenery(fits: Sequence[Gaussians], background: Sequence[float] | None) -> list[Gaussians]:
+    """The fits without the shell that stands in for a background."""
+    return [without_shell(gaussians) if background is None else gaussians for gaussians in fits]
+
+
+def _render_mean(
+    fits: Sequence[Gaussians], scenery: Sequence[Gaussians], camera: Camera, background: Sequence[float] | None
+) -> FlawedView:
     with torch.no_grad():
         made = [render(gaussians, [camera], background=background) for gaussians in fits]
+        there = [
+            one if alone is gaussians else render(alone, [camera])
+            for one, alone, gaussians in zip(made, scenery, fits, strict=True)
+        ]
     rgb = torch.cat([one.rgb for one in made])  # [F, H, W, 3]
-    alpha = torch.cat([one.alpha for one in made])
-    depth = torch.cat([one.depth for one in made])
+    alpha = torch.cat([one.alpha for one in there])
+    depth = torch.cat([one.depth for one in there])
     mean_depth = (alpha * depth).sum(0) / alpha.sum(0).clamp_min(1e-6)
     spread = rgb.clamp(0, 1).std(0, correction=0).mean(-1) if len(fits) > 1 else None
     return FlawedView(camera, rgb.mean(0), alpha.mean(0), mean_depth, (), spread)

@@ -19,6 +19,7 @@ from splatfix.gaussians import Gaussians, elongation
 from splatfix.metrics import image_metrics
 from splatfix.rendering import render
 from splatfix.shapes import Float
+from splatfix.splats.backdrop import without_shell
 from splatfix.views import BANDS, Split, assign_bands, view_distances
 
 LOWER_IS_BETTER = frozenset({"lpips"})
@@ -155,7 +156,7 @@ def assemble(
         "size_px": size_px,
         "views": list(rows),
         "summary": summarise(rows),
-        "elongation": {arm: elongation(gaussians) for arm, gaussians in arms.items()},
+        "elongation": {arm: elongation(without_shell(gaussians)) for arm, gaussians in arms.items()},
         "seconds": dict(seconds),
         "num_gaussians": {arm: len(gaussians) for arm, gaussians in arms.items()},
         "reasons": dict(reasons),

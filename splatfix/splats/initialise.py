@@ -49,7 +49,9 @@ class InitialiseConfig:
         min_coverage: share of the pixels with a stereo depth below which auto takes the photos to stand far apart.
         num_random_wide: random points that auto takes where they do, if that is fewer.
         num_stereo_wide: stereo points that auto takes there at most.
-        initial_opacity: of every Gaussian, in (0, 1).
+        num_backdrop: Gaussians of the shell behind a scene without a background of its own; 0 for none.
+        backdrop_distance: radius of the shell over the distance of the farthest initial point or camera.
+        initial_opacity: of every Gaussian before it, in (0, 1).
         scale_factor: standard deviation of a Gaussian over the mean distance to its three nearest neighbours.
         sh_degree: degree of the spherical harmonics, 0 to 3.
         triangulate: how sparse points are found in the photos.
@@ -65,6 +67,8 @@ class InitialiseConfig:
     min_coverage: float = 0.06
     num_random_wide: int = 600
     num_stereo_wide: int = 4_000
+    num_backdrop: int = 400
+    backdrop_distance: float = 4.0
     initial_opacity: float = 0.1
     scale_factor: float = 1.0
     sh_degree: int = 1

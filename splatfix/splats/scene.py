@@ -5,8 +5,10 @@ Nothing of the capture but the chosen photos, their cameras and the points that 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,10 +18,14 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Points
+from splatfix.gaussians import Gaussians
 from splatfix.shapes import Float
+from splatfix.splats.backdrop import plain_color, plain_mask, shell
 from splatfix.splats.initialise import InitialiseConfig, initial_points, initialise
 from splatfix.splats.train import Fit, FitConfig, TrainingView, scene_scale
 from splatfix.views import scene_depth
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,18 +84,41 @@ def load_scene(capture: Capture, train_ids: Sequence[str], device: torch.device)
 
 
 def start_fit(scene: SparseScene, fit: FitConfig, initial: InitialiseConfig, *, seed: int) -> Fit:
-    """Place the initial Gaussians and set up the optimizers; nothing is trained yet."""
-    found = initial_points(
-        scene.cameras,
-        [photo.cpu().numpy() for photo in scene.photos],
-        [None if mask is None else mask.cpu().numpy() for mask in scene.masks],
-        scene.points,
-        initial,
-        np.random.default_rng(seed),
-    )
-    gaussians = initialise(found, initial, scene.photos[0].device)
+    """Place the initial Gaussians and set up the optimizers; nothing is trained yet.
+
+    Where the scene has no background of its own, a shell of Gaussians stands behind it; photos of an object before a
+    plain background get masks from it, which confine the initial points.
+    """
+    photos = [photo.cpu().numpy() for photo in scene.photos]
+    masks = [None if mask is None else mask.cpu().numpy() for mask in scene.masks]
+    plain = plain_color(photos) if scene.background is None and all(mask is None for mask in masks) else None
+    if plain is not None:
+        masks = [plain_mask(photo, plain) for photo in photos]
+        log.info("the photos have a plain background: initial points keep to what stands before it")
+    found = initial_points(scene.cameras, photos, masks, scene.points, initial, np.random.default_rng(seed))
+    device = scene.photos[0].device
+    gaussians = initialise(found, initial, device)
+    if scene.background is None and initial.num_backdrop > 0:
+        behind = shell(
+            scene.cameras,
+            photos,
+            found.positions,
+            distance=initial.backdrop_distance,
+            num=initial.num_backdrop,
+            sh_degree=initial.sh_degree,
+            color=plain,
+            device=device,
+        )
+        gaussians = joined(gaussians, behind)
     scale = scene_scale(scene.cameras, scene.depth)
     return Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos))
+
+
+def joined(one: Gaussians, other: Gaussians) -> Gaussians:
+    """The Gaussians of both."""
+    return Gaussians(
+        *(torch.cat([getattr(one, field.name), getattr(other, field.name)]) for field in dataclasses.fields(Gaussians))
+    )
 
 
 def fit_identity(scene: SparseScene, *settings: object) -> str:
