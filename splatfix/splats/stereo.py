@@ -21,7 +21,7 @@ from splatfix.cameras import Camera
 from splatfix.shapes import Float, Int
 from splatfix.splats.sweep import agreement, best_planes, smoothed, supported, swept
 from splatfix.splats.triangulate import GREY
-from splatfix.splats.volume import neighbour_angles_deg
+from splatfix.splats.volume import in_hull, neighbour_angles_deg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +181,8 @@ def _warp(reference: Camera, other: Camera) -> Float[ndarray, "3 4"]:
 def _fused(
     cameras: Sequence[Camera], depths: Sequence[ndarray], valid: Sequence[ndarray], config: StereoConfig
 ) -> StereoPoints:
-    """The pixels whose depth others confirm, and more confirm than contradict by seeing through."""
+    """The pixels whose depth others confirm, more than contradict it by seeing through, and that no mask rules out."""
+    masks = [each.astype(np.float32) for each in valid]
     positions, view, pixels, agreeing = [], [], [], []
     for index, camera in enumerate(cameras):
         row, column = np.nonzero(depths[index] > 0)
@@ -193,10 +194,8 @@ def _fused(
                 says = agreement(np.nan_to_num(pixel, nan=-1e6), depth, depths[other], config.max_disagreement)
                 agree += says > 0
                 against += says < 0
-                on_image = other_camera.sees(world)  # a point outside another photo's mask is not on the object
-                x, y = np.where(on_image[:, None], pixel, 0).astype(int).T
-                against += np.where(on_image & ~valid[other][y, x], len(cameras), 0)
         keep = (agree >= config.min_agreeing) & (agree > against)
+        keep[keep] = in_hull(world[keep], cameras, masks, margin_px=0)
         positions.append(world[keep])
         view.append(np.full(keep.sum(), index))
         pixels.append(np.stack([column, row], 1)[keep])
