@@ -7,6 +7,7 @@ at the door; lens distortion is removed there too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -95,6 +96,11 @@ class Camera:
         with np.errstate(invalid="ignore"):
             inside = (pixels >= 0).all(-1) & (pixels[:, 0] < self.width_px) & (pixels[:, 1] < self.height_px)
         return inside & (depth > 0)
+
+
+def separation(a: Camera, b: Camera, depth: float) -> float:
+    """Distance between two views: ``sqrt((|centre difference| / depth)^2 + angle^2)``, dimensionless."""
+    return math.hypot(float(np.linalg.norm(a.centre - b.centre)) / depth, angle_between_rad(a, b))
 
 
 def fitted_size(width_px: int, height_px: int, longest_side_px: int | None) -> tuple[int, int]:

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from splatfix.cameras import Camera
+from splatfix.cameras import Camera, separation
 from splatfix.gaussians import Gaussians
 from splatfix.rendering import render
 from splatfix.shapes import Float
 from splatfix.splats.backdrop import without_shell
-from splatfix.views import separation
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +71,7 @@ def render_flawed(
     depth: float,
     num_references: int = 2,
 ) -> list[FlawedView]:
-    """Render novel views and attach the nearest references to each (by `views.separation`, at the scene's ``depth``).
+    """Render novel views and attach the nearest references to each (by `cameras.separation`, at the scene's ``depth``).
 
     Several fits of the same photos are averaged: what only one of them shows is an artifact, and where they differ
     their `spread` says so.

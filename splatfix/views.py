@@ -15,11 +15,11 @@ import numpy as np
 
 from splatfix.cameras import (
     Camera,
-    angle_between_rad,
     focus_point,
     pose_from,
     quaternion_from_rotation,
     rotation_from_quaternion,
+    separation,
     slerp,
 )
 from splatfix.captures import Capture
@@ -143,11 +143,6 @@ def scene_depth(cameras: Sequence[Camera], points: Points | None = None) -> floa
             return float(np.median(seen))
     focus = focus_point(cameras)
     return max(float(np.median([np.linalg.norm(camera.centre - focus) for camera in cameras])), 1e-6)
-
-
-def separation(a: Camera, b: Camera, depth: float) -> float:
-    """Distance between two views: ``sqrt((|centre difference| / depth)^2 + angle^2)``, dimensionless."""
-    return math.hypot(float(np.linalg.norm(a.centre - b.centre)) / depth, angle_between_rad(a, b))
 
 
 def view_distances(

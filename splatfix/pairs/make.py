@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from splatfix.cameras import separation
 from splatfix.captures.capture import Capture
 from splatfix.flawed import coverage, render_flawed, render_references
 from splatfix.gaussians import Gaussians
@@ -22,7 +23,7 @@ from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import SparseScene, load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
-from splatfix.views import assign_bands, farthest_views, scene_depth, separation, view_distances
+from splatfix.views import assign_bands, farthest_views, scene_depth, view_distances
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy import ndarray
-from scipy import ndimage
 
 from splatfix.cameras import Camera
 from splatfix.gaussians import SH_C0, Gaussians
@@ -38,6 +37,8 @@ def plain_color(photos: Sequence[Float[ndarray, "_ _ 3"]]) -> Float[ndarray, "3"
 
 def plain_mask(photo: Float[ndarray, "H W 3"], color: Float[ndarray, "3"]) -> Float[ndarray, "H W"]:
     """1 on the object: everything but the plain regions that reach the rim."""
+    from scipy import ndimage  # here: kernels and fits import with torch, numpy and numba alone
+
     plain = np.abs(photo - color).max(-1) <= TOLERANCE
     regions, _ = ndimage.label(plain)
     outside = np.unique(regions[_rim(plain.shape) & plain])

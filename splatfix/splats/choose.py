@@ -16,12 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from splatfix.cameras import separation
 from splatfix.gaussians import Gaussians
 from splatfix.rendering import render
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import SparseScene, start_fit
 from splatfix.splats.train import FitConfig, advance
-from splatfix.views import separation
 
 
 @dataclass(frozen=True, kw_only=True)
