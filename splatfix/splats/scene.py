@@ -42,8 +42,8 @@ class SparseScene:
     """
 
     cameras: tuple[Camera, ...]
-    photos: tuple[Float[Tensor, "H W 3"], ...]
-    masks: tuple[Float[Tensor, "H W"] | None, ...]
+    photos: tuple[Float[Tensor, "_ _ 3"], ...]  # sizes may differ
+    masks: tuple[Float[Tensor, "_ _"] | None, ...]
     points: Points | None
     background: tuple[float, float, float] | None
     depth: float
