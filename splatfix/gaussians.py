@@ -72,6 +72,10 @@ class Gaussians:
     def __getitem__(self, which: Shaped[Tensor, "M"] | slice) -> Gaussians:
         return Gaussians(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
 
+    def joined(self, other: Gaussians) -> Gaussians:
+        """These and the others; both have the same degree of spherical harmonics."""
+        return Gaussians(**{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)})
+
 
 def elongation(gaussians: Gaussians) -> dict[str, float | None]:
     """Longest over shortest axis of the Gaussians: ``{"median", "p95"}``; None where there are no Gaussians."""

@@ -124,12 +124,15 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
     for number in range(1, repair.rounds + 1):
         with run.stage("repair"):
             checkpoint = run.path / "checkpoints" / f"views_{number}.pt"
-            if not (resume and checkpoint.is_file()):
+            if resume and checkpoint.is_file():
+                stored = read_checkpoint(checkpoint, identity, device)
+            else:
                 flawed = flawed_views([after.gaussians().detach(), *siblings], scene, repair, number - 1)
                 repaired = restorer.repair(flawed, seed=config.seed + number - 1) if flawed else []
                 _write_pictures(run, number, flawed, repaired)
-                write_checkpoint(checkpoint, identity, _stored(trusted(flawed, repaired, repair)))
-            views = _restored(read_checkpoint(checkpoint, identity, device), scene, repair, number - 1)
+                stored = _stored(trusted(flawed, repaired, repair))
+                write_checkpoint(checkpoint, identity, stored)
+            views = _restored(stored, scene, repair, number - 1)
         shown += [(number, view.camera) for view in views]
         kept = [*kept, views][-repair.keep_rounds :]
         with run.stage("retrain"):

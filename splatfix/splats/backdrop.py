@@ -6,7 +6,6 @@ the photos' mean colour at first, is the better guess; being Gaussians it is tra
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -100,8 +99,7 @@ def without_shell(gaussians: Gaussians) -> Gaussians:
     widest = int(ratios.argmax())
     if float(ratios[widest]) < GAP:
         return gaussians
-    keep = distances <= ordered[first + widest]
-    return Gaussians(*(getattr(gaussians, field.name)[keep] for field in dataclasses.fields(Gaussians)))
+    return gaussians[distances <= ordered[first + widest]]
 
 
 def _rim(shape: tuple[int, ...]) -> ndarray:

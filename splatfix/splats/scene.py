@@ -5,7 +5,6 @@ Nothing of the capture but the chosen photos, their cameras and the points that 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
@@ -18,7 +17,6 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Points
-from splatfix.gaussians import Gaussians
 from splatfix.shapes import Float
 from splatfix.splats.backdrop import plain_color, plain_mask, shell
 from splatfix.splats.initialise import InitialiseConfig, initial_points, initialise
@@ -109,16 +107,9 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitialiseConfig, *, 
             color=plain,
             device=device,
         )
-        gaussians = joined(gaussians, behind)
+        gaussians = gaussians.joined(behind)
     scale = scene_scale(scene.cameras, scene.depth)
     return Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos))
-
-
-def joined(one: Gaussians, other: Gaussians) -> Gaussians:
-    """The Gaussians of both."""
-    return Gaussians(
-        *(torch.cat([getattr(one, field.name), getattr(other, field.name)]) for field in dataclasses.fields(Gaussians))
-    )
 
 
 def fit_identity(scene: SparseScene, *settings: object) -> str:

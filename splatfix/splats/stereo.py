@@ -112,7 +112,8 @@ def stereo(
         )
         for index in range(len(cameras))
     ]
-    return _fused(cameras, depths, valid, config)
+    num_valid = sum(int(each.sum()) for each in valid)
+    return _fused(cameras, depths, masks, num_valid, config)
 
 
 def neighbours(cameras: Sequence[Camera], index: int, depth: float, config: StereoConfig) -> list[int]:
@@ -179,10 +180,13 @@ def _warp(reference: Camera, other: Camera) -> Float[ndarray, "3 4"]:
 
 
 def _fused(
-    cameras: Sequence[Camera], depths: Sequence[ndarray], valid: Sequence[ndarray], config: StereoConfig
+    cameras: Sequence[Camera],
+    depths: Sequence[ndarray],
+    masks: Sequence[ndarray | None],
+    num_valid: int,
+    config: StereoConfig,
 ) -> StereoPoints:
     """The pixels whose depth others confirm, more than contradict it by seeing through, and that no mask rules out."""
-    masks = [each.astype(np.float32) for each in valid]
     positions, view, pixels, agreeing = [], [], [], []
     for index, camera in enumerate(cameras):
         row, column = np.nonzero(depths[index] > 0)
@@ -200,14 +204,13 @@ def _fused(
         view.append(np.full(keep.sum(), index))
         pixels.append(np.stack([column, row], 1)[keep])
         agreeing.append(agree[keep])
-    total = sum(int(each.sum()) for each in valid)
     count = sum(len(each) for each in positions)
     return StereoPoints(
         np.concatenate(positions),
         np.concatenate(view),
         np.concatenate(pixels),
         np.concatenate(agreeing),
-        count / max(total, 1),
+        count / max(num_valid, 1),
     )
 
 

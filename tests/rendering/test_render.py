@@ -117,7 +117,7 @@ DEGENERATE = {
 def test_degenerate_gaussians(case: str, mode: str) -> None:
     """Images and gradients stay finite; ordinary Gaussians beside the odd ones are still drawn."""
     odd, plain = DEGENERATE[case], cloud(10, seed=4)
-    for gaussians in (odd, Gaussians(**{n: torch.cat([t, vars(plain)[n]]) for n, t in vars(odd).items()})):
+    for gaussians in (odd, odd.joined(plain)):
         gaussians = leaves(gaussians)
         drawn = render(gaussians, [camera(37, 21)], background=[0.3, 0.3, 0.3], mode=mode)
         for image in images(drawn):

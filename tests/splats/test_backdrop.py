@@ -10,7 +10,7 @@ from splatfix.gaussians import Gaussians
 from splatfix.rendering import render
 from splatfix.splats.backdrop import plain_color, plain_mask, shell, without_shell
 from splatfix.splats.initialise import InitialiseConfig
-from splatfix.splats.scene import joined, start_fit
+from splatfix.splats.scene import start_fit
 from splatfix.splats.train import FitConfig
 from tests.splats.scene import random_gaussians, ring_cameras, small_scene
 
@@ -61,7 +61,7 @@ def test_the_shell_closes_every_view_and_has_the_photos_colour():
 
 def test_without_its_shell_the_scene_is_as_before():
     scene = random_gaussians(300, seed=0, sh_rest=3)
-    both = joined(scene, backdrop())
+    both = scene.joined(backdrop())
     assert len(both) == 700
     assert torch.equal(without_shell(both).means, scene.means)
     assert len(without_shell(scene)) == 300
