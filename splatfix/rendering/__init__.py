@@ -1,8 +1,8 @@
 """Gaussians and cameras in, images out. The rasterizer is chosen here and nowhere else.
 
 ``render`` draws with gsplat on CUDA and with our own kernels on the CPU; both follow the same numbers, so that a splat
-fitted on one looks the same on the other. ``ssim`` lives here too because it is the other half of every training step
-that needs kernels of its own.
+fitted on one looks the same on the other. ``ssim`` and the loss with it live here too because they are the other half
+of every training step that needs kernels of its own.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.gaussians import Gaussians
-from splatfix.rendering.ssim import ssim
+from splatfix.rendering.ssim import l1_and_ssim, ssim
 
-__all__ = ["Rendering", "render", "ssim"]
+__all__ = ["Rendering", "l1_and_ssim", "render", "ssim"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,15 @@ def ssim(a: Tensor, b: Tensor, *, reduce: Literal["mean", "map"] = "mean") -> Te
     return similarity.mean() if reduce == "mean" else similarity.mean(dim=-1)
 
 
+def l1_and_ssim(a: Tensor, b: Tensor, ssim_weight: float) -> Tensor:
+    """``(1 - w) mean |a - b| + w (1 - ssim)`` of two images ``[H, W, 3]``, a scalar; gradients flow to ``a`` alone."""
+    if a.device.type == "cpu":
+        from splatfix.rendering.cpu.ssim import Photometric
+
+        return Photometric.apply(a.float(), b.detach().float(), ssim_weight)
+    return (1 - ssim_weight) * (a - b.detach()).abs().mean() + ssim_weight * (1 - ssim(a, b))
+
+
 def _by_convolution(a: Tensor, b: Tensor) -> Tensor:
     """The similarity of every pixel and channel, ``[H, W, 3]``: five moments in one grouped, separable convolution."""
     h, w, channels = a.shape

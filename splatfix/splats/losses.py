@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from splatfix.rendering import ssim
+from splatfix.rendering import l1_and_ssim
 from splatfix.shapes import Float
 
 
@@ -22,7 +22,4 @@ def photometric_loss(
     if confidence is not None:
         trust = confidence[..., None]
         target = trust * target + (1 - trust) * rgb.detach()
-    loss = (1 - ssim_weight) * (rgb - target).abs().mean()
-    if ssim_weight > 0:
-        loss = loss + ssim_weight * (1 - ssim(rgb, target))
-    return loss
+    return l1_and_ssim(rgb, target, ssim_weight) if ssim_weight > 0 else (rgb - target).abs().mean()

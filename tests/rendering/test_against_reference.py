@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -75,6 +77,20 @@ def test_lower_degree_than_stored() -> None:
 def test_crowded_scene(mode: str) -> None:
     """Where single precision may decide otherwise at a threshold, nearly all pixels still agree."""
     gaussians, view = cloud(1500, log_scale=-3.0, opacity=1.0, degree=2), camera(80, 70)
+    drawn = render(gaussians, [view], background=BACKGROUND, mode=mode)
+    wanted = reference.render(gaussians, view, BACKGROUND.double(), mode)
+    for image, expected in ((drawn.rgb[0], wanted.rgb), (drawn.alpha[0], wanted.alpha)):
+        near = (image - expected).abs() < 1e-4
+        assert near.float().mean() > 0.999
+
+
+@pytest.mark.parametrize("mode", ["classic", "antialiased"])
+def test_tall_image(mode: str) -> None:
+    """Gaussians from below a pixel to half the image, thin ones at every angle, over many rows of tiles."""
+    gaussians = cloud(300, log_scale=-2.5, opacity=0.5, degree=1, seed=21)
+    stretched = gaussians.log_scales + torch.tensor([1.6, -1.0, -1.0])
+    gaussians = replace(gaussians, log_scales=torch.where(torch.arange(300)[:, None] % 3 == 0, stretched, -3.5))
+    view = camera(75, 210)
     drawn = render(gaussians, [view], background=BACKGROUND, mode=mode)
     wanted = reference.render(gaussians, view, BACKGROUND.double(), mode)
     for image, expected in ((drawn.rgb[0], wanted.rgb), (drawn.alpha[0], wanted.alpha)):

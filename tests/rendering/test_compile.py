@@ -1,8 +1,15 @@
-"""The kernels' decorator."""
+"""The kernels' decorator, and how many threads they get."""
 
 from __future__ import annotations
 
-from splatfix.rendering.cpu.compile import kernel
+import os
+from pathlib import Path
+
+import numba
+import pytest
+
+from splatfix.rendering.cpu import compositing
+from splatfix.rendering.cpu.compile import SOURCES, _stamp, kernel, threads_for
 
 
 def test_compiles_where_nothing_can_be_cached() -> None:
@@ -10,3 +17,31 @@ def test_compiles_where_nothing_can_be_cached() -> None:
     names: dict = {}
     exec(compile("def double(x):\n    return 2 * x\n", "<nowhere>", "exec"), names)
     assert kernel()(names["double"])(21) == 42
+
+
+def test_a_change_of_any_source_makes_kernels_stale(tmp_path: Path) -> None:
+    """numba looks at a kernel's own file alone, but kernels inline functions of other files."""
+    assert compositing.composite._cache._cache_file._source_stamp == SOURCES
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "one.py").write_text("1")
+    (tmp_path / "cpu" / "two.py").write_text("2")
+    before = _stamp(tmp_path)
+    assert _stamp(tmp_path) == before
+    os.utime(tmp_path / "cpu" / "two.py", (before[0] + 5, before[0] + 5))
+    touched = _stamp(tmp_path)
+    assert touched != before
+    (tmp_path / "one.py").write_text("12")
+    assert _stamp(tmp_path) != touched
+
+
+@pytest.mark.parametrize(("work", "wanted"), [(0, 1), (99, 1), (200, 2), (10_000, 4)])
+def test_small_work_wakes_no_thread(work: int, wanted: int) -> None:
+    available = numba.get_num_threads()
+    wanted = min(wanted, available)
+    with threads_for(min(work, 400), 100) as num:
+        assert num == wanted
+        assert numba.get_num_threads() == wanted
+    assert numba.get_num_threads() == available
+    with pytest.raises(KeyError), threads_for(0, 100):
+        raise KeyError
+    assert numba.get_num_threads() == available

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from splatfix.rendering import ssim
+from splatfix.rendering import l1_and_ssim, ssim
 from splatfix.rendering.ssim import _by_convolution
 from tests.rendering import reference
 
@@ -74,3 +74,26 @@ def test_errors_say_what_was_wanted() -> None:
         ssim(torch.zeros(4, 4, 3), torch.zeros(4, 5, 3))
     with pytest.raises(ValueError, match="wanted 'mean' or 'map'"):
         ssim(torch.zeros(4, 4, 3), torch.zeros(4, 4, 3), reduce="sum")
+
+
+@pytest.mark.parametrize("weight", [0.2, 1.0])
+@pytest.mark.parametrize("size", [(40, 33), (5, 7), (1, 1), (64, 3), (1, 30), (130, 90)])
+def test_loss(size: tuple[int, int], weight: float) -> None:
+    """L1 and SSIM in one kernel: the value and its gradient, also times an upstream gradient."""
+    a, b = pair(*size)
+    ours, theirs = a.clone().requires_grad_(), a.double().requires_grad_()
+    value = l1_and_ssim(ours, b, weight)
+    expected = (1 - weight) * (theirs - b.double()).abs().mean() + weight * (1 - reference.ssim(theirs, b).mean())
+    assert abs(value.item() - expected.item()) < 1e-6
+    (3 * value).backward()
+    (3 * expected).backward()
+    assert (ours.grad - theirs.grad).norm() < 1e-4 * theirs.grad.norm()
+
+
+def test_loss_of_equal_images() -> None:
+    """No difference, no gradient of L1: as ``torch.abs`` has it."""
+    a = torch.rand(9, 14, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    value = l1_and_ssim(a, a.detach().clone(), 0.2)
+    assert abs(value.item()) < 1e-5
+    value.backward()
+    assert a.grad.abs().max() < 1e-6

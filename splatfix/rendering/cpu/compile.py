@@ -2,22 +2,33 @@
 
 Compiled kernels are kept beside the source (``__pycache__``), or in the user's cache directory where the install is
 read-only (``NUMBA_CACHE_DIR`` overrides both). Where neither can be written, kernels are compiled in every process.
-numba notices a change of the file that defines a kernel, not of the files that it calls into: after editing a function
-that kernels of another file inline, delete ``splatfix/rendering/cpu/__pycache__``.
+A change of any file of this package makes all of them compile anew: kernels inline functions of other files.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
 # What the inner loops may assume: sums in any order (vector reductions), fused multiply-add. NaN and infinity are kept.
 REORDERED = {"reassoc", "contract", "nsz", "arcp"}
+
+
+def _stamp(folder: Path) -> tuple[float, int]:
+    """Newest time and total size of the sources of a folder."""
+    stats = [file.stat() for file in sorted(folder.rglob("*.py"))]
+    return max((stat.st_mtime for stat in stats), default=0.0), sum(stat.st_size for stat in stats)
+
+
+SOURCES = _stamp(Path(__file__).parents[1])  # of all of splatfix.rendering
 
 
 def kernel(*, parallel: bool = False, fastmath: set[str] | bool = False) -> Callable[[Callable], Callable]:
@@ -27,13 +38,31 @@ def kernel(*, parallel: bool = False, fastmath: set[str] | bool = False) -> Call
         function = inspect.unwrap(function)  # tests check types by wrapping every function; numba needs the bare one
         options: dict[str, Any] = {"parallel": parallel, "fastmath": fastmath, "error_model": "numpy"}
         try:
-            return njit(cache=True, **options)(function)
+            dispatcher = njit(cache=True, **options)(function)
         except RuntimeError as error:  # "cannot cache function: no locator available": nowhere is writable
             if "cannot cache" not in str(error):
                 raise
             return njit(**options)(function)
+        # numba knows a kernel that is out of date by the stamp of its own file alone
+        dispatcher._cache._cache_file._source_stamp = SOURCES
+        return dispatcher
 
     return compiled
+
+
+@contextmanager
+def threads_for(work: int, least: int) -> Iterator[int]:
+    """Run kernels on as many threads as find ``least`` of the work each; gives their number.
+
+    A sleeping thread takes 0.1 ms to wake, so that small work is done sooner without it.
+    """
+    available = numba.get_num_threads()
+    num = max(1, min(available, work // least))
+    numba.set_num_threads(num)
+    try:
+        yield num
+    finally:
+        numba.set_num_threads(available)
 
 
 @intrinsic

@@ -1,30 +1,37 @@
 """Alpha compositing of sorted Gaussians, tile by tile, forward and backward.
 
-The inner loops run over the contiguous pixels of the tile rows that a Gaussian reaches, without branches, so that the
-compiler turns each tile row into one vector. A pixel that is finished (transmittance would fall to 1e-4) has its
-transmittance stored negative. The backward pass replays the forward one front to back; all it carries per pixel is one
-scalar, the part of (image . its gradient) that lies behind the current Gaussian. Each thread sums gradients in its own
-buffer: no atomics, and the same result for the same number of threads.
+A tile is 16 blocks of 4x4 pixels, and a block is one vector (`lanes`): no branch depends on a pixel. A tile's list is
+taken in chunks. Within a chunk the forward pass goes block by block, each block's pixels in registers, over the
+Gaussians that reach it. The backward pass replays it so far as the weights (transmittance times alpha) go, and keeps
+these; then it goes Gaussian by Gaussian, the sums of its gradients in registers, over the blocks that it reaches. All
+that it carries per pixel is one scalar, the part of (image . its gradient) that lies behind the current Gaussian. A
+block whose pixels are all finished (transmittance would fall to 1e-4) is left out. Each thread sums gradients in its
+own buffer: no atomics, and the same result for the same number of threads.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import float32, int32, prange, uint64
+from numba import float32, prange, uint64
 
-from splatfix.rendering.cpu.compile import REORDERED, float_from_bits, kernel
+from splatfix.rendering.cpu.compile import kernel
+from splatfix.rendering.cpu.lanes import LANES, aligned, bits, exp2, load, lowest, minimum, select, splat, store, sums
 from splatfix.rendering.cpu.tiles import (
+    BLOCK,
+    BLOCK_BITS,
+    BLOCKS,
     BLUE,
     DEPTH,
     GREEN,
     LOG2_255,
     LOG_OPACITY,
     PIXELS,
+    RECORD,
     RED,
     TILE,
-    A,
-    B,
-    C,
+    U_X,
+    U_Y,
+    V_Y,
     X,
     Y,
 )
@@ -33,172 +40,200 @@ MAX_ALPHA = np.float32(0.999)
 MIN_POWER = np.float32(-LOG2_255)  # alpha = 1/255
 MIN_TRANSMITTANCE = np.float32(1e-4)
 ZERO, ONE = np.float32(0), np.float32(1)
-CHECK_EVERY = 8  # Gaussians between two looks at whether the tile is finished
+FORWARD_CHUNK, BACKWARD_CHUNK = 64, 16  # Gaussians; the second keeps two vectors for each of their blocks in the cache
+CHECK_EVERY = 8  # Gaussians between two looks at whether a block is finished
 
-# sections of the flat state of a tile: one array, so that the compiler knows they do not overlap
-S1, S2, S3, S4, S5, S6, S7 = (np.uint64(k * PIXELS) for k in range(1, 8))
-SUMS = 10  # gradients per Gaussian: red, green, blue, depth, and the moments 1, x, y, xx, xy, yy of d(-log alpha)
-
-# 2^f for -1 < f <= 0, relative error 7.5e-8 (minimax)
-P5, P4, P3 = np.float32(9.387882783431852e-04), np.float32(9.18861158039358e-03), np.float32(5.527972244439845e-02)
-P2, P1, P0 = np.float32(0.24017218919713254), np.float32(0.6931422525863054), np.float32(0.9999999250633685)
+# sections of the flat state of a tile; within a section pixels go block by block
+S1, S2, S3, S4, S5 = (np.uint64(k * PIXELS) for k in range(1, 6))
+# gradients per Gaussian: red, green, blue, depth, and the moments 1, x, y, xx, xy, yy of d(-log alpha)
+SUMS = LANES
 
 
-@kernel(fastmath=REORDERED)
-def _exp2(x):
-    """``2 ** x`` for ``-126 <= x <= 0`` in float32."""
-    whole = int32(x)
-    f = x - float32(whole)
-    power = P0 + f * (P1 + f * (P2 + f * (P3 + f * (P4 + f * P5))))
-    return power * float_from_bits(int32((whole + int32(127)) << int32(23)))  # type: ignore[call-arg]
+def _centres(along_x: bool) -> np.ndarray:
+    """Pixel centres of a tile, block by block, along one axis: float32 ``[256]``."""
+    blocks, lanes = np.divmod(np.arange(PIXELS), LANES)
+    if along_x:
+        return (BLOCK * (blocks % 4) + lanes % 4 + 0.5).astype(np.float32)
+    return (BLOCK * (blocks // 4) + lanes // 4 + 0.5).astype(np.float32)
 
 
-@kernel(fastmath=REORDERED)
-def _blend(state, first, last, x, y, a, b, c, log_opacity, red, green, blue, depth):
-    """Composite one Gaussian over the pixels ``first`` to ``last`` (exclusive) of a tile.
-
-    ``state`` holds transmittance, red, green, blue, depth, and the pixel centres' x and y within the tile.
-    """
-    for p in range(first, last):
-        dx, dy = state[p + S5] - x, state[p + S6] - y
-        q = dx * (a * dx + b * dy) + c * dy * dy
-        power = log_opacity - q
-        raw = _exp2(power)  # anything where power is out of range; not used there
-        alpha = min(raw, MAX_ALPHA) if (power >= MIN_POWER) & (q >= ZERO) else ZERO
-        t = state[p]
-        after = t - t * alpha
-        live = after > MIN_TRANSMITTANCE
-        weight = t * alpha if live else ZERO
-        state[p] = after if live else -abs(t)
-        state[p + S1] += weight * red
-        state[p + S2] += weight * green
-        state[p + S3] += weight * blue
-        state[p + S4] += weight * depth
-
-
-@kernel(fastmath=REORDERED)
-def _blend_backward(state, first, last, x, y, a, b, c, log_opacity, red, green, blue, depth):
-    """Replay one Gaussian and sum its gradients over the pixels ``first`` to ``last`` (exclusive).
-
-    ``state`` holds transmittance, what lies behind, the gradients of red, green, blue and depth, and the centres.
-    """
-    s_red = s_green = s_blue = s_depth = ZERO
-    s_1 = s_x = s_y = s_xx = s_xy = s_yy = ZERO
-    for p in range(first, last):
-        dx, dy = state[p + S6] - x, state[p + S7] - y
-        q = dx * (a * dx + b * dy) + c * dy * dy
-        power = log_opacity - q
-        raw = _exp2(power)  # anything where power is out of range; not used there
-        alpha = min(raw, MAX_ALPHA) if (power >= MIN_POWER) & (q >= ZERO) else ZERO
-        t = state[p]
-        after = t - t * alpha
-        live = after > MIN_TRANSMITTANCE
-        weight = t * alpha if live else ZERO
-        state[p] = after if live else -abs(t)
-        d_red, d_green, d_blue, d_depth = state[p + S2], state[p + S3], state[p + S4], state[p + S5]
-        along = red * d_red + green * d_green + blue * d_blue + depth * d_depth
-        behind = state[p + S1] - weight * along
-        state[p + S1] = behind
-        d_alpha = t * along - behind / (ONE - alpha)
-        smooth = alpha if live & (raw <= MAX_ALPHA) else ZERO
-        d_q = -smooth * d_alpha
-        s_red += weight * d_red
-        s_green += weight * d_green
-        s_blue += weight * d_blue
-        s_depth += weight * d_depth
-        s_1 += d_q
-        s_x += d_q * dx
-        s_y += d_q * dy
-        s_xx += d_q * dx * dx
-        s_xy += d_q * dx * dy
-        s_yy += d_q * dy * dy
-    return s_red, s_green, s_blue, s_depth, s_1, s_x, s_y, s_xx, s_xy, s_yy
-
-
-@kernel(fastmath=REORDERED)
-def _unfinished(state):
-    """Whether any pixel of the tile still lets light through."""
-    count = int32(0)
-    for p in range(uint64(0), uint64(PIXELS)):
-        count += int32(1) if state[p] > ZERO else int32(0)
-    return count > 0
+CENTRES_X, CENTRES_Y = _centres(along_x=True), _centres(along_x=False)
+# A chunk copies its Gaussians' records; in place of the position stand u and v at the tile's corner.
+U_0, V_0 = X, Y
 
 
 @kernel()
-def _write_centres(state, section):
-    """Pixel centres within a tile, x into ``section`` and y into the one after."""
-    for p in range(PIXELS):
-        state[section * PIXELS + p] = p % TILE + 0.5
-        state[(section + 1) * PIXELS + p] = p // TILE + 0.5
+def _place(row, column):
+    """Where a pixel of a tile stands in a section of the state."""
+    block = (row // BLOCK) * (TILE // BLOCK) + column // BLOCK
+    return block * LANES + (row % BLOCK) * BLOCK + column % BLOCK
+
+
+@kernel()
+def _collect(chunk, alive, records, x0, y0, copies, numbers, items, owners, firsts, lists, lengths):
+    """Spread a chunk of entries over the blocks that are ``alive``; returns how many Gaussians are left.
+
+    Item k stands for one block of one Gaussian, in the order of the entries: ``items[k]`` is the block, ``owners[k]``
+    the Gaussian's place in ``copies`` and in ``numbers`` (its record). Gaussian g has the items from ``firsts[g]`` to
+    ``firsts[g + 1]``. Block b has the items ``lists[b, : lengths[b]]``.
+    """
+    lengths[:] = 0
+    num_items, num = uint64(0), uint64(0)
+    for k in range(len(chunk)):
+        blocks, j = chunk[k] & alive, chunk[k] >> uint64(BLOCKS)
+        if not blocks:
+            continue
+        to = num * uint64(RECORD)
+        store(copies, to, load(records, j * uint64(RECORD)))
+        x, y = copies[to + uint64(X)] - x0, copies[to + uint64(Y)] - y0
+        copies[to + uint64(U_0)] = -(copies[to + uint64(U_X)] * x + copies[to + uint64(U_Y)] * y)
+        copies[to + uint64(V_0)] = -(copies[to + uint64(V_Y)] * y)
+        firsts[num], numbers[num] = num_items, j
+        while blocks:
+            block = lowest(blocks)
+            blocks &= blocks - uint64(1)
+            items[num_items] = block
+            owners[num_items] = num
+            lists[block, lengths[block]] = num_items
+            lengths[block] += uint64(1)
+            num_items += uint64(1)
+        num += uint64(1)
+    firsts[num] = num_items
+    return num
+
+
+@kernel()
+def _opaque(copies, q, x, y):
+    """Alpha before it is held at its limit, of one Gaussian at 16 pixels; 0 below 1/255."""
+    v = copies[q + uint64(V_Y)] * y + copies[q + uint64(V_0)]
+    u = copies[q + uint64(U_X)] * x + (copies[q + uint64(U_Y)] * y + copies[q + uint64(U_0)])
+    power = copies[q + uint64(LOG_OPACITY)] - v * v - u * u
+    return select(power >= MIN_POWER, exp2(power), ZERO)
 
 
 @kernel(parallel=True)
-def composite(records, entries, starts, stops, borders, width, height, background, rgb, alpha, depth, reached):
+def composite(records, entries, starts, num_threads, width, height, background, rgb, alpha, depth, work):
     """Draw one image: ``rgb [H, W, 3]`` over ``background [3]``, ``alpha [H, W]``, expected ``depth [H, W]``.
 
-    ``records``, ``entries``, ``starts`` and ``stops`` as made by ``tiles``; ``borders`` cuts the tiles into one run
-    per thread. ``reached [tiles]`` gets the end of the entries that were looked at before the tile was finished.
+    ``records`` (flat), ``entries`` and ``starts`` as made by ``tiles``. ``work [tiles]`` gets the number of blocks
+    that were drawn before the tile was finished.
     """
     tiles_x = (width + TILE - 1) // TILE
-    for thread in prange(len(borders) - 1):
-        state = np.empty(7 * PIXELS, np.float32)
-        _write_centres(state, 5)
-        for tile in range(borders[thread], borders[thread + 1]):
+    for thread in prange(num_threads):
+        state, copies = aligned(6 * PIXELS), aligned(FORWARD_CHUNK * RECORD)
+        items, owners = np.empty(FORWARD_CHUNK * BLOCKS, np.uint64), np.empty(FORWARD_CHUNK * BLOCKS, np.uint64)
+        firsts, lengths = np.empty(FORWARD_CHUNK + 1, np.uint64), np.empty(BLOCKS, np.uint64)
+        numbers = np.empty(FORWARD_CHUNK, np.uint64)
+        lists = np.empty((BLOCKS, FORWARD_CHUNK), np.uint64)
+        for tile in range(len(work)):
+            if (tile % tiles_x + tile // tiles_x) % num_threads != thread:
+                continue
             x0, y0 = tile % tiles_x * TILE, tile // tiles_x * TILE
             columns, rows = min(TILE, width - x0), min(TILE, height - y0)
-            state[: 5 * PIXELS] = 0
-            for row in range(rows):
-                state[row * TILE : row * TILE + columns] = 1
-            e = starts[tile]
-            while e < stops[tile]:
-                for k in range(e, min(e + CHECK_EVERY, stops[tile])):
-                    entry = entries[k]
-                    j = uint64(entry >> 8)
-                    first, last = uint64((entry >> 4) & 15) * uint64(TILE), uint64((entry & 15) + 1) * uint64(TILE)
-                    _blend(
-                        state, first, last, records[j, X] - float32(x0), records[j, Y] - float32(y0),
-                        records[j, A], records[j, B], records[j, C], records[j, LOG_OPACITY],
-                        records[j, RED], records[j, GREEN], records[j, BLUE], records[j, DEPTH],
-                    )  # fmt: skip
-                e = min(e + CHECK_EVERY, stops[tile])
-                if not _unfinished(state):
-                    break
-            reached[tile] = e
+            state[:] = 0
             for row in range(rows):
                 for column in range(columns):
-                    p = row * TILE + column
-                    left = abs(state[p])
-                    rgb[y0 + row, x0 + column, 0] = state[p + PIXELS] + left * background[0]
-                    rgb[y0 + row, x0 + column, 1] = state[p + 2 * PIXELS] + left * background[1]
-                    rgb[y0 + row, x0 + column, 2] = state[p + 3 * PIXELS] + left * background[2]
-                    alpha[y0 + row, x0 + column] = ONE - left
-                    depth[y0 + row, x0 + column] = state[p + 4 * PIXELS] / (ONE - left) if left < ONE else ZERO
+                    state[_place(row, column)] = 1
+                    state[_place(row, column) + 5 * PIXELS] = 1
+            e, alive, drawn = starts[tile], BLOCK_BITS, uint64(0)
+            while e < starts[tile + 1] and alive:
+                chunk = entries[e : min(e + FORWARD_CHUNK, starts[tile + 1])]
+                e += len(chunk)
+                _collect(
+                    chunk,
+                    alive,
+                    records,
+                    float32(x0),
+                    float32(y0),
+                    copies,
+                    numbers,
+                    items,
+                    owners,
+                    firsts,
+                    lists,
+                    lengths,
+                )
+                for block in range(uint64(BLOCKS)):
+                    if lengths[block] == 0:
+                        continue
+                    drawn += lengths[block]
+                    p = block * uint64(LANES)
+                    x, y = load(CENTRES_X, p), load(CENTRES_Y, p)
+                    t, left = load(state, p), load(state, p + S5)
+                    red, green, blue = load(state, p + S1), load(state, p + S2), load(state, p + S3)
+                    far = load(state, p + S4)
+                    k = uint64(0)
+                    while k < lengths[block]:
+                        for _ in range(min(uint64(CHECK_EVERY), lengths[block] - k)):
+                            q = owners[lists[block, k]] * uint64(RECORD)
+                            opaque = minimum(_opaque(copies, q, x, y), MAX_ALPHA)
+                            after = t * (ONE - opaque)
+                            live = after > MIN_TRANSMITTANCE
+                            weight = select(live, t * opaque, ZERO)
+                            left = select(live, after, left)
+                            red += weight * copies[q + uint64(RED)]
+                            green += weight * copies[q + uint64(GREEN)]
+                            blue += weight * copies[q + uint64(BLUE)]
+                            far += weight * copies[q + uint64(DEPTH)]
+                            t = after
+                            k += uint64(1)
+                        t = select(t > MIN_TRANSMITTANCE, t, ZERO)
+                        if not bits(t > ZERO):
+                            alive &= ~(uint64(1) << block)
+                            break
+                    store(state, p, t)
+                    store(state, p + S1, red)
+                    store(state, p + S2, green)
+                    store(state, p + S3, blue)
+                    store(state, p + S4, far)
+                    store(state, p + S5, left)
+            work[tile] = drawn
+            for row in range(rows):
+                for column in range(columns):
+                    p, v, u = _place(row, column), y0 + row, x0 + column
+                    behind = state[p + 5 * PIXELS]
+                    rgb[v, u, 0] = state[p + PIXELS] + behind * background[0]
+                    rgb[v, u, 1] = state[p + 2 * PIXELS] + behind * background[1]
+                    rgb[v, u, 2] = state[p + 3 * PIXELS] + behind * background[2]
+                    alpha[v, u] = ONE - behind
+                    depth[v, u] = state[p + 4 * PIXELS] / (ONE - behind) if behind < ONE else ZERO
 
 
 @kernel(parallel=True)
 def composite_backward(
-    records, entries, starts, reached, borders, width, height, rgb, alpha, depth, d_rgb, d_alpha, d_depth, sums
+    records, entries, starts, borders, width, height, rgb, alpha, depth, d_rgb, d_alpha, d_depth, totals
 ):
-    """Gradients of ``composite``, summed into ``sums [threads, V, 10]`` (zero before).
+    """Gradients of ``composite``, summed into ``totals [threads * V * 16]`` (zero before).
 
-    ``rgb``, ``alpha`` and ``depth`` are the images that it drew, ``d_*`` their gradients.
+    ``rgb``, ``alpha`` and ``depth`` are the images that it drew, ``d_*`` their gradients (``d_depth`` may be None:
+    no gradient); ``borders`` cuts the tiles
+    into one run per thread.
     """
     tiles_x = (width + TILE - 1) // TILE
     for thread in prange(len(borders) - 1):
-        state = np.empty(8 * PIXELS, np.float32)
-        _write_centres(state, 6)
+        state, copies = aligned(6 * PIXELS), aligned(BACKWARD_CHUNK * RECORD)
+        items, owners = np.empty(BACKWARD_CHUNK * BLOCKS, np.uint64), np.empty(BACKWARD_CHUNK * BLOCKS, np.uint64)
+        firsts, lengths = np.empty(BACKWARD_CHUNK + 1, np.uint64), np.empty(BLOCKS, np.uint64)
+        numbers = np.empty(BACKWARD_CHUNK, np.uint64)
+        lists = np.empty((BLOCKS, BACKWARD_CHUNK), np.uint64)
+        weights, ratios = aligned(BACKWARD_CHUNK * PIXELS), aligned(BACKWARD_CHUNK * PIXELS)
+        mine = uint64(thread) * uint64(len(records) // RECORD)
         for tile in range(borders[thread], borders[thread + 1]):
-            if reached[tile] == starts[tile]:
+            if starts[tile] == starts[tile + 1]:
                 continue
             x0, y0 = tile % tiles_x * TILE, tile // tiles_x * TILE
-            state[: 6 * PIXELS] = 0
+            state[:] = 0
             for row in range(min(TILE, height - y0)):
                 for column in range(min(TILE, width - x0)):
-                    p, v, u = row * TILE + column, y0 + row, x0 + column
-                    covered = alpha[v, u]
-                    d_depth_sum = d_depth[v, u] / covered if covered > 0 else ZERO
-                    d_covered = d_alpha[v, u] - d_depth_sum * depth[v, u]
-                    behind = depth[v, u] * d_depth[v, u] - (ONE - covered) * d_covered
+                    p, v, u = _place(row, column), y0 + row, x0 + column
+                    covered, behind = alpha[v, u], ZERO
+                    d_covered = d_alpha[v, u]
+                    if d_depth is not None:
+                        d_depth_sum = d_depth[v, u] / covered if covered > 0 else ZERO
+                        d_covered -= d_depth_sum * depth[v, u]
+                        behind = depth[v, u] * d_depth[v, u]
+                        state[p + 5 * PIXELS] = d_depth_sum
+                    behind -= (ONE - covered) * d_covered
                     for k in range(3):
                         behind += rgb[v, u, k] * d_rgb[v, u, k]
                     state[p] = 1
@@ -206,23 +241,88 @@ def composite_backward(
                     state[p + 2 * PIXELS] = d_rgb[v, u, 0]
                     state[p + 3 * PIXELS] = d_rgb[v, u, 1]
                     state[p + 4 * PIXELS] = d_rgb[v, u, 2]
-                    state[p + 5 * PIXELS] = d_depth_sum
-            for e in range(starts[tile], reached[tile]):
-                entry = entries[e]
-                j = uint64(entry >> 8)
-                first, last = uint64((entry >> 4) & 15) * uint64(TILE), uint64((entry & 15) + 1) * uint64(TILE)
-                found = _blend_backward(
-                    state, first, last, records[j, X] - float32(x0), records[j, Y] - float32(y0),
-                    records[j, A], records[j, B], records[j, C], records[j, LOG_OPACITY],
-                    records[j, RED], records[j, GREEN], records[j, BLUE], records[j, DEPTH],
-                )  # fmt: skip
-                for k in range(SUMS):
-                    sums[thread, j, k] += found[k]
+            e, alive = starts[tile], BLOCK_BITS
+            while e < starts[tile + 1] and alive:
+                chunk = entries[e : min(e + BACKWARD_CHUNK, starts[tile + 1])]
+                num = _collect(
+                    chunk,
+                    alive,
+                    records,
+                    float32(x0),
+                    float32(y0),
+                    copies,
+                    numbers,
+                    items,
+                    owners,
+                    firsts,
+                    lists,
+                    lengths,
+                )
+                for block in range(uint64(BLOCKS)):
+                    if lengths[block] == 0:
+                        continue
+                    p = block * uint64(LANES)
+                    x, y, t = load(CENTRES_X, p), load(CENTRES_Y, p), load(state, p)
+                    for k in range(lengths[block]):
+                        item = lists[block, k]
+                        raw = _opaque(copies, owners[item] * uint64(RECORD), x, y)
+                        opaque = minimum(raw, MAX_ALPHA)
+                        through = ONE - opaque
+                        after = t * through
+                        live = after > MIN_TRANSMITTANCE
+                        store(weights, item * uint64(LANES), select(live, t * opaque, ZERO))
+                        # alpha / (1 - alpha); negative where alpha is held at its limit
+                        ratio = select(live, opaque / through, ZERO)
+                        store(ratios, item * uint64(LANES), select(raw <= MAX_ALPHA, ratio, -ONE))
+                        t = after
+                    t = select(t > MIN_TRANSMITTANCE, t, ZERO)
+                    store(state, p, t)
+                    if not bits(t > ZERO):
+                        alive &= ~(uint64(1) << block)
+                for g in range(num):
+                    q = g * uint64(RECORD)
+                    red, green, blue = copies[q + uint64(RED)], copies[q + uint64(GREEN)], copies[q + uint64(BLUE)]
+                    far = copies[q + uint64(DEPTH)]
+                    j = numbers[g]
+                    x_g, y_g = (
+                        records[j * uint64(RECORD) + uint64(X)] - float32(x0),
+                        records[j * uint64(RECORD) + uint64(Y)] - float32(y0),
+                    )
+                    s_red = s_green = s_blue = s_depth = splat(ZERO)
+                    s_1 = s_x = s_y = s_xx = s_xy = s_yy = splat(ZERO)
+                    for k in range(firsts[g], firsts[g + uint64(1)]):
+                        p = items[k] * uint64(LANES)
+                        weight, ratio = load(weights, k * uint64(LANES)), load(ratios, k * uint64(LANES))
+                        d_red, d_green, d_blue = load(state, p + S2), load(state, p + S3), load(state, p + S4)
+                        along = red * d_red + green * d_green + blue * d_blue
+                        if d_depth is not None:
+                            d_far = load(state, p + S5)
+                            along += far * d_far
+                            s_depth += weight * d_far
+                        along *= weight
+                        behind = load(state, p + S1) - along
+                        store(state, p + S1, behind)
+                        d_q = select(ratio >= ZERO, behind * ratio - along, ZERO)  # -alpha d alpha
+                        s_red += weight * d_red
+                        s_green += weight * d_green
+                        s_blue += weight * d_blue
+                        dx, dy = load(CENTRES_X, p) - x_g, load(CENTRES_Y, p) - y_g
+                        d_qx, d_qy = d_q * dx, d_q * dy
+                        s_1 += d_q
+                        s_x += d_qx
+                        s_y += d_qy
+                        s_xx += d_qx * dx
+                        s_xy += d_qx * dy
+                        s_yy += d_qy * dy
+                    to = (mine + j) * uint64(SUMS)
+                    found = sums(s_red, s_green, s_blue, s_depth, s_1, s_x, s_y, s_xx, s_xy, s_yy)
+                    store(totals, to, load(totals, to) + found)
+                e += len(chunk)
 
 
 @kernel(parallel=True)
-def gather(order, sums, conics, opacities, num_threads, d_means2d, d_conics, d_depths, d_opacities, d_colours):
-    """Add up the threads' ``sums`` and write the gradients of what was drawn, at the Gaussians' own places ``[N, .]``.
+def gather(order, totals, conics, opacities, num_threads, d_means2d, d_conics, d_depths, d_opacities, d_colours):
+    """Add up the threads' ``totals [threads, V, 16]`` and write the gradients at the Gaussians' own places ``[N, .]``.
 
     With ``sigma = -log(alpha / opacity)``, the moments are those of ``d sigma``, around the mean (pixel minus mean).
     """
@@ -230,16 +330,16 @@ def gather(order, sums, conics, opacities, num_threads, d_means2d, d_conics, d_d
     for thread in prange(num_threads):
         for j in range(v * thread // num_threads, v * (thread + 1) // num_threads):
             i = order[j]
-            for k in range(1, len(sums)):
-                for m in range(SUMS):
-                    sums[0, j, m] += sums[k, j, m]
+            for k in range(1, len(totals)):
+                for m in range(10):
+                    totals[0, j, m] += totals[k, j, m]
             for m in range(3):
-                d_colours[i, m] = sums[0, j, m]
-            d_depths[i] = sums[0, j, 3]
-            one, x, y = sums[0, j, 4], sums[0, j, 5], sums[0, j, 6]
+                d_colours[i, m] = totals[0, j, m]
+            d_depths[i] = totals[0, j, 3]
+            one, x, y = totals[0, j, 4], totals[0, j, 5], totals[0, j, 6]
             d_opacities[i] = -one / opacities[i]
             d_means2d[i, 0] = -(conics[i, 0] * x + conics[i, 1] * y)
             d_means2d[i, 1] = -(conics[i, 1] * x + conics[i, 2] * y)
-            d_conics[i, 0] = float32(0.5) * sums[0, j, 7]
-            d_conics[i, 1] = sums[0, j, 8]
-            d_conics[i, 2] = float32(0.5) * sums[0, j, 9]
+            d_conics[i, 0] = float32(0.5) * totals[0, j, 7]
+            d_conics[i, 1] = totals[0, j, 8]
+            d_conics[i, 2] = float32(0.5) * totals[0, j, 9]

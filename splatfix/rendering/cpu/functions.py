@@ -6,9 +6,9 @@ They are three so that ``means2d`` is a tensor of the graph, whose gradient dens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +16,12 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from splatfix.rendering.cpu import compositing, harmonics, projection, tiles
+from splatfix.rendering.cpu.compile import threads_for
+from splatfix.rendering.cpu.lanes import LANES
+
+# The least work that is worth waking a thread for.
+GAUSSIANS_PROJECTED, GAUSSIANS_COLOURED = 4000, 12000
+GAUSSIANS_PACKED, TILES_TOUCHED, BLOCKS_DRAWN, GAUSSIANS_GATHERED = 20000, 30000, 15000, 20000
 
 EVERYTHING = np.zeros(0, np.bool_)  # the ``keep`` mask that drops nothing
 
@@ -26,6 +32,13 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _gradient(gradient: Tensor | None, like: Tensor) -> np.ndarray:
     return np.zeros(like.shape, np.float32) if gradient is None else _array(gradient)
+
+
+def _zeros(*shape: int) -> np.ndarray:
+    """Zeros, from the start of a cache line on."""
+    room = np.zeros(math.prod(shape) + LANES, np.float32)
+    start = (-room.ctypes.data // 4) % LANES
+    return room[start : start + math.prod(shape)].reshape(shape)
 
 
 class Project(Function):
@@ -50,7 +63,8 @@ class Project(Function):
         kept = EVERYTHING if keep is None else _array(keep)
         for i, camera in enumerate(cameras):
             views = [output[i].numpy() for output in (*outputs, radii)]
-            projection.project(*parameters, kept, camera, antialiased, numba.get_num_threads(), *views)
+            with threads_for(n, GAUSSIANS_PROJECTED) as threads:
+                projection.project(*parameters, kept, camera, antialiased, threads, *views)
         ctx.save_for_backward(means, log_scales, quats, opacity_logits, radii)
         ctx.cameras, ctx.antialiased = cameras, antialiased
         ctx.mark_non_differentiable(radii)
@@ -67,13 +81,14 @@ class Project(Function):
             for d, end in ((d_means2d, (2,)), (d_conics, (3,)), (d_depths, ()), (d_opacities, ()))
         ]
         arrays = [_array(t) for t in parameters]
-        gradients = [torch.zeros(t.shape, dtype=torch.float32) for t in parameters]
+        gradients = [torch.empty(t.shape, dtype=torch.float32) for t in parameters]
         results = [g.numpy() for g in gradients]
         seen = _array(radii)
         for i, camera in enumerate(ctx.cameras):
-            projection.project_backward(
-                *arrays, camera, ctx.antialiased, numba.get_num_threads(), seen[i], *(d[i] for d in given), *results
-            )
+            with threads_for(n, GAUSSIANS_PROJECTED) as threads:
+                projection.project_backward(
+                    *arrays, camera, ctx.antialiased, threads, seen[i], *(d[i] for d in given), *results, i == 0
+                )
         return *gradients, None, None, None
 
 
@@ -88,7 +103,8 @@ class Colour(Function):
         parameters = [_array(t) for t in (means, sh0, sh_rest)]
         seen = _array(radii)
         for i, camera in enumerate(cameras):
-            harmonics.colour(*parameters, camera[18:], degree, seen[i], numba.get_num_threads(), colours[i].numpy())
+            with threads_for(len(means), GAUSSIANS_COLOURED) as threads:
+                harmonics.colour(*parameters, camera[18:], degree, seen[i], threads, colours[i].numpy())
         ctx.save_for_backward(means, sh0, sh_rest, radii, colours)
         ctx.cameras, ctx.degree = cameras, degree
         return colours
@@ -97,14 +113,15 @@ class Colour(Function):
     @once_differentiable
     def backward(ctx, d_colours):
         means, sh0, sh_rest, radii, colours = ctx.saved_tensors
-        gradients = [torch.zeros(t.shape, dtype=torch.float32) for t in (means, sh0, sh_rest)]
+        gradients = [torch.empty(t.shape, dtype=torch.float32) for t in (means, sh0, sh_rest)]
         results = [g.numpy() for g in gradients]
         inputs = [_array(means), _array(sh_rest)]
         seen, shown, given = _array(radii), _array(colours), _array(d_colours)
         for i, camera in enumerate(ctx.cameras):
-            harmonics.colour_backward(
-                *inputs, camera[18:], ctx.degree, seen[i], shown[i], numba.get_num_threads(), given[i], *results
-            )
+            with threads_for(len(means), GAUSSIANS_COLOURED) as threads:
+                harmonics.colour_backward(
+                    *inputs, camera[18:], ctx.degree, seen[i], shown[i], threads, given[i], *results, i == 0
+                )
         return *gradients, None, None, None
 
 
@@ -123,7 +140,6 @@ class Rasterize(Function):
         radii: Tensor,
         sizes: Sequence[tuple[int, int]],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        threads = numba.get_num_threads()
         c, width, height = len(sizes), max(w for w, _ in sizes), max(h for _, h in sizes)
         new = torch.empty if len(set(sizes)) == 1 else torch.zeros
         images = [new(shape, dtype=torch.float32) for shape in ((c, height, width, 3), *[(c, height, width)] * 2)]
@@ -132,16 +148,14 @@ class Rasterize(Function):
         ctx.drawn = []
         for i, (w, h) in enumerate(sizes):
             order = tiles.depth_order(given[2][i], given[5][i])
-            if len(order) > tiles.MAX_VISIBLE:
-                raise ValueError(f"{len(order)} Gaussians in view; the CPU rasterizer takes {tiles.MAX_VISIBLE}")
-            records, boxes, ellipses = tiles.pack(order, *(array[i] for array in given), w, h, threads)
-            entries, starts, stops, work = tiles.deal(boxes, ellipses, w, h, threads)
-            reached = np.empty_like(stops)
-            compositing.composite(
-                records, entries, starts, stops, tiles.shares(work, threads), w, h, behind,
-                *(image[i].numpy() for image in images), reached,
-            )  # fmt: skip
-            ctx.drawn.append((order, records, entries, starts, reached))
+            with threads_for(len(order), GAUSSIANS_PACKED) as threads:
+                records, rooms = tiles.pack(order, *(array[i] for array in given), w, h, threads)
+            with threads_for(int(rooms.sum()), TILES_TOUCHED) as threads:
+                entries, starts, work = tiles.deal(records, rooms, w, h, threads)
+            drawn = [image[i].numpy() for image in images]
+            with threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
+                compositing.composite(records.reshape(-1), entries, starts, threads, w, h, behind, *drawn, work)
+            ctx.drawn.append((order, records, entries, starts, work))
         ctx.save_for_backward(conics, opacities, *images)
         ctx.sizes = tuple(sizes)
         ctx.set_materialize_grads(False)
@@ -151,12 +165,12 @@ class Rasterize(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, d_rgb, d_alpha, d_depth):
-        threads = numba.get_num_threads()
         conics, opacities, rgb, alpha, depth = ctx.saved_tensors
         c, n = opacities.shape
         gradients = [torch.zeros((c, n, *end), dtype=torch.float32) for end in ((2,), (3,), (), (), (3,))]
         images = [_array(t) for t in (rgb, alpha, depth)]
-        given = [_gradient(d, image) for d, image in ((d_rgb, rgb), (d_alpha, alpha), (d_depth, depth))]
+        given = [_gradient(d, image) for d, image in ((d_rgb, rgb), (d_alpha, alpha))]
+        given_depth = None if d_depth is None else _array(d_depth)
         d_background = None
         if ctx.needs_input_grad[5] and d_rgb is not None:
             seen = torch.zeros_like(alpha)
@@ -165,13 +179,16 @@ class Rasterize(Function):
             d_background = torch.einsum("chw,chwk->k", seen, d_rgb)
         projected = [_array(t) for t in (conics, opacities)]
         for i, (w, h) in enumerate(ctx.sizes):
-            order, records, entries, starts, reached = ctx.drawn[i]
-            sums = np.zeros((threads, len(order), compositing.SUMS), np.float32)
-            compositing.composite_backward(
-                records, entries, starts, reached, tiles.shares(reached - starts, threads), w, h,
-                *(image[i] for image in images), *(d[i] for d in given), sums,
-            )  # fmt: skip
-            compositing.gather(
-                order, sums, *(array[i] for array in projected), threads, *(g[i].numpy() for g in gradients)
-            )
+            order, records, entries, starts, work = ctx.drawn[i]
+            d_images = [*(d[i] for d in given), None if given_depth is None else given_depth[i]]
+            with threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
+                totals = _zeros(threads, len(order), compositing.SUMS)
+                compositing.composite_backward(
+                    records.reshape(-1), entries, starts, tiles.shares(work, threads), w, h,
+                    *(image[i] for image in images), *d_images, totals.reshape(-1),
+                )  # fmt: skip
+            with threads_for(len(order), GAUSSIANS_GATHERED) as threads:
+                compositing.gather(
+                    order, totals, *(array[i] for array in projected), threads, *(g[i].numpy() for g in gradients)
+                )
         return *gradients, d_background, None, None

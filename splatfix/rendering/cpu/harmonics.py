@@ -92,16 +92,22 @@ def colour(means, sh0, sh_rest, centre, degree, radii, num_threads, colours):
 
 
 @kernel(parallel=True)
-def colour_backward(means, sh_rest, centre, degree, radii, colours, num_threads, d_colours, d_means, d_sh0, d_sh_rest):
+def colour_backward(
+    means, sh_rest, centre, degree, radii, colours, num_threads, d_colours, d_means, d_sh0, d_sh_rest, first
+):
     """Gradients of ``colour``: reads that of ``colours``, adds to those of ``means``, ``sh0`` and ``sh_rest``.
 
-    A channel clamped at 0 has no gradient.
+    The ``first`` camera writes them, whatever they were. A channel clamped at 0 has no gradient.
     """
     n = len(means)
     count = (degree + 1) ** 2 - 1
     for thread in prange(num_threads):
         basis, s = np.zeros(15), np.zeros(15)
         for i in range(n * thread // num_threads, n * (thread + 1) // num_threads):
+            if first:
+                d_means[i] = 0
+                d_sh0[i] = 0
+                d_sh_rest[i] = 0
             if radii[i, 0] == 0:
                 continue
             red = d_colours[i, 0] if colours[i, 0] > 0 else np.float32(0)

@@ -156,13 +156,21 @@ def project(
 def project_backward(
     means, log_scales, quats, opacity_logits, cam, antialiased, num_threads, radii,
     d_means2d, d_conics, d_depths, d_opacities,
-    d_means, d_log_scales, d_quats, d_opacity_logits,
+    d_means, d_log_scales, d_quats, d_opacity_logits, first,
 ):  # fmt: skip
-    """Gradients of ``project``: reads those of its outputs (``d_*``, same shapes), adds to those of its parameters."""
+    """Gradients of ``project``: reads those of its outputs (``d_*``, same shapes), adds to those of its parameters.
+
+    The ``first`` camera writes them, whatever they were.
+    """
     n = len(means)
     fx, fy = cam[12], cam[13]
     for thread in prange(num_threads):
         for i in range(n * thread // num_threads, n * (thread + 1) // num_threads):
+            if first:
+                d_means[i] = 0
+                d_log_scales[i] = 0
+                d_quats[i] = 0
+                d_opacity_logits[i] = 0
             if radii[i, 0] == 0:
                 continue
             x, y, z = _local(means, i, cam)

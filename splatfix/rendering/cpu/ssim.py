@@ -1,12 +1,12 @@
-"""Structural similarity in one fused pass per direction: products, both one-dimensional windows, and the formula.
+"""Structural similarity, and the loss of a training step, in one fused pass per direction.
 
 Images stay interleaved ``[H, W, 3]``: along a row the window steps by three numbers, so every loop runs over contiguous
-memory. Each thread takes a band of rows; nothing of the size of an image is stored but what the backward pass needs.
+memory, 16 numbers at a time. Each thread takes a band of rows; nothing of the size of an image is stored but what the
+backward pass needs.
 """
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import torch
 from numba import prange, uint64
@@ -14,122 +14,183 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from splatfix.rendering.cpu.compile import REORDERED, kernel
+from splatfix.rendering.cpu.compile import kernel, threads_for
+from splatfix.rendering.cpu.lanes import (
+    LANES,
+    aligned,
+    load,
+    load_part,
+    maximum,
+    select,
+    splat,
+    store,
+    store_part,
+    sums,
+)
 from splatfix.rendering.ssim import K1, K2, RADIUS, window
 
-TAPS = 2 * RADIUS + 1
-PADDING = np.uint64(3 * RADIUS)  # numbers on either side of a row
+PADDING = 3 * RADIUS  # numbers on either side of a row
 WINDOW = window(torch.float32).numpy()
+W0, W1, W2, W3, W4, W5 = (np.float32(weight) for weight in WINDOW[: RADIUS + 1])
 C1, C2 = np.float32(K1), np.float32(K2)
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
+NUMBERS_COMPARED = 100_000  # the least that is worth waking a thread for
+ONES = np.ones(LANES, np.float32)
 
 
-@kernel(fastmath=REORDERED)
-def _down(a, b, row, length, stride, moments):
-    """Window along the column: five moments of the rows around ``row`` into ``moments [5 * stride]``."""
-    moments[:] = 0
-    s = uint64(stride)
-    height = len(a)
-    for k in range(max(0, RADIUS - row), min(TAPS, height + RADIUS - row)):
-        weight = WINDOW[k]
-        row_a, row_b = a[row + k - RADIUS], b[row + k - RADIUS]
-        for p in range(uint64(length)):
-            u, v = row_a[p], row_b[p]
+@kernel()
+def _stride(length):
+    """Room for a row of ``length`` numbers with its padding, in whole vectors."""
+    return uint64((length + 2 * PADDING + 2 * LANES - 1) // LANES * LANES)
+
+
+@kernel()
+def _rows(row, height):
+    """The rows of an image under the window around ``row``: from, to (exclusive)."""
+    return max(0, row - RADIUS), min(height, row + RADIUS + 1)
+
+
+@kernel()
+def _down(a, b, row, height, length, stride, moments):
+    """Window along the column: means of a, b, aa, bb, ab around ``row`` into the five sections of ``moments``."""
+    first, last = _rows(row, height)
+    for c in range(0, length, LANES):
+        num = min(LANES, length - c)
+        s_a = s_b = s_aa = s_bb = s_ab = splat(ZERO)
+        for r in range(first, last):
+            at, weight = uint64(r * length + c), WINDOW[r - row + RADIUS]
+            u = load(a, at) if num == LANES else load_part(a, at, num)
+            v = load(b, at) if num == LANES else load_part(b, at, num)
             wu, wv = weight * u, weight * v
-            q = p + PADDING
-            moments[q] += wu
-            moments[q + s] += wv
-            moments[q + s + s] += wu * u
-            moments[q + s + s + s] += wv * v
-            moments[q + s + s + s + s] += wu * v
+            s_a += wu
+            s_b += wv
+            s_aa += wu * u
+            s_bb += wv * v
+            s_ab += wu * v
+        to = uint64(c + PADDING)
+        store(moments, to, s_a)
+        store(moments, to + stride, s_b)
+        store(moments, to + stride + stride, s_aa)
+        store(moments, to + stride + stride + stride, s_bb)
+        store(moments, to + stride + stride + stride + stride, s_ab)
 
 
-@kernel(fastmath=REORDERED)
-def _across(source, offset, length, out):
-    """Window along the row of one padded section of ``source``."""
-    w0, w1, w2, w3, w4, w5 = WINDOW[0], WINDOW[1], WINDOW[2], WINDOW[3], WINDOW[4], WINDOW[5]
-    o = uint64(offset)
-    for p in range(uint64(length)):
-        i = p + o
-        total = w5 * source[i + uint64(15)]
-        total += w0 * (source[i] + source[i + uint64(30)]) + w1 * (source[i + uint64(3)] + source[i + uint64(27)])
-        total += w2 * (source[i + uint64(6)] + source[i + uint64(24)])
-        total += w3 * (source[i + uint64(9)] + source[i + uint64(21)])
-        total += w4 * (source[i + uint64(12)] + source[i + uint64(18)])
-        out[p + o] = total
-
-
-@kernel(fastmath=REORDERED)
-def _formula(m, length, stride, similarity):
-    """Similarity of one row from its moments; their sections then hold its derivatives by mean a, E[aa], E[ab]."""
-    s = uint64(stride)
-    for p in range(uint64(length)):
-        u, v = m[p], m[p + s]
-        var_a, var_b = m[p + s + s] - u * u, m[p + s + s + s] - v * v
-        cov = m[p + s + s + s + s] - u * v
-        top1, top2 = TWO * u * v + C1, TWO * cov + C2
-        bottom1, bottom2 = u * u + v * v + C1, var_a + var_b + C2
-        inverse = ONE / (bottom1 * bottom2)
-        value = top1 * top2 * inverse
-        similarity[p] = value
-        d_ab = TWO * top1 * inverse
-        d_aa = -value / bottom2
-        d_mean = TWO * v * top2 * inverse - value * TWO * u / bottom1 - d_ab * v - TWO * d_aa * u
-        m[p], m[p + s], m[p + s + s] = d_mean, d_aa, d_ab
+@kernel()
+def _across(source, i):
+    """Window along the row over 16 numbers, of which the first stands at ``i`` without the padding."""
+    total = W5 * load(source, i + uint64(15))
+    total += W4 * (load(source, i + uint64(12)) + load(source, i + uint64(18)))
+    total += W3 * (load(source, i + uint64(9)) + load(source, i + uint64(21)))
+    total += W2 * (load(source, i + uint64(6)) + load(source, i + uint64(24)))
+    total += W1 * (load(source, i + uint64(3)) + load(source, i + uint64(27)))
+    total += W0 * (load(source, i) + load(source, i + uint64(30)))
+    return total
 
 
 @kernel(parallel=True)
-def similarity_forward(a, b, similarity, partials, num_threads):
-    """``similarity [H, W * 3]`` of ``a`` and ``b [H, W * 3]``; ``partials [3, H, W * 3]`` if that is not empty."""
-    height, length = a.shape
-    stride = length + 2 * 3 * RADIUS
-    for thread in prange(num_threads):
-        down, across = np.empty(5 * stride, np.float32), np.empty(5 * stride, np.float32)
-        for row in range(height * thread // num_threads, height * (thread + 1) // num_threads):
-            _down(a, b, row, length, stride, down)
-            for section in range(5):
-                _across(down, section * stride, length, across)
-            _formula(across, length, stride, similarity[row])
-            for section in range(len(partials)):
-                partials[section, row, :] = across[section * stride : section * stride + length]
+def similarity_forward(a, b, height, similarity, partials, totals):
+    """Similarity of ``a`` and ``b`` (flat, of ``height`` rows) into ``similarity``, flat, if that is not empty.
+
+    ``partials``, flat ``[3 * size]`` if not empty: its derivatives by the window's mean of a, aa and ab. ``totals
+    [threads, 2]``: sums of the similarity and of ``|a - b|``, by each thread's rows.
+    """
+    length = len(a) // height
+    stride = _stride(length)
+    for thread in prange(len(totals)):
+        moments, room = aligned(5 * stride), aligned(LANES)
+        moments[:] = 0
+        total, distance = 0.0, 0.0
+        for row in range(height * thread // len(totals), height * (thread + 1) // len(totals)):
+            _down(a, b, row, height, length, stride, moments)
+            row_total = row_distance = splat(ZERO)
+            for c in range(0, length, LANES):
+                i, at, num = uint64(c), uint64(row * length + c), min(LANES, length - c)
+                u, v = _across(moments, i), _across(moments, i + stride)
+                aa = _across(moments, i + stride + stride)
+                bb = _across(moments, i + stride + stride + stride)
+                ab = _across(moments, i + stride + stride + stride + stride)
+                uu, vv, uv = u * u, v * v, u * v
+                top1, top2 = TWO * uv + C1, TWO * (ab - uv) + C2
+                bottom1, bottom2 = uu + vv + C1, (aa - uu) + (bb - vv) + C2
+                inverse = ONE / (bottom1 * bottom2)
+                value = top1 * top2 * inverse
+                full = num == LANES
+                difference = load(a, at) - load(b, at) if full else load_part(a, at, num) - load_part(b, at, num)
+                row_distance += maximum(difference, ZERO - difference)
+                row_total += value if full else load_part(ONES, uint64(0), num) * value
+                if len(similarity) > 0:
+                    store_part(similarity, at, value, num)
+                if len(partials) > 0:
+                    d_ab = TWO * top1 * inverse
+                    d_aa = (ZERO - value) * inverse * bottom1
+                    d_mean = TWO * v * top2 * inverse - value * TWO * u * inverse * bottom2 - d_ab * v - TWO * d_aa * u
+                    store_part(partials, at, d_mean, num)
+                    store_part(partials, at + uint64(len(a)), d_aa, num)
+                    store_part(partials, at + uint64(2 * len(a)), d_ab, num)
+            store(room, uint64(0), sums(row_total, row_distance))
+            total += room[0]
+            distance += room[1]
+        totals[thread, 0], totals[thread, 1] = total, distance
 
 
-@kernel(fastmath=REORDERED)
-def _down_weighted(d, partials, row, length, stride, sums):
-    """Window along the column over the three partials, each times the gradient ``d``."""
-    sums[:] = 0
-    s = uint64(stride)
-    height = len(d)
-    for k in range(max(0, RADIUS - row), min(TAPS, height + RADIUS - row)):
-        r = row + k - RADIUS
-        d_row, by_mean, by_aa, by_ab = d[r], partials[0, r], partials[1, r], partials[2, r]
-        for p in range(uint64(length)):
-            weight = WINDOW[k] * d_row[p]
-            q = p + PADDING
-            sums[q] += weight * by_mean[p]
-            sums[q + s] += weight * by_aa[p]
-            sums[q + s + s] += weight * by_ab[p]
-
-
-@kernel(fastmath=REORDERED)
-def _combine(m, a, b, length, stride, d_a):
-    s = uint64(stride)
-    for p in range(uint64(length)):
-        d_a[p] = m[p] + TWO * a[p] * m[p + s] + b[p] * m[p + s + s]
+@kernel()
+def _down_weighted(partials, d, row, height, length, stride, moments):
+    """Window along the column over the three partials, each times the gradient ``d`` if there is one."""
+    first, last = _rows(row, height)
+    size = uint64(height * length)
+    for c in range(0, length, LANES):
+        num = min(LANES, length - c)
+        s_mean = s_aa = s_ab = splat(ZERO)
+        for r in range(first, last):
+            at, weight = uint64(r * length + c), WINDOW[r - row + RADIUS]
+            # a vector may reach into the next row: what it finds there is not used
+            by_mean, by_aa = load(partials, at), load(partials, at + size)
+            by_ab = load(partials, at + size + size) if num == LANES else load_part(partials, at + size + size, num)
+            if d is None:
+                s_mean += weight * by_mean
+                s_aa += weight * by_aa
+                s_ab += weight * by_ab
+            else:
+                scaled = weight * (load(d, at) if num == LANES else load_part(d, at, num))
+                s_mean += scaled * by_mean
+                s_aa += scaled * by_aa
+                s_ab += scaled * by_ab
+        to = uint64(c + PADDING)
+        store_part(moments, to, s_mean, num)
+        store_part(moments, to + stride, s_aa, num)
+        store_part(moments, to + stride + stride, s_ab, num)
 
 
 @kernel(parallel=True)
-def similarity_backward(a, b, partials, d, d_a, num_threads):
-    """Gradient of ``a`` from that of the similarity, ``d``; both ``[H, W * 3]``."""
-    height, length = a.shape
-    stride = length + 2 * 3 * RADIUS
+def similarity_backward(a, b, height, partials, d, scale, distance_scale, d_a, num_threads):
+    """Gradient of ``a``: of ``scale`` times the sum of the similarity (times ``d``, if not None), plus
+    ``distance_scale`` times the sum of ``|a - b|``. All flat, as in `similarity_forward`.
+    """
+    length = len(a) // height
+    stride = _stride(length)
     for thread in prange(num_threads):
-        down, across = np.empty(3 * stride, np.float32), np.empty(3 * stride, np.float32)
+        moments = aligned(3 * stride)
+        moments[:] = 0
         for row in range(height * thread // num_threads, height * (thread + 1) // num_threads):
-            _down_weighted(d, partials, row, length, stride, down)
-            for section in range(3):
-                _across(down, section * stride, length, across)
-            _combine(across, a[row], b[row], length, stride, d_a[row])
+            _down_weighted(partials, d, row, height, length, stride, moments)
+            for c in range(0, length, LANES):
+                i, at, num = uint64(c), uint64(row * length + c), min(LANES, length - c)
+                u, v = load_part(a, at, num), load_part(b, at, num)
+                by_mean, by_aa, by_ab = (
+                    _across(moments, i),
+                    _across(moments, i + stride),
+                    _across(moments, i + stride + stride),
+                )
+                sign = select(u > v, distance_scale, select(u < v, -distance_scale, ZERO))
+                store_part(d_a, at, scale * (by_mean + TWO * u * by_aa + v * by_ab) + sign, num)
+
+
+def _flat(image: Tensor) -> np.ndarray:
+    return image.detach().contiguous().numpy().reshape(-1)
+
+
+def _nothing() -> np.ndarray:
+    return np.empty(0, np.float32)
 
 
 class Similarity(Function):
@@ -137,21 +198,45 @@ class Similarity(Function):
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
-        h, w, channels = a.shape
-        first, second = (t.detach().contiguous().reshape(h, w * channels) for t in (a, b))
-        similarity = torch.empty(h, w * channels)
-        partials = torch.empty(3 if ctx.needs_input_grad[0] else 0, h, w * channels)
-        similarity_forward(first.numpy(), second.numpy(), similarity.numpy(), partials.numpy(), numba.get_num_threads())
-        ctx.save_for_backward(first, second, partials)
-        return similarity.reshape(h, w, channels)
+        similarity = torch.empty(a.shape)
+        partials = torch.empty(3 if ctx.needs_input_grad[0] else 0, *a.shape)
+        with threads_for(a.numel(), NUMBERS_COMPARED) as threads:
+            totals = np.empty((threads, 2))
+            similarity_forward(_flat(a), _flat(b), len(a), _flat(similarity), _flat(partials), totals)
+        ctx.save_for_backward(a, b, partials)
+        return similarity
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d):
-        first, second, partials = ctx.saved_tensors
-        d_a = torch.empty_like(first)
-        given = d.contiguous().reshape(first.shape).numpy()
-        similarity_backward(
-            first.numpy(), second.numpy(), partials.numpy(), given, d_a.numpy(), numba.get_num_threads()
-        )
-        return d_a.reshape(d.shape), None
+        a, b, partials = ctx.saved_tensors
+        d_a = torch.empty(a.shape)
+        with threads_for(a.numel(), NUMBERS_COMPARED) as threads:
+            similarity_backward(_flat(a), _flat(b), len(a), _flat(partials), _flat(d), ONE, ZERO, _flat(d_a), threads)
+        return d_a, None
+
+
+class Photometric(Function):
+    """``(1 - w) mean |a - b| + w (1 - mean similarity)`` of images ``[H, W, 3]``; differentiable in ``a``."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, ssim_weight: float) -> Tensor:
+        wanted = ctx.needs_input_grad[0]
+        partials = np.empty(3 * a.numel() if wanted else 0, np.float32)
+        images = _flat(a), _flat(b)
+        with threads_for(a.numel(), NUMBERS_COMPARED) as threads:
+            totals = np.empty((threads, 2))
+            similarity_forward(*images, len(a), _nothing(), partials, totals)
+            if wanted:
+                d_a = torch.empty(a.shape)
+                scales = np.float32(-ssim_weight / a.numel()), np.float32((1 - ssim_weight) / a.numel())
+                similarity_backward(*images, len(a), partials, None, *scales, _flat(d_a), threads)
+                ctx.save_for_backward(d_a)
+        similarity, distance = totals.sum(axis=0) / a.numel()
+        return torch.tensor((1 - ssim_weight) * distance + ssim_weight * (1 - similarity), dtype=torch.float32)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d):
+        (d_a,) = ctx.saved_tensors
+        return d_a * d, None, None

@@ -1,29 +1,37 @@
-"""Which Gaussians reach which tile, in order of depth, and how the tiles are shared among threads.
+"""Which Gaussians reach which pixels, in order of depth, and how the tiles are shared among threads.
 
 Visible Gaussians are sorted by depth once (radix sort) and copied into records in that order; a stable counting sort
 then deals them out to the 16x16 tiles that their ellipse of alpha >= 1/255 touches, so every tile's list is sorted.
-Each list entry also holds the tile rows that the ellipse reaches.
+A tile is 4x4 blocks of 4x4 pixels; each list entry also says which blocks the ellipse touches, a bit each.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
+from numba import float32, prange, uint64
 
 from splatfix.rendering.cpu.compile import bits_from_float, kernel
+from splatfix.rendering.cpu.lanes import LANES, aligned, count_bits, load, maximum, minimum, select, square_root, store
 
-TILE = 16  # px; rows of a tile are packed into 4 bits
+TILE = 16  # px
 SHIFT = 4  # pixel >> SHIFT is its tile
 PIXELS = TILE * TILE
-MAX_VISIBLE = 1 << 24  # list entries hold 24 bits of record number
+BLOCK = 4  # px; a block is one vector
+BLOCKS = 16  # of a tile: one bit each in the low bits of an entry
+BLOCK_BITS = np.uint64((1 << BLOCKS) - 1)
 
-# One record per visible Gaussian, float32. Exponents are base 2: alpha = 2^(LOG_OPACITY - A dx^2 - B dx dy - C dy^2).
-X, Y, A, B, C, LOG_OPACITY, RED, GREEN, BLUE, DEPTH = range(10)
-RECORD = 12  # padded
+# One record per visible Gaussian, float32. Exponents are base 2: alpha = 2^(LOG_OPACITY - u^2 - v^2) with
+# u = U_X dx + U_Y dy and v = V_Y dy (the conic's Cholesky factor). At height y from its centre the ellipse of
+# alpha = 1/255 spans SLOPE y -+ RATIO sqrt(HALF_HEIGHT^2 - y^2); it is furthest right at y = RIGHTMOST.
+X, Y, U_X, U_Y, V_Y, LOG_OPACITY, RED, GREEN, BLUE, DEPTH, SLOPE, RATIO, HALF_WIDTH, HALF_HEIGHT, RIGHTMOST = range(15)
+RECORD = 16  # padded to a cache line
 
 LOG2_E = 1.4426950408889634
 LOG2_255 = 7.994353436858858
-SLACK = 0.01  # px by which ellipses are widened, for rounding
+SLACK = np.float32(0.01)  # px by which ellipses are widened, for rounding
+ZERO, ONE, THREE = np.float32(0), np.float32(1), np.float32(3)
+HALF, QUARTER = np.float32(0.5), np.float32(0.25)
+ALMOST_ONE = np.float32(1 - 1e-5)
 
 
 @kernel()
@@ -65,10 +73,10 @@ def depth_order(depths, radii):
 
 
 @kernel()
-def _pixels(centre, low, high, size):
-    """First and last (inclusive) of ``size`` pixels with centres within ``centre + [low, high]``, a bit widened."""
-    first = max(0.0, np.ceil(centre + low - 0.5 - SLACK))
-    last = min(size - 1.0, np.floor(centre + high - 0.5 + SLACK))
+def _pixels(centre, half, size):
+    """First and last (inclusive) of ``size`` pixels with centres within ``half`` of ``centre``, a bit widened."""
+    first = max(float32(0), np.ceil(centre - half - HALF - SLACK))
+    last = min(float32(size) - float32(1), np.floor(centre + half - HALF + SLACK))
     if not first <= last:
         return 0, -1
     return int(first), int(last)
@@ -78,166 +86,150 @@ def _pixels(centre, low, high, size):
 def pack(order, means2d, conics, depths, opacities, colours, radii, width, height, num_threads):
     """Copy the visible Gaussians out, in order of depth.
 
-    Returns ``records [V, 12]`` for drawing; ``boxes [V, 4]`` (int32: first and last column, first and last row, in px);
-    and ``ellipses [V, 9]`` (float64, see ``_write_ellipse``) of alpha = 1/255.
+    Returns ``records [V, 16]`` and ``rooms [V]``, the number of tiles that the box around each ellipse touches.
     """
     v = len(order)
-    records = np.empty((v, RECORD), np.float32)
-    boxes = np.empty((v, 4), np.int32)
-    ellipses = np.empty((v, 9), np.float64)
+    records = aligned(v * RECORD).reshape((v, RECORD))
+    rooms = np.empty(v, np.int64)
     for thread in prange(num_threads):
         for j in range(v * thread // num_threads, v * (thread + 1) // num_threads):
             i = order[j]
-            x, y, radius_x, radius_y = means2d[i, 0], means2d[i, 1], radii[i, 0], radii[i, 1]
-            records[j, X], records[j, Y] = x, y
-            records[j, A] = 0.5 * LOG2_E * conics[i, 0]
-            records[j, B] = LOG2_E * conics[i, 1]
-            records[j, C] = 0.5 * LOG2_E * conics[i, 2]
-            records[j, LOG_OPACITY] = np.log2(np.float64(opacities[i]))
+            a, b, c = 0.5 * LOG2_E * conics[i, 0], 0.5 * LOG2_E * conics[i, 1], 0.5 * LOG2_E * conics[i, 2]
+            log_opacity = np.log2(np.float64(opacities[i]))
+            records[j, X], records[j, Y] = means2d[i, 0], means2d[i, 1]
+            records[j, LOG_OPACITY] = log_opacity
             records[j, RED], records[j, GREEN], records[j, BLUE] = colours[i, 0], colours[i, 1], colours[i, 2]
             records[j, DEPTH] = depths[i]
-            boxes[j, 0], boxes[j, 1] = _pixels(np.float64(x), -radius_x, radius_x, width)
-            boxes[j, 2], boxes[j, 3] = _pixels(np.float64(y), -radius_y, radius_y, height)
-            if boxes[j, 0] >> SHIFT != boxes[j, 1] >> SHIFT or boxes[j, 2] >> SHIFT != boxes[j, 3] >> SHIFT:
-                _write_ellipse(records, j, ellipses)
-    return records, boxes, ellipses
-
-
-@kernel()
-def _write_ellipse(records, j, ellipses):
-    """``a x^2 + 2 b x y + c y^2 <= limit`` around (x, y), ready for ``_extent``.
-
-    Columns: x, y, b, determinant (0: too thin to trust, take the box), limit, a, c, the y at which the ellipse is
-    furthest right, the x at which it is furthest down (both relative to the centre).
-    """
-    a, b, c = np.float64(records[j, A]), 0.5 * np.float64(records[j, B]), np.float64(records[j, C])
-    limit = max(0.0, np.float64(records[j, LOG_OPACITY]) + LOG2_255)
-    determinant = a * c - b * b
-    ellipses[j, 0], ellipses[j, 1], ellipses[j, 2] = records[j, X], records[j, Y], b
-    if determinant > 1e-6 * a * c:
-        ellipses[j, 3], ellipses[j, 4], ellipses[j, 5], ellipses[j, 6] = determinant, limit, a, c
-        ellipses[j, 7] = -b * np.sqrt(limit / (c * determinant))
-        ellipses[j, 8] = -b * np.sqrt(limit / (a * determinant))
-    else:
-        ellipses[j, 3] = 0
-
-
-@kernel()
-def _extent(b, determinant, limit, c, furthest, low, high):
-    """Range of ``t`` over the ellipse ``a s^2 + 2 b s t + c t^2 <= limit`` with ``low <= s <= high``.
-
-    ``furthest`` is the ``s`` at which ``t`` is largest. Empty (0, -1) where the strip misses the ellipse.
-    """
-    s = min(max(furthest, low), high)
-    root = c * limit - determinant * s * s
-    if root < 0:
-        return 0.0, -1.0
-    top = -b * s + np.sqrt(root)
-    s = min(max(-furthest, low), high)
-    root = c * limit - determinant * s * s
-    if root < 0:
-        return 0.0, -1.0
-    inverse = 1 / c
-    return (-b * s - np.sqrt(root)) * inverse, top * inverse
-
-
-@kernel()
-def _columns(ellipses, boxes, j, top, bottom, width):
-    """First and last pixel column that record ``j`` reaches between the pixel rows ``top`` and ``bottom``."""
-    first, last = boxes[j, 0], boxes[j, 1]
-    determinant = ellipses[j, 3]
-    if determinant > 0:
-        x, low, high = ellipses[j, 0], top + 0.5 - ellipses[j, 1] - SLACK, bottom + 0.5 - ellipses[j, 1] + SLACK
-        left, right = _extent(ellipses[j, 2], determinant, ellipses[j, 4], ellipses[j, 5], ellipses[j, 7], low, high)
-        start, end = _pixels(x, left, right, width)
-        first, last = max(first, start), min(last, end)
-    return first, last
-
-
-@kernel()
-def _rows(ellipses, boxes, j, left, top, height):
-    """First and last row, counted from ``top``, that record ``j`` reaches in the tile at pixel (``left``, ``top``)."""
-    first, last = max(boxes[j, 2], top), min(boxes[j, 3], top + TILE - 1)
-    determinant = ellipses[j, 3]
-    if determinant > 0:
-        y, low, high = ellipses[j, 1], left + 0.5 - ellipses[j, 0] - SLACK, left + TILE - 0.5 - ellipses[j, 0] + SLACK
-        up, down = _extent(ellipses[j, 2], determinant, ellipses[j, 4], ellipses[j, 6], ellipses[j, 8], low, high)
-        start, end = _pixels(y, up, down, height)
-        first, last = max(first, start), min(last, end)
-    return first - top, last - top
-
-
-@kernel(parallel=True)
-def deal(boxes, ellipses, width, height, num_threads):
-    """Deal the records out to the tiles of a ``width`` by ``height`` image.
-
-    Returns ``entries`` (uint32: record number << 8 | first row << 4 | last row), ``starts`` and ``stops [tiles]`` into
-    it, and ``work [tiles]``, the number of tile rows to draw. Every thread fills its own rows of tiles, each in its own
-    stretch of ``entries``, which may have gaps.
-    """
-    v = len(boxes)
-    tiles_x, tiles_y = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
-    room = np.zeros(tiles_y + 1, np.int64)  # where each row of tiles may begin in the lists
-    for j in range(v):
-        for tile_y in range(boxes[j, 2] >> SHIFT, (boxes[j, 3] >> SHIFT) + 1):
-            room[tile_y + 1] += (boxes[j, 1] >> SHIFT) - (boxes[j, 0] >> SHIFT) + 1
-    for tile_y in range(tiles_y):
-        room[tile_y + 1] += room[tile_y]
-    starts = np.zeros(tiles_x * tiles_y, np.int64)
-    stops = np.zeros(tiles_x * tiles_y, np.int64)
-    work = np.zeros(tiles_x * tiles_y, np.int64)
-    entries, found = np.empty(room[tiles_y], np.uint32), np.empty(room[tiles_y], np.uint32)
-    columns = np.empty(room[tiles_y], np.int32)  # of the tile of each found entry
-    for thread in prange(num_threads):
-        ends = room[:tiles_y].copy()
-        for j in range(v):
-            first, last = boxes[j, 2] >> SHIFT, boxes[j, 3] >> SHIFT
-            small = first == last and boxes[j, 0] >> SHIFT == boxes[j, 1] >> SHIFT
-            for tile_y in range(first + (thread - first) % num_threads, last + 1, num_threads):
-                top = tile_y * TILE
-                start, end = boxes[j, 0], boxes[j, 1]
-                if not small:
-                    bottom = min(top + TILE - 1, boxes[j, 3])
-                    start, end = _columns(ellipses, boxes, j, max(top, boxes[j, 2]), bottom, width)
-                    if start > end:
-                        continue
-                for tile_x in range(start >> SHIFT, (end >> SHIFT) + 1):
-                    if small:
-                        first_row, last_row = boxes[j, 2] - top, boxes[j, 3] - top
-                    else:
-                        first_row, last_row = _rows(ellipses, boxes, j, tile_x * TILE, top, height)
-                    if first_row <= last_row:
-                        found[ends[tile_y]] = np.uint32(j << 8 | first_row << 4 | last_row)
-                        columns[ends[tile_y]] = tile_x
-                        stops[tile_y * tiles_x + tile_x] += 1
-                        work[tile_y * tiles_x + tile_x] += last_row - first_row + 1
-                        ends[tile_y] += 1
-        for tile_y in range(thread, tiles_y, num_threads):
-            place = room[tile_y]
-            for tile in range(tile_y * tiles_x, (tile_y + 1) * tiles_x):
-                starts[tile] = place
-                place += stops[tile]
-                stops[tile] = starts[tile]
-            for k in range(room[tile_y], ends[tile_y]):
-                tile = tile_y * tiles_x + columns[k]
-                entries[stops[tile]] = found[k]
-                stops[tile] += 1
-    return entries, starts, stops, work
+            limit = max(0.0, log_opacity + LOG2_255)
+            determinant = a * c - b * b
+            records[j, U_X], records[j, U_Y] = np.sqrt(a), b / np.sqrt(a)
+            records[j, V_Y] = np.sqrt(max(determinant, 0.0) / a)
+            if determinant > 1e-6 * a * c:
+                records[j, SLOPE], records[j, RATIO] = -b / a, np.sqrt(determinant) / a
+                records[j, HALF_WIDTH] = np.sqrt(c * limit / determinant)
+                records[j, HALF_HEIGHT] = np.sqrt(a * limit / determinant)
+                records[j, RIGHTMOST] = -b * np.sqrt(limit / (c * determinant))
+            else:  # too thin to trust: the whole box
+                records[j, SLOPE], records[j, RATIO], records[j, RIGHTMOST] = 0, 1e9, 0
+                records[j, HALF_WIDTH], records[j, HALF_HEIGHT] = radii[i, 0] + 1, radii[i, 1] + 1
+            left, right = _pixels(records[j, X], records[j, HALF_WIDTH], width)
+            top, bottom = _pixels(records[j, Y], records[j, HALF_HEIGHT], height)
+            rooms[j] = ((right >> SHIFT) - (left >> SHIFT) + 1) * ((bottom >> SHIFT) - (top >> SHIFT) + 1)
+    return records, rooms
 
 
 @kernel()
 def shares(work, num_threads):
-    """Cut the tiles into ``num_threads`` runs of about equal work: int64 ``[num_threads + 1]`` borders."""
-    overhead = 4  # a tile costs something even where it is empty
+    """Cut a list into ``num_threads`` runs of about equal work: int64 ``[num_threads + 1]`` borders."""
+    overhead = 4  # a place costs something even where it is empty
     total = 0
-    for tile in range(len(work)):
-        total += work[tile] + overhead
+    for i in range(len(work)):
+        total += work[i] + overhead
     borders = np.full(num_threads + 1, len(work), np.int64)
     borders[0] = 0
     done, thread = 0, 1
-    for tile in range(len(work)):
+    for i in range(len(work)):
         while thread < num_threads and done * num_threads >= total * thread:
-            borders[thread] = tile
+            borders[thread] = i
             thread += 1
-        done += work[tile] + overhead
+        done += work[i] + overhead
     return borders
+
+
+STRIPS = np.arange(LANES, dtype=np.float32) * np.float32(BLOCK)  # tops of 16 strips of one block's height
+FAR_RIGHT = np.float32(1 << 20)  # a block column beyond any image
+
+
+@kernel()
+def _spans(record, first_strip, last_block, spans):
+    """First and last block column that the ellipse touches in 16 strips of 4 rows, into ``spans [2 * 16]``.
+
+    They are not yet rounded: down, after adding 1 to the last, which is then excluded.
+    """
+    x, slope, ratio, half_height = record[X], record[SLOPE], record[RATIO], record[HALF_HEIGHT]
+    low = load(STRIPS, uint64(0)) + (float32(BLOCK * first_strip) + HALF - record[Y] - SLACK)
+    high = low + (THREE + SLACK + SLACK)
+    y = maximum(minimum(high, record[RIGHTMOST]), low)
+    root = (half_height - y) * (half_height + y)
+    right = slope * y + ratio * square_root(maximum(root, ZERO))
+    y = maximum(minimum(high, -record[RIGHTMOST]), low)
+    left = slope * y - ratio * square_root(maximum((half_height - y) * (half_height + y), ZERO))
+    left, right = maximum(left, -record[HALF_WIDTH]), minimum(right, record[HALF_WIDTH])
+    # pixel p of block k has its centre at 4 k + p + 0.5
+    start = maximum((left + (x - HALF - SLACK - THREE)) * QUARTER + ALMOST_ONE, ZERO)
+    end = minimum((right + (x - HALF + SLACK)) * QUARTER + ONE, last_block + ONE)
+    store(spans, uint64(0), select(root >= ZERO, start, FAR_RIGHT))
+    store(spans, uint64(LANES), select(root >= ZERO, maximum(end, ZERO), ZERO))
+
+
+@kernel()
+def _touched(start, end, tile_x):
+    """A tile's four block columns, a bit each, that lie within the image's block columns ``start`` to ``end``."""
+    first, last = min(max(start - 4 * tile_x, 0), 4), min(max(end - 4 * tile_x, 0), 4)
+    return (15 << first) & (15 >> (4 - last)) & 15
+
+
+@kernel(parallel=True)
+def deal(records, rooms, width, height, num_threads):
+    """Deal the records out to the tiles of a ``width`` by ``height`` image.
+
+    Returns ``entries`` (uint64: record number << 16 | blocks touched, bit 4 row + column), ``starts [tiles + 1]`` into
+    it, and ``work [tiles]``, the number of blocks to draw. Every thread deals its own run of records.
+    """
+    tiles_x, tiles_y = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
+    num_tiles = tiles_x * tiles_y
+    borders = shares(rooms, num_threads)
+    room = np.zeros(num_threads + 1, np.int64)
+    for thread in range(num_threads):
+        room[thread + 1] = room[thread] + rooms[borders[thread] : borders[thread + 1]].sum() + 1
+    # the last place of each run may be written in vain
+    found = np.empty(room[num_threads] + num_threads, np.uint64)
+    tiles = np.empty(len(found), np.int32)
+    ends = np.zeros(num_threads, np.int64)
+    counts, works = np.zeros((num_threads, num_tiles), np.int64), np.zeros((num_threads, num_tiles), np.int64)
+    last_block = float32((width - 1) // BLOCK)
+    for thread in prange(num_threads):
+        spans, borders_x = np.empty(2 * LANES, np.float32), np.empty(8, np.int64)
+        place = room[thread]
+        for j in range(borders[thread], borders[thread + 1]):
+            top, bottom = _pixels(records[j, Y], records[j, HALF_HEIGHT], height)
+            strip = 0
+            for tile_y in range(top >> SHIFT, (bottom >> SHIFT) + 1):
+                if strip & (LANES - 1) == 0:
+                    _spans(records[j], 4 * tile_y, last_block, spans)
+                    strip = 0
+                left, right = int(FAR_RIGHT), 0
+                for row in range(4):
+                    start, end = int(spans[strip + row]), int(spans[strip + row + LANES])
+                    borders_x[row], borders_x[row + 4] = start, end
+                    left, right = min(left, start), max(right, end)
+                strip += 4
+                for tile_x in range(left >> 2, (right + 3) >> 2):
+                    blocks = 0
+                    for row in range(4):
+                        blocks |= _touched(borders_x[row], borders_x[row + 4], tile_x) << (4 * row)
+                    # where there are none, the next overwrites this
+                    tile, some = tile_y * tiles_x + tile_x, int(blocks != 0)
+                    found[place] = uint64(j) << uint64(BLOCKS) | uint64(blocks)
+                    tiles[place] = tile
+                    counts[thread, tile] += some
+                    works[thread, tile] += count_bits(uint64(blocks))
+                    place += some
+        ends[thread] = place
+    starts, work = np.zeros(num_tiles + 1, np.int64), np.zeros(num_tiles, np.int64)
+    place = 0
+    for tile in range(num_tiles):
+        starts[tile] = place
+        for thread in range(num_threads):
+            here = counts[thread, tile]
+            counts[thread, tile] = place
+            place += here
+            work[tile] += works[thread, tile]
+    starts[num_tiles] = place
+    entries = np.empty(place, np.uint64)
+    for thread in prange(num_threads):
+        for k in range(room[thread], ends[thread]):
+            to = counts[thread, tiles[k]]
+            entries[to] = found[k]
+            counts[thread, tiles[k]] = to + 1
+    return entries, starts, work

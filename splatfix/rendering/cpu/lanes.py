@@ -1,0 +1,253 @@
+"""Vectors of 16 numbers inside numba kernels.
+
+numba has scalars and arrays; what its compiler makes of a loop is left to luck. These types are values of 16 float32
+and of 16 truths, with the operators that kernels need, so that an inner loop is what it reads like.
+A processor with shorter vectors takes two or four of its own for each: no width is assumed. Operations round as
+written, but for ``a * b + c``, which may become one multiply-add.
+
+Operators: ``+ - * /`` and comparisons of float lanes, one side may be a float32; ``&`` of truths. The functions are at
+the end of the file; they can be called in kernels only.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.core.typing.templates import ConcreteTemplate, Signature, infer_global
+from numba.extending import lower_builtin, models, register_model
+
+from splatfix.rendering.cpu.compile import kernel
+
+LANES = 16
+_F32, _I32, _I1 = ir.FloatType(), ir.IntType(32), ir.IntType(1)
+_FLOATS, _INTS, _TRUTHS = (ir.VectorType(kind, LANES) for kind in (_F32, _I32, _I1))
+
+
+class FloatLanes(types.Type):
+    """16 float32."""
+
+    def __init__(self) -> None:
+        super().__init__("FloatLanes")
+
+
+class TruthLanes(types.Type):
+    """16 truths."""
+
+    def __init__(self) -> None:
+        super().__init__("TruthLanes")
+
+
+floats, truths = FloatLanes(), TruthLanes()
+
+
+def _register(kind: type[types.Type], held: ir.VectorType) -> None:
+    class Model(models.PrimitiveModel):
+        def __init__(self, manager, front_end_type) -> None:
+            super().__init__(manager, front_end_type, held)
+
+    register_model(kind)(Model)
+
+
+_register(FloatLanes, _FLOATS)
+_register(TruthLanes, _TRUTHS)
+
+
+def _constant(value: float, held: ir.VectorType = _FLOATS) -> ir.Constant:
+    return ir.Constant(held, [ir.Constant(held.element, value)] * LANES)
+
+
+def _splat(builder, scalar):
+    nothing = ir.Constant(_FLOATS, ir.Undefined)
+    one = builder.insert_element(nothing, scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(one, nothing, ir.Constant(_INTS, [0] * LANES))
+
+
+def _intrinsic(builder, name: str, held: ir.VectorType, *values):
+    """Call an LLVM intrinsic that works on every lane."""
+    kind = ir.FunctionType(held, [value.type for value in values])
+    suffix = f"v{LANES}{'f' if held is _FLOATS else 'i'}32"
+    return builder.call(get_or_insert_function(builder.module, kind, f"llvm.{name}.{suffix}"), values)
+
+
+def _declare(python: Callable, *signatures: Signature) -> None:
+    """Let ``python`` be called in kernels with these types."""
+
+    class Template(ConcreteTemplate):
+        key = python
+        cases = list(signatures)  # noqa: RUF012 - numba's form
+
+    infer_global(python, types.Function(Template))
+
+
+def _define(python: Callable, emit: Callable, *signatures: Signature) -> None:
+    """What ``python`` means in kernels: ``emit(builder, *values)``. Scalars beside lanes are spread over them."""
+    _declare(python, *signatures)
+
+    def lower(_context, builder, called, values):
+        pairs = zip(values, called.args, strict=True)
+        return emit(builder, *(_splat(builder, value) if kind == types.float32 else value for value, kind in pairs))
+
+    for each in signatures:
+        lower_builtin(python, *each.args)(lower)
+
+
+def _stand_in() -> Any:
+    """Something to call in kernels."""
+
+    def stand_in(*_given):
+        raise TypeError("vectors of lanes exist in compiled kernels only")
+
+    return stand_in
+
+
+def _function(emit: Callable, *signatures: Signature) -> Any:
+    """A function for kernels, as in `_define`."""
+    function = _stand_in()
+    _define(function, emit, *signatures)
+    return function
+
+
+_FLOAT_PAIRS = ((floats, floats), (floats, types.float32), (types.float32, floats))
+
+
+def _arithmetic(name: str) -> Callable:
+    return lambda builder, a, b: getattr(builder, name)(a, b, flags=("contract",))
+
+
+def _comparison(sign: str) -> Callable:
+    return lambda builder, a, b: builder.fcmp_ordered(sign, a, b)
+
+
+for _name, _emitted in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul"), ("truediv", "fdiv")):
+    for _python in (getattr(operator, _name), getattr(operator, f"i{_name}")):
+        _define(_python, _arithmetic(_emitted), *(floats(*pair) for pair in _FLOAT_PAIRS))
+for _python, _sign in ((operator.ge, ">="), (operator.gt, ">"), (operator.le, "<="), (operator.lt, "<")):
+    _define(_python, _comparison(_sign), *(truths(*pair) for pair in _FLOAT_PAIRS))
+_define(operator.and_, lambda builder, a, b: builder.and_(a, b), truths(truths, truths))
+
+
+_ARRAYS = (types.float32[::1], types.Array(types.float32, 1, "C", readonly=True))  # a kernel's constants are read-only
+
+
+def _place(context, builder, kinds, values):
+    """Pointer to the 16 numbers of an array that begin at an index."""
+    data = context.make_array(kinds[0])(context, builder, values[0]).data
+    return builder.bitcast(builder.gep(data, [values[1]]), _FLOATS.as_pointer())
+
+
+def _memory(lower: Callable, result: types.Type, *rest: types.Type) -> Any:
+    """A function for kernels of an array, an index and the ``rest``."""
+    function = _stand_in()
+    signatures = [result(array, types.uint64, *rest) for array in _ARRAYS]
+    _declare(function, *signatures)
+    for each in signatures:
+        lower_builtin(function, *each.args)(lower)
+    return function
+
+
+def _load(context, builder, called, values):
+    loaded = builder.load(_place(context, builder, called.args, values))
+    loaded.align = 4
+    return loaded
+
+
+def _store(context, builder, called, values):
+    builder.store(values[2], _place(context, builder, called.args, values), align=4)
+    return context.get_dummy_value()
+
+
+def _first(builder, num):
+    """True in the first ``num`` lanes."""
+    ranks = ir.Constant(_INTS, list(range(LANES)))
+    wanted = builder.insert_element(ir.Constant(_INTS, ir.Undefined), builder.trunc(num, _I32), ir.Constant(_I32, 0))
+    return builder.icmp_signed("<", ranks, builder.shuffle_vector(wanted, wanted, ir.Constant(_INTS, [0] * LANES)))
+
+
+def _load_part(context, builder, called, values):
+    pointer, which = _place(context, builder, called.args, values), _first(builder, values[2])
+    kind = ir.FunctionType(_FLOATS, [pointer.type, _I32, _TRUTHS, _FLOATS])
+    masked = get_or_insert_function(builder.module, kind, f"llvm.masked.load.v{LANES}f32.p0")
+    return builder.call(masked, [pointer, ir.Constant(_I32, 4), which, _constant(0.0)])
+
+
+def _store_part(context, builder, called, values):
+    pointer, which = _place(context, builder, called.args, values), _first(builder, values[3])
+    kind = ir.FunctionType(ir.VoidType(), [_FLOATS, pointer.type, _I32, _TRUTHS])
+    masked = get_or_insert_function(builder.module, kind, f"llvm.masked.store.v{LANES}f32.p0")
+    builder.call(masked, [values[2], pointer, ir.Constant(_I32, 4), which])
+    return context.get_dummy_value()
+
+
+def _sums(builder, *vectors):
+    """Fold pairs of vectors into one, halving the lanes that each sum is spread over, until there is one lane each."""
+    rows = list(vectors)
+    for half in (8, 4, 2, 1):
+        rows += [_constant(0.0)] * (len(rows) % 2)
+        low = [start + lane for start in range(0, 2 * LANES, 2 * half) for lane in range(half)]
+        halves = [ir.Constant(_INTS, low), ir.Constant(_INTS, [lane + half for lane in low])]
+        rows = [
+            builder.fadd(*(builder.shuffle_vector(one, other, which) for which in halves))
+            for one, other in zip(rows[::2], rows[1::2], strict=True)
+        ]
+    return rows[0]
+
+
+# 2^f for -1/2 <= f <= 1/2, relative error 8e-8 (minimax)
+_POWERS = (0.001327647203, 0.00967554148, 0.05550713275, 0.2402211972, 0.6931469671, 1.000000072)
+_ROUND = 1.5 * 2**23  # added to a float32, leaves its nearest integer in the low bits
+
+
+def _exp2(builder, x):
+    moved = builder.fadd(x, _constant(_ROUND))
+    f = builder.fsub(x, builder.fsub(moved, _constant(_ROUND)))
+    power = _constant(_POWERS[0])
+    for coefficient in _POWERS[1:]:
+        power = _intrinsic(builder, "fmuladd", _FLOATS, power, f, _constant(coefficient))
+    exponent = builder.shl(builder.bitcast(moved, _INTS), _constant(23, _INTS))
+    return builder.bitcast(builder.add(builder.bitcast(power, _INTS), exponent), _FLOATS)
+
+
+def _bits(builder, truths):
+    return builder.zext(builder.bitcast(truths, ir.IntType(LANES)), ir.IntType(64))
+
+
+# ``minimum(a, b)`` and ``maximum(a, b)`` per lane; ``b`` where ``a`` is no number
+minimum = _function(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y), *(floats(*p) for p in _FLOAT_PAIRS))
+maximum = _function(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y), *(floats(*p) for p in _FLOAT_PAIRS))
+# ``select(truths, a, b)``: ``a`` where true, else ``b``
+select = _function(
+    lambda builder, which, a, b: builder.select(which, a, b),
+    *(floats(truths, *pair) for pair in (*_FLOAT_PAIRS, (types.float32, types.float32))),
+)
+# ``splat(number)``: 16 of it
+splat = _function(lambda _builder, wide: wide, floats(types.float32))
+square_root = _function(lambda builder, x: _intrinsic(builder, "sqrt", _FLOATS, x), floats(floats))
+# ``exp2(a)``: 2^a for -126 <= a <= 127; anything elsewhere
+exp2 = _function(_exp2, floats(floats))
+# ``bits(truths)``: bit k of a uint64 for lane k
+bits = _function(_bits, types.uint64(truths))
+# ``lowest(number)``: the place of the lowest bit of a uint64 that is not 0; ``count_bits(number)``: how many are set
+lowest = _function(lambda builder, x: builder.cttz(x, ir.Constant(_I1, 1)), types.uint64(types.uint64))
+count_bits = _function(lambda builder, x: builder.ctpop(x), types.uint64(types.uint64))
+# ``sums(a, b, ...)``: the sum of each of up to 16 vectors, in that order, then zeros
+sums = _function(_sums, *(floats(*[floats] * num) for num in range(1, LANES + 1)))
+# ``load(array, i)``, ``store(array, i, lanes)``: 16 neighbours of a flat float32 array; ``i`` is a uint64
+load = _memory(_load, floats)
+store = _memory(_store, types.none, floats)
+# ``load_part(array, i, num)``, ``store_part(array, i, lanes, num)``: only the first ``num`` (int64); others load as 0
+load_part = _memory(_load_part, floats, types.int64)
+store_part = _memory(_store_part, types.none, floats, types.int64)
+
+
+@kernel()
+def aligned(num):
+    """A new float32 array ``[num]`` from the start of a cache line on, so that no vector in it straddles two."""
+    room = np.empty(num + LANES, np.float32)
+    start = (-room.ctypes.data // 4) % LANES
+    return room[start : start + num]
