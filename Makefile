@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all lint bench gpu-check clean
+.PHONY: help setup demo test test-all lint bench bench-compare gpu-check clean
 
 help:
 	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
 	@echo "make test       set up, then the default tests (no GPU, no network)"
 	@echo "make test-all   the slow tests too"
 	@echo "make lint       ruff, mypy, import-linter, codespell"
-	@echo "make bench      kernels and fit, timed"
+	@echo "make bench      kernels, step and fit, timed; the table is also saved in runs/bench/"
+	@echo "make bench-compare OLD=FILE NEW=FILE   two such tables, row by row"
 	@echo "make gpu-check  the gpu tests with any interpreter that has torch, numpy and gsplat: PYTHON=python3"
 
 setup: $(STAMP)
@@ -40,7 +41,11 @@ lint: setup
 	$(BIN)/codespell
 
 bench: setup
-	$(BIN)/python -m tests.benchmarks.bench_rendering
+	$(BIN)/python -m tests.benchmarks.bench_rendering --json runs/bench/$$(git describe --always --dirty).json
+
+# Two reports of make bench: make bench-compare OLD=runs/bench/1.json NEW=runs/bench/2.json
+bench-compare: setup
+	$(BIN)/python -m tests.benchmarks.bench_rendering --compare $(OLD) $(NEW)
 
 # Installs nothing: runs with whatever interpreter is named.
 gpu-check:

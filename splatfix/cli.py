@@ -140,6 +140,7 @@ def fit(argv: Sequence[str]) -> None:
         *,
         out: Path,
         resume: bool = False,
+        profile: bool = False,
         settings: Annotated[FitRunConfig, FLAT] = default,
     ) -> None:
         """Fit a splat to a few photos of a capture, and measure it on the others.
@@ -148,9 +149,10 @@ def fit(argv: Sequence[str]) -> None:
             capture: folder of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
             out: folder to write the run into.
             resume: go on from the checkpoint of an interrupted run in that folder.
+            profile: say where the time of a step goes (profile.json).
             settings: the fit.
         """
-        _finish(out, run_fit(capture, out, settings, resume=resume))
+        _finish(out, run_fit(capture, out, settings, resume=resume, profile=profile))
 
     _run(run, "fit", rest)
 

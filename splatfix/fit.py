@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from splatfix.captures import Capture, open_capture
 from splatfix.evaluation.arms import evaluate_arms
 from splatfix.gaussians import Gaussians, read_ply, write_ply
+from splatfix.profiling import profiled, settle_on
 from splatfix.runs import Run, choose_device, open_run, progress, seed_everything, write_json
 from splatfix.splats.choose import ChooseConfig, choose_stop
 from splatfix.splats.initialise import InitialiseConfig
@@ -49,14 +51,18 @@ class FitRunConfig:
     choose: ChooseConfig = field(default_factory=ChooseConfig)
 
 
-def run_fit(capture_path: Path, out: Path, config: FitRunConfig, *, resume: bool = False) -> dict[str, Any]:
+def run_fit(
+    capture_path: Path, out: Path, config: FitRunConfig, *, resume: bool = False, profile: bool = False
+) -> dict[str, Any]:
     """Fit, export ``before.ply``, measure it on the test views; returns what ``results.json`` holds.
+
+    ``profile`` writes where the time of the fit went to ``profile.json``, and to the log.
 
     Raises:
         ValueError: the capture, the split or a setting is not usable; the message names it.
     """
     run, capture, split, scene, device = prepare(capture_path, out, config, resume=resume)
-    fit = fit_scene(run, scene, config, resume=resume)
+    fit = fit_scene(run, scene, config, resume=resume, profile=profile)
     write_json(run.path / "history.json", history({"before": fit}))
     results = evaluate_arms(
         run,
@@ -100,7 +106,7 @@ def prepare(
     return run, capture, split, load_scene(capture, split.train_ids, device), device
 
 
-def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, resume: bool) -> Fit:
+def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, resume: bool, profile: bool = False) -> Fit:
     """Choose when to stop, fit the scene and write ``before.ply``, with checkpoints; ``resume`` continues from them."""
     choose = config.choose
     with run.stage("choose"):
@@ -115,7 +121,11 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, resume: boo
         fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
         identity = fit_identity(scene, config.initial, config.fit, config.seed, stop.steps)
         stage = Stage("before", "sparse fit", stop.steps, config.seed, identity)
-        train_stage(run, fit, scene, stage, config, resume=resume)
+        with profiled(settle_on(fit.exposure.device)) if profile else nullcontext() as found:
+            train_stage(run, fit, scene, stage, config, resume=resume)
+        if found is not None:
+            write_json(run.path / "profile.json", found.to_json())
+            log.info("where the time of a step went:\n%s", found.table())
     write_ply(run.path / "before.ply", fit.gaussians())
     return fit
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.gaussians import Gaussians
+from splatfix.profiling import OPTIMIZERS, stage
 from splatfix.rendering import render
 from splatfix.shapes import Float
 from splatfix.splats.densify import Densifier, DensifyConfig
@@ -260,30 +261,29 @@ def _one_step(
     if config.dropout > 0 and photo is not None:  # a repaired view is a whole render: compare it with one
         keep = (torch.rand(len(gaussians), generator=generator) >= config.dropout).to(fit.exposure.device)
         gaussians = compensated(gaussians, config.dropout)
-    made = render(
-        gaussians,
-        [view.camera],
-        background=background,
-        mode=config.mode,
-        keep=keep,
-    )
+    with stage("render"):
+        made = render(gaussians, [view.camera], background=background, mode=config.mode, keep=keep)
     fit.densifier.before_backward(params, fit.optimizers, fit.step, made.info)
     rgb = made.rgb[0]
     if fit.exposure_optimizer is not None and photo is not None:
         change = fit.exposure[photo] - fit.exposure.mean(0)
         rgb = rgb + rgb @ change[:, :3].T + change[:, 3]
-    loss = view.weight * photometric_loss(rgb, view.rgb, config.ssim_weight, view.confidence)
+    with stage("loss"):
+        loss = view.weight * photometric_loss(rgb, view.rgb, config.ssim_weight, view.confidence)
     if config.opacity_regularizer > 0:
         loss = loss + config.opacity_regularizer * params["opacities"].sigmoid().mean()
     if config.scale_regularizer > 0:
         loss = loss + config.scale_regularizer * params["scales"].exp().mean() / fit.scene_scale
-    loss.backward()
+    with stage("autograd"):
+        loss.backward()
 
     optimizers = [*fit.optimizers.values(), *([fit.exposure_optimizer] if fit.exposure_optimizer else [])]
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    fit.densifier.after_step(params, fit.optimizers, fit.step, made.info, means_lr)
+    with stage(OPTIMIZERS):
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    with stage("densify"):
+        fit.densifier.after_step(params, fit.optimizers, fit.step, made.info, means_lr)
     return loss.detach()
 
 

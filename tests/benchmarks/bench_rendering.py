@@ -1,7 +1,8 @@
-"""Times of the renderer on this machine: ``python -m tests.benchmarks.bench_rendering [--json FILE]``.
+"""Times of kernels, a training step and a fit on this machine: ``make bench``.
 
-Scenes are random Gaussians in a ball, sized as a fitted scene has them. The median of several runs; other work on the
-machine shows as a gap between the median and the minimum.
+The Gaussians are those of a real scene (`workload`). Times are medians of several runs; other work on the machine shows
+as a gap between the median and the minimum. Beside them stands what the machine can do at most, and how much of it the
+drawing kernels use: the multiply-adds that they issue per block of 16 pixels, useful or not, over the measured peak.
 """
 
 from __future__ import annotations
@@ -15,112 +16,199 @@ from pathlib import Path
 
 import splatfix  # noqa: F401  (first: it sets how OpenMP waits)
 
-import numba  # isort: skip
 import numpy as np  # isort: skip
 import torch  # isort: skip
 
-from splatfix.cameras import Camera, look_at
+from splatfix.captures import Capture
 from splatfix.gaussians import Gaussians
-from splatfix.rendering import render, ssim
+from splatfix.metrics import psnr
+from splatfix.rendering import l1_and_ssim, render
+from splatfix.rendering.cpu import tiles
+from splatfix.rendering.cpu.functions import Colour, Project, Rasterize
+from splatfix.rendering.cpu.lanes import LANES
+from splatfix.rendering.cpu.projection import pack_camera
+from splatfix.splats.densify import DensifyConfig
+from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.scene import load_scene, start_fit
+from splatfix.splats.train import FitConfig, advance
+from splatfix.views import farthest_views
+from tests.benchmarks.machine import peaks
+from tests.benchmarks.workload import SCENE, count_blends, open_scene, real_gaussians, square_camera
 
-# name, longest side in px, Gaussians
-SCENES = [("256 px, 10k", 256, 10_000), ("256 px, 50k", 256, 50_000), ("512 px, 50k", 512, 50_000)]
-STEP = ("200 px, 20k", 200, 20_000)
-
-
-def scene(size_px: int, count: int, device: str) -> tuple[Gaussians, Camera]:
-    """``count`` Gaussians of SH degree 3 that fill the view of a camera of ``size_px`` squared."""
-    random = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=random)
-
-    directions = torch.nn.functional.normalize(normal(count, 3), dim=1)
-    parameters = {
-        "means": directions * torch.rand(count, 1, generator=random) ** (1 / 3),
-        "log_scales": float(np.log(0.4 * count ** (-1 / 3))) + 0.5 * normal(count, 3),
-        "quats": normal(count, 4),
-        "opacity_logits": 1.5 * normal(count) - 1,
-        "sh0": normal(count, 1, 3),
-        "sh_rest": 0.1 * normal(count, 15, 3),
-    }
-    k = np.array([[1.4 * size_px, 0, size_px / 2], [0, 1.4 * size_px, size_px / 2], [0, 0, 1.0]])
-    pose = look_at(np.array([0.0, 0.0, -2.6]), np.zeros(3), np.array([0.0, -1.0, 0.0]))
-    gaussians = Gaussians(**{name: t.to(device).requires_grad_() for name, t in parameters.items()})
-    return gaussians, Camera("bench", size_px, size_px, k, pose)
+DRAWN = [(256, 10_000), (256, 50_000), (512, 50_000), (512, 200_000)]  # longest side in px, Gaussians
+STEP = (200, 20_000)
+FIT = {"size_px": 200, "views": 6, "steps": 2000, "gaussians": 27_000}
+# multiply-adds and multiplications per block, forward and backward (which replays the weights of the forward pass)
+FORWARD, BACKWARD = 17, 13 + 16
 
 
 def milliseconds(action: Callable[[], object], repeats: int) -> dict[str, float]:
     """Median and minimum wall time of ``action``, after two runs to warm up."""
     times = []
     for i in range(repeats + 2):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
         start = time.perf_counter()
         action()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
         if i >= 2:
             times.append(1000 * (time.perf_counter() - start))
     return {"median_ms": statistics.median(times), "min_ms": min(times)}
 
 
-def measure(device: str, repeats: int) -> list[dict]:
-    """One row per scene and kind of work."""
+def drawing(capture: Capture, size_px: int, num: int, repeats: int, peak: float) -> list[dict]:
+    """Rows of one scene: forward, and forward with backward, both from projected Gaussians."""
+    camera = square_camera(capture, size_px)
+    g = real_gaussians(capture, camera, num)
+    packed = [pack_camera(camera)]
+    with torch.no_grad():
+        projected = Project.apply(g.means, g.log_scales, g.quats, g.opacity_logits, None, packed, False)
+        *values, radii = projected
+        colours = Colour.apply(g.means, g.sh0, g.sh_rest, radii, packed, 3)
+    leaves = [value.detach().requires_grad_() for value in (*values, colours)]
+    sizes, behind = [(size_px, size_px)], torch.zeros(3)
+    upstream = torch.rand(1, size_px, size_px, 3)
+
+    def forward():
+        with torch.no_grad():
+            return Rasterize.apply(*leaves, behind, radii, sizes)
+
+    def both():
+        rgb, _, _ = Rasterize.apply(*leaves, behind, radii, sizes)
+        return torch.autograd.grad(rgb, leaves, upstream)
+
+    arrays = [value.numpy()[0] for value in (*values, colours)]
+    order = tiles.depth_order(arrays[2], radii.numpy()[0])
+    records, rooms = tiles.pack(order, *arrays, radii.numpy()[0], size_px, size_px, 1)
+    entries, starts, _ = tiles.deal(records, rooms, size_px, size_px, 1)
+    blends, blocks = count_blends(records, entries, starts, size_px, size_px)
     rows = []
+    for work, action, operations in (("forward", forward, FORWARD), ("forward + backward", both, FORWARD + BACKWARD)):
+        times = milliseconds(action, repeats)
+        rows.append(
+            {
+                "scene": f"{size_px} px, {num // 1000}k",
+                "work": work,
+                **times,
+                "hits_per_gaussian": len(entries) / len(order),
+                "blends_per_pixel": blends / size_px**2,
+                "useful_lanes": blends / (blocks * LANES),
+                "share_of_peak": blocks * LANES * operations / (times["median_ms"] * 1e6) / peak,
+            }
+        )
+    return rows
 
-    def row(name: str, work: str, action: Callable[[], object]) -> None:
-        rows.append({"scene": name, "work": work} | milliseconds(action, repeats))
 
-    for name, size, count in SCENES:
-        gaussians, view = scene(size, count, device)
-        parameters = list(vars(gaussians).values())
-        upstream = torch.rand(1, size, size, 3, device=device)
+def step(capture: Capture, repeats: int) -> dict:
+    """The row of one training step: projection, harmonics, drawing, loss, backward, Adam."""
+    size_px, num = STEP
+    camera, photo = square_camera(capture, size_px), torch.rand(size_px, size_px, 3)
+    made = real_gaussians(capture, camera, num)
+    g = Gaussians(**{name: value.requires_grad_() for name, value in vars(made).items()})
+    optimizer = torch.optim.Adam(list(vars(g).values()), lr=1e-6, fused=True)
 
-        def forward(gaussians=gaussians, view=view):
-            with torch.no_grad():
-                return render(gaussians, [view])
-
-        def both(gaussians=gaussians, view=view, parameters=parameters, upstream=upstream):
-            return torch.autograd.grad(render(gaussians, [view]).rgb, parameters, upstream)
-
-        row(name, "forward", forward)
-        row(name, "forward + backward", both)
-
-    name, size, count = STEP
-    gaussians, view = scene(size, count, device)
-    photo = torch.rand(size, size, 3, device=device)
-    optimizer = torch.optim.Adam(list(vars(gaussians).values()), lr=1e-4, fused=True)
-
-    def step():
-        image = render(gaussians, [view]).rgb[0]
-        loss = 0.8 * (image - photo).abs().mean() + 0.2 * (1 - ssim(image, photo))
-        loss.backward()
+    def action():
+        l1_and_ssim(render(g, [camera]).rgb[0], photo, 0.2).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    def similarity():
-        image = photo.detach().requires_grad_()
-        ssim(image, photo).backward()
+    return {"scene": f"{size_px} px, {num // 1000}k", "work": "training step", **milliseconds(action, 3 * repeats)}
 
-    row(name, "SSIM, forward + backward", similarity)
-    row(name, "training step", step)
-    return rows
+
+def fit(capture: Capture) -> dict:
+    """The row of a whole fit that grows to 27,000 Gaussians: seconds, and PSNR on test views."""
+    names = [view.camera.name for view in capture.views]
+    tested = names[::8]
+    rest = [name for name in names if name not in tested]
+    cameras = [capture.view(name).camera for name in rest]
+    scene = load_scene(capture, farthest_views(cameras, FIT["views"]), torch.device("cpu"))
+    config = FitConfig(
+        steps=FIT["steps"], densify=DensifyConfig(strategy="mcmc", max_gaussians=FIT["gaussians"], every=25)
+    )
+    fitted = start_fit(scene, config, InitialiseConfig(), seed=0)
+    begun = len(fitted.gaussians())
+    start = time.perf_counter()
+    advance(fitted, scene.views(), FIT["steps"], seed=0, background=scene.background)
+    seconds = time.perf_counter() - start
+    made = fitted.gaussians().detach()
+    figures = [
+        psnr(render(made, [view.camera]).rgb[0].clamp(0, 1), torch.from_numpy(view.load().rgb))
+        for view in map(capture.view, tested)
+    ]
+    return {
+        "scene": f"{FIT['size_px']} px, {FIT['views']} views",
+        "work": f"fit, {FIT['steps']} steps",
+        "median_ms": 1000 * seconds,
+        "min_ms": 1000 * seconds,
+        "gaussians": [begun, len(made)],
+        "psnr": float(np.mean(figures)),
+    }
+
+
+def table(report: dict) -> str:
+    """The report for people."""
+    machine = report["machine"]
+    lines = [
+        f"{machine['processor']}, {machine['threads']} threads, compiled for {machine['compiled_for']}",
+        f"at most {machine['multiply_adds_per_ns']:.0f} multiply-adds and {machine['copied_bytes_per_ns']:.1f} bytes "
+        "copied per nanosecond, measured",
+        "",
+        _row("scene", "work", "median ms", "min ms", "of peak", "lanes", "hits", "blends"),
+    ]
+    for r in report["rows"]:
+        cells = [f"{r['median_ms']:.1f}", f"{r['min_ms']:.1f}"]
+        if "useful_lanes" in r:
+            cells += [f"{r['share_of_peak']:.0%}", f"{r['useful_lanes']:.0%}"]
+            cells += [f"{r['hits_per_gaussian']:.1f}", f"{r['blends_per_pixel']:.1f}"]
+        line = _row(r["scene"], r["work"], *cells)
+        if "psnr" in r:
+            line += f"  {r['gaussians'][0]} to {r['gaussians'][1]} Gaussians, test PSNR {r['psnr']:.2f} dB"
+        lines.append(line)
+    lines += [
+        "",
+        "of peak: multiply-adds issued over the measured peak; lanes: share of them for pixels that count;",
+        "hits: tiles per visible Gaussian; blends: Gaussians that count per pixel",
+    ]
+    return "\n".join(lines)
+
+
+def _row(scene: str, work: str, *cells: str) -> str:
+    return f"{scene:17s}{work:20s}" + "".join(f"{cell:>10s}" for cell in cells)
+
+
+def compare(old: dict, new: dict) -> str:
+    """Two reports, row by row."""
+    before = {(r["scene"], r["work"]): r for r in old["rows"]}
+    lines = [_row("scene", "work", "old ms", "new ms", "old / new")]
+    for r in new["rows"]:
+        was = before.get((r["scene"], r["work"]))
+        if was is not None:
+            times = was["median_ms"], r["median_ms"]
+            lines.append(_row(r["scene"], r["work"], *(f"{ms:.1f}" for ms in times), f"{times[0] / times[1]:.2f}"))
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="also save the table here")
+    parser.add_argument("--json", type=Path, help="also save the report here")
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--no-fit", action="store_true", help="leave out the fit, which takes a minute")
+    parser.add_argument("--compare", type=Path, nargs=2, metavar=("OLD", "NEW"), help="only compare two saved reports")
     arguments = parser.parse_args()
-    rows = measure(arguments.device, arguments.repeats)
-    print(f"{arguments.device}, {numba.get_num_threads()} threads for the kernels, SH degree 3\n")
-    print(f"{'scene':14s}{'work':28s}{'median ms':>10s}{'min ms':>10s}")
-    for r in rows:
-        print(f"{r['scene']:14s}{r['work']:28s}{r['median_ms']:10.1f}{r['min_ms']:10.1f}")
+    if arguments.compare:
+        print(compare(*(json.loads(path.read_text()) for path in arguments.compare)))
+        return
+    capture = open_scene(STEP[0])
+    if capture is None:
+        parser.exit(2, f"the benchmark draws the scene {SCENE!r}: set SPLATFIX_SCENES to the folder that has it\n")
+    machine = peaks()
+    rows = []
+    for size_px, num in DRAWN:
+        rows += drawing(capture, size_px, num, arguments.repeats, machine["multiply_adds_per_ns"])
+    rows.append(step(capture, arguments.repeats))
+    if not arguments.no_fit:
+        rows.append(fit(capture))
+    report = {"machine": machine, "rows": rows}
+    print(table(report))
     if arguments.json:
-        report = {"device": arguments.device, "num_threads": numba.get_num_threads(), "rows": rows}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 
 

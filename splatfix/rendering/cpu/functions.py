@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from splatfix.profiling import stage
 from splatfix.rendering.cpu import compositing, harmonics, projection, tiles
 from splatfix.rendering.cpu.compile import threads_for
 from splatfix.rendering.cpu.lanes import LANES
@@ -63,7 +64,7 @@ class Project(Function):
         kept = EVERYTHING if keep is None else _array(keep)
         for i, camera in enumerate(cameras):
             views = [output[i].numpy() for output in (*outputs, radii)]
-            with threads_for(n, GAUSSIANS_PROJECTED) as threads:
+            with stage("project"), threads_for(n, GAUSSIANS_PROJECTED) as threads:
                 projection.project(*parameters, kept, camera, antialiased, threads, *views)
         ctx.save_for_backward(means, log_scales, quats, opacity_logits, radii)
         ctx.cameras, ctx.antialiased = cameras, antialiased
@@ -85,7 +86,7 @@ class Project(Function):
         results = [g.numpy() for g in gradients]
         seen = _array(radii)
         for i, camera in enumerate(ctx.cameras):
-            with threads_for(n, GAUSSIANS_PROJECTED) as threads:
+            with stage("project, backward"), threads_for(n, GAUSSIANS_PROJECTED) as threads:
                 projection.project_backward(
                     *arrays, camera, ctx.antialiased, threads, seen[i], *(d[i] for d in given), *results, i == 0
                 )
@@ -103,7 +104,7 @@ class Colour(Function):
         parameters = [_array(t) for t in (means, sh0, sh_rest)]
         seen = _array(radii)
         for i, camera in enumerate(cameras):
-            with threads_for(len(means), GAUSSIANS_COLOURED) as threads:
+            with stage("colour"), threads_for(len(means), GAUSSIANS_COLOURED) as threads:
                 harmonics.colour(*parameters, camera[18:], degree, seen[i], threads, colours[i].numpy())
         ctx.save_for_backward(means, sh0, sh_rest, radii, colours)
         ctx.cameras, ctx.degree = cameras, degree
@@ -118,7 +119,7 @@ class Colour(Function):
         inputs = [_array(means), _array(sh_rest)]
         seen, shown, given = _array(radii), _array(colours), _array(d_colours)
         for i, camera in enumerate(ctx.cameras):
-            with threads_for(len(means), GAUSSIANS_COLOURED) as threads:
+            with stage("colour, backward"), threads_for(len(means), GAUSSIANS_COLOURED) as threads:
                 harmonics.colour_backward(
                     *inputs, camera[18:], ctx.degree, seen[i], shown[i], threads, given[i], *results, i == 0
                 )
@@ -147,13 +148,14 @@ class Rasterize(Function):
         behind = _array(background)
         ctx.drawn = []
         for i, (w, h) in enumerate(sizes):
-            order = tiles.depth_order(given[2][i], given[5][i])
-            with threads_for(len(order), GAUSSIANS_PACKED) as threads:
+            with stage("sort by depth"):
+                order = tiles.depth_order(given[2][i], given[5][i])
+            with stage("pack records"), threads_for(len(order), GAUSSIANS_PACKED) as threads:
                 records, rooms = tiles.pack(order, *(array[i] for array in given), w, h, threads)
-            with threads_for(int(rooms.sum()), TILES_TOUCHED) as threads:
+            with stage("deal to tiles"), threads_for(int(rooms.sum()), TILES_TOUCHED) as threads:
                 entries, starts, work = tiles.deal(records, rooms, w, h, threads)
             drawn = [image[i].numpy() for image in images]
-            with threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
+            with stage("draw"), threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
                 compositing.composite(records.reshape(-1), entries, starts, threads, w, h, behind, *drawn, work)
             ctx.drawn.append((order, records, entries, starts, work))
         ctx.save_for_backward(conics, opacities, *images)
@@ -181,13 +183,13 @@ class Rasterize(Function):
         for i, (w, h) in enumerate(ctx.sizes):
             order, records, entries, starts, work = ctx.drawn[i]
             d_images = [*(d[i] for d in given), None if given_depth is None else given_depth[i]]
-            with threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
+            with stage("draw, backward"), threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
                 totals = _zeros(threads, len(order), compositing.SUMS)
                 compositing.composite_backward(
                     records.reshape(-1), entries, starts, tiles.shares(work, threads), w, h,
                     *(image[i] for image in images), *d_images, totals.reshape(-1),
                 )  # fmt: skip
-            with threads_for(len(order), GAUSSIANS_GATHERED) as threads:
+            with stage("gather gradients"), threads_for(len(order), GAUSSIANS_GATHERED) as threads:
                 compositing.gather(
                     order, totals, *(array[i] for array in projected), threads, *(g[i].numpy() for g in gradients)
                 )
