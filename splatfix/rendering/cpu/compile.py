@@ -21,6 +21,10 @@ from numba.extending import intrinsic
 # What the inner loops may assume: sums in any order (vector reductions), fused multiply-add. NaN and infinity are kept.
 REORDERED = {"reassoc", "contract", "nsz", "arcp"}
 
+# Of ``parallel=True`` only ``prange``: numba would also make threads' work, and seconds of compilation, of every
+# ``np.zeros`` and ``array[:] = 0``.
+NOT_PARALLEL = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
+
 
 def _stamp(folder: Path) -> tuple[float, int]:
     """Newest time and total size of the sources of a folder."""
@@ -36,7 +40,8 @@ def kernel(*, parallel: bool = False, fastmath: set[str] | bool = False) -> Call
 
     def compiled(function: Callable) -> Callable:
         function = inspect.unwrap(function)  # tests check types by wrapping every function; numba needs the bare one
-        options: dict[str, Any] = {"parallel": parallel, "fastmath": fastmath, "error_model": "numpy"}
+        loops = {name: False for name in NOT_PARALLEL} if parallel else False
+        options: dict[str, Any] = {"parallel": loops, "fastmath": fastmath, "error_model": "numpy"}
         try:
             dispatcher = njit(cache=True, **options)(function)
         except RuntimeError as error:  # "cannot cache function: no locator available": nowhere is writable

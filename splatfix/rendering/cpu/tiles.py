@@ -169,6 +169,46 @@ def _touched(start, end, tile_x):
     return (15 << first) & (15 >> (4 - last)) & 15
 
 
+@kernel()
+def _find(records, first, last, width, height, place, found, tiles, counts, works):
+    """Write the entries of records ``first`` to ``last``, and their tiles, from ``place`` on; return the place after."""
+    tiles_x, last_block = (width + TILE - 1) // TILE, float32((width - 1) // BLOCK)
+    spans, borders = np.empty(2 * LANES, np.float32), np.empty(8, np.int64)
+    for j in range(first, last):
+        top, bottom = _pixels(records[j, Y], records[j, HALF_HEIGHT], height)
+        strip = 0
+        for tile_y in range(top >> SHIFT, (bottom >> SHIFT) + 1):
+            if strip & (LANES - 1) == 0:
+                _spans(records[j], 4 * tile_y, last_block, spans)
+                strip = 0
+            left, right = int(FAR_RIGHT), 0
+            for row in range(4):
+                start, end = int(spans[strip + row]), int(spans[strip + row + LANES])
+                borders[row], borders[row + 4] = start, end
+                left, right = min(left, start), max(right, end)
+            strip += 4
+            for tile_x in range(left >> 2, (right + 3) >> 2):
+                blocks = 0
+                for row in range(4):
+                    blocks |= _touched(borders[row], borders[row + 4], tile_x) << (4 * row)
+                # where there are none, the next overwrites this
+                tile, some = tile_y * tiles_x + tile_x, int(blocks != 0)
+                found[place] = uint64(j) << uint64(BLOCKS) | uint64(blocks)
+                tiles[place] = tile
+                counts[tile] += some
+                works[tile] += count_bits(uint64(blocks))
+                place += some
+    return place
+
+
+@kernel()
+def _scatter(found, tiles, first, last, places, entries):
+    """Copy ``found`` entries to their tiles' next places."""
+    for k in range(first, last):
+        entries[places[tiles[k]]] = found[k]
+        places[tiles[k]] += 1
+
+
 @kernel(parallel=True)
 def deal(records, rooms, width, height, num_threads):
     """Deal the records out to the tiles of a ``width`` by ``height`` image.
@@ -176,46 +216,21 @@ def deal(records, rooms, width, height, num_threads):
     Returns ``entries`` (uint64: record number << 16 | blocks touched, bit 4 row + column), ``starts [tiles + 1]`` into
     it, and ``work [tiles]``, the number of blocks to draw. Every thread deals its own run of records.
     """
-    tiles_x, tiles_y = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
-    num_tiles = tiles_x * tiles_y
+    num_tiles = ((width + TILE - 1) // TILE) * ((height + TILE - 1) // TILE)
     borders = shares(rooms, num_threads)
     room = np.zeros(num_threads + 1, np.int64)
     for thread in range(num_threads):
-        room[thread + 1] = room[thread] + rooms[borders[thread] : borders[thread + 1]].sum() + 1
-    # the last place of each run may be written in vain
-    found = np.empty(room[num_threads] + num_threads, np.uint64)
-    tiles = np.empty(len(found), np.int32)
+        room[thread + 1] = room[thread] + 1  # the last place of each run may be written in vain
+        for j in range(borders[thread], borders[thread + 1]):
+            room[thread + 1] += rooms[j]
+    found, tiles = np.empty(room[num_threads], np.uint64), np.empty(room[num_threads], np.int32)
     ends = np.zeros(num_threads, np.int64)
     counts, works = np.zeros((num_threads, num_tiles), np.int64), np.zeros((num_threads, num_tiles), np.int64)
-    last_block = float32((width - 1) // BLOCK)
     for thread in prange(num_threads):
-        spans, borders_x = np.empty(2 * LANES, np.float32), np.empty(8, np.int64)
-        place = room[thread]
-        for j in range(borders[thread], borders[thread + 1]):
-            top, bottom = _pixels(records[j, Y], records[j, HALF_HEIGHT], height)
-            strip = 0
-            for tile_y in range(top >> SHIFT, (bottom >> SHIFT) + 1):
-                if strip & (LANES - 1) == 0:
-                    _spans(records[j], 4 * tile_y, last_block, spans)
-                    strip = 0
-                left, right = int(FAR_RIGHT), 0
-                for row in range(4):
-                    start, end = int(spans[strip + row]), int(spans[strip + row + LANES])
-                    borders_x[row], borders_x[row + 4] = start, end
-                    left, right = min(left, start), max(right, end)
-                strip += 4
-                for tile_x in range(left >> 2, (right + 3) >> 2):
-                    blocks = 0
-                    for row in range(4):
-                        blocks |= _touched(borders_x[row], borders_x[row + 4], tile_x) << (4 * row)
-                    # where there are none, the next overwrites this
-                    tile, some = tile_y * tiles_x + tile_x, int(blocks != 0)
-                    found[place] = uint64(j) << uint64(BLOCKS) | uint64(blocks)
-                    tiles[place] = tile
-                    counts[thread, tile] += some
-                    works[thread, tile] += count_bits(uint64(blocks))
-                    place += some
-        ends[thread] = place
+        ends[thread] = _find(
+            records, borders[thread], borders[thread + 1], width, height, room[thread],
+            found, tiles, counts[thread], works[thread],
+        )  # fmt: skip
     starts, work = np.zeros(num_tiles + 1, np.int64), np.zeros(num_tiles, np.int64)
     place = 0
     for tile in range(num_tiles):
@@ -228,8 +243,5 @@ def deal(records, rooms, width, height, num_threads):
     starts[num_tiles] = place
     entries = np.empty(place, np.uint64)
     for thread in prange(num_threads):
-        for k in range(room[thread], ends[thread]):
-            to = counts[thread, tiles[k]]
-            entries[to] = found[k]
-            counts[thread, tiles[k]] = to + 1
+        _scatter(found, tiles, room[thread], ends[thread], counts[thread], entries)
     return entries, starts, work
