@@ -243,7 +243,10 @@ def _nearest(positions, axis):
                         slot -= 1
                     best[slot] = squared
                 q += way
-        result[p] = np.sqrt(best).mean()
+        total = 0.0
+        for squared in best:
+            total += np.sqrt(squared)
+        result[p] = total / len(best)
     return result
 
 

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 REORDERED = {"reassoc", "contract", "nsz", "arcp"}
 
 # Of ``parallel=True`` only ``prange``: numba would also make threads' work, and seconds of compilation, of every
-# ``np.zeros`` and ``array[:] = 0``.
+# ``np.zeros`` and ``array[:] = 0``. (The price: no expressions of whole arrays inside ``prange``.)
 NOT_PARALLEL = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
 
 
@@ -40,7 +40,7 @@ def kernel(*, parallel: bool = False, fastmath: set[str] | bool = False) -> Call
 
     def compiled(function: Callable) -> Callable:
         function = inspect.unwrap(function)  # tests check types by wrapping every function; numba needs the bare one
-        loops = {name: False for name in NOT_PARALLEL} if parallel else False
+        loops = dict.fromkeys(NOT_PARALLEL, False) if parallel else False
         options: dict[str, Any] = {"parallel": loops, "fastmath": fastmath, "error_model": "numpy"}
         try:
             dispatcher = njit(cache=True, **options)(function)

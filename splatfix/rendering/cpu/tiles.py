@@ -171,7 +171,7 @@ def _touched(start, end, tile_x):
 
 @kernel()
 def _find(records, first, last, width, height, place, found, tiles, counts, works):
-    """Write the entries of records ``first`` to ``last``, and their tiles, from ``place`` on; return the place after."""
+    """Write the entries of some records, and their tiles, from ``place`` on; return the place after them."""
     tiles_x, last_block = (width + TILE - 1) // TILE, float32((width - 1) // BLOCK)
     spans, borders = np.empty(2 * LANES, np.float32), np.empty(8, np.int64)
     for j in range(first, last):
