@@ -120,7 +120,7 @@ def fit(capture: Capture) -> dict:
     cameras = [capture.view(name).camera for name in rest]
     scene = load_scene(capture, farthest_views(cameras, FIT["views"]), torch.device("cpu"))
     config = FitConfig(
-        steps=FIT["steps"], densify=DensifyConfig(strategy="mcmc", max_gaussians=FIT["gaussians"], every=25)
+        steps=FIT["steps"], densify=DensifyConfig(strategy="mcmc", max_gaussians=FIT["gaussians"], every=15)
     )
     fitted = start_fit(scene, config, InitialiseConfig(), seed=0)
     begun = len(fitted.gaussians())
