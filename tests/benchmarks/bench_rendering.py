@@ -75,9 +75,9 @@ def drawing(capture: Capture, size_px: int, num: int, repeats: int, peak: float)
         return torch.autograd.grad(rgb, leaves, upstream)
 
     arrays = [value.numpy()[0] for value in (*values, colours)]
-    order = tiles.depth_order(arrays[2], radii.numpy()[0])
-    records, rooms = tiles.pack(order, *arrays, radii.numpy()[0], size_px, size_px, 1)
-    entries, starts, _ = tiles.deal(records, rooms, size_px, size_px, 1)
+    visible, order = tiles.depth_order(arrays[2], radii.numpy()[0])
+    records, rooms = tiles.pack(visible, *arrays, radii.numpy()[0], size_px, size_px, 1)
+    entries, starts, _ = tiles.deal(records, order, rooms, size_px, size_px, 1)
     blends, blocks = count_blends(records, entries, starts, size_px, size_px)
     rows = []
     for work, action, operations in (("forward", forward, FORWARD), ("forward + backward", both, FORWARD + BACKWARD)):

@@ -19,6 +19,7 @@ from splatfix.rendering.cpu.lanes import (
     lowest,
     maximum,
     minimum,
+    prefetch,
     select,
     splat,
     square_root,
@@ -101,6 +102,7 @@ def test_sums_stand_in_order(pair) -> None:
 
 @kernel()
 def _copy_part(a, out, num):
+    prefetch(a, uint64(3))  # only a hint
     store(out, uint64(0), load_part(a, uint64(3), num))
     store_part(out, uint64(LANES), load(a, uint64(0)), num)
 

@@ -321,15 +321,15 @@ def composite_backward(
 
 
 @kernel(parallel=True)
-def gather(order, totals, conics, opacities, num_threads, d_means2d, d_conics, d_depths, d_opacities, d_colours):
+def gather(visible, totals, conics, opacities, num_threads, d_means2d, d_conics, d_depths, d_opacities, d_colours):
     """Add up the threads' ``totals [threads, V, 16]`` and write the gradients at the Gaussians' own places ``[N, .]``.
 
     With ``sigma = -log(alpha / opacity)``, the moments are those of ``d sigma``, around the mean (pixel minus mean).
     """
-    v = len(order)
+    v = len(visible)
     for thread in prange(num_threads):
         for j in range(v * thread // num_threads, v * (thread + 1) // num_threads):
-            i = order[j]
+            i = visible[j]
             for k in range(1, len(totals)):
                 for m in range(10):
                     totals[0, j, m] += totals[k, j, m]

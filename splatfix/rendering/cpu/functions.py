@@ -149,15 +149,15 @@ class Rasterize(Function):
         ctx.drawn = []
         for i, (w, h) in enumerate(sizes):
             with stage("sort by depth"):
-                order = tiles.depth_order(given[2][i], given[5][i])
-            with stage("pack records"), threads_for(len(order), GAUSSIANS_PACKED) as threads:
-                records, rooms = tiles.pack(order, *(array[i] for array in given), w, h, threads)
+                visible, order = tiles.depth_order(given[2][i], given[5][i])
+            with stage("pack records"), threads_for(len(visible), GAUSSIANS_PACKED) as threads:
+                records, rooms = tiles.pack(visible, *(array[i] for array in given), w, h, threads)
             with stage("deal to tiles"), threads_for(int(rooms.sum()), TILES_TOUCHED) as threads:
-                entries, starts, work = tiles.deal(records, rooms, w, h, threads)
+                entries, starts, work = tiles.deal(records, order, rooms, w, h, threads)
             drawn = [image[i].numpy() for image in images]
             with stage("draw"), threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
                 compositing.composite(records.reshape(-1), entries, starts, threads, w, h, behind, *drawn, work)
-            ctx.drawn.append((order, records, entries, starts, work))
+            ctx.drawn.append((visible, records, entries, starts, work))
         ctx.save_for_backward(conics, opacities, *images)
         ctx.sizes = tuple(sizes)
         ctx.set_materialize_grads(False)
@@ -181,16 +181,16 @@ class Rasterize(Function):
             d_background = torch.einsum("chw,chwk->k", seen, d_rgb)
         projected = [_array(t) for t in (conics, opacities)]
         for i, (w, h) in enumerate(ctx.sizes):
-            order, records, entries, starts, work = ctx.drawn[i]
+            visible, records, entries, starts, work = ctx.drawn[i]
             d_images = [*(d[i] for d in given), None if given_depth is None else given_depth[i]]
             with stage("draw, backward"), threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
-                totals = _zeros(threads, len(order), compositing.SUMS)
+                totals = _zeros(threads, len(visible), compositing.SUMS)
                 compositing.composite_backward(
                     records.reshape(-1), entries, starts, tiles.shares(work, threads), w, h,
                     *(image[i] for image in images), *d_images, totals.reshape(-1),
                 )  # fmt: skip
-            with stage("gather gradients"), threads_for(len(order), GAUSSIANS_GATHERED) as threads:
+            with stage("gather gradients"), threads_for(len(visible), GAUSSIANS_GATHERED) as threads:
                 compositing.gather(
-                    order, totals, *(array[i] for array in projected), threads, *(g[i].numpy() for g in gradients)
+                    visible, totals, *(array[i] for array in projected), threads, *(g[i].numpy() for g in gradients)
                 )
         return *gradients, d_background, None, None

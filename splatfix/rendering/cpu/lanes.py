@@ -184,6 +184,14 @@ def _store_part(context, builder, called, values):
     return context.get_dummy_value()
 
 
+def _prefetch(context, builder, called, values):
+    pointer = _place(context, builder, called.args, values)
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+    hint = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(hint, [pointer, *(ir.Constant(_I32, value) for value in (0, 3, 1))])  # to read, soon and often, data
+    return context.get_dummy_value()
+
+
 def _sums(builder, *vectors):
     """Fold pairs of vectors into one, halving the lanes that each sum is spread over, until there is one lane each."""
     rows = list(vectors)
@@ -243,6 +251,8 @@ store = _memory(_store, types.none, floats)
 # ``load_part(array, i, num)``, ``store_part(array, i, lanes, num)``: only the first ``num`` (int64); others load as 0
 load_part = _memory(_load_part, floats, types.int64)
 store_part = _memory(_store_part, types.none, floats, types.int64)
+# ``prefetch(array, i)``: begin to fetch the numbers around ``i`` into the cache
+prefetch = _memory(_prefetch, types.none)
 
 
 @kernel()

@@ -1,8 +1,9 @@
 """Which Gaussians reach which pixels, in order of depth, and how the tiles are shared among threads.
 
-Visible Gaussians are sorted by depth once (radix sort) and copied into records in that order; a stable counting sort
-then deals them out to the 16x16 tiles that their ellipse of alpha >= 1/255 touches, so every tile's list is sorted.
-A tile is 4x4 blocks of 4x4 pixels; each list entry also says which blocks the ellipse touches, a bit each.
+Visible Gaussians are copied into records, in their own order, and sorted by depth once (radix sort); a stable counting
+sort then deals them in that order out to the 16x16 tiles that their ellipse of alpha >= 1/255 touches, so every tile's
+list is sorted. A tile is 4x4 blocks of 4x4 pixels; each list entry also says which blocks the ellipse touches, a bit
+each.
 """
 
 from __future__ import annotations
@@ -11,7 +12,18 @@ import numpy as np
 from numba import float32, prange, uint64
 
 from splatfix.rendering.cpu.compile import bits_from_float, kernel
-from splatfix.rendering.cpu.lanes import LANES, aligned, count_bits, load, maximum, minimum, select, square_root, store
+from splatfix.rendering.cpu.lanes import (
+    LANES,
+    aligned,
+    count_bits,
+    load,
+    maximum,
+    minimum,
+    prefetch,
+    select,
+    square_root,
+    store,
+)
 
 TILE = 16  # px
 SHIFT = 4  # pixel >> SHIFT is its tile
@@ -31,16 +43,21 @@ LOG2_255 = 7.994353436858858
 SLACK = np.float32(0.01)  # px by which ellipses are widened, for rounding
 ZERO, ONE, THREE = np.float32(0), np.float32(1), np.float32(3)
 HALF, QUARTER = np.float32(0.5), np.float32(0.25)
+AHEAD = 12  # records; how far ahead of their use they are fetched
 ALMOST_ONE = np.float32(1 - 1e-5)
 
 
 @kernel()
 def depth_order(depths, radii):
-    """Indices of the visible Gaussians from near to far, ties by index: int32 ``[V]``. Radix sort of the float bits."""
+    """Indices ``visible [V]`` of the visible Gaussians, rising, and the places in it from near to far, ``order [V]``.
+
+    Ties by index. Both int32; a radix sort of the float bits.
+    """
     n = len(depths)
     count = 0
     for i in range(n):
         count += radii[i, 0] > 0
+    visible = np.empty(count, np.int32)
     keys, ids = np.empty(count, np.uint32), np.empty(count, np.int32)
     other_keys, other_ids = np.empty(count, np.uint32), np.empty(count, np.int32)
     counts = np.zeros((3, 2048), np.int64)
@@ -49,7 +66,7 @@ def depth_order(depths, radii):
         if radii[i, 0] > 0:
             # depths are positive: their bits sort as they do
             key = bits_from_float(depths[i])  # type: ignore[call-arg, var-annotated]
-            keys[v], ids[v] = key, i
+            keys[v], ids[v], visible[v] = key, v, i
             counts[0, key & np.uint32(2047)] += 1
             counts[1, (key >> np.uint32(11)) & np.uint32(2047)] += 1
             counts[2, key >> np.uint32(22)] += 1
@@ -69,7 +86,7 @@ def depth_order(depths, radii):
             other_keys[place], other_ids[place] = key, ids[j]
         keys, other_keys = other_keys, keys
         ids, other_ids = other_ids, ids
-    return ids
+    return visible, ids
 
 
 @kernel()
@@ -83,17 +100,17 @@ def _pixels(centre, half, size):
 
 
 @kernel(parallel=True)
-def pack(order, means2d, conics, depths, opacities, colours, radii, width, height, num_threads):
-    """Copy the visible Gaussians out, in order of depth.
+def pack(visible, means2d, conics, depths, opacities, colours, radii, width, height, num_threads):
+    """Copy the visible Gaussians out.
 
     Returns ``records [V, 16]`` and ``rooms [V]``, the number of tiles that the box around each ellipse touches.
     """
-    v = len(order)
+    v = len(visible)
     records = aligned(v * RECORD).reshape((v, RECORD))
     rooms = np.empty(v, np.int64)
     for thread in prange(num_threads):
         for j in range(v * thread // num_threads, v * (thread + 1) // num_threads):
-            i = order[j]
+            i = visible[j]
             a, b, c = 0.5 * LOG2_E * conics[i, 0], 0.5 * LOG2_E * conics[i, 1], 0.5 * LOG2_E * conics[i, 2]
             log_opacity = np.log2(np.float64(opacities[i]))
             records[j, X], records[j, Y] = means2d[i, 0], means2d[i, 1]
@@ -170,11 +187,14 @@ def _touched(start, end, tile_x):
 
 
 @kernel()
-def _find(records, first, last, width, height, place, found, tiles, counts, works):
-    """Write the entries of some records, and their tiles, from ``place`` on; return the place after them."""
+def _find(records, order, first, last, width, height, place, found, tiles, counts, works):
+    """Write the entries of ``order[first:last]``, and their tiles, from ``place`` on; return the place after them."""
     tiles_x, last_block = (width + TILE - 1) // TILE, float32((width - 1) // BLOCK)
     spans, borders = np.empty(2 * LANES, np.float32), np.empty(8, np.int64)
-    for j in range(first, last):
+    flat = records.reshape(-1)
+    for k in range(first, last):
+        prefetch(flat, uint64(order[min(k + AHEAD, last - 1)]) * uint64(RECORD))  # records are not in this order
+        j = order[k]
         top, bottom = _pixels(records[j, Y], records[j, HALF_HEIGHT], height)
         strip = 0
         for tile_y in range(top >> SHIFT, (bottom >> SHIFT) + 1):
@@ -210,13 +230,14 @@ def _scatter(found, tiles, first, last, places, entries):
 
 
 @kernel(parallel=True)
-def deal(records, rooms, width, height, num_threads):
-    """Deal the records out to the tiles of a ``width`` by ``height`` image.
+def deal(records, order, rooms, width, height, num_threads):
+    """Deal the records, in their ``order``, out to the tiles of a ``width`` by ``height`` image.
 
     Returns ``entries`` (uint64: record number << 16 | blocks touched, bit 4 row + column), ``starts [tiles + 1]`` into
-    it, and ``work [tiles]``, the number of blocks to draw. Every thread deals its own run of records.
+    it, and ``work [tiles]``, the number of blocks to draw. Every thread deals its own run of the order.
     """
     num_tiles = ((width + TILE - 1) // TILE) * ((height + TILE - 1) // TILE)
+    rooms = rooms[order]
     borders = shares(rooms, num_threads)
     room = np.zeros(num_threads + 1, np.int64)
     for thread in range(num_threads):
@@ -228,7 +249,7 @@ def deal(records, rooms, width, height, num_threads):
     counts, works = np.zeros((num_threads, num_tiles), np.int64), np.zeros((num_threads, num_tiles), np.int64)
     for thread in prange(num_threads):
         ends[thread] = _find(
-            records, borders[thread], borders[thread + 1], width, height, room[thread],
+            records, order, borders[thread], borders[thread + 1], width, height, room[thread],
             found, tiles, counts[thread], works[thread],
         )  # fmt: skip
     starts, work = np.zeros(num_tiles + 1, np.int64), np.zeros(num_tiles, np.int64)
