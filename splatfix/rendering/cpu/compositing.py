@@ -205,9 +205,8 @@ def composite_backward(
 ):
     """Gradients of ``composite``, summed into ``totals [threads * V * 16]`` (zero before).
 
-    ``rgb``, ``alpha`` and ``depth`` are the images that it drew, ``d_*`` their gradients (``d_depth`` may be None:
-    no gradient); ``borders`` cuts the tiles
-    into one run per thread.
+    ``rgb``, ``alpha`` and ``depth`` are the images that it drew, ``d_*`` their gradients (``d_depth`` may be None: no
+    gradient); ``borders`` cuts the tiles into one run per thread.
     """
     tiles_x = (width + TILE - 1) // TILE
     for thread in prange(len(borders) - 1):
