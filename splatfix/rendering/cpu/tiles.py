@@ -45,6 +45,8 @@ ZERO, ONE, THREE = np.float32(0), np.float32(1), np.float32(3)
 HALF, QUARTER = np.float32(0.5), np.float32(0.25)
 AHEAD = 12  # records; how far ahead of their use they are fetched
 ALMOST_ONE = np.float32(1 - 1e-5)
+STRIPS = np.arange(LANES, dtype=np.float32) * np.float32(BLOCK)  # tops of 16 strips of one block's height
+FAR_RIGHT = np.float32(1 << 20)  # a block column beyond any image
 
 
 @kernel()
@@ -153,10 +155,6 @@ def shares(work, num_threads):
     return borders
 
 
-STRIPS = np.arange(LANES, dtype=np.float32) * np.float32(BLOCK)  # tops of 16 strips of one block's height
-FAR_RIGHT = np.float32(1 << 20)  # a block column beyond any image
-
-
 @kernel()
 def _spans(record, first_strip, last_block, spans):
     """First and last block column that the ellipse touches in 16 strips of 4 rows, into ``spans [2 * 16]``.
@@ -196,6 +194,7 @@ def _find(records, order, first, last, width, height, place, found, tiles, count
         prefetch(flat, uint64(order[min(k + AHEAD, last - 1)]) * uint64(RECORD))  # records are not in this order
         j = order[k]
         top, bottom = _pixels(records[j, Y], records[j, HALF_HEIGHT], height)
+        west, east = _pixels(records[j, X], records[j, HALF_WIDTH], width)
         strip = 0
         for tile_y in range(top >> SHIFT, (bottom >> SHIFT) + 1):
             if strip & (LANES - 1) == 0:
@@ -207,7 +206,8 @@ def _find(records, order, first, last, width, height, place, found, tiles, count
                 borders[row], borders[row + 4] = start, end
                 left, right = min(left, start), max(right, end)
             strip += 4
-            for tile_x in range(left >> 2, (right + 3) >> 2):
+            # within the box for which there is room: rounding may find a tile beside it
+            for tile_x in range(max(left >> 2, west >> SHIFT), min((right + 3) >> 2, (east >> SHIFT) + 1)):
                 blocks = 0
                 for row in range(4):
                     blocks |= _touched(borders[row], borders[row + 4], tile_x) << (4 * row)
