@@ -10,6 +10,7 @@ import pytest
 
 from splatfix.rendering.cpu import compositing
 from splatfix.rendering.cpu.compile import SOURCES, _stamp, kernel, threads_for
+from splatfix.splats import sweep
 
 
 def test_compiles_where_nothing_can_be_cached() -> None:
@@ -21,7 +22,11 @@ def test_compiles_where_nothing_can_be_cached() -> None:
 
 def test_a_change_of_any_source_makes_kernels_stale(tmp_path: Path) -> None:
     """numba looks at a kernel's own file alone, but kernels inline functions of other files."""
-    assert compositing.composite._cache._cache_file._source_stamp == SOURCES
+    kernels = compositing.composite, compositing.composite_backward, sweep.swept
+    stamps = [each._cache._cache_file._source_stamp for each in kernels]
+    assert [shared for _, shared in stamps] == [SOURCES] * 3
+    assert stamps[0] == stamps[1]  # of one file
+    assert stamps[0] != stamps[2]  # of two
     (tmp_path / "cpu").mkdir()
     (tmp_path / "one.py").write_text("1")
     (tmp_path / "cpu" / "two.py").write_text("2")
@@ -34,11 +39,11 @@ def test_a_change_of_any_source_makes_kernels_stale(tmp_path: Path) -> None:
     assert _stamp(tmp_path) != touched
 
 
-@pytest.mark.parametrize(("work", "wanted"), [(0, 1), (99, 1), (200, 2), (10_000, 4)])
+@pytest.mark.parametrize(("work", "wanted"), [(0, 1), (99, 1), (200, 2), (400, 4)])
 def test_small_work_wakes_no_thread(work: int, wanted: int) -> None:
     available = numba.get_num_threads()
     wanted = min(wanted, available)
-    with threads_for(min(work, 400), 100) as num:
+    with threads_for(work, 100) as num:
         assert num == wanted
         assert numba.get_num_threads() == wanted
     assert numba.get_num_threads() == available

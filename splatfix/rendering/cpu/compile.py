@@ -1,8 +1,8 @@
-"""How the CPU kernels are compiled: one decorator, and bit casts that numba lacks.
+"""How the CPU kernels are compiled: one decorator, and a bit cast that numba lacks.
 
 Compiled kernels are kept beside the source (``__pycache__``), or in the user's cache directory where the install is
 read-only (``NUMBA_CACHE_DIR`` overrides both). Where neither can be written, kernels are compiled in every process.
-A change of any file of this package makes all of them compile anew: kernels inline functions of other files.
+A kernel compiles anew when its own file or one of ``splatfix.rendering`` changes: it may inline functions of those.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-# What the inner loops may assume: sums in any order (vector reductions), fused multiply-add. NaN and infinity are kept.
-REORDERED = {"reassoc", "contract", "nsz", "arcp"}
-
 # Of ``parallel=True`` only ``prange``: numba would also make threads' work, and seconds of compilation, of every
 # ``np.zeros`` and ``array[:] = 0``. (The price: no expressions of whole arrays inside ``prange``.)
 NOT_PARALLEL = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
@@ -35,7 +32,7 @@ def _stamp(folder: Path) -> tuple[float, int]:
 SOURCES = _stamp(Path(__file__).parents[1])  # of all of splatfix.rendering
 
 
-def kernel(*, parallel: bool = False, fastmath: set[str] | bool = False) -> Callable[[Callable], Callable]:
+def kernel(*, parallel: bool = False, fastmath: bool = False) -> Callable[[Callable], Callable]:
     """``numba.njit`` with numpy's division (no exceptions) and an on-disk cache where there is a place for one."""
 
     def compiled(function: Callable) -> Callable:
@@ -49,7 +46,8 @@ def kernel(*, parallel: bool = False, fastmath: set[str] | bool = False) -> Call
                 raise
             return njit(**options)(function)
         # numba knows a kernel that is out of date by the stamp of its own file alone
-        dispatcher._cache._cache_file._source_stamp = SOURCES
+        file = dispatcher._cache._cache_file
+        file._source_stamp = (file._source_stamp, SOURCES)
         return dispatcher
 
     return compiled
@@ -68,16 +66,6 @@ def threads_for(work: int, least: int) -> Iterator[int]:
         yield num
     finally:
         numba.set_num_threads(available)
-
-
-@intrinsic
-def float_from_bits(_typing_context, _bits):
-    """The float32 with the bit pattern of an int32."""
-
-    def generate(_context, builder, _signature, args):
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
 
 
 @intrinsic

@@ -1,9 +1,9 @@
 """Vectors of 16 numbers inside numba kernels.
 
 numba has scalars and arrays; what its compiler makes of a loop is left to luck. These types are values of 16 float32
-and of 16 truths, with the operators that kernels need, so that an inner loop is what it reads like.
-A processor with shorter vectors takes two or four of its own for each: no width is assumed. Operations round as
-written, but for ``a * b + c``, which may become one multiply-add.
+and of 16 truths, with the operators that kernels need, so that an inner loop is what it reads like. A processor with
+shorter vectors takes two or four of its own for each: no width is assumed. Operations round as written, but for
+``a * b + c``, which may become one multiply-add.
 
 Operators: ``+ - * /`` and comparisons of float lanes, one side may be a float32; ``&`` of truths. The functions are at
 the end of the file; they can be called in kernels only.
@@ -68,11 +68,10 @@ def _splat(builder, scalar):
     return builder.shuffle_vector(one, nothing, ir.Constant(_INTS, [0] * LANES))
 
 
-def _intrinsic(builder, name: str, held: ir.VectorType, *values):
-    """Call an LLVM intrinsic that works on every lane."""
-    kind = ir.FunctionType(held, [value.type for value in values])
-    suffix = f"v{LANES}{'f' if held is _FLOATS else 'i'}32"
-    return builder.call(get_or_insert_function(builder.module, kind, f"llvm.{name}.{suffix}"), values)
+def _intrinsic(builder, name: str, *values):
+    """Call an LLVM intrinsic that works on every lane of floats."""
+    kind = ir.FunctionType(_FLOATS, [_FLOATS] * len(values))
+    return builder.call(get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32"), values)
 
 
 def _declare(python: Callable, *signatures: Signature) -> None:
@@ -216,7 +215,7 @@ def _exp2(builder, x):
     f = builder.fsub(x, builder.fsub(moved, _constant(_ROUND)))
     power = _constant(_POWERS[0])
     for coefficient in _POWERS[1:]:
-        power = _intrinsic(builder, "fmuladd", _FLOATS, power, f, _constant(coefficient))
+        power = _intrinsic(builder, "fmuladd", power, f, _constant(coefficient))
     exponent = builder.shl(builder.bitcast(moved, _INTS), _constant(23, _INTS))
     return builder.bitcast(builder.add(builder.bitcast(power, _INTS), exponent), _FLOATS)
 
@@ -235,7 +234,7 @@ select = _function(
 )
 # ``splat(number)``: 16 of it
 splat = _function(lambda _builder, wide: wide, floats(types.float32))
-square_root = _function(lambda builder, x: _intrinsic(builder, "sqrt", _FLOATS, x), floats(floats))
+square_root = _function(lambda builder, x: _intrinsic(builder, "sqrt", x), floats(floats))
 # ``exp2(a)``: 2^a for -126 <= a <= 127; anything elsewhere
 exp2 = _function(_exp2, floats(floats))
 # ``bits(truths)``: bit k of a uint64 for lane k
