@@ -70,13 +70,24 @@ def _place(row, column):
 
 
 @kernel()
-def _collect(chunk, alive, records, x0, y0, copies, numbers, items, owners, firsts, lists, lengths):
+def _room(chunk_size):
+    """Where `_collect` spreads a chunk of up to ``chunk_size`` entries."""
+    copies, numbers = aligned(chunk_size * RECORD), np.empty(chunk_size, np.uint64)
+    items, owners = np.empty(chunk_size * BLOCKS, np.uint64), np.empty(chunk_size * BLOCKS, np.uint64)
+    firsts, lengths = np.empty(chunk_size + 1, np.uint64), np.empty(BLOCKS, np.uint64)
+    return copies, numbers, items, owners, firsts, np.empty((BLOCKS, chunk_size), np.uint64), lengths
+
+
+@kernel()
+def _collect(chunk, alive, records, x0, y0, room):
     """Spread a chunk of entries over the blocks that are ``alive``; returns how many Gaussians are left.
 
-    Item k stands for one block of one Gaussian, in the order of the entries: ``items[k]`` is the block, ``owners[k]``
-    the Gaussian's place in ``copies`` and in ``numbers`` (its record). Gaussian g has the items from ``firsts[g]`` to
-    ``firsts[g + 1]``. Block b has the items ``lists[b, : lengths[b]]``.
+    Of ``room``, ``copies`` gets their records, for the tile at pixel (``x0``, ``y0``), and ``numbers`` says which these
+    are. Item k stands for one block of one Gaussian, in the order of the entries: ``items[k]`` is the block,
+    ``owners[k]`` the Gaussian's place in ``copies``. Gaussian g has the items from ``firsts[g]`` to ``firsts[g + 1]``.
+    Block b has the items ``lists[b, : lengths[b]]``.
     """
+    copies, numbers, items, owners, firsts, lists, lengths = room
     lengths[:] = 0
     num_items, num = uint64(0), uint64(0)
     for k in range(len(chunk)):
@@ -120,11 +131,8 @@ def composite(records, entries, starts, num_threads, width, height, background, 
     """
     tiles_x = (width + TILE - 1) // TILE
     for thread in prange(num_threads):
-        state, copies = aligned(6 * PIXELS), aligned(FORWARD_CHUNK * RECORD)
-        items, owners = np.empty(FORWARD_CHUNK * BLOCKS, np.uint64), np.empty(FORWARD_CHUNK * BLOCKS, np.uint64)
-        firsts, lengths = np.empty(FORWARD_CHUNK + 1, np.uint64), np.empty(BLOCKS, np.uint64)
-        numbers = np.empty(FORWARD_CHUNK, np.uint64)
-        lists = np.empty((BLOCKS, FORWARD_CHUNK), np.uint64)
+        state, room = aligned(6 * PIXELS), _room(FORWARD_CHUNK)
+        copies, _, _, owners, _, lists, lengths = room
         for tile in range(len(work)):
             if (tile % tiles_x + tile // tiles_x) % num_threads != thread:
                 continue
@@ -139,20 +147,7 @@ def composite(records, entries, starts, num_threads, width, height, background, 
             while e < starts[tile + 1] and alive:
                 chunk = entries[e : min(e + FORWARD_CHUNK, starts[tile + 1])]
                 e += len(chunk)
-                _collect(
-                    chunk,
-                    alive,
-                    records,
-                    float32(x0),
-                    float32(y0),
-                    copies,
-                    numbers,
-                    items,
-                    owners,
-                    firsts,
-                    lists,
-                    lengths,
-                )
+                _collect(chunk, alive, records, float32(x0), float32(y0), room)
                 for block in range(uint64(BLOCKS)):
                     if lengths[block] == 0:
                         continue
@@ -210,11 +205,8 @@ def composite_backward(
     """
     tiles_x = (width + TILE - 1) // TILE
     for thread in prange(len(borders) - 1):
-        state, copies = aligned(6 * PIXELS), aligned(BACKWARD_CHUNK * RECORD)
-        items, owners = np.empty(BACKWARD_CHUNK * BLOCKS, np.uint64), np.empty(BACKWARD_CHUNK * BLOCKS, np.uint64)
-        firsts, lengths = np.empty(BACKWARD_CHUNK + 1, np.uint64), np.empty(BLOCKS, np.uint64)
-        numbers = np.empty(BACKWARD_CHUNK, np.uint64)
-        lists = np.empty((BLOCKS, BACKWARD_CHUNK), np.uint64)
+        state, room = aligned(6 * PIXELS), _room(BACKWARD_CHUNK)
+        copies, numbers, items, owners, firsts, lists, lengths = room
         weights, ratios = aligned(BACKWARD_CHUNK * PIXELS), aligned(BACKWARD_CHUNK * PIXELS)
         mine = uint64(thread) * uint64(len(records) // RECORD)
         for tile in range(borders[thread], borders[thread + 1]):
@@ -243,20 +235,7 @@ def composite_backward(
             e, alive = starts[tile], BLOCK_BITS
             while e < starts[tile + 1] and alive:
                 chunk = entries[e : min(e + BACKWARD_CHUNK, starts[tile + 1])]
-                num = _collect(
-                    chunk,
-                    alive,
-                    records,
-                    float32(x0),
-                    float32(y0),
-                    copies,
-                    numbers,
-                    items,
-                    owners,
-                    firsts,
-                    lists,
-                    lengths,
-                )
+                num = _collect(chunk, alive, records, float32(x0), float32(y0), room)
                 for block in range(uint64(BLOCKS)):
                     if lengths[block] == 0:
                         continue
@@ -282,11 +261,8 @@ def composite_backward(
                     q = g * uint64(RECORD)
                     red, green, blue = copies[q + uint64(RED)], copies[q + uint64(GREEN)], copies[q + uint64(BLUE)]
                     far = copies[q + uint64(DEPTH)]
-                    j = numbers[g]
-                    x_g, y_g = (
-                        records[j * uint64(RECORD) + uint64(X)] - float32(x0),
-                        records[j * uint64(RECORD) + uint64(Y)] - float32(y0),
-                    )
+                    at = numbers[g] * uint64(RECORD)
+                    x_g, y_g = records[at + uint64(X)] - float32(x0), records[at + uint64(Y)] - float32(y0)
                     s_red = s_green = s_blue = s_depth = splat(ZERO)
                     s_1 = s_x = s_y = s_xx = s_xy = s_yy = splat(ZERO)
                     for k in range(firsts[g], firsts[g + uint64(1)]):
@@ -313,7 +289,7 @@ def composite_backward(
                         s_xx += d_qx * dx
                         s_xy += d_qx * dy
                         s_yy += d_qy * dy
-                    to = (mine + j) * uint64(SUMS)
+                    to = (mine + numbers[g]) * uint64(SUMS)
                     found = sums(s_red, s_green, s_blue, s_depth, s_1, s_x, s_y, s_xx, s_xy, s_yy)
                     store(totals, to, load(totals, to) + found)
                 e += len(chunk)

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from splatfix.profiling import stage
 from splatfix.rendering.cpu import compositing, harmonics, projection, tiles
 from splatfix.rendering.cpu.compile import threads_for
-from splatfix.rendering.cpu.lanes import LANES
+from splatfix.rendering.cpu.lanes import aligned
 
 # The least work that is worth waking a thread for.
 GAUSSIANS_PROJECTED, GAUSSIANS_COLOURED = 4000, 12000
@@ -33,13 +33,6 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _gradient(gradient: Tensor | None, like: Tensor) -> np.ndarray:
     return np.zeros(like.shape, np.float32) if gradient is None else _array(gradient)
-
-
-def _zeros(*shape: int) -> np.ndarray:
-    """Zeros, from the start of a cache line on."""
-    room = np.zeros(math.prod(shape) + LANES, np.float32)
-    start = (-room.ctypes.data // 4) % LANES
-    return room[start : start + math.prod(shape)].reshape(shape)
 
 
 class Project(Function):
@@ -184,7 +177,9 @@ class Rasterize(Function):
             visible, records, entries, starts, work = ctx.drawn[i]
             d_images = [*(d[i] for d in given), None if given_depth is None else given_depth[i]]
             with stage("draw, backward"), threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
-                totals = _zeros(threads, len(visible), compositing.SUMS)
+                shape = threads, len(visible), compositing.SUMS
+                totals = aligned(math.prod(shape)).reshape(shape)
+                totals.fill(0)
                 compositing.composite_backward(
                     records.reshape(-1), entries, starts, tiles.shares(work, threads), w, h,
                     *(image[i] for image in images), *d_images, totals.reshape(-1),
