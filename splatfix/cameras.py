@@ -115,10 +115,12 @@ def fitted_size(width_px: int, height_px: int, longest_side_px: int | None) -> t
 def to_tensors(
     cameras: Sequence[Camera], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[Float[torch.Tensor, "C 4 4"], Float[torch.Tensor, "C 3 3"]]:
-    """Stacked ``camera_from_world`` and intrinsics."""
-    poses = np.stack([camera.camera_from_world for camera in cameras])
-    intrinsics = np.stack([camera.intrinsics for camera in cameras])
-    return torch.tensor(poses, device=device, dtype=dtype), torch.tensor(intrinsics, device=device, dtype=dtype)
+    """Stacked ``camera_from_world`` and intrinsics. The copy to a CUDA device is queued; nothing waits for it."""
+    poses = torch.tensor(np.stack([camera.camera_from_world for camera in cameras]), dtype=dtype)
+    intrinsics = torch.tensor(np.stack([camera.intrinsics for camera in cameras]), dtype=dtype)
+    if torch.device(device).type == "cuda":
+        poses, intrinsics = poses.pin_memory(), intrinsics.pin_memory()
+    return poses.to(device, non_blocking=True), intrinsics.to(device, non_blocking=True)
 
 
 def look_at(centre: Float[ndarray, "3"], target: Float[ndarray, "3"], up: Float[ndarray, "3"]) -> Float[ndarray, "4 4"]:

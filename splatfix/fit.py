@@ -174,7 +174,7 @@ def train_stage(run: Run, fit: Fit, scene: SparseScene, stage: Stage, config: Fi
     if resume and checkpoint.is_file():
         fit.load(checkpoint, stage.identity)
         log.info("%s: continuing at step %d from %s", stage.title, fit.step, checkpoint)
-    saved = time.monotonic()
+    begun = saved = time.monotonic()
     num_steps = max(stage.last_step - fit.step, 0)
     with progress(total=num_steps, description=stage.title) as bar:
 
@@ -195,6 +195,7 @@ def train_stage(run: Run, fit: Fit, scene: SparseScene, stage: Stage, config: Fi
             repaired_probability=stage.repaired_probability,
             on_step=on_step,
         )
+    run.count_steps(num_steps, time.monotonic() - begun)
     if num_steps > 0:
         fit.save(checkpoint, stage.identity)
 

@@ -146,10 +146,17 @@ def _finite(value: Any) -> Any:
 
 @dataclass
 class Run:
-    """A run folder in the making: knows its path and how long each stage took."""
+    """A run folder in the making: knows its path, how long each stage took, and how fast it trained."""
 
     path: Path
     seconds: dict[str, float] = field(default_factory=dict)
+    num_steps: int = 0
+    step_seconds: float = 0.0
+
+    def count_steps(self, num: int, seconds: float) -> None:
+        """Training steps that were made, and how long they took."""
+        self.num_steps += num
+        self.step_seconds += seconds
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -176,6 +183,7 @@ class Run:
                 "torch": torch.__version__,
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+                "steps_per_second": round(self.num_steps / self.step_seconds, 2) if self.num_steps else None,
                 "peak_memory_mb": peak_memory_mb(),
                 **more,
             },

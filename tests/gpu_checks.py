@@ -7,6 +7,7 @@ themselves are tested on the CPU.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -173,6 +174,27 @@ def a_fit_lowers_its_error(device: str, *, strategy: str) -> None:
     assert error() < 0.9 * before, f"error {error():.3f}, at the start {before:.3f}"
 
 
+def a_step_waits_for_nothing(device: str) -> None:
+    """No operation of ours makes the host wait for the device (gsplat itself fetches the number of its tile hits)."""
+    if device == "cpu":
+        raise Skip("a CPU has nothing to wait for")
+    needs("gsplat")
+    truth = cloud(300, degree=1, log_scale=-2.5, spread=0.5).to(device)
+    photos = [TrainingView(view, torch.rand(36, 48, 3, device=device)) for view in [camera(48, 36)] * 2]
+    fit = Fit(truth, FitConfig(steps=100, exposure_lr=1e-3), scene_scale=4.0, num_photos=len(photos))
+    advance(fit, photos, 2, seed=0, background=None)  # compiles, and fills what is kept on the device
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            advance(fit, photos, 5, seed=0, background=None)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waited = sorted({f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)})
+    ours = [place for place in waited if "gsplat" not in place]
+    assert not ours, f"the step waits for the device in {', '.join(ours)}"
+
+
 def a_nafnet_learns_as_on_the_cpu(device: str, *, dtype: torch.dtype) -> None:
     """Losses of three training steps against float32 on the CPU."""
     torch.manual_seed(0)
@@ -211,6 +233,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
         f"fit, strategy {strategy}": partial(a_fit_lowers_its_error, strategy=strategy)
         for strategy in ("none", "default", "mcmc")
     },
+    "fit, a step waits for nothing": a_step_waits_for_nothing,
     "NAFNet, float32": partial(a_nafnet_learns_as_on_the_cpu, dtype=torch.float32),
     "NAFNet, bfloat16": partial(a_nafnet_learns_as_on_the_cpu, dtype=torch.bfloat16),
 }

@@ -47,8 +47,11 @@ def test_a_run_writes_its_config_and_its_provenance(tmp_path):
     run = open_run(tmp_path / "run", Outer())
     with run.stage("fit"):
         pass
+    for _ in range(2):
+        run.count_steps(50, 0.5)
     run.write_provenance(command="fit", seed=3, device=torch.device("cpu"))
     held = read_json(run.path / "run.json")
+    assert held["steps_per_second"] == 100
     assert held["seed"] == 3
     assert held["device"] == "cpu"
     assert held["seconds"]["fit"] >= 0

@@ -6,6 +6,7 @@ An 11x11 Gaussian window of sigma 1.5 with zero padding, per channel, constants 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 import torch
@@ -16,8 +17,9 @@ RADIUS, SIGMA = 5, 1.5  # px
 K1, K2 = 0.01**2, 0.03**2
 
 
+@cache
 def window(dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
-    """The normalised one-dimensional window, ``[11]``."""
+    """The normalised one-dimensional window, ``[11]``; made once for each device."""
     offsets = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64)
     weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     return (weights / weights.sum()).to(device, dtype)

@@ -219,7 +219,13 @@ def advance(
     Raises:
         FloatingPointError: a loss or a parameter is no longer finite; names the step and the parameter.
     """
-    on_cpu = fit.exposure.device.type == "cpu"
+    device = fit.exposure.device
+    on_cpu = device.type == "cpu"
+    behind = (
+        torch.zeros(3, device=device)
+        if background is None
+        else torch.tensor(background, dtype=torch.float32, device=device)
+    )
     for step in range(fit.step, fit.step + num_steps):
         generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
         _seed_globally(int(torch.randint(2**62, (), generator=generator)), on_cpu=on_cpu)  # strategies draw from it
@@ -228,7 +234,7 @@ def advance(
         draw, pick = torch.rand(2, generator=generator).tolist()
         if repaired and draw < repaired_probability:
             view, exposed = repaired[int(pick * len(repaired))], False
-        loss = _one_step(fit, view, index if exposed else None, background, generator)
+        loss = _one_step(fit, view, index if exposed else None, behind, generator)
         fit.step = step + 1
         due = fit.step % RECORD_EVERY == 0
         if on_cpu or due:
@@ -250,7 +256,7 @@ def _seed_globally(seed: int, *, on_cpu: bool) -> None:
 
 
 def _one_step(
-    fit: Fit, view: TrainingView, photo: int | None, background: Sequence[float] | None, generator: torch.Generator
+    fit: Fit, view: TrainingView, photo: int | None, background: Tensor, generator: torch.Generator
 ) -> Tensor:
     config, params = fit.config, fit.params
     progress = min(fit.step / config.steps, 1.0)
@@ -259,7 +265,7 @@ def _one_step(
 
     gaussians, keep = fit.gaussians(), None
     if config.dropout > 0 and photo is not None:  # a repaired view is a whole render: compare it with one
-        keep = (torch.rand(len(gaussians), generator=generator) >= config.dropout).to(fit.exposure.device)
+        keep = _random(len(gaussians), generator, fit.exposure.device) >= config.dropout
         gaussians = compensated(gaussians, config.dropout)
     with stage("render"):
         made = render(gaussians, [view.camera], background=background, mode=config.mode, keep=keep)
@@ -285,6 +291,14 @@ def _one_step(
     with stage("densify"):
         fit.densifier.after_step(params, fit.optimizers, fit.step, made.info, means_lr)
     return loss.detach()
+
+
+def _random(num: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Numbers from 0 to 1, drawn on the device itself: nothing waits for a copy."""
+    if device.type != "cpu":
+        seed = int(torch.randint(2**62, (), generator=generator))
+        generator = torch.Generator(device).manual_seed(seed)
+    return torch.rand(num, generator=generator, device=device)
 
 
 def compensated(gaussians: Gaussians, dropout: float) -> Gaussians:

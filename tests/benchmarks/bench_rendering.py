@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
@@ -16,17 +17,20 @@ from pathlib import Path
 
 import splatfix  # noqa: F401  (first: it sets how OpenMP waits)
 
+import numba  # isort: skip
 import numpy as np  # isort: skip
 import torch  # isort: skip
 
 from splatfix.captures import Capture
 from splatfix.gaussians import Gaussians
 from splatfix.metrics import psnr
+from splatfix.profiling import settle_on
 from splatfix.rendering import l1_and_ssim, render
 from splatfix.rendering.cpu import tiles
 from splatfix.rendering.cpu.functions import Colour, Project, Rasterize
 from splatfix.rendering.cpu.lanes import LANES
 from splatfix.rendering.cpu.projection import pack_camera
+from splatfix.runs import choose_device
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import load_scene, start_fit
@@ -42,12 +46,16 @@ FIT = {"size_px": 200, "views": 6, "steps": 2000, "gaussians": 27_000}
 FORWARD, BACKWARD = 17, 13 + 16
 
 
-def milliseconds(action: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Median and minimum wall time of ``action``, after two runs to warm up."""
+def milliseconds(
+    action: Callable[[], object], repeats: int, settle: Callable[[], object] = lambda: None
+) -> dict[str, float]:
+    """Median and minimum wall time of ``action``, after two runs to warm up. ``settle`` waits for queued work."""
     times = []
     for i in range(repeats + 2):
+        settle()
         start = time.perf_counter()
         action()
+        settle()
         if i >= 2:
             times.append(1000 * (time.perf_counter() - start))
     return {"median_ms": statistics.median(times), "min_ms": min(times)}
@@ -93,14 +101,25 @@ def drawing(capture: Capture, size_px: int, num: int, repeats: int, peak: float)
                 "share_of_peak": blocks * LANES * operations / (times["median_ms"] * 1e6) / peak,
             }
         )
-    return rows
+    return rows + with_one_thread(rows[-1]["scene"], both, repeats)
 
 
-def step(capture: Capture, repeats: int) -> dict:
-    """The row of one training step: projection, harmonics, drawing, loss, backward, Adam."""
+def with_one_thread(scene: str, action: Callable[[], object], repeats: int) -> list[dict]:
+    """The row of the same work with one thread, where there are more."""
+    threads = numba.get_num_threads()
+    if threads == 1:
+        return []
+    use_threads(1)
+    row = {"scene": scene, "work": "  one thread", **milliseconds(action, repeats)}
+    use_threads(threads)
+    return [row]
+
+
+def training_step(capture: Capture, device: torch.device) -> Callable[[], None]:
+    """One step: projection, harmonics, drawing, loss, backward, Adam."""
     size_px, num = STEP
-    camera, photo = square_camera(capture, size_px), torch.rand(size_px, size_px, 3)
-    made = real_gaussians(capture, camera, num)
+    camera, photo = square_camera(capture, size_px), torch.rand(size_px, size_px, 3).to(device)
+    made = real_gaussians(capture, camera, num).to(device)
     g = Gaussians(**{name: value.requires_grad_() for name, value in vars(made).items()})
     optimizer = torch.optim.Adam(list(vars(g).values()), lr=1e-6, fused=True)
 
@@ -109,16 +128,56 @@ def step(capture: Capture, repeats: int) -> dict:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return {"scene": f"{size_px} px, {num // 1000}k", "work": "training step", **milliseconds(action, 3 * repeats)}
+    return action
 
 
-def fit(capture: Capture) -> dict:
+def step(capture: Capture, device: torch.device, repeats: int) -> list[dict]:
+    """The rows of training steps: one process with all threads, and on the CPU also with one thread."""
+    action, scene = training_step(capture, device), f"{STEP[0]} px, {STEP[1] // 1000}k"
+    rows = [{"scene": scene, "work": "training step", **milliseconds(action, 3 * repeats, settle_on(device))}]
+    if device.type == "cpu" and numba.get_num_threads() > 1:
+        threads = numba.get_num_threads()
+        rows += with_one_thread(scene, action, 3 * repeats)
+        rows.append({"scene": scene, "work": f"  {threads} processes", **side_by_side(threads, 3 * repeats)})
+    return rows
+
+
+def use_threads(num: int) -> None:
+    """Of numba's kernels and of torch."""
+    numba.set_num_threads(num)
+    torch.set_num_threads(num)
+
+
+def side_by_side(num: int, repeats: int) -> dict[str, float]:
+    """Times of the training step in ``num`` processes of one thread at the same time: the slowest of each."""
+    spawn = multiprocessing.get_context("spawn")
+    ready, found = spawn.Barrier(num), spawn.Queue()
+    processes = [spawn.Process(target=_one_of_many, args=(ready, found, repeats)) for _ in range(num)]
+    for process in processes:
+        process.start()
+    times = [found.get(timeout=300) for _ in processes]
+    for process in processes:
+        process.join()
+    return {name: max(each[name] for each in times) for name in times[0]}
+
+
+def _one_of_many(ready, found, repeats: int) -> None:
+    use_threads(1)
+    capture = open_scene(STEP[0])
+    assert capture is not None
+    action = training_step(capture, torch.device("cpu"))
+    action()
+    ready.wait(timeout=300)
+    found.put(milliseconds(action, repeats))
+
+
+def fit(capture: Capture, device: torch.device) -> dict:
     """The row of a whole fit that grows to 27,000 Gaussians: seconds, and PSNR on test views."""
     names = [view.camera.name for view in capture.views]
     tested = names[::8]
     rest = [name for name in names if name not in tested]
     cameras = [capture.view(name).camera for name in rest]
-    scene = load_scene(capture, farthest_views(cameras, FIT["views"]), torch.device("cpu"))
+    scene = load_scene(capture, farthest_views(cameras, FIT["views"]), device)
     config = FitConfig(
         steps=FIT["steps"], densify=DensifyConfig(strategy="mcmc", max_gaussians=FIT["gaussians"], every=15)
     )
@@ -126,15 +185,17 @@ def fit(capture: Capture) -> dict:
     begun = len(fitted.gaussians())
     start = time.perf_counter()
     advance(fitted, scene.views(), FIT["steps"], seed=0, background=scene.background)
+    settle_on(device)()
     seconds = time.perf_counter() - start
     made = fitted.gaussians().detach()
     figures = [
-        psnr(render(made, [view.camera]).rgb[0].clamp(0, 1), torch.from_numpy(view.load().rgb))
+        psnr(render(made, [view.camera]).rgb[0].clamp(0, 1), torch.from_numpy(view.load().rgb).to(device))
         for view in map(capture.view, tested)
     ]
     return {
         "scene": f"{FIT['size_px']} px, {FIT['views']} views",
         "work": f"fit, {FIT['steps']} steps",
+        "steps_per_second": FIT["steps"] / seconds,
         "median_ms": 1000 * seconds,
         "min_ms": 1000 * seconds,
         "gaussians": [begun, len(made)],
@@ -149,6 +210,7 @@ def table(report: dict) -> str:
         f"{machine['processor']}, {machine['threads']} threads, compiled for {machine['compiled_for']}",
         f"at most {machine['multiply_adds_per_ns']:.0f} multiply-adds and {machine['copied_bytes_per_ns']:.1f} bytes "
         "copied per nanosecond, measured",
+        f"training step and fit on {machine['device']}; the kernels' rows are those of the CPU",
         "",
         _row("scene", "work", "median ms", "min ms", "of peak", "lanes", "hits", "blends"),
     ]
@@ -189,6 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="also save the report here")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--device", default="auto", help="of the step and the fit: auto, cpu, cuda or cuda:N")
     parser.add_argument("--no-fit", action="store_true", help="leave out the fit, which takes a minute")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("OLD", "NEW"), help="only compare two saved reports")
     arguments = parser.parse_args()
@@ -198,13 +261,17 @@ def main() -> None:
     capture = open_scene(STEP[0])
     if capture is None:
         parser.exit(2, f"the benchmark draws the scene {SCENE!r}: set SPLATFIX_SCENES to the folder that has it\n")
-    machine = peaks()
+    try:
+        device = choose_device(arguments.device)
+    except ValueError as error:
+        parser.exit(2, f"{error}\n")
+    machine = peaks() | {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"}
     rows = []
     for size_px, num in DRAWN:
         rows += drawing(capture, size_px, num, arguments.repeats, machine["multiply_adds_per_ns"])
-    rows.append(step(capture, arguments.repeats))
+    rows += step(capture, device, arguments.repeats)
     if not arguments.no_fit:
-        rows.append(fit(capture))
+        rows.append(fit(capture, device))
     report = {"machine": machine, "rows": rows}
     print(table(report))
     if arguments.json:
