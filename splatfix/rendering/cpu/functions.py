@@ -21,7 +21,7 @@ from splatfix.rendering.cpu.compile import threads_for
 from splatfix.rendering.cpu.lanes import aligned
 
 # The least work that is worth waking a thread for.
-GAUSSIANS_PROJECTED, GAUSSIANS_COLOURED = 4000, 12000
+GAUSSIANS_PROJECTED, GAUSSIANS_COLOURED = 4000, 6000
 GAUSSIANS_PACKED, TILES_TOUCHED, BLOCKS_DRAWN, GAUSSIANS_GATHERED = 20000, 30000, 15000, 20000
 
 EVERYTHING = np.zeros(0, np.bool_)  # the ``keep`` mask that drops nothing
