@@ -1,6 +1,7 @@
 """Type and shape checks of the whole package while tests run, and fixtures that several test folders share."""
 
 import os
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,30 @@ def scenes() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no scenes at {folder}; set SPLATFIX_SCENES")
     return folder
+
+
+@pytest.fixture
+def bucket(monkeypatch) -> Iterator[str]:
+    """A bucket of an S3 server on this machine, for this process and those that it starts: its URL."""
+    import logging
+
+    import obstore  # noqa: F401  (before anything reads the environment)
+    from moto.server import ThreadedMotoServer
+
+    from splatfix.pairs import storage
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+    for name, value in (settings | {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}).items():
+        monkeypatch.setenv(name, value)
+    storage._store.cache_clear()
+    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/pairs", method="PUT")).close()
+    yield "s3://pairs"
+    storage._store.cache_clear()
+    server.stop()
 
 
 @pytest.fixture

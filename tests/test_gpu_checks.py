@@ -12,8 +12,20 @@ from tests.gpu_checks import CHECKS, Skip
 
 # all that splatfix and its tests depend on but torch, numpy, numba and gsplat, by the names that are imported
 OTHERS = (
-    *("PIL", "accelerate", "beartype", "fsspec", "imageio", "jaxtyping", "jinja2", "matplotlib", "plyfile"),
-    *("pycolmap", "pydantic", "pytest", "safetensors", "scipy", "timm", "torchmetrics", "torchvision", "tqdm"),
+    *("PIL", "accelerate", "beartype", "imageio", "jaxtyping", "jinja2", "matplotlib", "plyfile"),
+    *(
+        "obstore",
+        "pycolmap",
+        "pydantic",
+        "pytest",
+        "ray",
+        "safetensors",
+        "scipy",
+        "timm",
+        "torchmetrics",
+        "torchvision",
+        "tqdm",
+    ),
     *("tyro", "viser", "webdataset", "yaml"),
 )
 LIGHT = "splatfix.rendering.cpu, splatfix.rendering.cuda, splatfix.splats.train, splatfix.splats.initialise"

@@ -1,20 +1,26 @@
-"""Where shards lie: local folders and object stores behind one small door (fsspec).
+"""Where shards lie: local folders and object stores behind one small door (obstore).
 
-Only named protocols are opened: no shell (``pipe:``), no chained URLs.
+Only named protocols are opened: no shell (``pipe:``), no chained URLs. Credentials and endpoints come from the
+environment, as the stores' own tools read it (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``AWS_ALLOW_HTTP``, ...).
+A file appears whole: locally it is written aside, synchronised and renamed; on an object store it is one object.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import IOBase
+from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-import fsspec
-
-PROTOCOLS = ("file", "memory", "http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss")
+PROTOCOLS = ("file", "memory", "http", "https", "s3", "s3a", "gs", "az", "abfs", "abfss")
+RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}  # of requests to object stores
 
 
 def join(url: str | Path, name: str) -> str:
@@ -22,78 +28,198 @@ def join(url: str | Path, name: str) -> str:
     return f"{str(url).rstrip('/')}/{name}"
 
 
-def open_binary(url: str) -> IOBase:
+def is_local(url: str | Path) -> bool:
+    """Whether a place is in this machine's file system. ValueError where its protocol is not allowed."""
+    return isinstance(_resolve(str(url)), Path)
+
+
+def open_binary(url: str) -> io.BufferedIOBase:
     """Open a file for reading. ValueError where it does not exist or its protocol is not allowed."""
-    files, path = _resolve(url)
+    place = _resolve(url)
     with _as_value_error(url):
-        return files.open(path, "rb")
+        return place.open("rb") if isinstance(place, Path) else io.BytesIO(_get(*place))
 
 
 def read_bytes(url: str) -> bytes:
     """The content of a file. ValueError as `open_binary`."""
-    files, path = _resolve(url)
+    place = _resolve(url)
     with _as_value_error(url):
-        return files.cat_file(path)
+        return place.read_bytes() if isinstance(place, Path) else _get(*place)
 
 
 def exists(url: str) -> bool:
     """Whether there is a file."""
-    files, path = _resolve(url)
-    return bool(files.exists(path))
+    place = _resolve(url)
+    if isinstance(place, Path):
+        return place.is_file()
+    import obstore
+
+    try:
+        obstore.head(*place)
+    except FileNotFoundError:
+        return False
+    except Exception as error:  # what cannot be asked must not pass for "not there": it would be made again
+        raise _unreadable(url, error) from None
+    return True
 
 
 def list_names(url: str | Path) -> list[str]:
     """Sorted names of the files in a folder; empty where it does not exist."""
-    files, path = _resolve(str(url))
-    try:
-        return sorted(entry["name"].rsplit("/", 1)[-1] for entry in files.ls(path, detail=True, refresh=True))
-    except FileNotFoundError:
-        return []
-    except TypeError:  # a filesystem without listing caches does not know `refresh`
-        return sorted(entry["name"].rsplit("/", 1)[-1] for entry in files.ls(path, detail=True))
+    place = _resolve(str(url))
+    if isinstance(place, Path):
+        try:
+            with os.scandir(place) as entries:
+                return sorted(entry.name for entry in entries if entry.is_file())
+        except FileNotFoundError:
+            return []
+    return sorted(name for name in list_tree(url) if "/" not in name)
+
+
+def list_folders(url: str | Path) -> list[str]:
+    """Sorted names of the folders in a folder; empty where it does not exist."""
+    place = _resolve(str(url))
+    if isinstance(place, Path):
+        return sorted(entry.name for entry in place.iterdir() if entry.is_dir()) if place.is_dir() else []
+    import obstore
+
+    store, prefix = place
+    with _as_value_error(str(url)):
+        found = obstore.list_with_delimiter(store, prefix or None)["common_prefixes"]
+    return sorted(str(each).rstrip("/").rsplit("/", 1)[-1] for each in found)
+
+
+def list_tree(url: str | Path) -> list[str]:
+    """Sorted paths of all files below a folder, relative to it; empty where it does not exist."""
+    place = _resolve(str(url))
+    if isinstance(place, Path):
+        return sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
+    import obstore
+
+    store, prefix = place
+    start = len(prefix) + 1 if prefix else 0
+    with _as_value_error(str(url)):
+        return sorted(entry["path"][start:] for batch in obstore.list(store, prefix or None) for entry in batch)
 
 
 def commit(url: str, content: bytes) -> None:
-    """Write a file whole: locally aside, fsync, rename; on an object store as one object."""
-    files, path = _resolve(url)
-    if "file" not in _protocols(files):
-        files.pipe_file(path, content)
+    """Write a file whole; one that was there before is replaced."""
+    place = _resolve(url)
+    if isinstance(place, Path):
+        with _aside(place, content) as aside:
+            aside.replace(place)
         return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    import obstore
+
+    obstore.put(*place, content)
+
+
+def create(url: str, content: bytes) -> bool:
+    """Write a file whole, but only where there is none: of several writers exactly one is told True."""
+    place = _resolve(url)
+    if isinstance(place, Path):
+        with _aside(place, content) as aside:
+            try:
+                os.link(aside, place)
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without hard links
+                return _create_without_links(place, content)
+        return True
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    try:
+        obstore.put(*place, content, mode="create")
+    except (AlreadyExistsError, PreconditionError):
+        return False
+    return True
+
+
+def delete(url: str) -> None:
+    """Remove a file; nothing happens where there is none."""
+    place = _resolve(url)
+    if isinstance(place, Path):
+        place.unlink(missing_ok=True)
+        return
+    import obstore
+
+    if exists(url):
+        obstore.delete(*place)
+
+
+def _create_without_links(place: Path, content: bytes) -> bool:
+    try:
+        with place.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
+
+
+@contextmanager
+def _aside(place: Path, content: bytes) -> Iterator[Path]:
+    """The content in a file beside its place, safe on the disk; gone afterwards, whatever happens."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    aside = place.with_name(f".{place.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
     try:
         with aside.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(target)
+        yield aside
     finally:
         aside.unlink(missing_ok=True)
 
 
-def _resolve(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def _get(store: Any, path: str) -> bytes:
+    import obstore
+
+    return bytes(obstore.get(store, path).bytes())
+
+
+def _resolve(url: str) -> Path | tuple[Any, str]:
+    """A local path, or a store and a path within it."""
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)  # two letters at least: a drive is not a protocol
     protocol = match.group(1) if match else "file"
     if "::" in url or protocol not in PROTOCOLS:
         raise ValueError(f"{url}: wanted a local path or a URL of {', '.join(PROTOCOLS)}")
+    if protocol == "file":
+        return Path(url[len("file://") :] if url.startswith("file://") else url)
+    parts = urlsplit(url)
+    path = parts.path.strip("/")
     try:
-        return fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"{url}: cannot be opened ({_first_line(error)})") from None
+        if protocol == "memory":
+            return _memory(), f"{parts.netloc}/{path}".strip("/")
+        return _store(f"{protocol}://{parts.netloc}"), path
+    except Exception as error:  # obstore raises kinds of its own
+        raise _unreadable(url, error) from None
+
+
+@lru_cache(maxsize=64)
+def _store(root: str) -> Any:
+    from obstore.store import from_url
+
+    settings: Any = {"retry_config": RETRIES}
+    return from_url(root, **settings)
+
+
+@lru_cache(maxsize=1)
+def _memory() -> Any:
+    """One store for this process: for tests."""
+    from obstore.store import MemoryStore
+
+    return MemoryStore()
 
 
 @contextmanager
 def _as_value_error(url: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise ValueError(f"{url}: cannot be opened ({_first_line(error)})") from None
+    except Exception as error:  # obstore raises kinds of its own besides OSError
+        raise _unreadable(url, error) from None
 
 
-def _protocols(files: fsspec.AbstractFileSystem) -> tuple[str, ...]:
-    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _unreadable(url: str, error: Exception) -> ValueError:
+    return ValueError(f"{url}: cannot be opened ({(str(error) or type(error).__name__).splitlines()[0]})")

@@ -1,0 +1,363 @@
+"""Long, unequal tasks on leased workers: Ray actors on a machine or a cluster, or this process.
+
+A task is leased to an actor that has said that it is ready. An actor that dies (a node that went away, the
+out-of-memory killer, pre-emption) costs its task one attempt; the task is leased again, and another actor is started. A
+task whose attempts are used up, or that can never work (``ValueError``), ends as a failure, and the rest goes on.
+Nothing is retried behind our back: Ray's own restarts and retries are off, since they hang or lose tasks when nodes
+die.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from splatfix.config import require
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+MAX_FAILED_STARTS = 5  # in a row, of actors that never became ready
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkersConfig:
+    """Who does the work.
+
+    Attributes:
+        num: number of workers; 0 works in this process without Ray, None takes as many as the machine or cluster has
+            room for (on one core: 0).
+        cpus: CPU cores of a worker; its kernels use so many threads.
+        gpus: share of a GPU of a worker (0.25: four on each); 0 for the CPU, None takes a whole one where there are
+            any.
+        address: of a Ray cluster; None joins the one that this process is in (RAY_ADDRESS, a Ray job), else starts Ray
+            on this machine.
+        attempts: how often a task is tried before it is given up.
+    """
+
+    num: int | None = None
+    cpus: int = 1
+    gpus: float | None = None
+    address: str | None = None
+    attempts: int = 3
+
+    def __post_init__(self) -> None:
+        require(self.num is None or self.num >= 0, "workers.num", self.num, "0 or more, or null")
+        require(self.cpus >= 1, "workers.cpus", self.cpus, "at least 1")
+        require(self.gpus is None or self.gpus >= 0, "workers.gpus", self.gpus, "a share of a GPU, or null")
+        require(self.attempts >= 1, "workers.attempts", self.attempts, "at least 1")
+
+
+class Worker(Protocol):
+    """What a worker process holds: made once, then called for task after task."""
+
+    def run(self, task: Any, upcoming: Any | None) -> Any:
+        """Do a task; ``upcoming`` is probably the next one, for whoever wants to prepare it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """How a task ended: with a result, or with an error after so many attempts."""
+
+    task: T
+    result: Any = None
+    error: str | None = None
+    attempts: int = 1
+
+
+class DiskFull(Exception):  # noqa: N818 - a state, told to the user as such
+    """No more room to write results to; nothing else will work either."""
+
+
+@dataclass
+class _Leases(Generic[T]):
+    """Tasks that are left, in order, and those that wait for another to be done. Remembers nothing that has ended."""
+
+    tasks: Iterator[T]
+    after: Callable[[T], str | None]
+    name: Callable[[T], str]
+    begun: set[str] = field(default_factory=set)  # and not ended, or waiting
+    again: deque[T] = field(default_factory=deque)
+    parked: dict[str, list[T]] = field(default_factory=dict)
+
+    def next(self) -> T | None:
+        """A task that can be started; None where there is none now."""
+        if self.again:
+            return self.again.popleft()
+        for task in self.tasks:
+            self.begun.add(self.name(task))
+            before = self.after(task)
+            if before is None or before not in self.begun:
+                return task
+            self.parked.setdefault(before, []).append(task)
+        return None
+
+    def ended(self, task: T) -> None:
+        """Free the tasks that waited for this one, whatever came of it."""
+        name = self.name(task)
+        self.begun.discard(name)
+        self.again.extend(self.parked.pop(name, []))
+
+
+def work_off(
+    tasks: Iterable[T],
+    worker: Callable[[], Worker],
+    config: WorkersConfig,
+    *,
+    name: Callable[[T], str],
+    after: Callable[[T], str | None] = lambda _: None,
+    on_retry: Callable[[T, str], object] = lambda _task, _reason: None,
+    on_busy: Callable[[int, int], object] = lambda _busy, _all: None,
+) -> Generator[Outcome[T], None, None]:
+    """Do all tasks; yields how each ended, as it ends.
+
+    Args:
+        tasks: read as they are needed.
+        worker: makes a worker, once in each process; must be picklable.
+        config: how many, and with what.
+        name: of a task.
+        after: name of the task that must have ended before, if it is among the tasks: then it comes earlier.
+        on_retry: called when an attempt failed and another follows.
+        on_busy: called with the number of workers that work, and of all that are ready.
+
+    Raises:
+        DiskFull: a worker could not write.
+        RuntimeError: workers cannot be started.
+    """
+    leases = _Leases(iter(tasks), after, name)
+    if config.num == 0 or (config.num is None and config.address is None and _is_small()):
+        yield from _in_this_process(leases, worker, config, on_retry)
+        return
+    with _ray(config) as ray:
+        yield from _on_actors(ray, leases, worker, config, on_retry, on_busy)
+
+
+def _is_small() -> bool:
+    return (os.cpu_count() or 1) == 1 and "RAY_ADDRESS" not in os.environ
+
+
+def _in_this_process(
+    leases: _Leases[T], worker: Callable[[], Worker], config: WorkersConfig, on_retry: Callable[[T, str], object]
+) -> Iterator[Outcome[T]]:
+    made: Worker | None = None
+    upcoming = leases.next()
+    while (task := upcoming) is not None:
+        made = worker() if made is None else made
+        upcoming = leases.next()
+        for attempt in range(1, config.attempts + 1):
+            try:
+                outcome = Outcome(task, made.run(task, upcoming), None, attempt)
+                break
+            except Exception as error:
+                reason, permanent = _judged(error)
+                if permanent or attempt == config.attempts:
+                    outcome = Outcome(task, None, reason, attempt)
+                    break
+                on_retry(task, reason)
+        leases.ended(task)
+        upcoming = leases.next() if upcoming is None else upcoming
+        yield outcome
+
+
+def _judged(error: BaseException) -> tuple[str, bool]:
+    """The reason in words, and whether another attempt is in vain. Raises DiskFull where all others are, too."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        raise DiskFull(str(error.filename or error)) from None
+    if isinstance(error, ValueError):
+        return str(error), True
+    log.debug("%s", "".join(traceback.format_exception(error)))
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}", False
+
+
+@contextmanager
+def _ray(config: WorkersConfig) -> Iterator[Any]:
+    """Ray, joined or started; what was started here ends here."""
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        joins = config.address or os.environ.get("RAY_ADDRESS")
+        alone: dict[str, Any] = {} if joins else {"include_dashboard": False, "num_cpus": _local_cpus(config)}
+        ray.init(
+            address=config.address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **alone
+        )
+    try:
+        yield ray
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _local_cpus(config: WorkersConfig) -> int:
+    cores = os.cpu_count() or 1
+    return max(cores, config.cpus * (config.num or 1))
+
+
+def _num_workers(ray: Any, config: WorkersConfig) -> tuple[int, float]:
+    """How many workers, and the share of a GPU of each."""
+    there = ray.cluster_resources()
+    gpus = (1.0 if there.get("GPU", 0) >= 1 else 0.0) if config.gpus is None else config.gpus
+    if config.num is not None:
+        return config.num, gpus
+    room = int(there.get("CPU", 1) // config.cpus)
+    if gpus > 0:
+        room = min(room, int(there.get("GPU", 0) / gpus + 1e-6))
+    return max(room, 1), gpus
+
+
+@dataclass
+class _Actor(Generic[T]):
+    """A worker on Ray, the task that it works on, and the one that is kept for it."""
+
+    handle: Any
+    ready: bool = False
+    task: T | None = None
+    upcoming: T | None = None
+
+
+def _on_actors(
+    ray: Any,
+    leases: _Leases[T],
+    worker: Callable[[], Worker],
+    config: WorkersConfig,
+    on_retry: Callable[[T, str], object],
+    on_busy: Callable[[int, int], object],
+) -> Iterator[Outcome[T]]:
+    num, gpus = _num_workers(ray, config)
+    threads = {key: str(config.cpus) for key in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS")}
+    options = {
+        "num_cpus": config.cpus,
+        "num_gpus": gpus,
+        "max_restarts": 0,
+        "max_task_retries": 0,
+        "runtime_env": {"env_vars": threads | {"OMP_WAIT_POLICY": "PASSIVE"}},
+    }
+    kind = ray.remote(_Hosted).options(**options)
+    waiting: dict[Any, _Actor[T]] = {}  # by what they will answer next
+    idle: list[_Actor[T]] = []
+    attempts: dict[str, int] = {}
+    failed_starts = 0
+
+    def start() -> None:
+        actor: _Actor[T] = _Actor(kind.remote(worker))
+        waiting[actor.handle.ready.remote()] = actor
+
+    def take() -> T | None:
+        task = leases.next()
+        if task is None:  # what is kept for a busy one
+            for other in waiting.values():
+                if other.upcoming is not None:
+                    task, other.upcoming = other.upcoming, None
+                    break
+        return task
+
+    def lease(actor: _Actor[T]) -> bool:
+        if actor.upcoming is not None:
+            actor.task, actor.upcoming = actor.upcoming, None
+        else:
+            actor.task = take()
+        if actor.task is None:
+            return False
+        actor.upcoming = leases.next()
+        waiting[actor.handle.run.remote(actor.task, actor.upcoming)] = actor
+        return True
+
+    try:
+        for _ in range(num):
+            start()
+        while waiting:
+            idle = [actor for actor in idle if not lease(actor)]
+            busy = sum(actor.task is not None for actor in waiting.values())
+            on_busy(busy, len(idle) + sum(actor.ready for actor in waiting.values()))
+            if busy == 0 and idle and not leases.again:
+                return  # nothing is left, and the rest of the actors need not start
+            answers, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_SECONDS)
+            for answer in answers:
+                actor = waiting.pop(answer)
+                try:
+                    result = ray.get(answer)
+                except ray.exceptions.RayTaskError as error:
+                    cause = error.cause if isinstance(error.cause, BaseException) else error
+                    if not actor.ready:
+                        raise RuntimeError(f"a worker cannot be made: {cause}") from None
+                    yield from _ended(actor, leases, attempts, config, on_retry, error=cause)
+                    idle.append(actor)
+                except ray.exceptions.RayError as error:  # node death, kill, out of memory, a lost answer
+                    if not actor.ready:
+                        failed_starts += 1
+                        if failed_starts >= MAX_FAILED_STARTS:
+                            raise RuntimeError(f"workers die before they are ready: {_first_line(error)}") from None
+                    if actor.upcoming is not None:
+                        leases.again.appendleft(actor.upcoming)
+                        actor.upcoming = None
+                    yield from _ended(actor, leases, attempts, config, on_retry, error=error)
+                    ray.kill(actor.handle)
+                    start()
+                else:
+                    if actor.ready:
+                        task = actor.task
+                        assert task is not None
+                        actor.task = None
+                        leases.ended(task)
+                        # the actor goes on before whoever asked for this outcome looks at it
+                        if not lease(actor):
+                            idle.append(actor)
+                        yield Outcome(task, result, None, attempts.pop(leases.name(task), 0) + 1)
+                    else:
+                        actor.ready, failed_starts = True, 0
+                        idle.append(actor)
+    finally:
+        for actor in [*waiting.values(), *idle]:
+            ray.kill(actor.handle)
+
+
+def _ended(
+    actor: _Actor[T],
+    leases: _Leases[T],
+    attempts: dict[str, int],
+    config: WorkersConfig,
+    on_retry: Callable[[T, str], object],
+    *,
+    error: BaseException,
+) -> Iterator[Outcome[T]]:
+    """An attempt of the actor's task failed: another follows, or that was the last."""
+    task, actor.task = actor.task, None
+    if task is None:
+        return
+    name = leases.name(task)
+    attempts[name] = attempts.get(name, 0) + 1
+    reason, permanent = _judged(error)
+    if permanent or attempts[name] >= config.attempts:
+        leases.ended(task)
+        yield Outcome(task, None, reason, attempts.pop(name))
+    else:
+        on_retry(task, reason)
+        leases.again.append(task)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+class _Hosted:
+    """The actor: makes the worker when it starts, and then does what it is told."""
+
+    def __init__(self, worker: Callable[[], Worker]) -> None:
+        self._started = time.time()
+        self._worker = worker()
+
+    def ready(self) -> float:
+        return self._started
+
+    def run(self, task: Any, upcoming: Any | None) -> Any:
+        return self._worker.run(task, upcoming)
