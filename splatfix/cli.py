@@ -17,6 +17,7 @@ from tyro.conf import Positional
 import splatfix
 from splatfix.config import load_config
 from splatfix.runs import set_up_logging, stop_on_signals, stop_requested
+from splatfix.workers import DiskFull
 
 EXIT_CODES = {"interrupted": 130, "terminated": 143}
 T = TypeVar("T")
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _say(argv[0], str(error), 1)
         if isinstance(error, KeyboardInterrupt):
             return _say(argv[0], "interrupted; what was finished is whole", 130)
+        if isinstance(error, DiskFull):
+            return _say(argv[0], str(error), 1)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return _say(argv[0], f"the disk is full ({error.filename or error}); what was finished is whole", 1)
         raise
@@ -184,29 +187,84 @@ def loop(argv: Sequence[str]) -> None:
 
 
 def generate(argv: Sequence[str]) -> None:
-    """Make training pairs: many sparse fits, rendered beside the clean photos."""
+    """Make training pairs: many sparse fits, rendered beside clean views."""
     from splatfix.pairs.generate import GenerateConfig
     from splatfix.pairs.generate import generate as make
 
     default, rest = _settings(GenerateConfig, argv)
 
     def run(
-        captures: Positional[tuple[Path, ...]] = (),
+        captures: Positional[tuple[str, ...]] = (),
         *,
         out: str,
+        dry_run: bool = False,
+        on_workers: int | None = None,
+        speed: float = 1.0,
         settings: Annotated[GenerateConfig, FLAT] = default,
     ) -> None:
-        """Make training pairs on this machine: many sparse fits of each capture, rendered beside the clean photos.
+        """Make training pairs: many sparse fits of each capture, rendered beside clean views, on one machine or many.
+
+        A rerun does what is missing; what is finished survives a crash, a kill and a full disk.
 
         Args:
-            captures: folders of posed photos, besides those in the config.
-            out: folder or URL to write the shards and their manifest.json into; a rerun does what is missing.
+            captures: folders of posed photos, globs, .yaml lists, dataset roots or URLs, besides those in the config.
+            out: folder or URL (s3://, gs://, az://) for the shards, their manifests and dataset.html.
+            dry_run: only say how many fits, pairs, shards, bytes and hours that would be.
+            on_workers: dry run: hours on so many workers instead of this machine's.
+            speed: dry run: how fast one of them is, relative to a worker of this machine.
             settings: the fits.
         """
-        counts = make(captures, out, settings)
-        print(", ".join(f"{name} {count}" for name, count in counts.items()))
+        if dry_run:
+            from splatfix.pairs.estimate import estimate
+
+            print(estimate(captures, out, settings, on_workers=on_workers, speed=speed).text())
+            return
+        summary = make(captures, out, settings)
+        print(summary.text())
+        _dataset_page(out)
 
     _run(run, "generate", rest)
+
+
+def verify(argv: Sequence[str]) -> None:
+    """Recheck shards against their manifests."""
+
+    def run(url: Positional[str], *, repair: bool = False) -> None:
+        """Recheck every shard: size, sha256, number of samples, and that each sample decodes.
+
+        Args:
+            url: folder or URL of the shards.
+            repair: drop what is broken or stray, and make it again with the settings that stand there (not while
+                pairs are being generated into the same place).
+        """
+        from splatfix.pairs.generate import generate as make
+        from splatfix.pairs.generate import read_settings
+        from splatfix.pairs.index import repair as drop
+        from splatfix.pairs.index import verify as check
+        from splatfix.runs import progress
+
+        with progress(description="shards") as bar:
+            found = check(url, on_shard=bar.update)
+        for problem in found.problems:
+            print(problem)
+        print(f"{found.num_shards} whole shards with {found.num_samples} pairs, {len(found.problems)} problems")
+        if not found.problems:
+            return
+        if not repair:
+            raise ValueError(f"{url}: {len(found.problems)} problems; --repair drops what is broken and makes it again")
+        again = drop(url, found)
+        print(f"dropped {len(found.broken)} fits and {len(found.strays)} stray files")
+        if again:
+            print(make((), url, read_settings(url)).text())
+        _dataset_page(url)
+
+    _run(run, "verify", argv, takes_config=False)
+
+
+def _dataset_page(url: str) -> None:
+    from splatfix.report.dataset import write_dataset_page
+
+    print(f"page: {write_dataset_page(url)}")
 
 
 def train(argv: Sequence[str]) -> None:
@@ -323,6 +381,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "demo": demo,
     "fit": fit,
     "generate": generate,
+    "verify": verify,
     "train": train,
     "loop": loop,
     "evaluate": evaluate,

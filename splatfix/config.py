@@ -73,7 +73,12 @@ def to_yaml(config: Any) -> str:
 
 
 def _reject_unknown(kind: Any, tree: Any, source: str, prefix: str) -> None:
-    if not dataclasses.is_dataclass(kind) or not isinstance(tree, dict):
+    if not isinstance(tree, dict):
+        return
+    if typing.get_origin(kind) is dict:  # of named configs
+        for key, value in tree.items():
+            _reject_unknown(typing.get_args(kind)[1], value, source, f"{prefix}{key}.")
+    if not dataclasses.is_dataclass(kind):
         return
     hints = {field.name: field.type for field in dataclasses.fields(kind)}
     resolved = typing.get_type_hints(kind)

@@ -88,6 +88,7 @@ class Capture:
         background: what lies behind the object where the capture has masks or alpha (white), RGB; None for a
             capture without masks.
         notes: what the reader met and did (files skipped, sizes rescaled), for people to read.
+        splat: the file of the splat whose renders the photos are; None for real photos.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Capture:
     points: Points | None = None
     background: tuple[float, float, float] | None = None
     notes: tuple[str, ...] = ()
+    splat: Path | None = None
 
     @property
     def cameras(self) -> tuple[Camera, ...]:

@@ -146,7 +146,7 @@ def read(root: Path, ply: Path, longest_side_px: int | None) -> Capture:
         views.append(View(small, SplatPhoto(ply, small, (camera.width_px, camera.height_px))))
     capture = assemble(root, listed or ply, "splat", views, None, notes)
     name = capture.name if listed or ply.stem in ("point_cloud", "splat") else ply.stem
-    return replace(capture, name=name, background=WHITE)
+    return replace(capture, name=name, background=WHITE, splat=ply)
 
 
 def _listed(file: Path) -> list[Camera]:

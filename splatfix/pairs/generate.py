@@ -1,20 +1,36 @@
-"""Pairs of many captures on one machine: plan the fits, make their pairs, write shards; what is done is kept."""
+"""Pairs of many captures: plan the fits, lease them to workers, gather what they commit. What is done is kept."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from splatfix.captures import open_capture
-from splatfix.pairs.make import PairsConfig, make_pairs
-from splatfix.pairs.shards import MANIFEST, merge_manifests, write_shards
-from splatfix.pairs.storage import exists, join
-from splatfix.runs import choose_device, progress
+import yaml
+
+from splatfix.config import build_config, require, to_tree, to_yaml
+from splatfix.pairs import storage
+from splatfix.pairs.index import Index, open_index
+from splatfix.pairs.plan import Task, plan_tasks
+from splatfix.pairs.recipes import Recipe
+from splatfix.pairs.sources import Source, find_sources
+from splatfix.pairs.truth import DenseConfig
+from splatfix.pairs.worker import Committed, PairWorker, WorkerSettings, quiet_fits
+from splatfix.runs import progress
+from splatfix.telemetry import Telemetry
+from splatfix.workers import DiskFull, Outcome, Worker, WorkersConfig, work_off
 
 log = logging.getLogger(__name__)
+
+CONFIG, QUARANTINE = "config.yaml", "quarantine.json"
+GATHER_SECONDS = 30.0  # between gatherings of the manifests
+GATHER_SHARE = 0.05  # of the time, at most, goes into them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,51 +38,284 @@ class GenerateConfig:
     """A set of pairs.
 
     Attributes:
-        captures: folders of captures.
-        groups: folder name -> group, for captures that show the same thing; others are a group of their own.
+        captures: folders of captures, globs, YAML lists, dataset roots or URLs.
+        groups: scene -> group, for captures that show the same thing; others are a group of their own.
         fits_per_capture: sparse fits of each capture.
         seed: everything random follows it.
         device: auto, cpu, cuda or cuda:N.
-        pairs: how the fits differ.
+        samples_per_shard: most pairs in a shard.
+        recipes: how the fits differ, by name; each fit follows one of them.
+        dense: the dense fits that recipes with ``clean: renders`` draw.
+        workers: who makes the fits.
     """
 
-    captures: tuple[Path, ...] = ()
+    captures: tuple[str, ...] = ()
     groups: dict[str, str] = field(default_factory=dict)
     fits_per_capture: int = 4
     seed: int = 0
     device: str = "auto"
-    pairs: PairsConfig = field(default_factory=PairsConfig)
+    samples_per_shard: int = 64
+    recipes: dict[str, Recipe] = field(default_factory=lambda: {"photos": Recipe()})
+    dense: DenseConfig = field(default_factory=DenseConfig)
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+
+    def __post_init__(self) -> None:
+        require(self.fits_per_capture >= 1, "fits_per_capture", self.fits_per_capture, "at least 1 fit")
+        require(self.samples_per_shard >= 1, "samples_per_shard", self.samples_per_shard, "at least 1 pair")
+        total = sum(recipe.weight for recipe in self.recipes.values())
+        require(total > 0, "recipes", sorted(self.recipes), "at least one recipe with a weight above 0")
 
 
-def generate(captures: Sequence[Path], out: str, config: GenerateConfig) -> dict[str, Any]:
-    """Make the pairs of all captures. A rerun does only the fits whose shards are missing.
+# what may change between runs into the same output; all else decides what the fits are
+MAY_CHANGE = frozenset({"captures", "groups", "fits_per_capture", "device", "workers"})
 
-    Returns the number of fits made, found and skipped, and of samples.
+
+@dataclass
+class Summary:
+    """What a generation did, and what stands in its output.
+
+    Attributes:
+        made, found, failed: fits that this run made, that were there before, and that ended in the quarantine.
+        retried: attempts that failed and were followed by another.
+        pairs, bytes, filtered: of all fits in the output.
+        seconds: of this run.
+        pairs_made: by this run.
+    """
+
+    made: int = 0
+    found: int = 0
+    failed: int = 0
+    retried: int = 0
+    pairs: int = 0
+    bytes: int = 0
+    filtered: int = 0
+    seconds: float = 0.0
+    pairs_made: int = 0
+
+    def text(self) -> str:
+        """For people."""
+        lines = [
+            f"fits: {self.made} made, {self.found} found, {self.failed} in quarantine; "
+            f"{self.retried} attempts were repeated",
+            f"pairs: {self.pairs} ({self.bytes / 1e6:.1f} MB), {self.filtered} views left out",
+        ]
+        if self.pairs_made and self.seconds > 0:
+            rate = 60 * self.pairs_made / self.seconds
+            lines.append(f"this run: {self.pairs_made} pairs in {self.seconds:.0f} s, {rate:.1f} a minute")
+        return "\n".join(lines)
+
+
+def generate(
+    captures: Sequence[str | Path],
+    out: str,
+    config: GenerateConfig,
+    *,
+    make_worker: Callable[[WorkerSettings], Worker] = PairWorker,
+) -> Summary:
+    """Make the pairs of all captures. A rerun does only the fits that are missing.
 
     Raises:
-        ValueError: no captures, or one that cannot be opened; nothing is written then.
+        ValueError: no captures, or the output was made with other settings; nothing is written then.
+        DiskFull: no more room; what was committed is whole.
     """
-    paths = [*captures, *config.captures]
-    if not paths:
-        raise ValueError("generate: no captures; name at least one folder of posed photos")
-    opened = [open_capture(path, longest_side_px=config.pairs.size_px) for path in paths]
-    plan = [(capture, index) for index in range(config.fits_per_capture) for capture in opened]
-    device = choose_device(config.device)
-    counts = {"made": 0, "found": 0, "empty": 0}
-    with progress(total=len(plan), description="fits") as bar:
-        for capture, index in plan:
-            stem = f"{capture.name}-f{index:03d}"
-            manifest = f"{stem}.{MANIFEST}"
-            if exists(join(out, manifest)):
-                counts["found"] += 1
-            else:
-                group = config.groups.get(capture.name, capture.name)
-                pairs = list(
-                    make_pairs(capture, index, seed=config.seed, config=config.pairs, device=device, group=group)
-                )
-                counts["made" if pairs else "empty"] += 1
-                if pairs:
-                    write_shards(pairs, out, stem=stem, manifest=manifest)
-            bar.update()
-    shards = merge_manifests(out)
-    return counts | {"samples": sum(shard.samples for shard in shards)}
+    start = time.monotonic()
+    words = [str(word) for word in (*captures, *config.captures)]
+    sources = find_sources(words, config.groups)
+    _keep_settings(out, config, words)
+    index = open_index(out)
+    run = _Generation(out, config, index, Telemetry())
+    run.warn_of_twins()
+    total = run.count(sources)
+    settings = WorkerSettings(out, config.seed, config.device, config.recipes, config.dense, config.samples_per_shard)
+    try:
+        with quiet_fits(), progress(total=total, initial=run.summary.found, description="fits") as bar:
+            outcomes = work_off(
+                run.missing(sources),
+                partial(make_worker, settings),
+                config.workers,
+                name=lambda task: task.stem,
+                after=lambda task: task.after,
+                on_retry=run.retried,
+                on_busy=run.busy,
+            )
+            with contextlib.closing(outcomes):
+                for outcome in outcomes:
+                    run.take(outcome)
+                    minutes = max(time.monotonic() - start, 1e-3) / 60
+                    bar.set_postfix_str(
+                        f"{run.summary.pairs_made} pairs, {run.summary.pairs_made / minutes:.1f} a minute"
+                    )
+                    bar.update()
+    except DiskFull as error:
+        raise DiskFull(
+            f"the disk is full ({error}); what was finished is whole: free some room and run this again"
+        ) from None
+    finally:
+        run.summary.seconds = time.monotonic() - start
+        run.gather(final=True)
+    return run.summary
+
+
+class _Generation:
+    """The state of a run: the index, the quarantine, and the counts."""
+
+    def __init__(self, out: str, config: GenerateConfig, index: Index, telemetry: Telemetry) -> None:
+        self.out, self.config, self.index, self.telemetry = out, config, index, telemetry
+        self.summary = Summary()
+        self.quarantine = _read_quarantine(out)
+        self.scene_of: dict[str, tuple[str, str]] = {}  # fingerprint of a capture -> scene and group
+        self._gathered = time.monotonic()
+        self._gather_took = 0.0
+        self._left = 0
+
+    def missing(self, sources: Sequence[Source]) -> Iterator[Task]:
+        """The tasks that are not done yet."""
+        tasks = plan_tasks(sources, self.config.recipes, self.config.fits_per_capture, self.config.seed)
+        done = set(self.index.fits)
+        return (task for task in tasks if task.stem not in done)
+
+    def count(self, sources: Sequence[Source]) -> int:
+        """All tasks; sets what was found and what is left."""
+        tasks = plan_tasks(sources, self.config.recipes, self.config.fits_per_capture, self.config.seed)
+        total = 0
+        for task in tasks:
+            total += 1
+            self.summary.found += task.stem in self.index.fits
+        self._left = total - self.summary.found
+        return total
+
+    def take(self, outcome: Outcome[Task]) -> None:
+        """A task ended."""
+        task, summary = outcome.task, self.summary
+        self._left -= 1
+        self.telemetry.set("splatfix_fits_left", self._left)
+        if outcome.error is not None:
+            summary.failed += 1
+            self.quarantine[task.stem] = {
+                "capture": task.source.url,
+                "reason": outcome.error,
+                "attempts": outcome.attempts,
+            }
+            self.telemetry.count("splatfix_fits_total", outcome="failed")
+            log.warning("%s: left out after %d attempts: %s", task.stem, outcome.attempts, outcome.error)
+        else:
+            committed: Committed = outcome.result
+            fit = committed.fit
+            self.index.add(fit)
+            self.quarantine.pop(task.stem, None)
+            summary.made += committed.made
+            summary.found += not committed.made
+            summary.pairs_made += committed.made * fit.record.get("pairs", 0)
+            self._warn_of_twin(fit.record)
+            self.telemetry.count("splatfix_fits_total", outcome="done")
+            self.telemetry.count("splatfix_pairs_total", fit.record.get("pairs", 0))
+            self.telemetry.count("splatfix_pairs_filtered_total", fit.record.get("filtered", 0))
+            self.telemetry.count("splatfix_shard_bytes_total", fit.record.get("bytes", 0))
+            for stage, seconds in fit.record.get("seconds", {}).items():
+                self.telemetry.observe("splatfix_stage_seconds", seconds, stage=stage)
+        if time.monotonic() - self._gathered > max(GATHER_SECONDS, self._gather_took / GATHER_SHARE):
+            self.gather(final=False)
+
+    def retried(self, task: Task, reason: str) -> None:
+        """An attempt failed, and another follows."""
+        self.summary.retried += 1
+        self.telemetry.count("splatfix_fits_total", outcome="retried")
+        log.warning("%s: %s; trying again", task.stem, reason)
+
+    def busy(self, busy: int, ready: int) -> None:
+        """How many workers work."""
+        self.telemetry.set("splatfix_workers", ready)
+        self.telemetry.set("splatfix_workers_busy_ratio", busy / ready if ready else 0.0)
+
+    def gather(self, *, final: bool) -> None:
+        """Write the gathered manifests and the quarantine. At the end also take up what other drivers made."""
+        begun = time.monotonic()
+        try:
+            if final:
+                self.index.refresh()
+            self.index.write()
+            _write_quarantine(self.out, self.quarantine, self.index)
+        except (OSError, ValueError) as error:  # they can be made again from the fits' manifests: lose nothing for it
+            log.warning("%s: the manifests could not be gathered (%s)", self.out, error)
+        self._gathered = time.monotonic()
+        self._gather_took = self._gathered - begun
+        records = [fit.record for fit in self.index.fits.values()] if final else []
+        for name in ("pairs", "bytes", "filtered") if final else ():
+            setattr(self.summary, name, sum(record.get(name, 0) for record in records))
+
+    def warn_of_twins(self) -> None:
+        """Look at the captures of the fits that are done."""
+        for fit in self.index.fits.values():
+            self._warn_of_twin(fit.record)
+
+    def _warn_of_twin(self, record: dict[str, Any]) -> None:
+        """The same photos under two names, in two groups, would be trained on and validated on."""
+        print_, scene, group = record.get("fingerprint"), record.get("scene"), record.get("group")
+        if not print_ or scene is None or group is None:
+            return
+        known_scene, known_group = self.scene_of.setdefault(print_, (scene, group))
+        if known_group != group:
+            log.warning(
+                "%s and %s hold the same photos, but are in the groups %s and %s: give them one under groups:",
+                *(known_scene, scene, known_group, group),
+            )
+            self.scene_of[print_] = (known_scene, group)  # once is enough
+
+
+def _keep_settings(out: str, config: GenerateConfig, words: Sequence[str]) -> None:
+    """Write the settings into the output; where there are some, compare them, and add the captures."""
+    where = storage.join(out, CONFIG)
+    words = [str(Path(word).resolve()) if storage.is_local(word) else word for word in words]
+    config = replace(config, captures=tuple(dict.fromkeys(words)))
+    if storage.create(where, to_yaml(config).encode()):
+        return
+    stored = read_settings(out)
+    old, new = to_tree(stored), to_tree(config)
+    for name in old:
+        if name not in MAY_CHANGE and old[name] != new[name]:
+            path, was, wanted = _first_difference(name, old[name], new[name])
+            raise ValueError(
+                f"{where}: the pairs there were made with {path} = {was!r}, now it is {wanted!r}; "
+                "take the same, or another folder"
+            )
+    config = replace(config, captures=tuple(dict.fromkeys([*stored.captures, *words])))
+    if config != stored:
+        storage.commit(where, to_yaml(config).encode())
+
+
+def read_settings(out: str) -> GenerateConfig:
+    """The settings that an output was made with. ValueError where there are none."""
+    where = storage.join(out, CONFIG)
+    tree = yaml.safe_load(storage.read_bytes(where))
+    if not isinstance(tree, dict):
+        raise ValueError(f"{where}: wanted the settings of a generation")
+    return build_config(GenerateConfig, tree, source=where)
+
+
+def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(set(old) | set(new)):
+            if old.get(key) != new.get(key):
+                return _first_difference(f"{name}.{key}", old.get(key), new.get(key))
+    return name, old, new
+
+
+def _read_quarantine(out: str) -> dict[str, dict[str, Any]]:
+    where = storage.join(out, QUARANTINE)
+    if not storage.exists(where):
+        return {}
+    try:
+        tree = json.loads(storage.read_bytes(where))["fits"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _write_quarantine(out: str, quarantine: dict[str, dict[str, Any]], index: Index) -> None:
+    for stem in [stem for stem in quarantine if stem in index.fits]:
+        del quarantine[stem]
+    where = storage.join(out, QUARANTINE)
+    if quarantine:
+        storage.commit(where, (json.dumps({"schema": 1, "fits": quarantine}, indent=1) + "\n").encode())
+    else:
+        storage.delete(where)

@@ -1,144 +1,262 @@
-"""The pairs of one choice of photos, as a pure function of capture, fit number, seed and settings.
+"""The pairs of one choice of photos, as a pure function of capture, fit number, seed and recipe.
 
-A fit from a random few of the photos is rendered at the photos that it has not seen; each render and its photo are a
-pair. Where there are several fits of the same photos, the mean of their renders is paired too: that is what the loop
-gives to a restorer. No Ray here: workers call this.
+A fit from a random few of the photos is rendered where something better is known: at the photos that it has not seen,
+or wherever a dense fit of the same capture shows the scene well. Each render and its clean view are a pair. Where there
+are several fits of the same photos, the mean of their renders is paired too: that is what the loop gives to a restorer.
+No Ray here: workers call this.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from splatfix.cameras import separation
+from splatfix.cameras import Camera, separation
 from splatfix.captures.capture import Capture
-from splatfix.flawed import coverage, render_flawed, render_references
+from splatfix.flawed import FlawedView, Reference, coverage, render_flawed, render_references
 from splatfix.gaussians import Gaussians
 from splatfix.pairs.pair import Pair, pair_from
+from splatfix.pairs.recipes import Initial, Recipe
+from splatfix.pairs.truth import Truth, clean_renders
+from splatfix.rendering import render
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import SparseScene, load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
-from splatfix.views import assign_bands, farthest_views, scene_depth, view_distances
+from splatfix.views import assign_bands, farthest_views, repair_cameras, scene_depth, view_distances
+
+MIN_CYCLE_COVERAGE = 0.5  # of the image: a render that shows less is not fitted again
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairsConfig:
-    """How the sparse fits behind the pairs differ from one another.
+@dataclass(frozen=True, eq=False)
+class Made:
+    """The pairs of a fit, and what is worth knowing of how they came about.
 
     Attributes:
-        size_px: longest side of the images, in pixels.
-        num_train: fewest and most photos of a fit.
-        num_fits: fewest and most fits of the same photos, which differ in their seeds. Where there are several, the
-            first alone and the mean of all are paired with the photos.
-        steps: fewest and most training steps of a fit.
-        num_random: fewest and most random points among the initial ones (log-uniform).
-        undropped: share of the fits without dropout; the others have the dropout of a fit's defaults.
-        growth: share of the fits that grow.
-        max_gaussians: cap of those that do.
-        sh_degree: highest spherical harmonics.
-        max_views: clean views per fit, spread evenly over distance.
-        min_coverage: a view is left out where the render covers less than this share of what training views cover.
-        num_references: warped training photos stored with each pair.
+        pairs: kept ones.
+        settings: of the fit: photos, steps, initialisation, dropout, growth, number of Gaussians.
+        filtered: views that were left out because the render covers too little of them.
+        seconds: by stage.
     """
 
-    size_px: int = 256
-    num_train: tuple[int, int] = (3, 9)
-    num_fits: tuple[int, int] = (1, 3)
-    steps: tuple[int, int] = (500, 2400)
-    num_random: tuple[int, int] = (500, 4000)
-    undropped: float = 0.25
-    growth: float = 0.15
-    max_gaussians: int = 15_000
-    sh_degree: int = 1
-    max_views: int = 14
-    min_coverage: float = 0.4
-    num_references: int = 2
+    pairs: list[Pair]
+    settings: dict[str, Any]
+    filtered: int
+    seconds: dict[str, float]
+
+    def counts(self) -> dict[str, Any]:
+        """Kept pairs by band, and by artifact PSNR in whole dB, and by what the clean view is."""
+        psnrs = [pair.meta["artifact_psnr"] for pair in self.pairs]
+        return {
+            "bands": dict(sorted(Counter(str(pair.meta["band"]) for pair in self.pairs).items())),
+            "psnr": dict(sorted(Counter(str(int(p)) for p in psnrs if p is not None).items())),
+            "clean_from": dict(sorted(Counter(str(pair.meta["clean_from"]) for pair in self.pairs).items())),
+        }
 
 
 def make_pairs(
-    capture: Capture, fit_index: int, *, seed: int, config: PairsConfig, device: torch.device, group: str | None = None
-) -> Iterator[Pair]:
-    """Fit and yield the pairs. (capture, fit index, seed, settings) determine them for a thread count.
+    capture: Capture,
+    fit_index: int,
+    *,
+    seed: int,
+    recipe: Recipe,
+    device: torch.device,
+    recipe_name: str = "",
+    group: str | None = None,
+    truth: Truth | None = None,
+) -> Made:
+    """Fit, render and pair. (capture, fit index, seed, recipe) determine all but the seconds, for a thread count.
+
+    ``truth`` is what the recipe's clean renders are drawn from.
 
     Raises:
-        ValueError: the capture has too few photos for a fit and a clean view.
+        ValueError: the capture has too few photos for a fit and a clean view, or there is no truth to draw.
     """
-    if len(capture.views) < config.num_train[0] + 1:
+    if len(capture.views) < recipe.num_train[0] + 1:
         raise ValueError(
-            f"{capture.path}: {len(capture.views)} photos; pairs need at least {config.num_train[0]} to fit from and "
+            f"{capture.path}: {len(capture.views)} photos; pairs need at least {recipe.num_train[0]} to fit from and "
             "one more to compare with"
         )
+    if recipe.clean == "renders" and truth is None:
+        raise ValueError(f"{capture.path}: recipe {recipe_name!r} has clean: renders, but there is nothing to draw")
+    clock = _Clock()
     key = hashlib.sha256(f"{capture.name}/{fit_index}/{seed}".encode()).digest()
     fit_seed = int.from_bytes(key[:4], "little")
     rng = np.random.default_rng(fit_seed)
-    most = min(config.num_train[1], len(capture.views) - 1)
-    num_train = int(rng.integers(config.num_train[0], most + 1))
+    most = min(recipe.num_train[1], len(capture.views) - 1)
+    num_train = int(rng.integers(recipe.num_train[0], most + 1))
     train_ids = random_views(capture, num_train, rng)
     scene = load_scene(capture, train_ids, device)
+    clock.lap("load")
 
-    low, high = np.log(config.num_random)
-    initial = InitialiseConfig(num_random=int(np.exp(rng.uniform(low, high))), sh_degree=config.sh_degree)
-    grows = bool(rng.random() < config.growth)
-    settings = FitConfig(
-        steps=config.steps[1],
-        dropout=0.0 if rng.random() < config.undropped else FitConfig().dropout,
-        densify=DensifyConfig(strategy="default" if grows else "none", max_gaussians=config.max_gaussians),
-    )
-    num_steps = int(rng.integers(config.steps[0], config.steps[1] + 1))
-    num_fits = int(rng.integers(config.num_fits[0], config.num_fits[1] + 1))
-    fits = [fitted(scene, settings, initial, num_steps, seed=fit_seed + 1000 * k) for k in range(num_fits)]
+    plan = _drawn_at_random(recipe, rng)
+    fits = [fitted(scene, plan, seed=fit_seed + 1000 * k) for k in range(plan.num_fits)]
+    clock.lap("fit")
+    if recipe.cycle:
+        again = _shown(scene, fits)
+        fits = [fitted(again, plan, seed=fit_seed + 1000 * k + 500) for k in range(plan.num_fits)]
+        clock.lap("fit again")
 
-    others = [camera for camera in capture.cameras if camera.name not in set(train_ids)]
-    distances = view_distances(others, scene.cameras, scene.points)
+    cameras, cleans = _clean_views(capture, scene, recipe, truth, rng)
+    distances = view_distances(cameras, scene.cameras, scene.points)
     bands = assign_bands(distances)
-    ordered = sorted(others, key=lambda camera: (distances[camera.name], camera.name))
-    if len(ordered) > config.max_views:
-        ordered = [ordered[i] for i in np.linspace(0, len(ordered) - 1, config.max_views).round().astype(int)]
-    made = {
-        "fit_index": fit_index,
-        "seed": seed,
-        "train_ids": list(train_ids),
-        "num_steps": num_steps,
-        "num_random": initial.num_random,
-        "dropout": settings.dropout,
-        "growth": grows,
-        "num_gaussians": len(fits[0]),
-    }
+    cameras = _evenly(sorted(cameras, key=lambda camera: (distances[camera.name], camera.name)), recipe.max_views)
+    settings = plan.to_json() | {"recipe": recipe_name, "fit_index": fit_index, "seed": seed}
+    settings |= {"train_ids": list(train_ids), "cycle": recipe.cycle, "num_gaussians": len(fits[0])}
+    pairs, filtered = [], 0
     for name, shown in {f"f{fit_index:03d}": fits[:1], f"f{fit_index:03d}m": fits}.items():
         if name.endswith("m") and len(fits) == 1:
             continue
         references = render_references(shown, scene.cameras, scene.photos, scene.background)
         usual = float(np.median([coverage(reference.alpha) for reference in references]))
-        flawed = render_flawed(shown, ordered, references, scene.background, scene.depth, config.num_references)
-        for view in flawed:
-            if coverage(view.alpha) < config.min_coverage * usual:
+        for view in _flawed_views(shown, cameras, references, scene, recipe.num_references):
+            if coverage(view.alpha) < recipe.min_coverage * usual:
+                filtered += 1
                 continue
-            yield pair_from(
-                view,
-                torch.from_numpy(capture.view(view.camera.name).load().rgb).to(device),
-                scene=capture.name,
-                fit=name,
-                num_references=config.num_references,
-                group=group or capture.name,
-                source=capture.format,
-                band=bands[view.camera.name],
-                distance=distances[view.camera.name],
-                fit_settings=made | {"num_fits": len(shown)},
+            clean = cleans.get(view.camera.name)
+            if clean is None:
+                clean = torch.from_numpy(capture.view(view.camera.name).load().rgb).to(device)
+            pairs.append(
+                pair_from(
+                    view,
+                    clean,
+                    scene=capture.name,
+                    fit=name,
+                    num_references=recipe.num_references,
+                    group=group or capture.name,
+                    source=capture.format,
+                    clean_from=_kind_of_clean(capture, recipe),
+                    clean_psnr=None if truth is None or recipe.clean == "photos" else truth.psnr,
+                    band=bands[view.camera.name],
+                    distance=distances[view.camera.name],
+                    fit_settings=settings | {"num_fits": len(shown)},
+                )
             )
+    clock.lap("render")
+    return Made(pairs, settings, filtered, clock.seconds)
 
 
-def fitted(
-    scene: SparseScene, settings: FitConfig, initial: InitialiseConfig, num_steps: int, *, seed: int
-) -> Gaussians:
-    """A fit of the scene after ``num_steps`` steps, with everything random from ``seed``."""
-    fit = start_fit(scene, settings, initial, seed=seed)
-    advance(fit, scene.views(), num_steps, seed=seed, background=scene.background)
+@dataclass(frozen=True)
+class _Plan:
+    """What a fit drew from its recipe."""
+
+    fit: FitConfig
+    initial: InitialiseConfig
+    num_steps: int
+    num_fits: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "num_steps": self.num_steps,
+            "schedule": self.fit.steps,
+            "initial": "+".join(self.initial.sources),
+            "num_random": self.initial.num_random,
+            "dropout": self.fit.dropout,
+            "growth": self.fit.densify.strategy != "none",
+            "num_fits": self.num_fits,
+        }
+
+
+def _drawn_at_random(recipe: Recipe, rng: np.random.Generator) -> _Plan:
+    low, high = np.log(np.maximum(recipe.num_random, 1))
+    num_random = int(np.exp(rng.uniform(low, high))) if recipe.num_random[1] > 0 else 0
+    source = recipe.initial[int(rng.integers(len(recipe.initial)))]
+    # structure may not be found: then there are at least random points
+    sources: tuple[Initial, ...] = (source,) if source in ("auto", "random") else (source, "random")
+    grows = bool(rng.random() < recipe.growth)
+    fit = FitConfig(
+        steps=recipe.steps,
+        dropout=0.0 if rng.random() < recipe.undropped else FitConfig().dropout,
+        densify=DensifyConfig(strategy="default" if grows else "none", max_gaussians=recipe.max_gaussians),
+    )
+    return _Plan(
+        fit,
+        InitialiseConfig(sources=sources, num_random=num_random, sh_degree=recipe.sh_degree),
+        max(1, round(float(rng.uniform(*recipe.completed)) * recipe.steps)),
+        int(rng.integers(recipe.num_fits[0], recipe.num_fits[1] + 1)),
+    )
+
+
+def fitted(scene: SparseScene, plan: _Plan, *, seed: int) -> Gaussians:
+    """A fit of the scene after the planned steps, with everything random from ``seed``."""
+    fit = start_fit(scene, plan.fit, plan.initial, seed=seed)
+    advance(fit, scene.views(), plan.num_steps, seed=seed, background=scene.background)
     return fit.gaussians().detach()
+
+
+def _shown(scene: SparseScene, fits: Sequence[Gaussians]) -> SparseScene:
+    """The scene as the fits show it at new poses between and around the photos: what a cycle fits again."""
+    num = max(12, 2 * len(scene.cameras))
+    cameras = repair_cameras(scene.cameras, num=num, round_index=1, num_rounds=2, outward=0.5, depth=scene.depth)
+    kept, images = [], []
+    for camera in cameras:
+        with torch.no_grad():
+            made = [render(gaussians, [camera], background=scene.background) for gaussians in fits]
+        if coverage(torch.stack([one.alpha[0] for one in made]).mean(0)) >= MIN_CYCLE_COVERAGE:
+            kept.append(camera)
+            images.append(torch.stack([one.rgb[0] for one in made]).mean(0).clamp(0, 1))
+    if len(kept) < 2:  # a fit that shows next to nothing: then the photos' own poses have to do
+        kept = list(scene.cameras)
+        with torch.no_grad():
+            images = [render(fits[0], [camera], background=scene.background).rgb[0].clamp(0, 1) for camera in kept]
+    return replace(scene, cameras=tuple(kept), photos=tuple(images), masks=(None,) * len(kept), points=None)
+
+
+def _clean_views(
+    capture: Capture, scene: SparseScene, recipe: Recipe, truth: Truth | None, rng: np.random.Generator
+) -> tuple[list[Camera], dict[str, Tensor]]:
+    """Cameras of the clean views, and the clean images that are not photos."""
+    if recipe.clean == "renders" and truth is not None:
+        drawn = clean_renders(capture, truth, recipe.max_views, scene.depth, rng)
+        return [camera for camera, _ in drawn], {camera.name: image for camera, image in drawn}
+    trained = set() if recipe.cycle else {camera.name for camera in scene.cameras}
+    return [camera for camera in capture.cameras if camera.name not in trained], {}
+
+
+def _kind_of_clean(capture: Capture, recipe: Recipe) -> str:
+    if capture.splat is not None:
+        return "reference splat"
+    return "photo" if recipe.clean == "photos" else "dense fit"
+
+
+def _evenly(cameras: Sequence[Camera], num: int) -> list[Camera]:
+    if len(cameras) <= num:
+        return list(cameras)
+    return [cameras[i] for i in np.linspace(0, len(cameras) - 1, num).round().astype(int)]
+
+
+def _flawed_views(
+    fits: Sequence[Gaussians],
+    cameras: Sequence[Camera],
+    references: Sequence[Reference],
+    scene: SparseScene,
+    num_references: int,
+) -> Iterator[FlawedView]:
+    """The renders; a photo is never its own reference."""
+    for camera in cameras:
+        others = [reference for reference in references if reference.camera.name != camera.name]
+        yield from render_flawed(fits, [camera], others, scene.background, scene.depth, num_references)
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._since
+        self._since = now
 
 
 def random_views(capture: Capture, num: int, rng: np.random.Generator) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
+from splatfix.cameras import Camera
 from splatfix.flawed import FlawedView
 from splatfix.guidance import Guidance, guidance_of
 from splatfix.images import to_bytes
@@ -111,8 +112,8 @@ def pair_from(
 ) -> Pair:
     """The pair of a flawed view and the photo at its camera; the warps are made here, as the loop makes them.
 
-    ``meta`` is stored as JSON; give what is known of group, source, settings, seed, band and distance. Camera, scale
-    of the depth and PSNR of the artifact are added.
+    ``meta`` is stored as JSON; give what is known of group, source, settings, seed, band and distance. Camera,
+    cameras of the references, scale of the depth and PSNR of the artifact are added.
     """
     guidance = guidance_of(view, num_references)
     camera = view.camera
@@ -130,18 +131,23 @@ def pair_from(
         warps=tuple(_bytes(warp) for warp in guidance.warps),
         mask=None if mask is None else _bytes(mask),
         meta={
-            "camera": {
-                "name": camera.name,
-                "width_px": camera.width_px,
-                "height_px": camera.height_px,
-                "intrinsics": camera.intrinsics.tolist(),
-                "camera_from_world": camera.camera_from_world.tolist(),
-            },
+            "camera": _camera_tree(camera),
+            "references": [_camera_tree(reference.camera) for reference in view.references[:num_references]],
             "inverse_depth_scale": guidance.inverse_depth_scale,
             "artifact_psnr": _psnr(artifact, photo),
             **meta,
         },
     )
+
+
+def _camera_tree(camera: Camera) -> dict[str, Any]:
+    return {
+        "name": camera.name,
+        "width_px": camera.width_px,
+        "height_px": camera.height_px,
+        "intrinsics": camera.intrinsics.tolist(),
+        "camera_from_world": camera.camera_from_world.tolist(),
+    }
 
 
 def encode(pair: Pair) -> dict[str, Any]:

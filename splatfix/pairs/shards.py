@@ -52,16 +52,23 @@ def write_shards(
     *,
     samples_per_shard: int = 64,
     stem: str = "pairs",
-    manifest: str = MANIFEST,
 ) -> list[Shard]:
-    """Write pairs as shards ``<stem>-<number>-<content>.tar`` into a folder or URL, and last their manifest.
+    """Write pairs as shards ``<stem>-<number>-<content>.tar`` and their manifest into a folder or URL.
 
-    Several writers share a folder when each has a ``stem`` and a manifest ``<stem>.manifest.json`` of its own;
-    `merge_manifests` makes the one that readers want. A new shard begins where the scene changes.
+    A new shard begins where the scene changes.
 
     Raises:
         ValueError: no pairs, a key that stands twice, or a stem that is not plain.
     """
+    shards = put_shards(pairs, url, samples_per_shard=samples_per_shard, stem=stem)
+    if not shards:
+        raise ValueError(f"{url}: no pairs to write")
+    write_manifest(url, shards)
+    return shards
+
+
+def put_shards(pairs: Iterable[Pair], url: str | Path, *, samples_per_shard: int, stem: str) -> list[Shard]:
+    """Write shards that no manifest lists yet. Errors as `write_shards`; no pairs make no shards."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", stem):
         raise ValueError(f"stem = {stem!r}: wanted letters, digits, - and _ only")
     shards: list[Shard] = []
@@ -77,9 +84,6 @@ def write_shards(
         scene = members[0].scene
         group = str(members[0].meta.get("group", scene))
         shards.append(Shard(name, scene, group, len(members), len(content), digest))
-    if not shards:
-        raise ValueError(f"{url}: no pairs to write")
-    write_manifest(url, shards, manifest)
     return shards
 
 
@@ -102,22 +106,16 @@ def _tars(pairs: Iterable[Pair], samples_per_shard: int) -> Iterator[tuple[bytes
         yield buffer.getvalue(), members
 
 
-def write_manifest(url: str | Path, shards: Iterable[Shard], name: str = MANIFEST) -> None:
-    """Write the manifest that lists these shards."""
+def write_manifest(url: str | Path, shards: Iterable[Shard]) -> None:
+    """Write ``manifest.json``, which lists these shards."""
+    storage.commit(storage.join(url, MANIFEST), manifest_bytes(shards))
+
+
+def manifest_bytes(shards: Iterable[Shard], **more: Any) -> bytes:
+    """A manifest of these shards, with whatever else is to stand in it."""
     listed = list(shards)
     tree = {"schema": 1, "samples": sum(shard.samples for shard in listed), "shards": [asdict(s) for s in listed]}
-    storage.commit(storage.join(url, name), (json.dumps(tree, indent=1) + "\n").encode())
-
-
-def merge_manifests(url: str | Path) -> list[Shard]:
-    """Collect every ``*.manifest.json`` of a folder into ``manifest.json``; returns all shards."""
-    names = [name for name in storage.list_names(url) if name.endswith(f".{MANIFEST}")]
-    shards = {shard.name: shard for name in names for shard in read_manifest(url, name)}
-    if not shards:
-        raise ValueError(f"{url}: no *.{MANIFEST} to merge")
-    merged = [shards[name] for name in sorted(shards)]
-    write_manifest(url, merged)
-    return merged
+    return (json.dumps(tree | more, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_manifest(url: str | Path, name: str = MANIFEST) -> list[Shard]:
@@ -126,6 +124,11 @@ def read_manifest(url: str | Path, name: str = MANIFEST) -> list[Shard]:
     Raises:
         ValueError: no manifest, or one that is not splatfix's; names may not leave the folder.
     """
+    return read_manifest_tree(url, name)[0]
+
+
+def read_manifest_tree(url: str | Path, name: str = MANIFEST) -> tuple[list[Shard], dict[str, Any]]:
+    """The shards that a manifest lists, and all that it says. Errors as `read_manifest`."""
     where = storage.join(url, name)
     if not storage.exists(where):
         raise ValueError(f"{where}: no such file; wanted a folder of shards (splatfix generate makes one)")
@@ -140,26 +143,30 @@ def read_manifest(url: str | Path, name: str = MANIFEST) -> list[Shard]:
     for shard in shards:
         if not _SHARD_NAME.fullmatch(shard.name):
             raise ValueError(f"{where}: shard name {shard.name!r}: wanted a plain file name ending in .tar")
-    return shards
+    return shards, tree
 
 
 def read_samples(url: str | Path, shard: Shard) -> Iterator[dict[str, Any]]:
     """The samples of a shard as bytes, in order. ValueError where the file is cut short or not a tar."""
     where = storage.join(url, shard.name)
-    num = 0
     with storage.open_binary(where) as stream:
-        files = tar_file_expander([{"url": where, "stream": stream}], select_files=_allowed)
-        samples = group_by_keys(files)
-        while True:
-            try:
-                sample = next(samples, None)
-            except Exception as error:  # webdataset passes on whatever tarfile and zlib raise
-                reason = error.args[0] if error.args else error
-                raise ValueError(f"{where}: cannot be read as a shard ({reason})") from None
-            if sample is None:
-                break
-            num += 1
-            yield sample
+        yield from samples_in(stream, shard, where)
+
+
+def samples_in(stream: io.BufferedIOBase, shard: Shard, where: str) -> Iterator[dict[str, Any]]:
+    """As `read_samples`, from an open file."""
+    num = 0
+    samples = group_by_keys(tar_file_expander([{"url": where, "stream": stream}], select_files=_allowed))
+    while True:
+        try:
+            sample = next(samples, None)
+        except Exception as error:  # webdataset passes on whatever tarfile and zlib raise
+            reason = error.args[0] if error.args else error
+            raise ValueError(f"{where}: cannot be read as a shard ({reason})") from None
+        if sample is None:
+            break
+        num += 1
+        yield sample
     if num != shard.samples:
         raise ValueError(f"{where}: {num} samples, its manifest says {shard.samples}; is the file whole?")
 
@@ -171,38 +178,20 @@ def read_pairs(url: str | Path, shards: Iterable[Shard] | None = None) -> Iterat
             yield decode(sample, shard.name)
 
 
-@dataclass(frozen=True)
-class Verification:
-    """What `verify_shards` found: counts, and one line per problem."""
-
-    num_shards: int
-    num_samples: int
-    problems: tuple[str, ...]
-
-
-def verify_shards(url: str | Path, *, decoding: bool = True) -> Verification:
-    """Check every listed shard: size, sha256, number of samples, and that each sample decodes.
-
-    Files that no manifest lists are named too: they are left over from writers that did not finish.
-    """
-    shards, num_samples, problems = read_manifest(url), 0, []
-    for shard in shards:
-        try:
-            content = storage.read_bytes(storage.join(url, shard.name))
-            if len(content) != shard.bytes:
-                raise ValueError(f"{shard.name}: {len(content)} bytes, its manifest says {shard.bytes}")
-            if hashlib.sha256(content).hexdigest() != shard.sha256:
-                raise ValueError(f"{shard.name}: its sha256 is not the one in the manifest")
-            for sample in read_samples(url, shard):
-                if decoding:
-                    decode(sample, shard.name)
-                num_samples += 1
-        except ValueError as error:
-            problems.append(str(error))
-    listed = {shard.name for shard in shards}
-    strays = [name for name in storage.list_names(url) if name.endswith((".tar", ".partial")) and name not in listed]
-    problems += [f"{name}: is not in {MANIFEST}" for name in strays]
-    return Verification(len(shards), num_samples, tuple(problems))
+def broken_shard(url: str | Path, shard: Shard, *, decoding: bool = True) -> str | None:
+    """What is wrong with a shard: its size, sha256, number of samples, or a sample that does not decode."""
+    try:
+        content = storage.read_bytes(storage.join(url, shard.name))
+        if len(content) != shard.bytes:
+            raise ValueError(f"{shard.name}: {len(content)} bytes, its manifest says {shard.bytes}")
+        if hashlib.sha256(content).hexdigest() != shard.sha256:
+            raise ValueError(f"{shard.name}: its sha256 is not the one in the manifest")
+        for sample in samples_in(io.BytesIO(content), shard, storage.join(url, shard.name)):
+            if decoding:
+                decode(sample, shard.name)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _allowed(name: str) -> bool:

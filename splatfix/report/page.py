@@ -83,7 +83,7 @@ def run_page(run: RunFiles) -> str:
         "config_text": run.config_text,
         "video": None,
     }
-    template = _environment().get_template("run.html.j2")
+    template = environment().get_template("run.html.j2")
     text = template.render(context)
     if run.video is not None:  # after all else, for as much room as is left
         room = int((MAX_PAGE_BYTES - len(text.encode("utf-8"))) * 3 / 4)
@@ -106,7 +106,7 @@ def comparison_page(runs: Sequence[RunFiles]) -> str:
         "provenance": [(run.label, _provenance(run), run.config_text) for run in runs],
         "some_marked": any(comparison.saw_group(run) for run in runs),
     }
-    return _environment().get_template("comparison.html.j2").render(context)
+    return environment().get_template("comparison.html.j2").render(context)
 
 
 def view_card(run: RunFiles, view: dict[str, Any], roles: Sequence[str]) -> dict[str, Any]:
@@ -235,7 +235,8 @@ def _provenance(run: RunFiles) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in pairs if value is not None]
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates, with what all pages use."""
     environment = Environment(
         loader=PackageLoader("splatfix.report", "templates"),
         autoescape=select_autoescape(default=True, default_for_string=True),

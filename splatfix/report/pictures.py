@@ -6,6 +6,7 @@ import base64
 import io
 from pathlib import Path
 
+from numpy import ndarray
 from PIL import Image
 
 VIEW_SIDE_PX = 640
@@ -33,6 +34,13 @@ def picture(path: Path | None, longest_side_px: int = VIEW_SIDE_PX) -> dict | No
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None  # the page goes without: its numbers come from the results
     return {"uri": _uri("image/jpeg", buffer.getvalue()), "width": small.width, "height": small.height}
+
+
+def embedded(pixels: ndarray) -> dict:
+    """As `picture`, of an image ``[H, W, 3]`` in bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return {"uri": _uri("image/jpeg", buffer.getvalue()), "width": pixels.shape[1], "height": pixels.shape[0]}
 
 
 def either(path: Path) -> Path | None:

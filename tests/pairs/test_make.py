@@ -1,24 +1,28 @@
-"""Pairs of one fit: reproducible, from photos that the fit has not seen; and of several captures, resumed."""
+"""Pairs of one fit: reproducible, from views that the fit has not seen."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from splatfix.captures import open_capture
-from splatfix.pairs.generate import GenerateConfig, generate
-from splatfix.pairs.make import PairsConfig, make_pairs
-from splatfix.pairs.shards import read_pairs, verify_shards
+from splatfix.pairs.make import Made, make_pairs
+from splatfix.pairs.recipes import Recipe
+from splatfix.pairs.truth import DenseConfig, clean_renders, fit_densely, reference_splat
 from splatfix.sample import sample_path
 
-SMALL = PairsConfig(size_px=48, num_train=(3, 4), num_fits=(1, 1), steps=(10, 20), num_random=(50, 100), max_views=3)
+SMALL = Recipe(size_px=48, num_train=(3, 4), num_fits=(1, 1), steps=20, num_random=(50, 100), max_views=3)
+CPU = torch.device("cpu")
 
 
-def pairs_of(seed: int, config: PairsConfig = SMALL):
+def made_of(seed: int, recipe: Recipe = SMALL, **more) -> Made:
     capture = open_capture(sample_path(), longest_side_px=48)
-    return list(make_pairs(capture, 0, seed=seed, config=config, device=torch.device("cpu"), group="mug"))
+    return make_pairs(capture, 0, seed=seed, recipe=recipe, device=CPU, group="mug", **more)
+
+
+def pairs_of(seed: int, recipe: Recipe = SMALL):
+    return made_of(seed, recipe).pairs
 
 
 def test_pairs_are_reproducible_and_unseen():
@@ -54,22 +58,53 @@ def test_the_clean_image_is_the_photo():
     assert pair.artifact.shape == pair.clean.shape
 
 
-def test_a_rerun_does_only_what_is_missing(tmp_path):
-    config = GenerateConfig(fits_per_capture=2, pairs=SMALL, device="cpu")
-    done = generate([sample_path()], str(tmp_path), config)
-    assert done["made"] + done["empty"] == 2
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    victim = next(tmp_path.glob("*f001.manifest.json"))
-    victim.unlink()
-    again = generate([sample_path()], str(tmp_path), config)
-    assert again["found"] == 1 and again["samples"] == done["samples"]
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    verify_shards(str(tmp_path))
-    assert len(list(read_pairs(str(tmp_path)))) == done["samples"]
+def test_a_fit_goes_through_a_share_of_its_schedule():
+    settings = [made_of(seed, replace(SMALL, completed=(0.25, 0.5))).settings for seed in range(3)]
+    assert all(5 <= each["num_steps"] <= 10 and each["schedule"] == 20 for each in settings)
+    assert len({each["num_steps"] for each in settings}) > 1
 
 
-def test_nothing_to_do_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no captures"):
-        generate([], str(tmp_path), GenerateConfig())
-    with pytest.raises(ValueError, match="nowhere"):
-        generate([Path("nowhere")], str(tmp_path), GenerateConfig())
+def test_references_are_the_nearest_training_photos():
+    for pair in pairs_of(0):
+        names = [reference["name"] for reference in pair.meta["references"]]
+        assert len(names) == 2 and set(names) <= set(pair.meta["fit_settings"]["train_ids"])
+
+
+def test_views_that_show_too_little_are_left_out_and_counted():
+    everything = made_of(0, replace(SMALL, min_coverage=0.0))
+    assert everything.filtered == 0 and len(everything.pairs) == 3
+    blind = replace(SMALL, min_coverage=1.0, completed=(0.05, 0.05))
+    some = made_of(0, blind)
+    assert some.filtered + len(some.pairs) == 3
+
+
+def test_a_cycle_is_paired_with_the_photos_of_the_first_fit_too():
+    made = made_of(0, replace(SMALL, cycle=True, max_views=36, min_coverage=0.0))
+    trained = set(made.settings["train_ids"])
+    seen = [pair for pair in made.pairs if pair.view in trained]
+    assert {pair.view for pair in seen} == trained
+    for pair in seen:  # a photo never guides its own repair
+        assert pair.view not in [reference["name"] for reference in pair.meta["references"]]
+    assert made.settings["cycle"] and all(pair.meta["clean_from"] == "photo" for pair in made.pairs)
+
+
+def test_clean_renders_come_from_a_dense_fit_at_new_poses():
+    capture = open_capture(sample_path(), longest_side_px=48)
+    truth = fit_densely(capture, DenseConfig(size_px=48, steps=60, max_gaussians=3000), seed=0, device=CPU)
+    assert 5 < truth.psnr < 40
+    made = made_of(0, replace(SMALL, clean="renders", max_views=5), truth=truth)
+    assert 0 < len(made.pairs) <= 5
+    for pair in made.pairs:
+        assert pair.view.startswith("new_") and pair.view not in capture.names
+        assert pair.meta["clean_from"] == "dense fit" and pair.meta["clean_psnr"] == truth.psnr
+    with pytest.raises(ValueError, match="nothing to draw"):
+        made_of(0, replace(SMALL, clean="renders"))
+
+
+def test_a_reference_splat_is_its_own_truth(scenes):
+    capture = open_capture(scenes / "splat_guitar", longest_side_px=48)
+    truth = reference_splat(capture, CPU)
+    assert truth is not None and truth.psnr is None
+    drawn = clean_renders(capture, truth, 2, 1.0, np.random.default_rng(0))
+    assert len(drawn) == 2 and all(image.shape == (camera.height_px, camera.width_px, 3) for camera, image in drawn)
+    assert reference_splat(open_capture(sample_path()), CPU) is None

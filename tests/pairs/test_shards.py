@@ -12,15 +12,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from splatfix.pairs import (
-    merge_manifests,
-    read_manifest,
-    read_pairs,
-    sample_pairs,
-    storage,
-    verify_shards,
-    write_shards,
-)
+from splatfix.pairs import read_manifest, read_pairs, sample_pairs, storage, write_shards
+from splatfix.pairs.index import verify
 from tests.restoration.scenery import pair
 
 
@@ -41,7 +34,7 @@ def test_round_trip(tmp_path, place):
     read = list(read_pairs(url))
     assert keys(read) == keys([*pairs(5), *pairs(3, "other")])
     np.testing.assert_array_equal(read[4].artifact, pair(4).artifact)
-    found = verify_shards(url)
+    found = verify(url)
     assert (found.num_shards, found.num_samples, found.problems) == (3, 8, ())
 
 
@@ -52,22 +45,11 @@ def test_the_same_pairs_make_the_same_bytes(tmp_path):
     assert sorted(os.listdir(tmp_path / "a")) == sorted([*(shard.name for shard in a), "manifest.json"])
 
 
-def test_several_writers_share_a_folder(tmp_path):
-    write_shards(pairs(3), tmp_path, stem="job-a", manifest="job-a.manifest.json")
-    with pytest.raises(ValueError, match="no such file"):
-        read_manifest(tmp_path)
-    write_shards(pairs(2, "other"), tmp_path, stem="job-b", manifest="job-b.manifest.json")
-    merged = merge_manifests(tmp_path)
-    assert read_manifest(tmp_path) == merged
-    assert sum(shard.samples for shard in merged) == 5
-    assert verify_shards(tmp_path).problems == ()
-
-
 def test_a_truncated_shard_is_found_by_verifying_and_by_reading(tmp_path):
     (shard,) = write_shards(pairs(6), tmp_path)
     file = tmp_path / shard.name
     file.write_bytes(file.read_bytes()[: shard.bytes // 2 // 512 * 512])
-    (problem,) = verify_shards(tmp_path).problems
+    (problem,) = verify(tmp_path).problems
     assert shard.name in problem
     assert "bytes" in problem
     with pytest.raises(ValueError, match=r"is the file whole\?|cannot be read as a shard"):
@@ -83,7 +65,7 @@ def test_changed_and_missing_shards_and_strays_are_found(tmp_path):
     (tmp_path / first.name).write_bytes(content)
     (tmp_path / second.name).unlink()
     (tmp_path / "stray.tar").write_bytes(b"")
-    problems = verify_shards(tmp_path).problems
+    problems = verify(tmp_path).problems
     assert len(problems) == 3
     for name, problem in zip((first.name, second.name, "stray.tar"), problems, strict=True):
         assert name in problem

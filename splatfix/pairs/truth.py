@@ -1,0 +1,127 @@
+"""What stands for a scene where it has to be drawn from new poses: a dense fit of its photos, or a reference splat.
+
+A restorer needs more clean views than a capture has photos. A fit from most of the photos gives them, wherever it is
+covered well; how good it is, photos that it has not seen say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splatfix.cameras import Camera
+from splatfix.captures import Capture
+from splatfix.config import require
+from splatfix.flawed import coverage
+from splatfix.gaussians import Gaussians, read_ply
+from splatfix.metrics import psnr
+from splatfix.rendering import render
+from splatfix.shapes import Float
+from splatfix.splats.backdrop import without_shell
+from splatfix.splats.densify import DensifyConfig
+from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.scene import load_scene, start_fit
+from splatfix.splats.train import FitConfig, advance
+from splatfix.views import ViewsConfig, between, make_split, neighbour_pairs
+
+WELL_COVERED = 0.9  # of what the capture's own cameras see
+TRIES_PER_VIEW = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """The dense fit of a capture.
+
+    Attributes:
+        size_px: longest side of the photos, in pixels.
+        steps: training steps.
+        test_every: every so many photos (by name) is left out, to measure the fit on.
+        max_gaussians: cap of the growth.
+        sh_degree: highest spherical harmonics.
+        min_psnr: a fit that reaches less on the left-out photos, in dB, is not used.
+    """
+
+    size_px: int = 256
+    steps: int = 3000
+    test_every: int = 8
+    max_gaussians: int = 40_000
+    sh_degree: int = 2
+    min_psnr: float = 20.0
+
+    def __post_init__(self) -> None:
+        require(self.size_px >= 16, "dense.size_px", self.size_px, "at least 16 pixels")
+        require(self.steps >= 1, "dense.steps", self.steps, "at least 1 step")
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Gaussians that stand for a scene.
+
+    Attributes:
+        gaussians: the scene.
+        psnr: on photos that they have not seen, in dB; None for a reference splat, which is the scene.
+    """
+
+    gaussians: Gaussians
+    psnr: float | None
+
+
+def reference_splat(capture: Capture, device: torch.device) -> Truth | None:
+    """The splat that the capture is made of; None for a capture of photos."""
+    return None if capture.splat is None else Truth(read_ply(capture.splat).to(device), None)
+
+
+def fit_densely(capture: Capture, config: DenseConfig, *, seed: int, device: torch.device) -> Truth:
+    """Fit most of the photos, and measure that on the others.
+
+    Raises:
+        ValueError: the capture has too few photos to leave any out.
+    """
+    views = ViewsConfig(size_px=config.size_px, test_every=config.test_every, max_test=1000)
+    split = make_split(capture, views)
+    scene = load_scene(capture, split.train_ids, device)
+    densify = DensifyConfig(strategy="default", max_gaussians=config.max_gaussians)
+    settings = FitConfig(steps=config.steps, dropout=0.0, densify=densify)
+    fit = start_fit(scene, settings, InitialiseConfig(sh_degree=config.sh_degree), seed=seed)
+    advance(fit, scene.views(), config.steps, seed=seed, background=scene.background)
+    made = fit.gaussians().detach()
+    figures = []
+    for name in split.test_ids:
+        view = capture.view(name)
+        drawn = _drawn(made, view.camera, scene.background)
+        figures.append(psnr(drawn, torch.from_numpy(view.load().rgb).to(device)))
+    return Truth(made, float(np.mean(figures)))
+
+
+def clean_renders(
+    capture: Capture, truth: Truth, num: int, depth: float, rng: np.random.Generator
+) -> list[tuple[Camera, Float[Tensor, "H W 3"]]]:
+    """Up to ``num`` new poses between neighbouring cameras that the truth covers well, and how it looks there."""
+    usual = float(np.median([_covered(truth, camera, capture.background) for camera in capture.cameras]))
+    pairs = neighbour_pairs(capture.cameras, depth, per_camera=3)
+    found: list[tuple[Camera, Tensor]] = []
+    for attempt in range(TRIES_PER_VIEW * num):
+        i, j = pairs[int(rng.integers(len(pairs)))]
+        t = float(rng.uniform(0.2, 0.8))
+        camera = between(capture.cameras[i], capture.cameras[j], t, depth, f"new_{attempt:03d}")
+        if _covered(truth, camera, capture.background) >= WELL_COVERED * usual:
+            found.append((camera, _drawn(truth.gaussians, camera, capture.background)))
+        if len(found) == num:
+            break
+    return found
+
+
+def _drawn(gaussians: Gaussians, camera: Camera, background: Sequence[float] | None) -> Float[Tensor, "H W 3"]:
+    with torch.no_grad():
+        return render(gaussians, [camera], background=background).rgb[0].clamp(0, 1)
+
+
+def _covered(truth: Truth, camera: Camera, background: Sequence[float] | None) -> float:
+    scenery = without_shell(truth.gaussians) if background is None else truth.gaussians
+    small = replace(camera).with_longest_side(64)
+    with torch.no_grad():
+        return coverage(render(scenery, [small]).alpha[0])

@@ -1,0 +1,239 @@
+"""One worker of a generation: opens captures, fits, pairs and commits. It lives in a process of its own, or in ours.
+
+What is slow to start is paid once in each: the kernels, a CUDA context, the capture that several fits share. While one
+task is worked on, the photos of the next one's capture are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from splatfix.captures import Capture, View
+from splatfix.captures.capture import Photo
+from splatfix.gaussians import read_ply, write_ply
+from splatfix.pairs import storage
+from splatfix.pairs.index import SUFFIX, DoneFit, commit_fit, read_fit
+from splatfix.pairs.make import make_pairs
+from splatfix.pairs.plan import Task
+from splatfix.pairs.recipes import Recipe
+from splatfix.pairs.sources import Source, make_room
+from splatfix.pairs.truth import DenseConfig, Truth, fit_densely, reference_splat
+from splatfix.runs import choose_device
+
+KEPT_CAPTURES = 2  # the one at work, and the next
+MAX_KEPT_PHOTOS = 200  # of a capture; the others are read when they are needed
+FINGERPRINT_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker needs to know, besides its tasks."""
+
+    out: str
+    seed: int
+    device: str
+    recipes: Mapping[str, Recipe]
+    dense: DenseConfig
+    samples_per_shard: int = 64
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What a worker answers: the fit as it stands in the output, and whether this task made it."""
+
+    fit: DoneFit
+    made: bool
+
+
+@contextmanager
+def quiet_fits() -> Iterator[None]:
+    """Without a line from each of very many fits."""
+    chatty = logging.getLogger("splatfix.splats")
+    before = chatty.level
+    chatty.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        chatty.setLevel(before)
+
+
+class PairWorker:
+    """Does dense fits and sparse fits with their pairs; each ends with a commit."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self.settings = settings
+        self.device = choose_device(settings.device)
+        self._captures: OrderedDict[tuple[Source, int], _Opened] = OrderedDict()
+        self._truths: OrderedDict[str, Truth | None] = OrderedDict()
+
+    def run(self, task: Task, upcoming: Task | None) -> Committed:
+        """Do a task, and prepare the upcoming one meanwhile.
+
+        Raises:
+            ValueError: the capture cannot be used; the message says why.
+        """
+        opened = self._opened(task)
+        if upcoming is not None:
+            self._opened(upcoming)
+        start = time.perf_counter()
+        capture = opened.wait()
+        seconds = {"wait for photos": time.perf_counter() - start}
+        shared = {
+            "kind": task.kind,
+            "scene": task.source.name,
+            "group": task.source.group,
+            "source": capture.format,
+            "fingerprint": opened.fingerprint,
+            "seed": self.settings.seed,
+        }
+        if task.kind == "dense":
+            return self._dense(task, capture, shared, seconds)
+        recipe = self.settings.recipes[task.recipe]
+        shared |= {"recipe": task.recipe, "fit_index": task.fit_index}
+        truth = self._truth(task, capture) if recipe.clean == "renders" else None
+        least = self.settings.dense.min_psnr
+        if truth is not None and truth.psnr is not None and truth.psnr < least:
+            why = f"the dense fit reaches {truth.psnr:.1f} dB on unseen photos, less than dense.min_psnr = {least:g}"
+            return self._commit(task, [], shared | {"skipped": why, "seconds": seconds})
+        made = make_pairs(
+            capture,
+            task.fit_index,
+            seed=self.settings.seed,
+            recipe=recipe,
+            recipe_name=task.recipe,
+            device=self.device,
+            group=task.source.group,
+            truth=truth,
+        )
+        record = shared | made.counts() | {"filtered": made.filtered, "settings": made.settings}
+        return self._commit(task, made.pairs, record | {"seconds": seconds | made.seconds})
+
+    def _commit(self, task: Task, pairs: list, record: dict[str, Any]) -> Committed:
+        record["seconds"] = {name: round(value, 3) for name, value in record["seconds"].items()}
+        fit, made = commit_fit(
+            self.settings.out, task.stem, pairs, record, samples_per_shard=self.settings.samples_per_shard
+        )
+        return Committed(fit, made)
+
+    def _dense(self, task: Task, capture: Capture, shared: dict[str, Any], seconds: dict[str, float]) -> Committed:
+        if capture.splat is not None:
+            return self._commit(task, [], shared | {"splat": True, "seconds": seconds})
+        start = time.perf_counter()
+        truth = fit_densely(capture, self.settings.dense, seed=self.settings.seed, device=self.device)
+        seconds = seconds | {"dense fit": time.perf_counter() - start}
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "dense.ply"
+            write_ply(file, truth.gaussians)
+            content = file.read_bytes()
+        name = f"{task.stem}-{hashlib.sha256(content).hexdigest()[:12]}.ply"
+        storage.commit(storage.join(self.settings.out, name), content)
+        record = shared | {"ply": name, "psnr_held_out": truth.psnr, "num_gaussians": len(truth.gaussians)}
+        return self._commit(task, [], record | {"seconds": seconds})
+
+    def _truth(self, task: Task, capture: Capture) -> Truth:
+        """What the scene looks like: its reference splat, or the dense fit that a task before this one made."""
+        name = task.source.name
+        if name not in self._truths:
+            self._truths[name] = reference_splat(capture, self.device) or self._read_dense(task)
+            while len(self._truths) > 1:
+                self._truths.popitem(last=False)
+        truth = self._truths[name]
+        assert truth is not None
+        return truth
+
+    def _read_dense(self, task: Task) -> Truth:
+        assert task.after is not None
+        if not storage.exists(storage.join(self.settings.out, task.after + SUFFIX)):
+            raise ValueError(f"{task.source.url}: its dense fit, which {task.stem} draws, could not be made")
+        record = read_fit(self.settings.out, task.after).record
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "dense.ply"
+            file.write_bytes(storage.read_bytes(storage.join(self.settings.out, record["ply"])))
+            gaussians = read_ply(file).to(self.device)
+        return Truth(gaussians, record["psnr_held_out"])
+
+    def _opened(self, task: Task) -> _Opened:
+        """The capture of a task, open or being opened; of others, the oldest are let go."""
+        dense = task.kind == "dense"
+        size_px = self.settings.dense.size_px if dense else self.settings.recipes[task.recipe].size_px
+        key = (task.source, size_px)
+        if key not in self._captures:
+            self._captures[key] = _Opened(task.source, size_px)
+        self._captures.move_to_end(key)
+        while len(self._captures) > KEPT_CAPTURES:
+            self._captures.popitem(last=False)
+        return self._captures[key]
+
+
+@dataclass
+class _Opened:
+    """A capture that a thread opens, and whose photos it reads."""
+
+    source: Source
+    size_px: int
+    fingerprint: str = ""
+    _capture: Capture | None = None
+    _error: BaseException | None = None
+    _thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._open, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> Capture:
+        """The capture; raises what opening it raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._capture is not None
+        return self._capture
+
+    def _open(self) -> None:
+        room = None
+        try:
+            if not storage.is_local(self.source.url):
+                room = make_room()
+            capture = self.source.open(self.size_px, room)
+            self.fingerprint = fingerprint(capture)
+            if capture.splat is None:  # a splat's photos are drawn, by the thread that fits
+                kept = [View(view.camera, _Kept(view.load())) for view in capture.views[:MAX_KEPT_PHOTOS]]
+                capture = replace(capture, views=(*kept, *capture.views[MAX_KEPT_PHOTOS:]))
+            self._capture = capture
+        except BaseException as error:  # told to whoever waits
+            self._error = error
+        finally:
+            if room is not None:
+                weakref.finalize(self, shutil.rmtree, room, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A photo that was read already."""
+
+    photo: Photo
+
+    def __call__(self) -> Photo:
+        return self.photo
+
+
+def fingerprint(capture: Capture) -> str:
+    """The same for captures of the same photos, whatever they are called: the least hash of their files' beginnings."""
+    files = {getattr(view.load, "path", None) or getattr(view.load, "ply", None) for view in capture.views}
+    return min((_hash(file) for file in files if file is not None), default="")
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.sha256(str(file.stat().st_size).encode() + stream.read(FINGERPRINT_BYTES)).hexdigest()[:16]

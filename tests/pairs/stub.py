@@ -1,0 +1,56 @@
+"""A worker that fits nothing: it sleeps, and commits a few pairs that follow from the task."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from splatfix.pairs import Pair
+from splatfix.pairs.index import commit_fit
+from splatfix.pairs.plan import Task
+from splatfix.pairs.worker import Committed, WorkerSettings
+
+
+@dataclass(frozen=True)
+class StubWorker:
+    """Commits ``num_pairs`` pairs of each fit after ``seconds``; its process leaves its number in ``pids``."""
+
+    settings: WorkerSettings
+    seconds: float = 0.0
+    num_pairs: int = 2
+    pids: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.pids is not None:
+            (self.pids / str(os.getpid())).touch()
+
+    def run(self, task: Task, upcoming: Task | None) -> Committed:  # noqa: ARG002
+        time.sleep(self.seconds)
+        if "broken" in task.source.name:
+            raise ValueError(f"{task.source.url}: meant to be broken")
+        pairs = [stub_pair(task, k) for k in range(self.num_pairs)] if task.kind == "pairs" else []
+        record = {
+            "kind": task.kind,
+            "scene": task.source.name,
+            "group": task.source.group,
+            "recipe": task.recipe,
+            "source": "stub",
+            "bands": {"near": len(pairs)},
+            "psnr": {"12": len(pairs)},
+            "clean_from": {"photo": len(pairs)},
+            "settings": {"num_steps": 10},
+            "seconds": {"fit": self.seconds},
+        }
+        return Committed(*commit_fit(self.settings.out, task.stem, pairs, record))
+
+
+def stub_pair(task: Task, number: int, value: int = 0) -> Pair:
+    """A small grey pair that follows from the task, its number and a value."""
+    grey = np.full((8, 8, 3), (task.fit_index * 16 + number + value) % 256, np.uint8)
+    meta = {"group": task.source.group, "band": "near", "artifact_psnr": 12.0, "clean_from": "photo"}
+    plane, deep = grey[..., 0], grey[..., 0].astype(np.uint16)
+    return Pair(task.source.name, f"f{task.fit_index:03d}", f"view{number}", grey, 255 - grey, plane, deep, meta=meta)
