@@ -125,6 +125,48 @@ def baseline_statistics(
     return BaselineStatistics(float(np.median(np.minimum(nearest, 180.0))), stereo_coverage)
 
 
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What the photos tell of the scene's structure: what of `initial_points` takes time and leaves nothing to chance.
+
+    Attributes:
+        sparse: admissible SfM points and triangulated ones, ``[P, 3]``.
+        seen: which photo saw which of them, ``[P, C]``.
+        sources: index into `SOURCES` of each, ``[P]``.
+        ranges: nearest and farthest depth of the scene in each photo.
+        depth_scale: as in `InitialPoints`.
+        dense: stereo points; None where they are not wanted.
+        notes: for people to read.
+    """
+
+    sparse: Float[ndarray, "P 3"]
+    seen: Bool[ndarray, "P C"]
+    sources: Int[ndarray, "P"]
+    ranges: list[tuple[float, float]]
+    depth_scale: float
+    dense: StereoPoints | None
+    notes: tuple[str, ...]
+
+
+def survey(
+    cameras: Sequence[Camera],
+    photos: Sequence[Float[ndarray, "_ _ 3"]],
+    masks: Sequence[Float[ndarray, "_ _"] | None],
+    points: Points | None,
+    config: InitialiseConfig,
+) -> Survey:
+    """Look for structure in the photos. Arguments and errors as of `initial_points`."""
+    wanted = _checked(cameras, photos, config)
+    notes: list[str] = []
+    sparse, seen, sources = _sparse(cameras, photos, masks, points, config, wanted, notes)
+    ranges = depth_ranges(cameras, sparse)
+    depths = np.concatenate([camera.project(sparse)[1][camera.sees(sparse)] for camera in cameras])
+    depth_scale = float(np.median(depths)) if len(depths) >= 20 else float(np.sqrt(np.prod(ranges, axis=1)).mean())
+    with_stereo = bool({"auto", "stereo"} & wanted) and len(cameras) >= 2
+    dense = stereo(cameras, photos, masks, ranges, config.stereo) if with_stereo else None
+    return Survey(sparse, seen, sources, ranges, depth_scale, dense, tuple(notes))
+
+
 def initial_points(
     cameras: Sequence[Camera],
     photos: Sequence[Float[ndarray, "_ _ 3"]],
@@ -132,6 +174,7 @@ def initial_points(
     points: Points | None,
     config: InitialiseConfig,
     rng: np.random.Generator,
+    surveyed: Survey | None = None,
 ) -> InitialPoints:
     """The points that a fit from these photos starts from.
 
@@ -141,21 +184,18 @@ def initial_points(
         masks: 1 on the object, ``[H, W]``; None where the capture has none. Points off the object are dropped.
         points: the capture's SfM points, all of them.
         rng: for random points and for thinning; nothing else is left to chance.
+        surveyed: the `survey` of the same photos, where there is one already.
 
     Raises:
         ValueError: no photos, sources that cannot be, or none of the sources gave a point.
     """
     wanted = _checked(cameras, photos, config)
     auto = wanted == {"auto"}
-    notes: list[str] = []
-    sparse, seen, sources = _sparse(cameras, photos, masks, points, config, wanted, notes)
-    ranges = depth_ranges(cameras, sparse)
-    depths = np.concatenate([camera.project(sparse)[1][camera.sees(sparse)] for camera in cameras])
-    depth_scale = float(np.median(depths)) if len(depths) >= 20 else float(np.sqrt(np.prod(ranges, axis=1)).mean())
-    positions, colors, labels = [sparse], [sampled_colors(sparse, seen, cameras, photos)], [sources]
+    s = survey(cameras, photos, masks, points, config) if surveyed is None else surveyed
+    sparse, ranges, depth_scale, dense, notes = s.sparse, s.ranges, s.depth_scale, s.dense, list(s.notes)
+    positions, colors, labels = [sparse], [sampled_colors(sparse, s.seen, cameras, photos)], [s.sources]
     num_random, num_stereo, coverage = config.num_random, config.num_stereo, None
-    if (auto or "stereo" in wanted) and len(cameras) >= 2:
-        dense = stereo(cameras, photos, masks, ranges, config.stereo)
+    if dense is not None:
         coverage = dense.coverage
         if auto and coverage < config.min_coverage:
             num_random = min(num_random, config.num_random_wide)

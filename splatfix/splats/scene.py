@@ -10,16 +10,18 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Points
 from splatfix.shapes import Float
 from splatfix.splats.backdrop import plain_color, plain_mask, shell
-from splatfix.splats.initialise import InitialiseConfig, initial_points, initialise
+from splatfix.splats.initialise import InitialiseConfig, Survey, initial_points, initialise, survey
 from splatfix.splats.train import Fit, FitConfig, TrainingView, scene_scale
 from splatfix.views import scene_depth
 
@@ -87,13 +89,11 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitialiseConfig, *, 
     Where the scene has no background of its own, a shell of Gaussians stands behind it; photos of an object before a
     plain background get masks from it, which confine the initial points.
     """
-    photos = [photo.cpu().numpy() for photo in scene.photos]
-    masks = [None if mask is None else mask.cpu().numpy() for mask in scene.masks]
-    plain = plain_color(photos) if scene.background is None and all(mask is None for mask in masks) else None
+    photos, masks, plain, surveyed = _surveyed(scene, initial)
     if plain is not None:
-        masks = [plain_mask(photo, plain) for photo in photos]
         log.info("the photos have a plain background: initial points keep to what stands before it")
-    found = initial_points(scene.cameras, photos, masks, scene.points, initial, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    found = initial_points(scene.cameras, photos, masks, scene.points, initial, rng, surveyed)
     device = scene.photos[0].device
     gaussians = initialise(found, initial, device)
     if scene.background is None and initial.num_backdrop > 0:
@@ -110,6 +110,19 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitialiseConfig, *, 
         gaussians = gaussians.joined(behind)
     scale = scene_scale(scene.cameras, scene.depth)
     return Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos))
+
+
+@lru_cache(maxsize=1)
+def _surveyed(
+    scene: SparseScene, initial: InitialiseConfig
+) -> tuple[list[ndarray], list[ndarray | None], ndarray | None, Survey]:
+    """Photos, masks, the colour of a plain background, and the structure; once for several fits of the same photos."""
+    photos = [photo.cpu().numpy() for photo in scene.photos]
+    masks = [None if mask is None else mask.cpu().numpy() for mask in scene.masks]
+    plain = plain_color(photos) if scene.background is None and all(mask is None for mask in masks) else None
+    if plain is not None:
+        masks = [plain_mask(photo, plain) for photo in photos]
+    return photos, masks, plain, survey(scene.cameras, photos, masks, scene.points, initial)
 
 
 def fit_identity(scene: SparseScene, *settings: object) -> str:
