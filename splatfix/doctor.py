@@ -89,6 +89,8 @@ def _packages() -> list[Finding]:
         "gsplat": ("gsplat", "pip install gsplat (growth strategies, and CUDA)"),
         "training": ("accelerate", "pip install accelerate"),
         "shards": ("webdataset", "pip install webdataset"),
+        "many workers": ("ray", "pip install 'ray[default]' (splatfix generate also works without: --workers.num 0)"),
+        "object stores": ("obstore", "pip install obstore"),
         "COLMAP captures": ("pycolmap", "pip install pycolmap"),
         "viewer": ("viser", "pip install 'splatfix[viewer]'"),
         "diffusion restorers": ("diffusers", "pip install 'splatfix[diffusion]'"),

@@ -6,13 +6,14 @@ import json
 import logging
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from splatfix.cli import main
 from splatfix.config import to_yaml
-from splatfix.pairs import read_pairs, storage
+from splatfix.pairs import read_manifest, read_pairs, sample_pairs, storage
 from splatfix.pairs.estimate import estimate
 from splatfix.pairs.generate import GenerateConfig, Summary, generate, read_settings
 from splatfix.pairs.index import open_index, verify
@@ -164,6 +165,9 @@ def test_onto_an_object_store_with_two_drivers_at_once(bucket: str, tmp_path: Pa
     assert (found.num_samples, found.problems) == (18, ())
     keys = [pair.key for pair in read_pairs(f"{bucket}/x")]
     assert len(keys) == len(set(keys)) == 18
+    shards = read_manifest(f"{bucket}/x")
+    streams = [[pair.key for pair in islice(sample_pairs(f"{bucket}/x", shards, seed=0, segment=1), 30)] for _ in "ab"]
+    assert streams[0] == streams[1] and set(streams[0]) <= set(keys)
     assert stubbed(captures, f"{bucket}/x").found == 9
 
 
