@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _say(argv[0], str(error), 1)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return _say(argv[0], f"the disk is full ({error.filename or error}); what was finished is whole", 1)
+        if isinstance(error, OSError):
+            what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+            return _say(argv[0], what, 1)
         raise
     return 0
 
@@ -243,8 +246,8 @@ def verify(argv: Sequence[str]) -> None:
         from splatfix.pairs.index import verify as check
         from splatfix.runs import progress
 
-        with progress(description="shards") as bar:
-            found = check(url, on_shard=bar.update)
+        with progress(description="files") as bar:
+            found = check(url, on_file=bar.update)
         for problem in found.problems:
             print(problem)
         print(f"{found.num_shards} whole shards with {found.num_samples} pairs, {len(found.problems)} problems")

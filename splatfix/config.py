@@ -35,7 +35,8 @@ def build_config(kind: type[T], tree: dict[str, Any], *, source: str) -> T:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "value_error":
-            raise ValueError(f"{source}: {first['ctx']['error']}") from None
+            at = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"{source}: {at}{': ' if at else ''}{first['ctx']['error']}") from None
         field = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{source}: {field} = {first.get('input')!r}: {first['msg']}") from None
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
+import threading
 import time
 import traceback
 from collections import deque
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 MAX_FAILED_STARTS = 5  # in a row, of actors that never became ready
+PATIENCE_SECONDS = 60.0  # without any worker, before that is told
+MAX_REASON = 600  # characters
 T = TypeVar("T")
 
 
@@ -171,12 +175,13 @@ def _in_this_process(
 
 def _judged(error: BaseException) -> tuple[str, bool]:
     """The reason in words, and whether another attempt is in vain. Raises DiskFull where all others are, too."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise DiskFull(str(error.filename or error)) from None
     if isinstance(error, ValueError):
         return str(error), True
     log.debug("%s", "".join(traceback.format_exception(error)))
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}", False
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    return f"{type(error).__name__}: {'; '.join(lines[:6])}"[:MAX_REASON], False
 
 
 @contextmanager
@@ -188,14 +193,33 @@ def _ray(config: WorkersConfig) -> Iterator[Any]:
     if ours:
         joins = config.address or os.environ.get("RAY_ADDRESS")
         alone: dict[str, Any] = {} if joins else {"include_dashboard": False, "num_cpus": _local_cpus(config)}
-        ray.init(
-            address=config.address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **alone
-        )
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+        with _own_signals():
+            ray.init(address=config.address, **quiet, **alone)
+        if not joins and (config.gpus or 0) > ray.cluster_resources().get("GPU", 0):
+            seen = ray.cluster_resources().get("GPU", 0)
+            ray.shutdown()
+            raise ValueError(f"workers.gpus = {config.gpus:g}: this machine has {seen:g}; take 0 for the CPU")
     try:
         yield ray
     finally:
         if ours:
             ray.shutdown()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep our handler of SIGTERM, in place of which ray.init puts one that just exits."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _local_cpus(config: WorkersConfig) -> int:
@@ -246,7 +270,7 @@ def _on_actors(
     waiting: dict[Any, _Actor[T]] = {}  # by what they will answer next
     idle: list[_Actor[T]] = []
     attempts: dict[str, int] = {}
-    failed_starts = 0
+    failed_starts, begun, told = 0, time.monotonic(), False
 
     def start() -> None:
         actor: _Actor[T] = _Actor(kind.remote(worker))
@@ -281,6 +305,13 @@ def _on_actors(
             on_busy(busy, len(idle) + sum(actor.ready for actor in waiting.values()))
             if busy == 0 and idle and not leases.again:
                 return  # nothing is left, and the rest of the actors need not start
+            if not told and time.monotonic() - begun > PATIENCE_SECONDS and not any(a.ready for a in waiting.values()):
+                there = [ray.cluster_resources().get(kind, 0) for kind in ("CPU", "GPU")]
+                log.warning(
+                    "no worker is ready yet: each wants %d CPUs and %g GPUs, the whole cluster has %g and %g",
+                    *(config.cpus, gpus, *there),
+                )
+                told = True
             answers, _ = ray.wait(list(waiting), num_returns=1, timeout=POLL_SECONDS)
             for answer in answers:
                 actor = waiting.pop(answer)
@@ -289,7 +320,9 @@ def _on_actors(
                 except ray.exceptions.RayTaskError as error:
                     cause = error.cause if isinstance(error.cause, BaseException) else error
                     if not actor.ready:
-                        raise RuntimeError(f"a worker cannot be made: {cause}") from None
+                        if isinstance(cause, ValueError):
+                            raise ValueError(str(cause)) from None
+                        raise RuntimeError(f"a worker cannot be made: {type(cause).__name__}: {cause}") from None
                     yield from _ended(actor, leases, attempts, config, on_retry, error=cause)
                     idle.append(actor)
                 except ray.exceptions.RayError as error:  # node death, kill, out of memory, a lost answer
@@ -353,11 +386,17 @@ class _Hosted:
     """The actor: makes the worker when it starts, and then does what it is told."""
 
     def __init__(self, worker: Callable[[], Worker]) -> None:
-        self._started = time.time()
-        self._worker = worker()
+        self._worker: Worker | None = None
+        self._error: Exception | None = None
+        try:
+            self._worker = worker()
+        except Exception as error:  # told by `ready`: Ray would only say that the actor died
+            self._error = error
 
-    def ready(self) -> float:
-        return self._started
+    def ready(self) -> None:
+        if self._error is not None:
+            raise self._error
 
     def run(self, task: Any, upcoming: Any | None) -> Any:
+        assert self._worker is not None
         return self._worker.run(task, upcoming)

@@ -128,7 +128,7 @@ def test_workers_that_cannot_be_made_are_an_error() -> None:
     def broken() -> Echo:
         raise ValueError("no such device")
 
-    with pytest.raises(RuntimeError, match=r"a worker cannot be made: .*no such device|workers die before"):
+    with pytest.raises(ValueError, match=r"^no such device$"):
         list(work_off(["a"], broken, WorkersConfig(num=1), name=str))
 
 

@@ -94,11 +94,13 @@ def estimate(
     """
     if speed <= 0:
         raise ValueError(f"speed = {speed}: wanted a factor above 0, relative to a worker of this machine")
+    if on_workers is not None and on_workers < 1:
+        raise ValueError(f"on_workers = {on_workers}: wanted at least 1 worker")
     sources = find_sources([*(str(c) for c in captures), *config.captures], config.groups)
     index = open_index(out)
     tasks = list(plan_tasks(sources, config.recipes, config.fits_per_capture, config.seed))
-    left = [task for task in tasks if task.stem not in index.fits]
-    known = _from_records([fit.record for fit in index.fits.values()])
+    left = [task for task in tasks if task.stem not in index]
+    known = _from_records([fit.record for fit in index.values()])
     kinds = Counter(_kind(task) for task in left)
     missing = [kind for kind in kinds if kind not in known]
     costs = known | (_probed(left, missing, config) if missing else {})
@@ -111,8 +113,9 @@ def estimate(
         for kind, num in kinds.items()
         if kind in per_fit and kind != "dense fit"
     )
-    workers = on_workers or config.workers.num or max(1, (os.cpu_count() or 1) // config.workers.cpus)
-    sources_of = [f"{len(index.fits)} fits of this output"] if known else []
+    room = max(1, (os.cpu_count() or 1) // config.workers.cpus)
+    workers = on_workers or (room if config.workers.num is None else max(1, config.workers.num))
+    sources_of = [f"{len(index)} fits of this output"] if known else []
     sources_of += [f"short fits made just now on this machine for {', '.join(missing)}"] if missing else []
     return Estimate(
         captures=len(sources),

@@ -61,6 +61,7 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         require(self.fits_per_capture >= 1, "fits_per_capture", self.fits_per_capture, "at least 1 fit")
+        require(self.seed >= 0, "seed", self.seed, "a whole number that is not negative")
         require(self.samples_per_shard >= 1, "samples_per_shard", self.samples_per_shard, "at least 1 pair")
         total = sum(recipe.weight for recipe in self.recipes.values())
         require(total > 0, "recipes", sorted(self.recipes), "at least one recipe with a weight above 0")
@@ -115,14 +116,16 @@ def generate(
     """Make the pairs of all captures. A rerun does only the fits that are missing.
 
     Raises:
-        ValueError: no captures, or the output was made with other settings; nothing is written then.
+        ValueError: no captures, or the output was made with other settings or captures; no pairs are written then.
         DiskFull: no more room; what was committed is whole.
     """
     start = time.monotonic()
+    out = storage.absolute(out)
     words = [str(word) for word in (*captures, *config.captures)]
     sources = find_sources(words, config.groups)
     _keep_settings(out, config, words)
     index = open_index(out)
+    sources = _as_before(sources, index)
     run = _Generation(out, config, index, Telemetry())
     run.warn_of_twins()
     total = run.count(sources)
@@ -132,7 +135,7 @@ def generate(
             outcomes = work_off(
                 run.missing(sources),
                 partial(make_worker, settings),
-                config.workers,
+                replace(config.workers, gpus=0.0) if config.device == "cpu" else config.workers,
                 name=lambda task: task.stem,
                 after=lambda task: task.after,
                 on_retry=run.retried,
@@ -164,6 +167,7 @@ class _Generation:
         self.summary = Summary()
         self.quarantine = _read_quarantine(out)
         self.scene_of: dict[str, tuple[str, str]] = {}  # fingerprint of a capture -> scene and group
+        self.told: set[str] = set()  # fingerprints
         self._gathered = time.monotonic()
         self._gather_took = 0.0
         self._left = 0
@@ -171,7 +175,7 @@ class _Generation:
     def missing(self, sources: Sequence[Source]) -> Iterator[Task]:
         """The tasks that are not done yet."""
         tasks = plan_tasks(sources, self.config.recipes, self.config.fits_per_capture, self.config.seed)
-        done = set(self.index.fits)
+        done = set(self.index)
         return (task for task in tasks if task.stem not in done)
 
     def count(self, sources: Sequence[Source]) -> int:
@@ -180,7 +184,7 @@ class _Generation:
         total = 0
         for task in tasks:
             total += 1
-            self.summary.found += task.stem in self.index.fits
+            self.summary.found += task.stem in self.index
         self._left = total - self.summary.found
         return total
 
@@ -207,12 +211,8 @@ class _Generation:
             summary.found += not committed.made
             summary.pairs_made += committed.made * fit.record.get("pairs", 0)
             self._warn_of_twin(fit.record)
-            self.telemetry.count("splatfix_fits_total", outcome="done")
-            self.telemetry.count("splatfix_pairs_total", fit.record.get("pairs", 0))
-            self.telemetry.count("splatfix_pairs_filtered_total", fit.record.get("filtered", 0))
-            self.telemetry.count("splatfix_shard_bytes_total", fit.record.get("bytes", 0))
-            for stage, seconds in fit.record.get("seconds", {}).items():
-                self.telemetry.observe("splatfix_stage_seconds", seconds, stage=stage)
+            if committed.made:
+                self._tell(fit.record)
         if time.monotonic() - self._gathered > max(GATHER_SECONDS, self._gather_took / GATHER_SHARE):
             self.gather(final=False)
 
@@ -227,25 +227,33 @@ class _Generation:
         self.telemetry.set("splatfix_workers", ready)
         self.telemetry.set("splatfix_workers_busy_ratio", busy / ready if ready else 0.0)
 
+    def _tell(self, record: dict[str, Any]) -> None:
+        self.telemetry.count("splatfix_fits_total", outcome="done")
+        self.telemetry.count("splatfix_pairs_total", record.get("pairs", 0))
+        self.telemetry.count("splatfix_pairs_filtered_total", record.get("filtered", 0))
+        self.telemetry.count("splatfix_shard_bytes_total", record.get("bytes", 0))
+        for stage, seconds in record.get("seconds", {}).items():
+            self.telemetry.observe("splatfix_stage_seconds", seconds, stage=stage)
+
     def gather(self, *, final: bool) -> None:
-        """Write the gathered manifests and the quarantine. At the end also take up what other drivers made."""
+        """Write the gathered manifests and the quarantine, with what other drivers made; at the end, sum up."""
         begun = time.monotonic()
         try:
-            if final:
-                self.index.refresh()
             self.index.write()
             _write_quarantine(self.out, self.quarantine, self.index)
         except (OSError, ValueError) as error:  # they can be made again from the fits' manifests: lose nothing for it
             log.warning("%s: the manifests could not be gathered (%s)", self.out, error)
         self._gathered = time.monotonic()
         self._gather_took = self._gathered - begun
-        records = [fit.record for fit in self.index.fits.values()] if final else []
-        for name in ("pairs", "bytes", "filtered") if final else ():
-            setattr(self.summary, name, sum(record.get(name, 0) for record in records))
+        if final:
+            for fit in self.index.values():
+                self.summary.pairs += fit.record.get("pairs", 0)
+                self.summary.bytes += fit.record.get("bytes", 0)
+                self.summary.filtered += fit.record.get("filtered", 0)
 
     def warn_of_twins(self) -> None:
         """Look at the captures of the fits that are done."""
-        for fit in self.index.fits.values():
+        for fit in self.index.values():
             self._warn_of_twin(fit.record)
 
     def _warn_of_twin(self, record: dict[str, Any]) -> None:
@@ -254,23 +262,62 @@ class _Generation:
         if not print_ or scene is None or group is None:
             return
         known_scene, known_group = self.scene_of.setdefault(print_, (scene, group))
-        if known_group != group:
+        if known_group != group and print_ not in self.told:
+            self.told.add(print_)
             log.warning(
                 "%s and %s hold the same photos, but are in the groups %s and %s: give them one under groups:",
                 *(known_scene, scene, known_group, group),
             )
-            self.scene_of[print_] = (known_scene, group)  # once is enough
+
+
+def _as_before(sources: Sequence[Source], index: Index) -> list[Source]:
+    """The sources, named as in the fits that stand in the output.
+
+    Raises:
+        ValueError: a scene's name stands for another capture there, or its fits are in another group.
+    """
+    known: dict[str, tuple[str, str]] = {}  # capture -> scene and group
+    capture_of: dict[str, str] = {}
+    for fit in index.values():
+        capture, scene = fit.record.get("capture"), fit.record.get("scene")
+        if capture is not None and scene is not None:
+            known[capture] = scene, fit.record.get("group", scene)
+            capture_of[scene] = capture
+    named = []
+    for source in sources:
+        scene, group = known.get(source.url, (source.name, source.group))
+        other = capture_of.get(scene, source.url)
+        if other != source.url:
+            raise ValueError(
+                f"{source.url}: the pairs in {index.url} have a scene {scene!r} already, of {other}; give this one "
+                "another name in a .yaml list"
+            )
+        wanted = group if source.group == source.name else source.group  # of its own: nothing was asked for
+        if wanted != group:
+            raise ValueError(
+                f"{source.url}: its pairs in {index.url} are in the group {group!r}, now it is {wanted!r}; take "
+                "another folder, or give groups to the training instead (data.groups)"
+            )
+        named.append(replace(source, name=scene, group=group))
+    return named
 
 
 def _keep_settings(out: str, config: GenerateConfig, words: Sequence[str]) -> None:
     """Write the settings into the output; where there are some, compare them, and add the captures."""
     where = storage.join(out, CONFIG)
-    words = [str(Path(word).resolve()) if storage.is_local(word) else word for word in words]
-    config = replace(config, captures=tuple(dict.fromkeys(words)))
-    if storage.create(where, to_yaml(config).encode()):
-        return
+    config = replace(config, captures=tuple(dict.fromkeys(storage.absolute(word) for word in words)))
+    try:
+        if storage.create(where, to_yaml(config).encode()):
+            return
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{out}: is a file; wanted a folder for the pairs") from None
     stored = read_settings(out)
     old, new = to_tree(stored), to_tree(config)
+    if list(old["recipes"]) != list(new["recipes"]):
+        raise ValueError(
+            f"{where}: the pairs there were made with recipes in the order {', '.join(old['recipes'])}, now it is "
+            f"{', '.join(new['recipes'])}; take the same, or another folder"
+        )
     for name in old:
         if name not in MAY_CHANGE and old[name] != new[name]:
             path, was, wanted = _first_difference(name, old[name], new[name])
@@ -278,7 +325,7 @@ def _keep_settings(out: str, config: GenerateConfig, words: Sequence[str]) -> No
                 f"{where}: the pairs there were made with {path} = {was!r}, now it is {wanted!r}; "
                 "take the same, or another folder"
             )
-    config = replace(config, captures=tuple(dict.fromkeys([*stored.captures, *words])))
+    config = replace(config, captures=tuple(dict.fromkeys([*stored.captures, *config.captures])))
     if config != stored:
         storage.commit(where, to_yaml(config).encode())
 
@@ -312,7 +359,7 @@ def _read_quarantine(out: str) -> dict[str, dict[str, Any]]:
 
 
 def _write_quarantine(out: str, quarantine: dict[str, dict[str, Any]], index: Index) -> None:
-    for stem in [stem for stem in quarantine if stem in index.fits]:
+    for stem in [stem for stem in quarantine if stem in index]:
         del quarantine[stem]
     where = storage.join(out, QUARANTINE)
     if quarantine:

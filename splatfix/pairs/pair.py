@@ -1,9 +1,9 @@
 """One training pair: a flawed render beside the photo of the same pose, and how it is stored.
 
-A `Pair` holds exactly what a shard holds (8 and 16 bits), so that writing and reading lose nothing. The images are PNG of
-compression level 4: of a pair at 192x128 px with two warps 199 kB, written in 16 ms and read in 3.8 ms. Level 1 has 7 %
-more bytes, level 9 2 % fewer at five times the time; lossless WebP has 12 to 23 % fewer and reads hardly faster (3.5
-ms), but it cannot hold 16 bits and not every tool opens it.
+A `Pair` holds exactly what a shard holds (8 and 16 bits), so that writing and reading lose nothing. The images are PNG
+of compression level 4: a pair of 192x128 px with two warps has 199 kB, is written in 16 ms and read in 3.8 ms. Level 1
+has 7 % more bytes, level 9 has 2 % fewer and takes five times as long; lossless WebP has 12 to 23 % fewer and reads
+hardly faster (3.5 ms), but it cannot hold 16 bits and not every tool opens it.
 """
 
 from __future__ import annotations

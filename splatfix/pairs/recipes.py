@@ -63,6 +63,8 @@ class Recipe:
         require(self.size_px >= 16, "size_px", self.size_px, "at least 16 pixels")
         require(self.steps >= 1, "steps", self.steps, "at least 1 step")
         require(bool(self.initial), "initial", list(self.initial), "at least one of auto, points, random, ...")
+        require(0 <= self.sh_degree <= 3, "sh_degree", self.sh_degree, "0 to 3")
+        require(self.max_gaussians >= 1, "max_gaussians", self.max_gaussians, "at least 1")
         require(0 <= self.num_references <= 10, "num_references", self.num_references, "0 to 10")
         require(self.max_views >= 1, "max_views", self.max_views, "at least 1 view")
         for name, least in (("num_train", 1), ("num_fits", 1), ("num_random", 0)):

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from splatfix.pairs.pair import EXTENSIONS, Pair, decode, encode
 MANIFEST = "manifest.json"
 MAX_SHARD_BYTES = 256 * 2**20
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.tar")
+OURS = re.compile(r"[A-Za-z0-9_-]+-\d{5}-[0-9a-f]{12}\.tar|[A-Za-z0-9_-]+-[0-9a-f]{12}\.ply|\..+\.[0-9a-f-]+\.partial")
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,18 @@ def write_shards(
     return shards
 
 
-def put_shards(pairs: Iterable[Pair], url: str | Path, *, samples_per_shard: int, stem: str) -> list[Shard]:
-    """Write shards that no manifest lists yet. Errors as `write_shards`; no pairs make no shards."""
+def put_shards(
+    pairs: Iterable[Pair],
+    url: str | Path,
+    *,
+    samples_per_shard: int,
+    stem: str,
+    on_name: Callable[[str], object] = lambda _: None,
+) -> list[Shard]:
+    """Write shards that no manifest lists yet; no pairs make no shards. Errors as `write_shards`.
+
+    ``on_name`` is told the name of each file before it is written.
+    """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", stem):
         raise ValueError(f"stem = {stem!r}: wanted letters, digits, - and _ only")
     shards: list[Shard] = []
@@ -80,6 +91,7 @@ def put_shards(pairs: Iterable[Pair], url: str | Path, *, samples_per_shard: int
             seen.add(pair.key)
         digest = hashlib.sha256(content).hexdigest()
         name = f"{stem}-{len(shards):05d}-{digest[:12]}.tar"
+        on_name(name)
         storage.commit(storage.join(url, name), content)
         scene = members[0].scene
         group = str(members[0].meta.get("group", scene))
@@ -130,20 +142,27 @@ def read_manifest(url: str | Path, name: str = MANIFEST) -> list[Shard]:
 def read_manifest_tree(url: str | Path, name: str = MANIFEST) -> tuple[list[Shard], dict[str, Any]]:
     """The shards that a manifest lists, and all that it says. Errors as `read_manifest`."""
     where = storage.join(url, name)
-    if not storage.exists(where):
-        raise ValueError(f"{where}: no such file; wanted a folder of shards (splatfix generate makes one)")
     try:
-        tree: Any = json.loads(storage.read_bytes(where))
+        content = storage.read_bytes(where)
+    except storage.NotThereError:
+        raise ValueError(f"{where}: no such file; wanted a folder of shards (splatfix generate makes one)") from None
+    try:
+        tree: Any = json.loads(content)
         shards = [Shard(**entry) for entry in tree["shards"]]
         known = tree["schema"] == 1 and all(isinstance(s.name, str) and s.samples > 0 for s in shards)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{where}: not a manifest of shards ({error})") from None
     if not known:
         raise ValueError(f"{where}: schema = {tree['schema']!r}, wanted 1 with named shards of at least one sample")
-    for shard in shards:
-        if not _SHARD_NAME.fullmatch(shard.name):
-            raise ValueError(f"{where}: shard name {shard.name!r}: wanted a plain file name ending in .tar")
+    check_names(where, [shard.name for shard in shards])
     return shards, tree
+
+
+def check_names(where: str, names: Iterable[str]) -> None:
+    """ValueError where a manifest names something that is no plain file beside it."""
+    for name in names:
+        if not isinstance(name, str) or not (_SHARD_NAME.fullmatch(name) or OURS.fullmatch(name)):
+            raise ValueError(f"{where}: shard name {name!r}: wanted a plain file name ending in .tar")
 
 
 def read_samples(url: str | Path, shard: Shard) -> Iterator[dict[str, Any]]:

@@ -24,8 +24,11 @@ from splatfix.pairs import storage
 MAX_DEPTH = 3  # of captures below a dataset root
 # folders that only wrap a capture, and do not name it
 WRAPPERS = ("nerfstudio", "colmap", "gaussian_splat", "dense", "data", "undistorted")
-_REMOTE_MARKS = ("transforms.json", "transforms_train.json", "poses_bounds.npy", "cameras.json")
-_REMOTE_MODELS = ("sparse/0/cameras.bin", "sparse/0/cameras.txt", "sparse/cameras.bin", "sparse/cameras.txt")
+_REMOTE_MARKS = {
+    *("transforms.json", "transforms_train.json", "poses_bounds.npy", "cameras.json", "point_cloud.ply"),
+    *("cameras.bin", "cameras.txt"),
+}
+ROOMS = "splatfix-captures-"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Source:
         Raises:
             ValueError: it cannot be read.
         """
-        path = Path(self.url)
+        path = Path(self.url.removeprefix("file://"))
         if not storage.is_local(self.url):
             assert room is not None
             path = room / self.name
@@ -73,7 +76,7 @@ def find_sources(
     found: dict[str, tuple[str | None, str | None]] = {}
     for word in words:
         for url, name, group in _expanded(word):
-            found.setdefault(url, (name, group))
+            found.setdefault(storage.absolute(url), (name, group))
     return _named(found, groups)
 
 
@@ -84,6 +87,7 @@ def _expanded(word: str) -> Iterator[tuple[str, str | None, str | None]]:
     if not storage.is_local(word):
         yield from ((url, None, None) for url in _remote_captures(word))
         return
+    word = word.removeprefix("file://")
     if re.search(r"[*?\[]", word) and not Path(word).exists():
         matches = sorted(path for path in glob.glob(word, recursive=True) if _is_capture(Path(path)))
         if not matches:
@@ -119,16 +123,19 @@ def _listed(file: str) -> Iterator[tuple[str, str | None, str | None]]:
         if unknown:
             raise ValueError(f"{file}: captures[{number}]: unknown field {unknown[0]}; known: path, name, group")
         path = fields["path"]
-        if storage.is_local(file) and storage.is_local(path) and not Path(path).is_absolute():
-            path = str(Path(file).parent / path)
-        name = fields.get("name")
-        if name is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", str(name)):
+        if path.endswith((".yaml", ".yml")):
+            raise ValueError(f"{file}: captures[{number}] = {path!r}: a list may not name lists")
+        if storage.is_local(path) and not Path(path.removeprefix("file://")).is_absolute():
+            path = storage.join(file.rpartition("/")[0] or ".", path)
+        name = None if fields.get("name") is None else str(fields["name"])
+        group = None if fields.get("group") is None else str(fields["group"])
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError(f"{file}: captures[{number}]: name = {name!r}: wanted letters, digits, - and _ only")
         inside = list(_expanded(path))
         if len(inside) > 1 and "name" in fields:
             raise ValueError(f"{file}: captures[{number}]: name = {fields['name']!r}, but {path} is several captures")
         for url, own_name, own_group in inside:
-            yield url, name or own_name, fields.get("group") or own_group
+            yield url, name or own_name, group or own_group
 
 
 def _is_capture(path: Path) -> bool:
@@ -149,20 +156,23 @@ def _captures_below(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _remote_captures(url: str, depth: int = MAX_DEPTH) -> list[str]:
-    """Captures at or below a URL, found by the names of their files; one listing for each folder that is none."""
+    """Captures at or below a URL, found by the names of their files; one listing for each folder."""
     if url.endswith(".ply"):
         return [url]
     found = list(_remote_below(url.rstrip("/"), depth))
     if not found:
-        raise ValueError(f"{url}: no capture there; wanted {', '.join(_REMOTE_MARKS)} or sparse/0 in it or below")
+        raise ValueError(
+            f"{url}: no capture there; wanted {', '.join(sorted(_REMOTE_MARKS))} or sparse/0 in it or below"
+        )
     return found
 
 
 def _remote_below(url: str, depth: int) -> Iterator[str]:
-    if any(storage.exists(storage.join(url, mark)) for mark in (*_REMOTE_MARKS, *_REMOTE_MODELS)):
+    files, folders = storage.list_folder(url)
+    if set(files) & _REMOTE_MARKS or "sparse" in folders or ("colmap" in folders and "images" in folders):
         yield url
     elif depth > 0:
-        for name in storage.list_folders(url):
+        for name in folders:
             yield from _remote_below(storage.join(url, name), depth - 1)
 
 
@@ -182,7 +192,18 @@ def _copy(url: str, target: Path) -> None:
 
 def make_room() -> Path:
     """A folder for copies of remote captures; whoever asks removes it."""
-    return Path(tempfile.mkdtemp(prefix="splatfix-"))
+    return Path(tempfile.mkdtemp(prefix=f"{ROOMS}{os.getpid()}-"))
+
+
+def clear_rooms() -> None:
+    """Remove what processes that were killed have left of `make_room`."""
+    for room in Path(tempfile.gettempdir()).glob(f"{ROOMS}*-*"):
+        try:
+            os.kill(int(room.name[len(ROOMS) :].split("-")[0]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(room, ignore_errors=True)
+        except (ValueError, OSError):
+            continue  # not ours
 
 
 def _named(found: Mapping[str, tuple[str | None, str | None]], groups: Mapping[str, str]) -> list[Source]:

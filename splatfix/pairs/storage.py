@@ -7,6 +7,7 @@ A file appears whole: locally it is written aside, synchronised and renamed; on 
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -17,8 +18,8 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 PROTOCOLS = ("file", "memory", "http", "https", "s3", "s3a", "gs", "az", "abfs", "abfss")
 RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}  # of requests to object stores
 
@@ -33,59 +34,76 @@ def is_local(url: str | Path) -> bool:
     return isinstance(_resolve(str(url)), Path)
 
 
+def absolute(url: str | Path) -> str:
+    """A place as every process understands it, whatever folder it works in."""
+    place = _resolve(str(url))
+    return os.path.abspath(place) if isinstance(place, Path) else str(url).rstrip("/")
+
+
+class NotThereError(ValueError):
+    """There is no such file."""
+
+
+class StorageError(OSError):
+    """A store that does not answer, or refuses: what is there is not known."""
+
+
 def open_binary(url: str) -> io.BufferedIOBase:
-    """Open a file for reading. ValueError where it does not exist or its protocol is not allowed."""
+    """Open a file for reading.
+
+    Raises:
+        ValueError: it does not exist (NotThereError), or its protocol is not allowed.
+        OSError: it cannot be read now.
+    """
     place = _resolve(url)
-    with _as_value_error(url):
+    with _told(url):
         return place.open("rb") if isinstance(place, Path) else io.BytesIO(_get(*place))
 
 
 def read_bytes(url: str) -> bytes:
-    """The content of a file. ValueError as `open_binary`."""
+    """The content of a file. Errors as `open_binary`."""
     place = _resolve(url)
-    with _as_value_error(url):
+    with _told(url):
         return place.read_bytes() if isinstance(place, Path) else _get(*place)
 
 
 def exists(url: str) -> bool:
-    """Whether there is a file."""
+    """Whether there is a file. OSError where that cannot be found out: it must not pass for "not there"."""
     place = _resolve(url)
     if isinstance(place, Path):
         return place.is_file()
     import obstore
 
     try:
-        obstore.head(*place)
-    except FileNotFoundError:
+        with _told(url):
+            obstore.head(*place)
+    except NotThereError:
         return False
-    except Exception as error:  # what cannot be asked must not pass for "not there": it would be made again
-        raise _unreadable(url, error) from None
     return True
 
 
-def list_names(url: str | Path) -> list[str]:
-    """Sorted names of the files in a folder; empty where it does not exist."""
+def list_folder(url: str | Path) -> tuple[list[str], list[str]]:
+    """Sorted names of the files and of the folders in a folder; empty where it does not exist."""
     place = _resolve(str(url))
     if isinstance(place, Path):
         try:
             with os.scandir(place) as entries:
-                return sorted(entry.name for entry in entries if entry.is_file())
+                found = [(entry.name, entry.is_dir()) for entry in entries]
         except FileNotFoundError:
-            return []
-    return sorted(name for name in list_tree(url) if "/" not in name)
-
-
-def list_folders(url: str | Path) -> list[str]:
-    """Sorted names of the folders in a folder; empty where it does not exist."""
-    place = _resolve(str(url))
-    if isinstance(place, Path):
-        return sorted(entry.name for entry in place.iterdir() if entry.is_dir()) if place.is_dir() else []
+            return [], []
+        return sorted(n for n, folder in found if not folder), sorted(n for n, folder in found if folder)
     import obstore
 
     store, prefix = place
-    with _as_value_error(str(url)):
-        found = obstore.list_with_delimiter(store, prefix or None)["common_prefixes"]
-    return sorted(str(each).rstrip("/").rsplit("/", 1)[-1] for each in found)
+    with _told(str(url)):
+        listed = obstore.list_with_delimiter(store, prefix or None)
+    files = sorted(str(entry["path"]).rsplit("/", 1)[-1] for entry in listed["objects"])
+    return files, sorted(str(each).rstrip("/").rsplit("/", 1)[-1] for each in listed["common_prefixes"])
+
+
+def list_names(url: str | Path) -> list[str]:
+    """Sorted names of the files in a folder; empty where it does not exist."""
+    return list_folder(url)[0]
 
 
 def list_tree(url: str | Path) -> list[str]:
@@ -97,12 +115,12 @@ def list_tree(url: str | Path) -> list[str]:
 
     store, prefix = place
     start = len(prefix) + 1 if prefix else 0
-    with _as_value_error(str(url)):
+    with _told(str(url)):
         return sorted(entry["path"][start:] for batch in obstore.list(store, prefix or None) for entry in batch)
 
 
 def commit(url: str, content: bytes) -> None:
-    """Write a file whole; one that was there before is replaced."""
+    """Write a file whole; one that was there before is replaced. OSError where that fails."""
     place = _resolve(url)
     if isinstance(place, Path):
         with _aside(place, content) as aside:
@@ -110,7 +128,8 @@ def commit(url: str, content: bytes) -> None:
         return
     import obstore
 
-    obstore.put(*place, content)
+    with _told(url):
+        obstore.put(*place, content)
 
 
 def create(url: str, content: bytes) -> bool:
@@ -122,16 +141,19 @@ def create(url: str, content: bytes) -> bool:
                 os.link(aside, place)
             except FileExistsError:
                 return False
-            except OSError:  # a file system without hard links
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
                 return _create_without_links(place, content)
         return True
     import obstore
     from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-    try:
-        obstore.put(*place, content, mode="create")
-    except (AlreadyExistsError, PreconditionError):
-        return False
+    with _told(url):
+        try:
+            obstore.put(*place, content, mode="create")
+        except (AlreadyExistsError, PreconditionError):
+            return False
     return True
 
 
@@ -143,18 +165,27 @@ def delete(url: str) -> None:
         return
     import obstore
 
-    if exists(url):
-        obstore.delete(*place)
+    try:
+        with _told(url):
+            obstore.delete(*place)
+    except NotThereError:  # some stores mind that it is not there
+        return
 
 
 def _create_without_links(place: Path, content: bytes) -> bool:
+    """For file systems without hard links: still only once, but for a moment not whole."""
     try:
-        with place.open("xb") as file:
+        file = place.open("xb")
+    except FileExistsError:
+        return False
+    try:
+        with file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except FileExistsError:
-        return False
+    except BaseException:
+        place.unlink(missing_ok=True)
+        raise
     return True
 
 
@@ -187,14 +218,12 @@ def _resolve(url: str) -> Path | tuple[Any, str]:
         raise ValueError(f"{url}: wanted a local path or a URL of {', '.join(PROTOCOLS)}")
     if protocol == "file":
         return Path(url[len("file://") :] if url.startswith("file://") else url)
-    parts = urlsplit(url)
-    path = parts.path.strip("/")
-    try:
-        if protocol == "memory":
-            return _memory(), f"{parts.netloc}/{path}".strip("/")
-        return _store(f"{protocol}://{parts.netloc}"), path
-    except Exception as error:  # obstore raises kinds of its own
-        raise _unreadable(url, error) from None
+    bucket, _, path = url[len(protocol) + 1 :].lstrip("/").partition("/")  # a key may hold # and ?
+    path = path.strip("/")
+    if protocol == "memory":
+        return _memory(), f"{bucket}/{path}".strip("/")
+    with _told(url):
+        return _store(f"{protocol}://{bucket}"), path
 
 
 @lru_cache(maxsize=64)
@@ -214,12 +243,17 @@ def _memory() -> Any:
 
 
 @contextmanager
-def _as_value_error(url: str) -> Iterator[None]:
+def _told(url: str) -> Iterator[None]:
+    """Errors in one kind for every store: NotThereError for what is not there, OSError for what does not work."""
     try:
         yield
-    except Exception as error:  # obstore raises kinds of its own besides OSError
-        raise _unreadable(url, error) from None
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise NotThereError(f"{url}: cannot be opened ({_first_line(error)})") from None
+    except OSError:
+        raise
+    except Exception as error:  # obstore's own kinds
+        raise StorageError(f"{url}: {_first_line(error)}") from None
 
 
-def _unreadable(url: str, error: Exception) -> ValueError:
-    return ValueError(f"{url}: cannot be opened ({(str(error) or type(error).__name__).splitlines()[0]})")
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

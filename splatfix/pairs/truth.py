@@ -7,7 +7,7 @@ covered well; how good it is, photos that it has not seen say.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -54,6 +54,9 @@ class DenseConfig:
 
     def __post_init__(self) -> None:
         require(self.size_px >= 16, "dense.size_px", self.size_px, "at least 16 pixels")
+        require(self.test_every >= 2, "dense.test_every", self.test_every, "at least 2")
+        require(0 <= self.sh_degree <= 3, "dense.sh_degree", self.sh_degree, "0 to 3")
+        require(self.max_gaussians >= 1, "dense.max_gaussians", self.max_gaussians, "at least 1")
         require(self.steps >= 1, "dense.steps", self.steps, "at least 1 step")
 
 
@@ -122,6 +125,6 @@ def _drawn(gaussians: Gaussians, camera: Camera, background: Sequence[float] | N
 
 def _covered(truth: Truth, camera: Camera, background: Sequence[float] | None) -> float:
     scenery = without_shell(truth.gaussians) if background is None else truth.gaussians
-    small = replace(camera).with_longest_side(64)
+    small = camera.with_longest_side(64)
     with torch.no_grad():
         return coverage(render(scenery, [small]).alpha[0])

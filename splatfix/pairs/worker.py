@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,12 +28,12 @@ from splatfix.pairs.index import SUFFIX, DoneFit, commit_fit, read_fit
 from splatfix.pairs.make import make_pairs
 from splatfix.pairs.plan import Task
 from splatfix.pairs.recipes import Recipe
-from splatfix.pairs.sources import Source, make_room
+from splatfix.pairs.sources import Source, clear_rooms, make_room
 from splatfix.pairs.truth import DenseConfig, Truth, fit_densely, reference_splat
 from splatfix.runs import choose_device
 
 KEPT_CAPTURES = 2  # the one at work, and the next
-MAX_KEPT_PHOTOS = 200  # of a capture; the others are read when they are needed
+MAX_KEPT_BYTES = 2**28  # of a capture's photos; the others are read when they are needed
 FINGERPRINT_BYTES = 65536
 
 
@@ -76,7 +76,8 @@ class PairWorker:
         self.settings = settings
         self.device = choose_device(settings.device)
         self._captures: OrderedDict[tuple[Source, int], _Opened] = OrderedDict()
-        self._truths: OrderedDict[str, Truth | None] = OrderedDict()
+        self._truth_of: tuple[str, Truth] | None = None
+        clear_rooms()
 
     def run(self, task: Task, upcoming: Task | None) -> Committed:
         """Do a task, and prepare the upcoming one meanwhile.
@@ -84,15 +85,22 @@ class PairWorker:
         Raises:
             ValueError: the capture cannot be used; the message says why.
         """
+        if storage.exists(storage.join(self.settings.out, task.stem + SUFFIX)):  # by another driver, or a lost answer
+            return Committed(read_fit(self.settings.out, task.stem), False)
         opened = self._opened(task)
         if upcoming is not None:
             self._opened(upcoming)
         start = time.perf_counter()
-        capture = opened.wait()
+        try:
+            capture = opened.wait()
+        except BaseException:
+            self._captures = OrderedDict((k, v) for k, v in self._captures.items() if v is not opened)
+            raise
         seconds = {"wait for photos": time.perf_counter() - start}
         shared = {
             "kind": task.kind,
             "scene": task.source.name,
+            "capture": task.source.url,
             "group": task.source.group,
             "source": capture.format,
             "fingerprint": opened.fingerprint,
@@ -120,10 +128,15 @@ class PairWorker:
         record = shared | made.counts() | {"filtered": made.filtered, "settings": made.settings}
         return self._commit(task, made.pairs, record | {"seconds": seconds | made.seconds})
 
-    def _commit(self, task: Task, pairs: list, record: dict[str, Any]) -> Committed:
+    def _commit(self, task: Task, pairs: list, record: dict[str, Any], **files: bytes) -> Committed:
         record["seconds"] = {name: round(value, 3) for name, value in record["seconds"].items()}
         fit, made = commit_fit(
-            self.settings.out, task.stem, pairs, record, samples_per_shard=self.settings.samples_per_shard
+            self.settings.out,
+            task.stem,
+            pairs,
+            record,
+            files={f".{kind}": content for kind, content in files.items()},
+            samples_per_shard=self.settings.samples_per_shard,
         )
         return Committed(fit, made)
 
@@ -137,21 +150,15 @@ class PairWorker:
             file = Path(folder) / "dense.ply"
             write_ply(file, truth.gaussians)
             content = file.read_bytes()
-        name = f"{task.stem}-{hashlib.sha256(content).hexdigest()[:12]}.ply"
-        storage.commit(storage.join(self.settings.out, name), content)
-        record = shared | {"ply": name, "psnr_held_out": truth.psnr, "num_gaussians": len(truth.gaussians)}
-        return self._commit(task, [], record | {"seconds": seconds})
+        record = shared | {"psnr_held_out": truth.psnr, "num_gaussians": len(truth.gaussians)}
+        return self._commit(task, [], record | {"seconds": seconds}, ply=content)
 
     def _truth(self, task: Task, capture: Capture) -> Truth:
         """What the scene looks like: its reference splat, or the dense fit that a task before this one made."""
         name = task.source.name
-        if name not in self._truths:
-            self._truths[name] = reference_splat(capture, self.device) or self._read_dense(task)
-            while len(self._truths) > 1:
-                self._truths.popitem(last=False)
-        truth = self._truths[name]
-        assert truth is not None
-        return truth
+        if self._truth_of is None or self._truth_of[0] != name:
+            self._truth_of = name, reference_splat(capture, self.device) or self._read_dense(task)
+        return self._truth_of[1]
 
     def _read_dense(self, task: Task) -> Truth:
         assert task.after is not None
@@ -160,7 +167,7 @@ class PairWorker:
         record = read_fit(self.settings.out, task.after).record
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "dense.ply"
-            file.write_bytes(storage.read_bytes(storage.join(self.settings.out, record["ply"])))
+            file.write_bytes(storage.read_bytes(storage.join(self.settings.out, record["files"][0]["name"])))
             gaussians = read_ply(file).to(self.device)
         return Truth(gaussians, record["psnr_held_out"])
 
@@ -208,13 +215,14 @@ class _Opened:
             capture = self.source.open(self.size_px, room)
             self.fingerprint = fingerprint(capture)
             if capture.splat is None:  # a splat's photos are drawn, by the thread that fits
-                kept = [View(view.camera, _Kept(view.load())) for view in capture.views[:MAX_KEPT_PHOTOS]]
-                capture = replace(capture, views=(*kept, *capture.views[MAX_KEPT_PHOTOS:]))
+                capture = replace(capture, views=_kept(capture.views))
             self._capture = capture
         except BaseException as error:  # told to whoever waits
             self._error = error
         finally:
-            if room is not None:
+            if room is not None and self._capture is not None and all(_is_kept(v) for v in self._capture.views):
+                shutil.rmtree(room, ignore_errors=True)
+            elif room is not None:
                 weakref.finalize(self, shutil.rmtree, room, ignore_errors=True)
 
 
@@ -226,6 +234,19 @@ class _Kept:
 
     def __call__(self) -> Photo:
         return self.photo
+
+
+def _kept(views: Sequence[View]) -> tuple[View, ...]:
+    """The views with as many of their photos read as there is room for."""
+    kept, room = [], MAX_KEPT_BYTES
+    for view in views:
+        room -= view.camera.width_px * view.camera.height_px * 16
+        kept.append(View(view.camera, _Kept(view.load())) if room >= 0 else view)
+    return tuple(kept)
+
+
+def _is_kept(view: View) -> bool:
+    return isinstance(view.load, _Kept)
 
 
 def fingerprint(capture: Capture) -> str:

@@ -40,7 +40,7 @@ def write_dataset_page(url: str) -> str:
 
 
 def _context(url: str, index: Index) -> dict[str, Any]:
-    fits = [fit for fit in index.fits.values() if fit.record.get("kind") == "pairs"]
+    fits = [fit for fit in index.values() if fit.record.get("kind") == "pairs"]
     records = [fit.record for fit in fits]
     pairs, filtered = _sum(records, "pairs"), _sum(records, "filtered")
     recipes: Counter[str] = Counter()
@@ -52,7 +52,7 @@ def _context(url: str, index: Index) -> dict[str, Any]:
         cleans.update({str(kind): num for kind, num in record.get("clean_from", {}).items()})
         bands.update(record.get("bands", {}))
         psnrs.update({int(value): num for value, num in record.get("psnr", {}).items()})
-    scenes = _scenes(index)
+    scenes, quarantine = _scenes(index), _quarantine(url)
     steps = [record["settings"]["num_steps"] for record in records if record.get("pairs") and "settings" in record]
     return {
         "title": "splatfix pairs",
@@ -75,7 +75,8 @@ def _context(url: str, index: Index) -> dict[str, Any]:
         "samples": [_sample(pair) for pair in _some_pairs(url, fits)],
         "scenes": scenes[:MAX_SCENES],
         "more_scenes": max(0, len(scenes) - MAX_SCENES),
-        "quarantine": _quarantine(url),
+        "quarantine": quarantine[:MAX_QUARANTINE],
+        "num_quarantined": len(quarantine),
     }
 
 
@@ -98,7 +99,7 @@ def _in_twos(psnrs: Mapping[int, int]) -> list[tuple[int, int]]:
 
 def _seconds(index: Index) -> list[tuple[str, float]]:
     by_stage: dict[str, list[float]] = defaultdict(list)
-    for fit in index.fits.values():
+    for fit in index.values():
         for stage, seconds in fit.record.get("seconds", {}).items():
             by_stage[stage].append(seconds)
     return sorted(((stage, statistics.fmean(found)) for stage, found in by_stage.items()), key=lambda row: -row[1])
@@ -107,7 +108,7 @@ def _seconds(index: Index) -> list[tuple[str, float]]:
 def _scenes(index: Index) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     psnrs: dict[str, Counter[int]] = defaultdict(Counter)
-    for fit in index.fits.values():
+    for fit in index.values():
         record = fit.record
         name = str(record.get("scene"))
         scene = found.setdefault(
@@ -173,6 +174,6 @@ def _quarantine(url: str) -> list[tuple[str, dict[str, Any]]]:
     if not storage.exists(where):
         return []
     try:
-        return sorted(json.loads(storage.read_bytes(where))["fits"].items())[:MAX_QUARANTINE]
+        return sorted(json.loads(storage.read_bytes(where))["fits"].items())
     except (ValueError, KeyError, TypeError, AttributeError):
         return []

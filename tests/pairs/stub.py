@@ -36,6 +36,7 @@ class StubWorker:
         record = {
             "kind": task.kind,
             "scene": task.source.name,
+            "capture": task.source.url,
             "group": task.source.group,
             "recipe": task.recipe,
             "source": "stub",

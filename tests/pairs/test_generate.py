@@ -57,7 +57,7 @@ def test_a_rerun_does_only_what_is_missing_and_makes_the_same_bytes(tmp_path: Pa
     assert all(after[name] == content for name, content in before.items() if name.endswith(".tar"))
     assert verify(tmp_path).problems == ()
     assert len(list(read_pairs(tmp_path))) == done.pairs
-    record = open_index(tmp_path).fits["tankard-f000"].record
+    record = open_index(tmp_path)["tankard-f000"].record
     assert record["recipe"] == "photos" and record["fingerprint"] and set(record["seconds"]) >= {"fit", "render"}
 
 
@@ -71,7 +71,7 @@ def test_clean_renders_of_a_dense_fit_that_is_made_once(tmp_path: Path) -> None:
     demanding = replace(config, dense=replace(config.dense, min_psnr=60.0))
     none = generate([sample_path()], str(tmp_path / "b"), demanding)
     assert (none.made, none.pairs) == (3, 0)
-    assert "less than dense.min_psnr = 60" in open_index(tmp_path / "b").fits["tankard-f000"].record["skipped"]
+    assert "less than dense.min_psnr = 60" in open_index(tmp_path / "b")["tankard-f000"].record["skipped"]
 
 
 def test_other_settings_need_another_folder(tmp_path: Path) -> None:
@@ -85,6 +85,28 @@ def test_other_settings_need_another_folder(tmp_path: Path) -> None:
     more = stubbed(captures[1:], tmp_path / "out", replace(STUBBED, fits_per_capture=4))
     assert (more.made, more.pairs) == (4, 2 * 7)
     assert read_settings(str(tmp_path / "out")).captures == tuple(captures)
+
+
+def test_scenes_keep_their_names_and_groups(tmp_path: Path) -> None:
+    first, second = mark(tmp_path / "a", "room"), mark(tmp_path / "b", "room")
+    stubbed(first, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"have a scene 'room' already, of .*/a/room; give this one another name"):
+        stubbed(second, tmp_path / "out")
+    both = stubbed([*first, *second], tmp_path / "out")  # the new one takes its folder's name in
+    assert (both.found, both.made) == (3, 3)
+    assert {fit.record["scene"] for fit in open_index(tmp_path / "out").values()} == {"room", "b-room"}
+    with pytest.raises(ValueError, match="are in the group 'room', now it is 'rooms'"):
+        stubbed(first, tmp_path / "out", replace(STUBBED, groups={"a-room": "rooms", "room": "rooms"}))
+    swapped = {name: Recipe(weight=weight) for name, weight in (("x", 1), ("y", 2))}
+    stubbed(first, tmp_path / "two", replace(STUBBED, recipes=swapped))
+    with pytest.raises(ValueError, match="recipes in the order x, y, now it is y, x"):
+        stubbed(first, tmp_path / "two", replace(STUBBED, recipes=dict(reversed(swapped.items()))))
+
+
+def test_an_output_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ValueError, match="out: is a file; wanted a folder"):
+        stubbed(mark(tmp_path / "in", "a"), tmp_path / "out")
 
 
 def test_what_cannot_be_made_is_quarantined_and_the_rest_goes_on(tmp_path: Path, caplog) -> None:
@@ -143,7 +165,7 @@ def test_a_full_disk_leaves_a_consistent_output(tmp_path: Path, monkeypatch) -> 
         stubbed(captures, tmp_path / "out")
     monkeypatch.undo()
     found = verify(tmp_path / "out")
-    assert (found.num_samples, found.broken) == (2 * 4, ())
+    assert (found.num_samples, found.problems) == (2 * 4, ())
     done = stubbed(captures, tmp_path / "out")
     assert (done.found, done.made) == (4, 5)
     assert verify(tmp_path / "out").problems == ()

@@ -64,10 +64,10 @@ def test_changed_and_missing_shards_and_strays_are_found(tmp_path):
     content[len(content) // 2] ^= 1
     (tmp_path / first.name).write_bytes(content)
     (tmp_path / second.name).unlink()
-    (tmp_path / "stray.tar").write_bytes(b"")
+    (tmp_path / "stray-00000-0123456789ab.tar").write_bytes(b"")
     problems = verify(tmp_path).problems
     assert len(problems) == 3
-    for name, problem in zip((first.name, second.name, "stray.tar"), problems, strict=True):
+    for name, problem in zip((first.name, second.name, "stray-00000-0123456789ab.tar"), problems, strict=True):
         assert name in problem
     assert third.name not in " ".join(problems)
 

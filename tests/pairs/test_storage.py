@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_files_come_and_go(url: str) -> None:
         assert stream.read() == b"two"
     storage.commit(storage.join(url, "sub/b.txt"), b"")
     assert storage.list_names(url) == ["a.txt"]
-    assert storage.list_folders(url) == ["sub"]
+    assert storage.list_folder(url) == (["a.txt"], ["sub"])
     assert storage.list_tree(url) == ["a.txt", "sub/b.txt"]
     storage.delete(file)
     storage.delete(file)
@@ -71,7 +72,7 @@ def test_nothing_half_written_stays_when_the_disk_is_full(tmp_path: Path, monkey
 
 def test_without_hard_links(tmp_path: Path, monkeypatch) -> None:
     def no_links(_a: object, _b: object) -> None:
-        raise OSError(95, "Operation not supported")
+        raise OSError(errno.ENOTSUP, "Operation not supported")
 
     monkeypatch.setattr("splatfix.pairs.storage.os.link", no_links)
     assert storage.create(str(tmp_path / "a"), b"1")
@@ -86,6 +87,16 @@ def test_an_unreachable_store_is_an_error_and_not_an_empty_one(monkeypatch) -> N
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     monkeypatch.setattr(storage, "RETRIES", {"max_retries": 0})
     storage._store.cache_clear()
-    with pytest.raises(ValueError, match="s3://nowhere/a: cannot be opened"):
-        storage.exists("s3://nowhere/a")
+    for ask in (storage.exists, storage.read_bytes, storage.list_names):
+        with pytest.raises(OSError, match="s3://nowhere/a: "):
+            ask("s3://nowhere/a")
+    with pytest.raises(OSError, match="s3://nowhere/a: "):
+        storage.create("s3://nowhere/a", b"")
     storage._store.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["a b", "a#1.png", "a?x=1", "ü"])
+def test_any_name_goes(url: str, name: str) -> None:
+    storage.commit(storage.join(url, name), b"x")
+    assert storage.list_names(url) == [name]
+    assert storage.read_bytes(storage.join(url, name)) == b"x"
