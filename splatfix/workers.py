@@ -299,7 +299,7 @@ def _on_actors(
     try:
         for _ in range(num):
             start()
-        while waiting:
+        while True:
             idle = [actor for actor in idle if not lease(actor)]
             busy = sum(actor.task is not None for actor in waiting.values())
             on_busy(busy, len(idle) + sum(actor.ready for actor in waiting.values()))

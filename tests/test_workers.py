@@ -88,8 +88,9 @@ def test_in_this_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_on_actors(tmp_path: Path) -> None:
-    outcomes, repeated = finish(TASKS, tmp_path, 2)
+@pytest.mark.parametrize("num", [1, 2])
+def test_on_actors(tmp_path: Path, num: int) -> None:
+    outcomes, repeated = finish(TASKS, tmp_path, num)
     check(outcomes, repeated)
     assert os.getpid() not in {outcomes[task].result[2] for task in "abcd"}
 

@@ -62,7 +62,8 @@ def fits(num: int, workers: int) -> dict[str, float]:
             work_off(tasks, partial(PairWorker, settings), WorkersConfig(num=workers), name=_stem, on_busy=on_busy)
         )
     end = time.perf_counter()
-    assert all(outcome.error is None for outcome in made) and len(made) == num
+    failed = [outcome.error for outcome in made if outcome.error is not None]
+    assert not failed and len(made) == num, (failed, len(made))
     shutil.rmtree(out)
     return {"total": end - start, "from the first lease": end - (leased or start)}
 
