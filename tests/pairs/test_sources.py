@@ -58,7 +58,7 @@ def test_a_list_gives_names_and_groups(tmp_path: Path) -> None:
     [
         ("[]", "wanted a list of captures"),
         ("- 3", r"captures\[0\] = 3: wanted a path"),
-        ("- {path: x, nam: y}", "unknown field nam"),
+        ("- {path: x, label: y}", "unknown field label"),
         ("- {path: x, name: a/b}", "wanted letters, digits"),
         ("- {path: x, name: both}", "but .* is several captures"),
         ("- nowhere", "no such file or folder"),
