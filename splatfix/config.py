@@ -35,8 +35,9 @@ def build_config(kind: type[T], tree: dict[str, Any], *, source: str) -> T:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         if first["type"] == "value_error":
-            at = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"{source}: {at}{': ' if at else ''}{first['ctx']['error']}") from None
+            at, message = ".".join(str(part) for part in first["loc"]), str(first["ctx"]["error"])
+            told = not at or message.startswith(f"{at}.")
+            raise ValueError(f"{source}: {message}" if told else f"{source}: {at}: {message}") from None
         field = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{source}: {field} = {first.get('input')!r}: {first['msg']}") from None
 

@@ -1,5 +1,6 @@
 """Type and shape checks of the whole package while tests run, and fixtures that several test folders share."""
 
+import logging
 import os
 import urllib.request
 from collections.abc import Iterator
@@ -24,11 +25,19 @@ def scenes() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """What a command sets up for its messages ends with the test."""
+    logger = logging.getLogger("splatfix")
+    before = logger.propagate, logger.handlers[:], logger.level
+    yield
+    logger.propagate, logger.handlers, level = before
+    logger.setLevel(level)
+
+
 @pytest.fixture
 def bucket(monkeypatch) -> Iterator[str]:
     """A bucket of an S3 server on this machine, for this process and those that it starts: its URL."""
-    import logging
-
     import obstore  # noqa: F401  (before anything reads the environment)
     from moto.server import ThreadedMotoServer
 

@@ -57,16 +57,28 @@ class Committed:
     made: bool
 
 
+class _Quiet:
+    """How many are inside `quiet_fits`, and the level that was there before the first."""
+
+    lock, depth, level = threading.Lock(), 0, logging.NOTSET
+
+
 @contextmanager
 def quiet_fits() -> Iterator[None]:
     """Without a line from each of very many fits."""
     chatty = logging.getLogger("splatfix.splats")
-    before = chatty.level
-    chatty.setLevel(logging.WARNING)
+    with _Quiet.lock:
+        if _Quiet.depth == 0:
+            _Quiet.level = chatty.level
+            chatty.setLevel(logging.WARNING)
+        _Quiet.depth += 1
     try:
         yield
     finally:
-        chatty.setLevel(before)
+        with _Quiet.lock:
+            _Quiet.depth -= 1
+            if _Quiet.depth == 0:
+                chatty.setLevel(_Quiet.level)
 
 
 class PairWorker:
