@@ -77,11 +77,18 @@ def stop_requested() -> str | None:
     return _requested
 
 
-def keep_termination_quiet() -> None:
-    """Put Python's SIGTERM handler back after importing pycolmap, whose own prints a stack trace at every stop."""
+@contextmanager
+def keeping_termination() -> Iterator[None]:
+    """Put our SIGTERM handler back after what puts another in its place (importing pycolmap, starting Ray)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     handler = signal.getsignal(signal.SIGTERM)
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
-import threading
 import time
 import traceback
 from collections import deque
@@ -23,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from splatfix.config import require
+from splatfix.runs import keeping_termination
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +194,7 @@ def _ray(config: WorkersConfig) -> Iterator[Any]:
         alone: dict[str, Any] = {} if joins else {"include_dashboard": False, "num_cpus": _local_cpus(config)}
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
-        with _own_signals():
+        with keeping_termination():  # Ray's own handler just exits
             ray.init(address=config.address, **quiet, **alone)
         if not joins and (config.gpus or 0) > ray.cluster_resources().get("GPU", 0):
             seen = ray.cluster_resources().get("GPU", 0)
@@ -206,20 +205,6 @@ def _ray(config: WorkersConfig) -> Iterator[Any]:
     finally:
         if ours:
             ray.shutdown()
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep our handler of SIGTERM, in place of which ray.init puts one that just exits."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if handler is not None:
-            signal.signal(signal.SIGTERM, handler)
 
 
 def _local_cpus(config: WorkersConfig) -> int:
@@ -329,7 +314,7 @@ def _on_actors(
                     if not actor.ready:
                         failed_starts += 1
                         if failed_starts >= MAX_FAILED_STARTS:
-                            raise RuntimeError(f"workers die before they are ready: {_first_line(error)}") from None
+                            raise RuntimeError(f"workers die before they are ready: {_judged(error)[0]}") from None
                     if actor.upcoming is not None:
                         leases.again.appendleft(actor.upcoming)
                         actor.upcoming = None
@@ -376,10 +361,6 @@ def _ended(
     else:
         on_retry(task, reason)
         leases.again.append(task)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class _Hosted:

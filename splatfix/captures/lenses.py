@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import pycolmap
 import torch
 from numpy import ndarray
 
 from splatfix.cameras import fitted_size
 from splatfix.images import resize
-from splatfix.runs import keep_termination_quiet
+from splatfix.runs import keeping_termination
 from splatfix.shapes import Float
 
-keep_termination_quiet()
+with keeping_termination():  # pycolmap's own handler prints a stack trace at every stop
+    import pycolmap
+
 PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
 MIN_SHARE = 0.25  # of the photo's width and height that must be left after undistortion
 NUM_PARAMS = {

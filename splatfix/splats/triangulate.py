@@ -102,12 +102,12 @@ def keypoints(
     Lowe 2004; Arandjelovic and Zisserman 2012 for the descriptors. The pyramid starts at twice the photo's size.
     """
     try:
-        import pycolmap  # here: fits from given points must run without it
+        from splatfix.runs import keeping_termination
 
-        from splatfix.runs import keep_termination_quiet
+        with keeping_termination():  # pycolmap's own handler prints a stack trace at every stop
+            import pycolmap  # here: fits from given points must run without it
     except ImportError as error:
         raise ImportError("triangulated points need pycolmap: pip install pycolmap (or leave them out)") from error
-    keep_termination_quiet()
     options = pycolmap.FeatureExtractionOptions()
     options.use_gpu = False
     options.num_threads = 1  # one photo at a time
