@@ -6,18 +6,19 @@ fits of the first captures, made here and now.
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from splatfix.captures import Capture
 from splatfix.pairs import storage
-from splatfix.pairs.generate import GenerateConfig
+from splatfix.pairs.generate import GenerateConfig, as_before
 from splatfix.pairs.index import open_index
 from splatfix.pairs.make import make_pairs
 from splatfix.pairs.pair import Pair, encode
@@ -96,23 +97,18 @@ def estimate(
         raise ValueError(f"speed = {speed}: wanted a factor above 0, relative to a worker of this machine")
     if on_workers is not None and on_workers < 1:
         raise ValueError(f"on_workers = {on_workers}: wanted at least 1 worker")
-    sources = find_sources([*(str(c) for c in captures), *config.captures], config.groups)
     index = open_index(out)
+    sources = as_before(find_sources([*captures, *config.captures], config.groups), index)
     tasks = list(plan_tasks(sources, config.recipes, config.fits_per_capture, config.seed))
     left = [task for task in tasks if task.stem not in index]
     known = _from_records([fit.record for fit in index.values()])
     kinds = Counter(_kind(task) for task in left)
     missing = [kind for kind in kinds if kind not in known]
     costs = known | (_probed(left, missing, config) if missing else {})
-    per_fit = {kind: costs[kind] for kind in kinds if kind in costs}
-    seconds = sum(per_fit[kind].seconds * num for kind, num in kinds.items() if kind in per_fit)
-    pairs = sum(per_fit[kind].pairs * num for kind, num in kinds.items() if kind in per_fit)
-    size = sum(per_fit[kind].bytes * num for kind, num in kinds.items() if kind in per_fit)
-    shards = sum(
-        num * max(1, round(per_fit[kind].pairs / config.samples_per_shard + 0.49))
-        for kind, num in kinds.items()
-        if kind in per_fit and kind != "dense fit"
-    )
+    seconds = sum(costs[kind].seconds * num for kind, num in kinds.items())
+    pairs = sum(costs[kind].pairs * num for kind, num in kinds.items())
+    size = sum(costs[kind].bytes * num for kind, num in kinds.items())
+    shards = sum(num * math.ceil(costs[kind].pairs / config.samples_per_shard) for kind, num in kinds.items())
     room = max(1, (os.cpu_count() or 1) // config.workers.cpus)
     workers = on_workers or (room if config.workers.num is None else max(1, config.workers.num))
     sources_of = [f"{len(index)} fits of this output"] if known else []
@@ -131,8 +127,7 @@ def estimate(
     )
 
 
-@dataclass(frozen=True)
-class _Cost:
+class _Cost(NamedTuple):
     """Of a fit, on average."""
 
     seconds: float
@@ -149,13 +144,16 @@ def _from_records(records: Sequence[dict[str, Any]]) -> dict[str, _Cost]:
     for record in records:
         by_kind["dense fit" if record.get("kind") == "dense" else str(record.get("recipe"))].append(record)
     return {
-        kind: _Cost(
-            statistics.fmean(sum(record.get("seconds", {}).values()) for record in found),
-            statistics.fmean(record.get("pairs", 0) for record in found),
-            statistics.fmean(record.get("bytes", 0) for record in found),
+        kind: _mean(
+            _Cost(sum(record.get("seconds", {}).values()), record.get("pairs", 0), record.get("bytes", 0))
+            for record in found
         )
         for kind, found in by_kind.items()
     }
+
+
+def _mean(costs: Iterable[_Cost]) -> _Cost:
+    return _Cost(*(statistics.fmean(values) for values in zip(*costs, strict=True)))
 
 
 def _probed(tasks: Sequence[Task], kinds: Sequence[str], config: GenerateConfig) -> dict[str, _Cost]:
@@ -173,12 +171,8 @@ def _probed(tasks: Sequence[Task], kinds: Sequence[str], config: GenerateConfig)
     for kind in kinds:
         recipe = config.recipes.get(kind, Recipe(size_px=config.dense.size_px, num_fits=(1, 1)))
         with quiet_fits():
-            costs = [_probe(capture, recipe, config, dense=kind == "dense fit") for capture in opened]
-        found[kind] = _Cost(*(statistics.fmean(getattr(cost, name) for cost in costs) for name in _FIELDS))
+            found[kind] = _mean(_probe(capture, recipe, config, dense=kind == "dense fit") for capture in opened)
     return found
-
-
-_FIELDS = ("seconds", "pairs", "bytes")
 
 
 def _probe(capture: Capture, recipe: Recipe, config: GenerateConfig, *, dense: bool) -> _Cost:

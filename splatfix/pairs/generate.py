@@ -121,11 +121,11 @@ def generate(
     """
     start = time.monotonic()
     out = storage.absolute(out)
-    words = [str(word) for word in (*captures, *config.captures)]
+    words = [*captures, *config.captures]
     sources = find_sources(words, config.groups)
     _keep_settings(out, config, words)
     index = open_index(out)
-    sources = _as_before(sources, index)
+    sources = as_before(sources, index)
     run = _Generation(out, config, index, Telemetry())
     run.warn_of_twins()
     total = run.count(sources)
@@ -270,7 +270,7 @@ class _Generation:
             )
 
 
-def _as_before(sources: Sequence[Source], index: Index) -> list[Source]:
+def as_before(sources: Sequence[Source], index: Index) -> list[Source]:
     """The sources, named as in the fits that stand in the output.
 
     Raises:
@@ -302,7 +302,7 @@ def _as_before(sources: Sequence[Source], index: Index) -> list[Source]:
     return named
 
 
-def _keep_settings(out: str, config: GenerateConfig, words: Sequence[str]) -> None:
+def _keep_settings(out: str, config: GenerateConfig, words: Sequence[str | Path]) -> None:
     """Write the settings into the output; where there are some, compare them, and add the captures."""
     where = storage.join(out, CONFIG)
     config = replace(config, captures=tuple(dict.fromkeys(storage.absolute(word) for word in words)))

@@ -51,7 +51,7 @@ class Source:
         Raises:
             ValueError: it cannot be read.
         """
-        path = Path(self.url.removeprefix("file://"))
+        path = Path(self.url)
         if not storage.is_local(self.url):
             assert room is not None
             path = room / self.name
@@ -59,9 +59,7 @@ class Source:
         return replace(open_capture(path, longest_side_px=size_px), name=self.name)
 
 
-def find_sources(
-    captures: Iterable[str | Path], groups: Mapping[str, str], wanted: str = "at least one folder of posed photos"
-) -> list[Source]:
+def find_sources(captures: Iterable[str | Path], groups: Mapping[str, str]) -> list[Source]:
     """All captures that these words mean, in order, each once.
 
     A word is a capture's folder or file, a glob, a ``.yaml`` list (of words, or of mappings with ``path`` and perhaps
@@ -72,7 +70,7 @@ def find_sources(
     """
     words = [str(word) for word in captures]
     if not words:
-        raise ValueError(f"no captures; name {wanted}")
+        raise ValueError("no captures; name at least one folder of posed photos")
     found: dict[str, tuple[str | None, str | None]] = {}
     for word in words:
         for url, name, group in _expanded(word):
@@ -87,7 +85,7 @@ def _expanded(word: str) -> Iterator[tuple[str, str | None, str | None]]:
     if not storage.is_local(word):
         yield from ((url, None, None) for url in _remote_captures(word))
         return
-    word = word.removeprefix("file://")
+    word = storage.absolute(word)
     if re.search(r"[*?\[]", word) and not Path(word).exists():
         matches = sorted(path for path in glob.glob(word, recursive=True) if _is_capture(Path(path)))
         if not matches:
@@ -125,7 +123,7 @@ def _listed(file: str) -> Iterator[tuple[str, str | None, str | None]]:
         path = fields["path"]
         if path.endswith((".yaml", ".yml")):
             raise ValueError(f"{file}: captures[{number}] = {path!r}: a list may not name lists")
-        if storage.is_local(path) and not Path(path.removeprefix("file://")).is_absolute():
+        if "://" not in path and not Path(path).is_absolute():
             path = storage.join(file.rpartition("/")[0] or ".", path)
         name = None if fields.get("name") is None else str(fields["name"])
         group = None if fields.get("group") is None else str(fields["group"])
@@ -222,8 +220,7 @@ def _named(found: Mapping[str, tuple[str | None, str | None]], groups: Mapping[s
 
 
 def _folder_name(url: str, num_parts: int) -> str:
-    place = url if "://" in url else os.path.abspath(url)
-    parts = [part for part in place.split("://")[-1].split("/") if part]
+    parts = [part for part in url.split("://")[-1].split("/") if part]
     while len(parts) > 1 and parts[-1].lower() in WRAPPERS:
         parts.pop()
     if parts[-1].lower().endswith((".ply", ".json", ".npy")):

@@ -25,11 +25,11 @@ def names(*words: str | Path, groups: dict[str, str] | None = None) -> list[str]
 
 
 def test_folders_globs_and_roots(tmp_path: Path) -> None:
-    a, b = mark(tmp_path / "root" / "a"), mark(tmp_path / "root" / "b")
-    (tmp_path / "root" / "notes").mkdir()
+    a, b = mark(tmp_path / "set" / "a"), mark(tmp_path / "set" / "b")
+    (tmp_path / "set" / "notes").mkdir()
     assert names(a, b, a) == ["a", "b"]
-    assert names(tmp_path / "root") == ["a", "b"]
-    assert names(f"{tmp_path}/root/*") == ["a", "b"]
+    assert names(tmp_path / "set") == ["a", "b"]
+    assert names(f"{tmp_path}/set/*") == ["a", "b"]
     assert names(a / "transforms.json") == ["a"]
 
 
