@@ -103,6 +103,15 @@ def separation(a: Camera, b: Camera, depth: float) -> float:
     return math.hypot(float(np.linalg.norm(a.centre - b.centre)) / depth, angle_between_rad(a, b))
 
 
+def separations(cameras: Sequence[Camera], depth: float) -> Float[ndarray, "C C"]:
+    """The `separation` of each view from each, dimensionless."""
+    centres = np.stack([camera.centre for camera in cameras])
+    axes = np.stack([camera.axis for camera in cameras])
+    angles = np.arccos(np.clip(axes @ axes.T, -1, 1))
+    np.fill_diagonal(angles, 0.0)
+    return np.hypot(np.linalg.norm(centres[:, None] - centres, axis=2) / depth, angles)
+
+
 def fitted_size(width_px: int, height_px: int, longest_side_px: int | None) -> tuple[int, int]:
     """Size with the same shape whose longest side is at most ``longest_side_px`` (None: unchanged)."""
     longest = max(width_px, height_px)

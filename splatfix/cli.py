@@ -17,7 +17,7 @@ from tyro.conf import Positional
 import splatfix
 from splatfix.config import load_config
 from splatfix.runs import set_up_logging, stop_on_signals, stop_requested
-from splatfix.workers import DiskFull
+from splatfix.workers import Hopeless
 
 EXIT_CODES = {"interrupted": 130, "terminated": 143}
 T = TypeVar("T")
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _say(argv[0], str(error), 1)
         if isinstance(error, KeyboardInterrupt):
             return _say(argv[0], "interrupted; what was finished is whole", 130)
-        if isinstance(error, DiskFull):
+        if isinstance(error, Hopeless):
             return _say(argv[0], str(error), 1)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return _say(argv[0], f"the disk is full ({error.filename or error}); what was finished is whole", 1)

@@ -238,6 +238,21 @@ class _Progress(tqdm):
         return super().update(n)
 
 
+@contextmanager
+def using_threads(num: int) -> Iterator[None]:
+    """Kernels and torch on ``num`` threads, or as many as this process has."""
+    import numba
+
+    before = numba.get_num_threads(), torch.get_num_threads()
+    numba.set_num_threads(min(num, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    torch.set_num_threads(num)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before[0])
+        torch.set_num_threads(before[1])
+
+
 def progress(
     iterable=None, *, total: int | None = None, initial: int = 0, description: str, quiet: bool = False
 ) -> tqdm:

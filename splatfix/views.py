@@ -20,6 +20,7 @@ from splatfix.cameras import (
     quaternion_from_rotation,
     rotation_from_quaternion,
     separation,
+    separations,
     slerp,
 )
 from splatfix.captures import Capture
@@ -167,7 +168,7 @@ def farthest_views(cameras: Sequence[Camera], num: int, start: int | None = None
     """
     ordered = sorted(cameras, key=lambda camera: camera.name)
     depth = scene_depth(ordered)
-    gaps = np.array([[separation(a, b, depth) for b in ordered] for a in ordered])
+    gaps = separations(ordered, depth)
     chosen = [int(gaps.sum(1).argmin()) if start is None else start]
     while len(chosen) < min(num, len(ordered)):
         to_chosen = gaps[:, chosen].min(1)
@@ -203,7 +204,7 @@ def displaced(camera: Camera, direction_rad: float, length: float, depth: float,
 
 def neighbour_pairs(cameras: Sequence[Camera], depth: float, per_camera: int = 2) -> list[tuple[int, int]]:
     """Index pairs of cameras that are among each other's nearest, nearest pairs first, each pair once."""
-    gaps = np.array([[separation(a, b, depth) for b in cameras] for a in cameras])
+    gaps = separations(cameras, depth)
     pairs: set[tuple[int, int]] = set()
     for i in range(len(cameras)):
         order = [int(j) for j in np.argsort(gaps[i], kind="stable") if j != i]

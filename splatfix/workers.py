@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from splatfix.config import require
-from splatfix.runs import keeping_termination
+from splatfix.runs import keeping_termination, using_threads
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ class WorkersConfig:
     """Who does the work.
 
     Attributes:
-        num: number of workers; 0 works in this process without Ray, None takes as many as the machine or cluster has
-            room for (on one core: 0).
+        num: number of workers; 0 works in this process without Ray (on ``cpus`` threads too), None takes as many as
+            the machine or cluster has room for (on one core: 0).
         cpus: CPU cores of a worker; its kernels use so many threads.
         gpus: share of a GPU of a worker (0.25: four on each); 0 for the CPU, None takes a whole one where there are
             any.
@@ -78,8 +78,12 @@ class Outcome(Generic[T]):
     attempts: int = 1
 
 
-class DiskFull(Exception):  # noqa: N818 - a state, told to the user as such
-    """No more room to write results to; nothing else will work either."""
+class Hopeless(Exception):  # noqa: N818 - a state, told to the user as such
+    """No other task will work either: the run ends."""
+
+
+class DiskFull(Hopeless):
+    """No more room to write results to."""
 
 
 @dataclass
@@ -134,7 +138,7 @@ def work_off(
         on_busy: called with the number of workers that work, and of all that are ready.
 
     Raises:
-        DiskFull: a worker could not write.
+        Hopeless: a worker found that all others would fail, too; DiskFull where it had no room to write.
         RuntimeError: workers cannot be started.
     """
     leases = _Leases(iter(tasks), after, name)
@@ -159,7 +163,8 @@ def _in_this_process(
         upcoming = leases.next()
         for attempt in range(1, config.attempts + 1):
             try:
-                outcome = Outcome(task, made.run(task, upcoming), None, attempt)
+                with using_threads(config.cpus):
+                    outcome = Outcome(task, made.run(task, upcoming), None, attempt)
                 break
             except Exception as error:
                 reason, permanent = _judged(error)
@@ -173,7 +178,9 @@ def _in_this_process(
 
 
 def _judged(error: BaseException) -> tuple[str, bool]:
-    """The reason in words, and whether another attempt is in vain. Raises DiskFull where all others are, too."""
+    """The reason in words, and whether another attempt is in vain. Raises Hopeless where all other tasks are, too."""
+    if isinstance(error, Hopeless):
+        raise error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise DiskFull(str(error.filename or error)) from None
     if isinstance(error, ValueError):

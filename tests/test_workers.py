@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numba
 import pytest
+import torch
 
-from splatfix.workers import DiskFull, Outcome, WorkersConfig, work_off
+from splatfix.workers import DiskFull, Hopeless, Outcome, WorkersConfig, work_off
 
 
 class Echo:
@@ -32,6 +34,8 @@ class Echo:
             raise RuntimeError("fails the first time")
         if task.startswith("full"):
             raise OSError(28, "No space left on device", "/there")
+        if task.startswith("hopeless"):
+            raise Hopeless("not for anyone")
         if task.startswith("dies") and tried == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         if task.startswith("slow"):
@@ -122,6 +126,27 @@ def test_a_full_disk_stops_everything(tmp_path: Path, num: int, request) -> None
         request.getfixturevalue("ray_here")
     with pytest.raises(DiskFull, match="/there"):
         finish(["a", "full", "b", "c", "d", "e"], tmp_path, num)
+
+
+@pytest.mark.parametrize("num", [0, 2])
+def test_what_is_hopeless_stops_everything(tmp_path: Path, num: int, request) -> None:
+    if num:
+        request.getfixturevalue("ray_here")
+    with pytest.raises(Hopeless, match=r"^not for anyone$"):
+        finish(["a", "hopeless", "b", "c", "d", "e"], tmp_path, num)
+
+
+def test_work_in_this_process_takes_the_threads_of_a_worker() -> None:
+    seen = []
+
+    class Counts:
+        def run(self, _task: str, _upcoming: str | None) -> None:
+            seen.append((torch.get_num_threads(), numba.get_num_threads()))
+
+    before = torch.get_num_threads(), numba.get_num_threads()
+    list(work_off(["a", "b"], Counts, WorkersConfig(num=0, cpus=1), name=str))
+    assert seen == [(1, 1), (1, 1)]
+    assert (torch.get_num_threads(), numba.get_num_threads()) == before
 
 
 @pytest.mark.usefixtures("ray_here")

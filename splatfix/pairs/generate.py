@@ -146,7 +146,8 @@ def generate(
                     run.take(outcome)
                     minutes = max(time.monotonic() - start, 1e-3) / 60
                     bar.set_postfix_str(
-                        f"{run.summary.pairs_made} pairs, {run.summary.pairs_made / minutes:.1f} a minute"
+                        f"{run.summary.pairs_made} pairs, {run.summary.pairs_made / minutes:.1f} a minute",
+                        refresh=False,
                     )
                     bar.update()
     except DiskFull as error:

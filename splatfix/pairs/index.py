@@ -8,6 +8,7 @@ Both can be made again from the fits' manifests.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,8 +30,10 @@ from splatfix.pairs.shards import (
     read_manifest_tree,
     write_manifest,
 )
+from splatfix.workers import Hopeless
 
 FITS = "fits.json"
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # and will be, for every other fit
 SUFFIX = f".{MANIFEST}"
 READERS = 16  # manifests or shards read at a time
 MAX_GATHERINGS = 5  # while other drivers keep finishing fits
@@ -150,6 +153,10 @@ def commit_fit(
     ``files`` are further contents by suffix (``.ply``); their names follow from stem and content, as those of shards
     do. Where another process was first, its fit stands, and files of ours that it does not list are removed. Where
     writing fails, so are all.
+
+    Raises:
+        Hopeless: nobody may write here.
+        OSError: writing failed.
     """
     written: list[str] = []
     try:
@@ -165,8 +172,10 @@ def commit_fit(
         record = record | {"pairs": sum(shard.samples for shard in shards)}
         record |= {"bytes": sum(shard.bytes for shard in shards), "files": kept}
         first = storage.create(storage.join(url, stem + SUFFIX), manifest_bytes(shards, fit=record))
-    except BaseException:
+    except BaseException as error:
         _remove_unlisted(url, stem, written)
+        if isinstance(error, OSError) and error.errno in REFUSED:
+            raise Hopeless(f"{url}: may not be written to ({error}); what was finished is whole") from None
         raise
     if first:
         return DoneFit(stem, tuple(shards), record), True

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
+REFUSALS = ("PermissionDeniedError", "UnauthenticatedError")  # of obstore
 PROTOCOLS = ("file", "memory", "http", "https", "s3", "s3a", "gs", "az", "abfs", "abfss")
 RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}  # of requests to object stores
 
@@ -252,6 +253,8 @@ def _told(url: str) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:  # obstore's own kinds
+        if type(error).__name__ in REFUSALS:
+            raise PermissionError(errno.EACCES, _first_line(error), url) from None
         raise StorageError(f"{url}: {_first_line(error)}") from None
 
 

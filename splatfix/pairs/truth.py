@@ -6,6 +6,7 @@ covered well; how good it is, photos that it has not seen say.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from splatfix.views import ViewsConfig, between, make_split, neighbour_pairs
 
 WELL_COVERED = 0.9  # of what the capture's own cameras see
 TRIES_PER_VIEW = 3
+USUAL_FROM = 32  # cameras at most, to know what the capture's own see
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,8 @@ def clean_renders(
     capture: Capture, truth: Truth, num: int, depth: float, rng: np.random.Generator
 ) -> list[tuple[Camera, Float[Tensor, "H W 3"]]]:
     """Up to ``num`` new poses between neighbouring cameras that the truth covers well, and how it looks there."""
-    usual = float(np.median([_covered(truth, camera, capture.background) for camera in capture.cameras]))
+    every = capture.cameras[:: math.ceil(len(capture.cameras) / USUAL_FROM)]
+    usual = float(np.median([_covered(truth, camera, capture.background) for camera in every]))
     pairs = neighbour_pairs(capture.cameras, depth, per_camera=3)
     found: list[tuple[Camera, Tensor]] = []
     for attempt in range(TRIES_PER_VIEW * num):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from splatfix.cameras import separation
+from splatfix.cameras import separations
 from splatfix.gaussians import Gaussians
 from splatfix.rendering import render
 from splatfix.splats.initialise import InitialiseConfig
@@ -79,7 +79,7 @@ def choose_stop(
 
 def folds(scene: SparseScene, num: int) -> list[int]:
     """Which photos to leave out: those with the nearest neighbours, so that what is left still sees their place."""
-    gaps = np.array([[separation(a, b, scene.depth) for b in scene.cameras] for a in scene.cameras])
+    gaps = separations(scene.cameras, scene.depth)
     np.fill_diagonal(gaps, np.inf)
     nearest_two = np.sort(gaps, axis=1)[:, :2].mean(1)
     return [int(i) for i in np.argsort(nearest_two, kind="stable")[:num]]

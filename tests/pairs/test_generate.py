@@ -21,7 +21,7 @@ from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.truth import DenseConfig
 from splatfix.report.dataset import write_dataset_page
 from splatfix.sample import sample_path
-from splatfix.workers import DiskFull, WorkersConfig
+from splatfix.workers import DiskFull, Hopeless, WorkersConfig
 from tests.pairs.stub import StubWorker
 
 SMALL = Recipe(size_px=48, num_train=(3, 4), num_fits=(1, 1), steps=20, num_random=(50, 100), max_views=3)
@@ -169,6 +169,29 @@ def test_a_full_disk_leaves_a_consistent_output(tmp_path: Path, monkeypatch) -> 
     done = stubbed(captures, tmp_path / "out")
     assert (done.found, done.made) == (4, 5)
     assert verify(tmp_path / "out").problems == ()
+
+
+def test_an_output_that_may_not_be_written_to_ends_the_run(tmp_path: Path, monkeypatch) -> None:
+    import obstore
+    from obstore.exceptions import PermissionDeniedError
+
+    captures, put, room = mark(tmp_path / "in", "a", "b", "c"), obstore.put, 5
+
+    def refused(*arguments: object, **more: object) -> object:
+        nonlocal room
+        room -= 1
+        if room < 0:
+            raise PermissionDeniedError("Access Denied\nby a policy")
+        return put(*arguments, **more)
+
+    monkeypatch.setattr(obstore, "put", refused)
+    url = f"memory://{tmp_path.name}"
+    with pytest.raises(Hopeless, match=r"may not be written to .*Access Denied.* what was finished is whole"):
+        stubbed(captures, url)
+    monkeypatch.undo()
+    again = stubbed(captures, url)
+    assert (again.found, again.made, again.failed) == (2, 7, 0)
+    assert verify(url).problems == ()
 
 
 def test_onto_an_object_store_with_two_drivers_at_once(bucket: str, tmp_path: Path) -> None:
