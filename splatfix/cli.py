@@ -272,20 +272,23 @@ def _dataset_page(url: str) -> None:
 
 def train(argv: Sequence[str]) -> None:
     """Train the restorer on paired shards."""
-    from splatfix.restoration.train import TrainConfig
-    from splatfix.restoration.train import train as train_restorer
+    from splatfix.restoration.launch import launch
+    from splatfix.restoration.training_config import TrainConfig
 
     default, rest = _settings(TrainConfig, argv)
 
     def run(*, shards: str, out: Path, settings: Annotated[TrainConfig, FLAT] = default) -> None:
         """Train a restorer on pairs (artifact render, clean view) from webdataset shards.
 
+        In this process; in several by ``torchrun --nproc-per-node 2 -m splatfix train ...``, or by Ray Train with
+        ``--launch.num 2``, which goes on after a process died. The same command goes on with a run that was stopped.
+
         Args:
             shards: folder or URL of the shards with their manifest.json.
             out: folder for checkpoints and weights.
             settings: the training.
         """
-        train_restorer(shards, out, settings)
+        launch(shards, out, settings)
 
     _run(run, "train", rest)
 

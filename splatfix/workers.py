@@ -145,7 +145,7 @@ def work_off(
     if config.num == 0 or (config.num is None and config.address is None and _is_small()):
         yield from _in_this_process(leases, worker, config, on_retry)
         return
-    with _ray(config) as ray:
+    with connected(config.address, num_cpus=_local_cpus(config), gpus=config.gpus or 0) as ray:
         yield from _on_actors(ray, leases, worker, config, on_retry, on_busy)
 
 
@@ -191,22 +191,29 @@ def _judged(error: BaseException) -> tuple[str, bool]:
 
 
 @contextmanager
-def _ray(config: WorkersConfig) -> Iterator[Any]:
-    """Ray, joined or started; what was started here ends here."""
+def connected(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to_driver: bool = False) -> Iterator[Any]:
+    """Ray, joined or started; what was started here ends here.
+
+    Args:
+        address: of a cluster; None joins the one that this process is in, else starts Ray on this machine.
+        num_cpus: cores that work is scheduled on, where Ray is started.
+        gpus: that one worker needs: ValueError where Ray is started on a machine that has fewer.
+        log_to_driver: whether what workers write appears here.
+    """
     import ray
 
     ours = not ray.is_initialized()
     if ours:
-        joins = config.address or os.environ.get("RAY_ADDRESS")
-        alone: dict[str, Any] = {} if joins else {"include_dashboard": False, "num_cpus": _local_cpus(config)}
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        joins = address or os.environ.get("RAY_ADDRESS")
+        alone: dict[str, Any] = {} if joins else {"include_dashboard": False, "num_cpus": num_cpus}
+        quiet: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
         with keeping_termination():  # Ray's own handler just exits
-            ray.init(address=config.address, **quiet, **alone)
-        if not joins and (config.gpus or 0) > ray.cluster_resources().get("GPU", 0):
+            ray.init(address=address, **quiet, **alone)
+        if not joins and gpus > ray.cluster_resources().get("GPU", 0):
             seen = ray.cluster_resources().get("GPU", 0)
             ray.shutdown()
-            raise ValueError(f"workers.gpus = {config.gpus:g}: this machine has {seen:g}; take 0 for the CPU")
+            raise ValueError(f"workers.gpus = {gpus:g}: this machine has {seen:g}; take 0 for the CPU")
     try:
         yield ray
     finally:

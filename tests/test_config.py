@@ -10,7 +10,7 @@ from splatfix.evaluation.single import EvaluateConfig
 from splatfix.fit import FitRunConfig
 from splatfix.loop import LoopConfig
 from splatfix.pairs.generate import GenerateConfig
-from splatfix.restoration.train import TrainConfig
+from splatfix.restoration.training_config import TrainConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 KINDS = {

@@ -170,8 +170,8 @@ def encode(pair: Pair) -> dict[str, Any]:
     return sample if pair.mask is None else sample | {"mask.png": _png(pair.mask)}
 
 
-def decode(sample: dict[str, Any], source: str = "sample") -> Pair:
-    """A pair from a webdataset sample of bytes. Only PNG and JSON are ever decoded.
+def decode(sample: dict[str, Any], source: str = "sample", *, num_warps: int | None = None) -> Pair:
+    """A pair from a webdataset sample of bytes, with at most ``num_warps`` warps. Only PNG and JSON are ever decoded.
 
     Raises:
         ValueError: a file is missing or broken, or sizes disagree; the message names source, key and file.
@@ -184,7 +184,8 @@ def decode(sample: dict[str, Any], source: str = "sample") -> Pair:
         raise ValueError(f"{where}: {error.args[0]} is missing; was this shard written by splatfix?") from None
     except (ValueError, AttributeError, TypeError):
         raise ValueError(f"{where}: meta.json is not a JSON object") from None
-    num_warps = sum(name.startswith("warp") for name in sample)
+    there = sum(name.startswith("warp") for name in sample)
+    wanted = there if num_warps is None else min(num_warps, there)
     artifact = _decoded(sample, "artifact.png", ("RGB",), None, where)
     size = artifact.shape[:2]
     return Pair(
@@ -195,7 +196,7 @@ def decode(sample: dict[str, Any], source: str = "sample") -> Pair:
         clean=_decoded(sample, "clean.png", ("RGB",), size, where),
         alpha=_decoded(sample, "alpha.png", ("L",), size, where),
         nearness=_decoded(sample, "depth.png", ("I;16", "I;16B"), size, where).astype(np.uint16),
-        warps=tuple(_decoded(sample, f"warp{i}.png", ("RGBA",), size, where) for i in range(num_warps)),
+        warps=tuple(_decoded(sample, f"warp{i}.png", ("RGBA",), size, where) for i in range(wanted)),
         mask=_decoded(sample, "mask.png", ("L",), size, where) if "mask.png" in sample else None,
         meta=meta,
     )

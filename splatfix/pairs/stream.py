@@ -1,14 +1,17 @@
 """An endless stream of pairs for training: random, balanced by scene, and the same again for the same numbers.
 
-The stream of a segment follows from (seed, segment, rank, worker) alone. Training runs segments of fixed length and
-saves at their ends; a resumed run asks for the next segment and sees exactly what an unbroken one would have seen.
+The stream of a segment follows from (seed, segment, lane) alone. A batch takes one sample of each of its lanes, so that
+it is the same whichever processes and workers make it. Training runs segments of fixed length and saves at their ends;
+a resumed run asks for the next segment and sees exactly what an unbroken one would have seen.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,24 @@ import webdataset as wds
 from splatfix.pairs.pair import Pair, decode
 from splatfix.pairs.shards import Shard, read_samples
 
+CLASS_DB = 3.0  # width of a class of difficulty, in dB of artifact PSNR
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How often what is shown. Scenes are visited equally often, always.
+
+    Attributes:
+        recipe_of: recipe of a shard, by the shard's name.
+        recipe_weights: how often the recipes that a scene has are visited, relative to each other; those that are not
+            named have the weight 1. Empty: each shard as often as it has samples.
+        even_difficulty: whether classes of 3 dB of artifact PSNR within a shard are equally likely.
+    """
+
+    recipe_of: Mapping[str, str] = field(default_factory=dict)
+    recipe_weights: Mapping[str, float] = field(default_factory=dict)
+    even_difficulty: bool = False
+
 
 def sample_pairs(
     url: str | Path,
@@ -24,32 +45,33 @@ def sample_pairs(
     *,
     seed: int,
     segment: int,
-    rank: int = 0,
-    worker: int = 0,
+    lane: int = 0,
     samples_per_visit: int = 16,
     shuffle_buffer: int = 64,
+    balance: Balance | None = None,
+    num_warps: int | None = None,
 ) -> Iterator[Pair]:
     """Endless random pairs of these shards.
 
-    Each visit chooses a scene evenly, then one of its shards in proportion to their samples, and takes at most
-    ``samples_per_visit`` of it; a buffer of undecoded samples mixes the visits.
+    Each visit chooses a scene evenly, then one of its shards (see `Balance`), and takes at most ``samples_per_visit``
+    of it; a buffer of undecoded samples mixes the visits. At most ``num_warps`` warps are decoded.
 
     Raises:
         ValueError: no shards, or a shard that is cut short.
     """
     if not shards:
         raise ValueError(f"{url}: no shards to train on")
-    origin = f"{seed}/{segment}/{rank}/{worker}"
+    origin = f"{seed}/{segment}/{lane}"
     pipeline = wds.DataPipeline(
-        lambda: _visits(url, shards, samples_per_visit, random.Random(origin)),
+        lambda: _visits(url, shards, samples_per_visit, balance or Balance(), random.Random(origin)),
         wds.detshuffle(bufsize=shuffle_buffer, initial=shuffle_buffer, seed=random.Random(origin).getrandbits(32)),
     )
     for sample in pipeline:
-        yield decode(sample, str(sample["__url__"]))
+        yield decode(sample, str(sample["__url__"]), num_warps=num_warps)
 
 
 def _visits(
-    url: str | Path, shards: Sequence[Shard], samples_per_visit: int, rng: random.Random
+    url: str | Path, shards: Sequence[Shard], samples_per_visit: int, balance: Balance, rng: random.Random
 ) -> Iterator[dict[str, Any]]:
     by_scene: dict[str, list[Shard]] = defaultdict(list)
     for shard in sorted(shards, key=lambda shard: shard.name):
@@ -57,8 +79,37 @@ def _visits(
     scenes = sorted(by_scene)
     while True:
         candidates = by_scene[rng.choice(scenes)]
+        if balance.recipe_weights:
+            candidates = _of_one_recipe(candidates, balance, rng)
         (shard,) = rng.choices(candidates, weights=[shard.samples for shard in candidates])
+        if balance.even_difficulty:
+            yield from _evenly_difficult(list(read_samples(url, shard)), samples_per_visit, rng)
+            continue
         chosen = set(rng.sample(range(shard.samples), min(samples_per_visit, shard.samples)))
         for i, sample in enumerate(read_samples(url, shard)):
             if i in chosen:
                 yield sample
+
+
+def _of_one_recipe(shards: Sequence[Shard], balance: Balance, rng: random.Random) -> list[Shard]:
+    by_recipe: dict[str, list[Shard]] = defaultdict(list)
+    for shard in shards:
+        by_recipe[balance.recipe_of.get(shard.name, "")].append(shard)
+    weights = [balance.recipe_weights.get(recipe, 1.0) for recipe in by_recipe]
+    if sum(weights) <= 0:  # this scene has nothing else
+        return list(shards)
+    return by_recipe[rng.choices(list(by_recipe), weights=weights)[0]]
+
+
+def _evenly_difficult(samples: Sequence[dict[str, Any]], num: int, rng: random.Random) -> list[dict[str, Any]]:
+    """Some of the samples, each class of difficulty equally likely (weighted, without replacement: Efraimidis and
+    Spirakis 2006)."""
+    classes = [_difficulty(sample) for sample in samples]
+    sizes = Counter(classes)
+    keys = [rng.random() ** sizes[each] for each in classes]
+    return [samples[i] for i in sorted(range(len(samples)), key=lambda i: -keys[i])[:num]]
+
+
+def _difficulty(sample: dict[str, Any]) -> int:
+    psnr = json.loads(sample.get("meta.json", b"{}")).get("artifact_psnr")
+    return -1 if psnr is None else int(psnr // CLASS_DB)

@@ -6,7 +6,7 @@ warps alike: the network must not learn a scene's palette.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,15 +21,21 @@ from splatfix.shapes import Float
 
 
 class Batch(NamedTuple):
-    """Inputs of the network, wanted images, and the weights of their pixels."""
+    """Inputs of the network, wanted images, the weights of their pixels, and the `random_colours` to change to."""
 
     inputs: Float[Tensor, "B C H W"]
     clean: Float[Tensor, "B 3 H W"]
     weight: Float[Tensor, "B 1 H W"]
+    colours: Float[Tensor, "B 8"]
 
     def to(self, device: torch.device) -> Batch:
-        """On another device, channels last."""
-        return Batch(*(x.to(device, memory_format=torch.channels_last, non_blocking=True) for x in self))
+        """On another device; images are channels last."""
+        inputs, clean, weight = (x.to(device, memory_format=torch.channels_last, non_blocking=True) for x in self[:3])
+        return Batch(inputs, clean, weight, self.colours.to(device, non_blocking=True))
+
+    def parts(self, num: int) -> Iterator[Batch]:
+        """The batch in at most ``num`` parts."""
+        return (Batch(*part) for part in zip(*(x.chunk(num) for x in self), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,30 +57,28 @@ class JitterConfig:
     permute: bool = True
 
 
-def batch_of(pairs: list[Pair], network: NetworkConfig) -> Batch:
-    """Pairs of equal size as one batch."""
-    inputs = torch.stack([network_inputs(pair.guidance(), network) for pair in pairs])
-    clean, weight = (torch.stack(part) for part in zip(*(pair.target() for pair in pairs), strict=True))
-    return Batch(inputs, clean.permute(0, 3, 1, 2), weight[:, None])
+class Crop(NamedTuple):
+    """A window of a pair, and the `random_colours` to change it to."""
+
+    pair: Pair
+    colours: Float[ndarray, "8"]
 
 
-def training_batches(
-    pairs: Iterable[Pair],
-    network: NetworkConfig,
-    *,
-    batch_size: int,
-    patch_px: int,
-    crops_per_pair: int,
-    rng: np.random.Generator,
-) -> Iterator[Batch]:
-    """Batches of random crops, ``crops_per_pair`` from each pair of the stream (decoding costs as much as training)."""
-    crops: list[Pair] = []
+def batch_of(crops: Sequence[Crop], network: NetworkConfig) -> Batch:
+    """Crops of equal size as one batch."""
+    inputs = torch.stack([network_inputs(crop.pair.guidance(), network) for crop in crops])
+    clean, weight = (torch.stack(part) for part in zip(*(crop.pair.target() for crop in crops), strict=True))
+    colours = torch.from_numpy(np.stack([crop.colours for crop in crops]))
+    return Batch(inputs, clean.permute(0, 3, 1, 2), weight[:, None], colours)
+
+
+def training_crops(
+    pairs: Iterable[Pair], jitter: JitterConfig, *, patch_px: int, crops_per_pair: int, rng: np.random.Generator
+) -> Iterator[Crop]:
+    """Random crops, ``crops_per_pair`` from each pair of the stream (decoding costs as much as training)."""
     for pair in pairs:
         for _ in range(crops_per_pair):
-            crops.append(random_crop(pair, patch_px, rng))
-            if len(crops) == batch_size:
-                yield batch_of(crops, network)
-                crops = []
+            yield Crop(random_crop(pair, patch_px, rng), random_colours(jitter, rng))
 
 
 def random_crop(pair: Pair, patch_px: int, rng: np.random.Generator) -> Pair:
@@ -94,19 +98,23 @@ def random_crop(pair: Pair, patch_px: int, rng: np.random.Generator) -> Pair:
     return pair.each_plane(change)
 
 
-def jittered(batch: Batch, network: NetworkConfig, config: JitterConfig, generator: torch.Generator) -> Batch:
-    """The batch with each crop's colours changed; alpha, depth, validity and weights stay."""
-    num, device = len(batch.inputs), batch.inputs.device
+def random_colours(config: JitterConfig, rng: np.random.Generator) -> Float[ndarray, "8"]:
+    """What to do to a crop's colours: gain of each channel, gamma, saturation, and the order of the channels."""
+    changed = rng.random() < config.probability
+    gain, gamma, saturation = rng.uniform(-1, 1, 3), rng.uniform(-1, 1), rng.uniform(-1, 1)
+    order = rng.permutation(3)
+    if not changed:
+        return np.array([1, 1, 1, 1, 1, 0, 1, 2], np.float32)
+    order = order if config.permute else np.arange(3)
+    made = [*(1 + config.gain * gain), (1 + config.gamma) ** gamma, 1 + config.saturation * saturation, *order]
+    return np.array(made, np.float32)
 
-    def uniform(*shape: int) -> Tensor:  # in [-1, 1], drawn on the CPU: the same on every device
-        return (torch.rand(shape, generator=generator) * 2 - 1).to(device)
 
-    changed = (uniform(num, 1, 1, 1) + 1) / 2 < config.probability
-    gain = torch.where(changed, 1 + config.gain * uniform(num, 3, 1, 1), 1)
-    gamma = torch.where(changed, (1 + config.gamma) ** uniform(num, 1, 1, 1), 1)
-    saturation = torch.where(changed, 1 + config.saturation * uniform(num, 1, 1, 1), 1)
-    order = torch.rand(num, 3, generator=generator).argsort(1).to(device)
-    order = torch.where(changed[:, :, 0, 0] & config.permute, order, torch.arange(3, device=device))
+def jittered(batch: Batch, network: NetworkConfig) -> Batch:
+    """The batch with each crop's colours changed as it says; alpha, depth, validity and weights stay."""
+    gain = batch.colours[:, :3, None, None]
+    gamma, saturation = batch.colours[:, 3, None, None, None], batch.colours[:, 4, None, None, None]
+    order = batch.colours[:, 5:].long()
 
     def change(image: Tensor) -> Tensor:
         grey = image.mean(1, keepdim=True)
@@ -118,7 +126,7 @@ def jittered(batch: Batch, network: NetworkConfig, config: JitterConfig, generat
     inputs[:, :3] = change(batch.inputs[:, :3])
     for warp in warps_in(inputs, network.num_references).unbind(1):  # views into `inputs`
         warp[:, :3] = change(warp[:, :3]) * (warp[:, 3:] > 0)
-    return Batch(inputs, change(batch.clean), batch.weight)
+    return Batch(inputs, change(batch.clean), batch.weight, batch.colours)
 
 
 def _filled_up(pair: Pair, patch_px: int) -> Pair:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from splatfix.guidance import Guidance
-from splatfix.restoration.nafnet import NAFNet
+from splatfix.restoration.nafnet import SHAPES, NAFNet
 from splatfix.shapes import Float
 
 GATE_BIAS = 5.0  # in favour of the render at initialisation
@@ -34,6 +34,7 @@ class NetworkConfig:
         depth: give the network the render's normalised inverse depth.
         predict_error: also predict each pixel's absolute error, from which the confidence comes.
         max_residual: bound of the residual of the gated head, in sRGB.
+        shape: width and blocks by a name of `nafnet.SHAPES`, instead of the following.
         width: channels at full resolution.
         enc_blocks: blocks per level on the way down.
         mid_blocks: blocks at the bottom.
@@ -46,10 +47,21 @@ class NetworkConfig:
     depth: bool = True
     predict_error: bool = True
     max_residual: float = 0.15
+    shape: str | None = None
     width: int = 16
     enc_blocks: tuple[int, ...] = (1, 1, 1, 2)
     mid_blocks: int = 2
     dec_blocks: tuple[int, ...] = (1, 1, 1, 1)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_references <= 10:
+            raise ValueError(f"network.num_references = {self.num_references}: wanted 0 to 10")
+        if self.shape is not None:
+            if self.shape not in SHAPES:
+                raise ValueError(f"network.shape = {self.shape!r}: wanted one of {', '.join(SHAPES)}")
+            for name, value in vars(SHAPES[self.shape]).items():
+                object.__setattr__(self, name, value)
+            object.__setattr__(self, "shape", None)  # what it stands for is said now
 
     @property
     def in_channels(self) -> int:

@@ -54,5 +54,6 @@ def error_loss(output: Output, clean: Tensor, weight: Tensor) -> Tensor:
 
 
 def _mean(values: Float[Tensor, "B C H W"], weight: Float[Tensor, "B 1 H W"]) -> Tensor:
-    total = (values * weight).sum() / values.shape[1]
-    return total / weight.sum().clamp(min=1)
+    """Mean over the images of their weighted means: so a batch may be split in any way."""
+    total = (values * weight).sum((1, 2, 3)) / values.shape[1]
+    return (total / weight.sum((1, 2, 3)).clamp(min=1)).mean()

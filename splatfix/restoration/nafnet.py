@@ -8,10 +8,31 @@ torch alone. Tensors are ``[B, C, H, W]``; memory is channels-last, where layer 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a NAFNet: channels at full resolution, and blocks on the way down, at the bottom and on the way up."""
+
+    width: int
+    enc_blocks: tuple[int, ...]
+    mid_blocks: int
+    dec_blocks: tuple[int, ...]
+
+
+SHAPES: dict[str, Shape] = {  # parameters with 3 channels in and out
+    "small": Shape(16, (1, 1, 1, 2), 2, (1, 1, 1, 1)),  # 1.7 million: shipped, for laptops
+    "medium": Shape(32, (1, 1, 1, 4), 4, (1, 1, 1, 1)),  # 11.5 million
+    "gopro-width32": Shape(32, (1, 1, 1, 28), 1, (1, 1, 1, 1)),  # 17.1 million, as published
+    "gopro-width64": Shape(64, (1, 1, 1, 28), 1, (1, 1, 1, 1)),  # 67.9 million, as published
+    "sidd-width32": Shape(32, (2, 2, 4, 8), 12, (2, 2, 2, 2)),  # 29.2 million, as published
+    "sidd-width64": Shape(64, (2, 2, 4, 8), 12, (2, 2, 2, 2)),  # 116.0 million, as published
+}
 
 
 class LayerNorm2d(nn.Module):
@@ -102,8 +123,7 @@ class NAFNet(nn.Module):
         mid_blocks: blocks at the bottom.
         residual: add the first ``out_channels`` input channels to the output, as published.
 
-    Published shapes: GoPro is width 32, (1, 1, 1, 28), 1, (1, 1, 1, 1); SIDD is width 32, (2, 2, 4, 8), 12,
-    (2, 2, 2, 2).
+    `SHAPES` has the published ones.
     """
 
     def __init__(

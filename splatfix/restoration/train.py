@@ -7,18 +7,20 @@ seeing the batches that an unbroken run would have seen.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
-from typing import Any, Literal
+from statistics import fmean, median
+from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
+from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -26,68 +28,21 @@ from torch import Tensor, nn
 import splatfix
 from splatfix.config import to_tree
 from splatfix.pairs import Pair
-from splatfix.restoration.batches import Batch, JitterConfig, jittered
+from splatfix.restoration.batches import Batch, jittered
 from splatfix.restoration.checkpoint import RestorerConfig, load_checkpoint, save_checkpoint
-from splatfix.restoration.guided import GuidedNet, NetworkConfig, Output
+from splatfix.restoration.guided import GuidedNet, Output
 from splatfix.restoration.losses import LOSSES, edge_loss, error_loss
 from splatfix.restoration.nafnet import use_local_pooling
-from splatfix.restoration.training_data import Data, DataConfig, open_data
+from splatfix.restoration.preview import save_preview
+from splatfix.restoration.training_config import TrainConfig
+from splatfix.restoration.training_data import Data, open_data
 from splatfix.restoration.training_state import Progress, load_state, save_state
 from splatfix.restoration.validation import measure, summary
 from splatfix.runs import Run, choose_device, log, open_run, progress, seed_everything, source_commit, write_json
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Training of the restorer.
-
-    Attributes:
-        network: inputs, outputs and size of the network.
-        start_from: a checkpoint (folder or Hub id) of the same network to go on from, with a new schedule; None starts
-            afresh. What it was trained on counts as trained on.
-        data: batches, and groups that are held out.
-        jitter: colour changes.
-        steps: optimizer steps.
-        max_seconds: training time after which it stops, in seconds; the schedule is shortened to what fits. None: no
-            limit. (Runs without a limit are exactly repeatable.)
-        segment_steps: steps between saved states.
-        validate_every: segments between validations; the last segment is always validated.
-        learning_rate: at the top of the cosine, after warm-up.
-        least_learning_rate: at the end of the cosine.
-        warmup_steps: steps of linear warm-up.
-        weight_decay: of AdamW.
-        clip_norm: largest norm of the gradient.
-        ema_decay: of the averaged weights, which are what is validated and kept.
-        loss: ``charbonnier``, ``l1`` or ``psnr``.
-        edge_weight: factor of the loss on finite differences.
-        error_weight: factor of the loss of the predicted error.
-        strength: share of the correction that the restorer applies if nothing is validated.
-        precision: ``float32``, or ``bfloat16`` for mixed precision.
-        seed: everything random follows it.
-        device: auto, cpu or cuda.
-    """
-
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    start_from: str | None = None
-    data: DataConfig = field(default_factory=DataConfig)
-    jitter: JitterConfig = field(default_factory=JitterConfig)
-    steps: int = 6000
-    max_seconds: float | None = None
-    segment_steps: int = 250
-    validate_every: int = 4
-    learning_rate: float = 1e-3
-    least_learning_rate: float = 1e-6
-    warmup_steps: int = 100
-    weight_decay: float = 1e-3
-    clip_norm: float = 1.0
-    ema_decay: float = 0.998
-    loss: Literal["charbonnier", "l1", "psnr"] = "charbonnier"
-    edge_weight: float = 0.1
-    error_weight: float = 0.01
-    strength: float = 0.5
-    precision: Literal["float32", "bfloat16"] = "float32"
-    seed: int = 0
-    device: str = "auto"
+RESTORER, STATE, HISTORY = "restorer", "state.pt", "history.json"  # in the folder of a run
+MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+ADAMS = ("adam", "adamw", "nadam", "nadamw", "radam", "adamp", "lamb")  # with the betas that NAFNet was trained with
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +75,7 @@ def train(
     """
     start = time.perf_counter()
     parts = _parts(config)
+    device = parts.accelerator.device
     accelerator, main = parts.accelerator, parts.accelerator.is_main_process
     run = open_run(out, config) if main else Run(Path(out))  # the main process alone writes
     data = open_data(shards_url, config.data, config.network, config.seed)
@@ -127,20 +83,28 @@ def train(
     if not data.validation:
         log.info("%s: no group is held out: nothing is validated, strength = %s", shards_url, config.strength)
     done = Progress(planned=config.steps)
-    state_path = Path(out) / "state.pt"
+    state_path = Path(out) / STATE
     if state_path.exists():
         done = load_state(state_path, parts.network, parts.ema.module, parts.optimizer, _tag(config, data))
         log.info("%s: going on after step %d", state_path, done.step)
+        done.planned = config.steps if config.max_seconds is None else done.planned
     seconds_before = done.seconds
+    batches = data.batches(
+        done.segment,
+        segment_steps=config.segment_steps,
+        jitter=config.jitter,
+        rank=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        pin_memory=device.type == "cuda",
+    )
 
     with progress(total=done.planned, description="train", quiet=not main) as bar:
         bar.initial = bar.n = done.step
         while done.step < done.planned:
             num_steps = min(config.segment_steps, done.planned - done.step)
-            batches = islice(data.batches(done.segment, accelerator.process_index), num_steps)
-            losses = []
-            for step, numbers in _segment(parts, batches, config, done):
-                losses.append(numbers["loss"])
+            seen = []
+            for step, numbers in _segment(parts, islice(batches, num_steps), config, done):
+                seen.append(numbers)
                 bar.update()
                 if on_step and main:
                     on_step(step, numbers)
@@ -150,7 +114,9 @@ def train(
             record: dict[str, Any] = {
                 "step": done.step,
                 "seconds": done.seconds,
-                "loss": fmean(losses),
+                "loss": fmean(numbers["loss"] for numbers in seen),
+                "step_seconds": median(numbers["seconds"] for numbers in seen),
+                "data_wait": sum(n["data_seconds"] for n in seen) / sum(n["seconds"] for n in seen),
                 "validation": None,
             }
             last = done.step >= done.planned
@@ -161,8 +127,10 @@ def train(
                 bar.total = done.planned
                 bar.set_postfix(_shown(record))
                 if _is_best(record, done, last):
-                    save_checkpoint(run.path / "restorer", parts.ema.module, _restorer(config, data, record))
-                write_json(run.path / "history.json", done.history)
+                    save_checkpoint(run.path / RESTORER, parts.ema.module, _restorer(config, data, record))
+                write_json(run.path / HISTORY, done.history)
+                if record["validation"] is not None:
+                    save_preview(run.path / f"previews/step_{done.step:06d}.png", parts.ema.module, data.validation)
                 save_state(state_path, done, parts.network, parts.ema.module, parts.optimizer, _tag(config, data))
             accelerator.wait_for_everyone()
             if on_segment:
@@ -176,29 +144,54 @@ def train(
 def _segment(
     parts: Parts, batches: Iterable[Batch], config: TrainConfig, done: Progress
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Train on these batches; yields each step's number (from 1) and its loss, learning rate and gradient norm."""
+    """Train on these batches; yields each step's number (from 1), and its loss, learning rate, gradient norm and
+    seconds, those spent waiting for data apart."""
     accelerator, model, optimizer = parts.accelerator, parts.model, parts.optimizer
     schedule = _schedule(optimizer, config, done.planned)
-    seed = np.random.default_rng([config.seed, done.segment, accelerator.process_index]).integers(2**63)
-    generator = torch.Generator().manual_seed(int(seed))
+    start = time.perf_counter()
     for step, batch in enumerate(batches, start=done.step + 1):
+        fetched = time.perf_counter()
         schedule.step_update(step - 1)
-        batch = jittered(batch.to(accelerator.device), config.network, config.jitter, generator)
-        loss = _loss(model(batch.inputs), batch, config)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"step {step}: loss = {loss.item()}; try a lower learning_rate")
-        accelerator.backward(loss)
+        loss = accelerator.reduce(_backward(parts, batch, config), "mean").item()
+        if not math.isfinite(loss):  # on every process at once
+            raise FloatingPointError(f"step {step}: loss = {loss}; try a lower learning_rate")
         norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
         parts.ema.update(parts.network, step=step)
-        rate = optimizer.param_groups[0]["lr"]
-        yield step, {"loss": loss.item(), "learning_rate": rate, "gradient_norm": float(norm)}
+        now = time.perf_counter()
+        yield (
+            step,
+            {
+                "loss": loss,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                "gradient_norm": float(norm),
+                "seconds": now - start,
+                "data_seconds": fetched - start,
+            },
+        )
+        start = time.perf_counter()
+
+
+def _backward(parts: Parts, batch: Batch, config: TrainConfig) -> Tensor:
+    """Gradients of a process's share of a batch, part by part, and its loss."""
+    accelerator, total = parts.accelerator, torch.zeros((), device=parts.accelerator.device)
+    chunks = list(batch.parts(config.accumulate))
+    for number, chunk in enumerate(chunks, start=1):
+        with nullcontext() if number == len(chunks) else accelerator.no_sync(parts.model):
+            shown = jittered(chunk.to(accelerator.device), config.network)
+            share = len(chunk.inputs) / len(batch.inputs)
+            loss = share * _loss(parts.model(shown.inputs), shown, config)
+            accelerator.backward(loss)
+        total += loss.detach()
+    return total
 
 
 def _parts(config: TrainConfig) -> Parts:
     on_cpu = choose_device(config.device).type == "cpu"
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if config.precision == "bfloat16" else "no")
+    if on_cpu and config.precision == "float16":
+        raise ValueError("precision = 'float16': wanted float32 or bfloat16 on the CPU")
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=MIXED_PRECISION[config.precision])
     seed_everything(config.seed)
     network = GuidedNet(config.network)
     if config.start_from is not None:
@@ -209,10 +202,11 @@ def _parts(config: TrainConfig) -> Parts:
     network = network.to(accelerator.device)
     ema = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True)
     use_local_pooling(ema.module.network, config.data.patch_px)  # what is validated is what will repair
-    optimizer = torch.optim.AdamW(
-        network.parameters(), config.learning_rate, betas=(0.9, 0.9), weight_decay=config.weight_decay
+    betas: dict[str, Any] = {"betas": (0.9, 0.9)} if config.optimizer in ADAMS else {}
+    optimizer = create_optimizer_v2(
+        network.parameters(), config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay, **betas
     )
-    model, optimizer = accelerator.prepare(network, optimizer)
+    model, optimizer = accelerator.prepare(torch.compile(network) if config.compile else network, optimizer)
     return Parts(accelerator, network, model, ema, optimizer)
 
 
@@ -271,7 +265,9 @@ def _is_best(record: dict[str, Any], done: Progress, last: bool) -> bool:
 def _tag(config: TrainConfig, data: Data) -> dict[str, Any]:
     """What must not change when a run goes on."""
     tree = to_tree(config)
-    free = ("steps", "max_seconds", "validate_every", "strength", "device")
+    for name in ("num_workers", "validation_pairs"):
+        del tree["data"][name]
+    free = ("steps", "max_seconds", "validate_every", "accumulate", "compile", "strength", "device", "launch")
     return {name: value for name, value in tree.items() if name not in free} | {"shards": data.digest}
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from splatfix.pairs import Pair, Shard, read_manifest, sample_pairs
+from splatfix.pairs.index import open_index
 from splatfix.pairs.pair import decode
 from splatfix.pairs.shards import read_samples
-from splatfix.restoration.batches import Batch, training_batches
+from splatfix.pairs.stream import Balance
+from splatfix.restoration.batches import Batch, Crop, JitterConfig, batch_of, training_crops
 from splatfix.restoration.guided import NetworkConfig
 
 
@@ -25,13 +28,19 @@ class DataConfig:
     """Batches, and groups that are held out.
 
     Attributes:
-        batch_size: crops per step and process.
+        batch_size: crops per step, of all processes together; each crop of a batch comes from a stream of its own.
         patch_px: side of a crop, in pixels.
         crops_per_pair: crops taken from each pair that is read.
         samples_per_visit: samples taken from a shard at a time.
-        shuffle_buffer: samples that are mixed with each other.
-        num_workers: processes that make batches; 0 makes them in the training process (enough on a laptop).
+        shuffle_buffer: samples that are mixed with each other, over all streams.
+        recipe_weights: how often the recipes that a scene has are visited, relative to each other; those that are not
+            named count 1. Empty: as often as they have samples.
+        even_difficulty: whether classes of 3 dB of artifact PSNR within a shard are equally likely.
+        num_workers: processes that make batches, for each training process; 0 makes them in the training process
+            (enough on a laptop).
         groups: group of a scene, where the shards' own is not meant.
+        train_scenes: scenes to train on, of those that are not held out (where a licence allows no others, for
+            example); empty takes all.
         validation_groups: groups to hold out; empty takes ``validation_share`` of them.
         validation_share: share of the groups to hold out where none is named; 0 holds out nothing.
         validation_pairs: pairs per held-out scene that are measured.
@@ -42,8 +51,11 @@ class DataConfig:
     crops_per_pair: int = 2
     samples_per_visit: int = 16
     shuffle_buffer: int = 64
+    recipe_weights: dict[str, float] = field(default_factory=dict)
+    even_difficulty: bool = False
     num_workers: int = 0
     groups: dict[str, str] = field(default_factory=dict)
+    train_scenes: tuple[str, ...] = ()
     validation_groups: tuple[str, ...] = ()
     validation_share: float = 0.15
     validation_pairs: int = 6
@@ -57,6 +69,7 @@ class Data:
         url: folder of the shards.
         train, held_out: their shards.
         validation: the pairs of held-out groups that are measured.
+        recipe_of: recipe of a shard, by its name.
         config, network, seed: what its batches follow.
     """
 
@@ -64,16 +77,38 @@ class Data:
     train: tuple[Shard, ...]
     held_out: tuple[Shard, ...]
     validation: tuple[Pair, ...]
+    recipe_of: dict[str, str]
     config: DataConfig
     network: NetworkConfig
     seed: int
 
-    def batches(self, segment: int, rank: int) -> Iterator[Batch]:
-        """Endless batches of a segment; they follow from seed, segment, rank and the number of workers alone."""
-        dataset = _Batches(self, segment, rank)
-        if self.config.num_workers == 0:
+    def batches(
+        self,
+        segment: int,
+        *,
+        segment_steps: int,
+        jitter: JitterConfig,
+        rank: int = 0,
+        num_processes: int = 1,
+        pin_memory: bool = False,
+    ) -> Iterator[Batch]:
+        """A process's share of the batches of this and all following segments, each of so many steps.
+
+        What a batch holds follows from seed, segment and step: neither processes nor workers change it.
+
+        Raises:
+            ValueError: ``batch_size`` cannot be divided among the processes.
+        """
+        size = self.config.batch_size
+        if size % num_processes:
+            raise ValueError(f"data.batch_size = {size}: wanted a multiple of {num_processes}, the number of processes")
+        lanes = tuple(range(rank, size, num_processes))
+        num = min(self.config.num_workers, len(lanes))
+        dataset = _Batches(self, segment, segment_steps, lanes, jitter)
+        if num == 0:
             return iter(dataset)
-        return iter(DataLoader(dataset, batch_size=None, num_workers=self.config.num_workers, prefetch_factor=4))
+        loader = DataLoader(dataset, batch_size=None, num_workers=num, prefetch_factor=4, pin_memory=pin_memory)
+        return _joined(iter(loader), [lanes[worker::num] for worker in range(num)])
 
     @property
     def digest(self) -> str:
@@ -103,8 +138,31 @@ def open_data(url: str | Path, config: DataConfig, network: NetworkConfig, seed:
     train, held_out = split_by_group(
         read_manifest(url), config.groups, config.validation_groups, config.validation_share
     )
+    train = _of_scenes(train, config.train_scenes)
     validation = validation_pairs(url, held_out, config.validation_pairs)
-    return Data(str(url), tuple(train), tuple(held_out), tuple(validation), config, network, seed)
+    recipe_of = _recipes(url, config.recipe_weights) if config.recipe_weights else {}
+    return Data(str(url), tuple(train), tuple(held_out), tuple(validation), recipe_of, config, network, seed)
+
+
+def _of_scenes(shards: Sequence[Shard], scenes: Sequence[str]) -> list[Shard]:
+    known = {shard.scene for shard in shards}
+    for scene in scenes:
+        if scene not in known:
+            raise ValueError(
+                f"data.train_scenes: no shard to train on of scene {scene!r}; known: {', '.join(sorted(known))}"
+            )
+    return [shard for shard in shards if not scenes or shard.scene in scenes]
+
+
+def _recipes(url: str | Path, weights: Mapping[str, float]) -> dict[str, str]:
+    found = {shard.name: fit.record.get("recipe", "") for fit in open_index(url).values() for shard in fit.shards}
+    unknown = sorted(set(weights) - set(found.values()))
+    if unknown:
+        known = ", ".join(sorted(set(found.values()))) or "none"
+        raise ValueError(f"data.recipe_weights: no fit of recipe {unknown[0]!r} in {url}; known: {known}")
+    if min(weights.values()) < 0:
+        raise ValueError(f"data.recipe_weights = {dict(weights)}: wanted no negative weight")
+    return found
 
 
 def split_by_group(
@@ -152,32 +210,51 @@ def validation_pairs(url: str | Path, shards: Sequence[Shard], per_scene: int) -
 
 @dataclass(frozen=True, eq=False)
 class _Batches(IterableDataset):
-    """The batches of a segment, or a worker's share of them."""
+    """Batches of one crop of each of these lanes, or of a worker's share of them."""
 
     data: Data
     segment: int
-    rank: int
+    segment_steps: int
+    lanes: tuple[int, ...]
+    jitter: JitterConfig
 
     def __iter__(self) -> Iterator[Batch]:
-        data, config, info = self.data, self.data.config, get_worker_info()
-        worker = 0 if info is None else info.id
+        info = get_worker_info()
+        lanes = self.lanes
         if info is not None:
             torch.set_num_threads(1)
-        pairs = sample_pairs(
-            data.url,
-            data.train,
-            seed=data.seed,
-            segment=self.segment,
-            rank=self.rank,
-            worker=worker,
-            samples_per_visit=config.samples_per_visit,
-            shuffle_buffer=config.shuffle_buffer,
-        )
-        return training_batches(
-            pairs,
-            data.network,
-            batch_size=config.batch_size,
-            patch_px=config.patch_px,
-            crops_per_pair=config.crops_per_pair,
-            rng=np.random.default_rng([data.seed, self.segment, self.rank, worker]),
-        )
+            lanes = lanes[info.id :: info.num_workers]
+        streams = [self._lane(lane) for lane in lanes]
+        while True:
+            yield batch_of([next(stream) for stream in streams], self.data.network)
+
+    def _lane(self, lane: int) -> Iterator[Crop]:
+        data, config = self.data, self.data.config
+        for segment in itertools.count(self.segment):
+            pairs = sample_pairs(
+                data.url,
+                data.train,
+                seed=data.seed,
+                segment=segment,
+                lane=lane,
+                samples_per_visit=config.samples_per_visit,
+                shuffle_buffer=max(1, config.shuffle_buffer // config.batch_size),
+                balance=Balance(data.recipe_of, config.recipe_weights, config.even_difficulty),
+                num_warps=data.network.num_references,
+            )
+            crops = training_crops(
+                pairs,
+                self.jitter,
+                patch_px=config.patch_px,
+                crops_per_pair=config.crops_per_pair,
+                rng=np.random.default_rng([data.seed, segment, lane]),
+            )
+            yield from itertools.islice(crops, self.segment_steps)
+
+
+def _joined(parts: Iterator[Batch], lanes: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    """Whole batches, in the order of the lanes, from those of the workers in turn."""
+    order = torch.tensor([lane for each in lanes for lane in each]).argsort()
+    while True:
+        whole = zip(*(next(parts) for _ in lanes), strict=True)
+        yield Batch(*(torch.cat(part)[order] for part in whole))

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import tarfile
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 
 from splatfix.pairs import read_manifest, read_pairs, sample_pairs, storage, write_shards
 from splatfix.pairs.index import verify
+from splatfix.pairs.pair import decode, encode
+from splatfix.pairs.stream import Balance
 from tests.restoration.scenery import pair
 
 
@@ -128,7 +131,7 @@ def test_errors_of_writers(tmp_path):
         read_manifest(tmp_path)
 
 
-def test_streams_repeat_and_differ_by_segment_rank_and_worker(tmp_path):
+def test_streams_repeat_and_differ_by_segment_and_lane(tmp_path):
     shards = write_shards([*pairs(6), *pairs(6, "other")], tmp_path, samples_per_shard=3)
 
     def stream(**numbers) -> list[str]:
@@ -137,8 +140,47 @@ def test_streams_repeat_and_differ_by_segment_rank_and_worker(tmp_path):
 
     first = stream()
     assert stream() == first
-    others = [stream(segment=1), stream(rank=1), stream(worker=1), stream(seed=1)]
+    others = [stream(segment=1), stream(lane=1), stream(seed=1)]
     assert all(other != first for other in others)
+
+
+def test_streams_visit_recipes_by_their_weights(tmp_path):
+    shards = write_shards(pairs(12), tmp_path, samples_per_shard=3)
+    recipe_of = dict(zip([shard.name for shard in shards], ["a", "a", "a", "b"], strict=True))
+    of_b = set(keys(read_pairs(tmp_path, shards[3:])))
+
+    def share(weights: dict[str, float]) -> float:
+        balance = Balance(recipe_of, weights)
+        stream = sample_pairs(
+            tmp_path, shards, seed=0, segment=0, samples_per_visit=1, shuffle_buffer=4, balance=balance
+        )
+        return np.mean([one.key in of_b for one in islice(stream, 300)])
+
+    assert share({}) == pytest.approx(0.25, abs=0.08)
+    assert share({"a": 1, "b": 3}) == pytest.approx(0.75, abs=0.08)
+    assert share({"b": 0}) == 0
+    assert share({"a": 0, "b": 0}) == pytest.approx(0.25, abs=0.08)
+
+
+def test_streams_make_classes_of_difficulty_equally_likely(tmp_path):
+    marked = [replace(one, meta=one.meta | {"artifact_psnr": 30.0 if i else 10.0}) for i, one in enumerate(pairs(12))]
+    shards = write_shards(marked, tmp_path)
+    hard = marked[0].key
+
+    def share(*, even: bool) -> float:
+        balance = Balance(even_difficulty=even)
+        stream = sample_pairs(
+            tmp_path, shards, seed=0, segment=0, samples_per_visit=1, shuffle_buffer=4, balance=balance
+        )
+        return np.mean([one.key == hard for one in islice(stream, 300)])
+
+    assert share(even=False) < 0.2
+    assert share(even=True) == pytest.approx(0.5, abs=0.1)
+
+
+def test_only_as_many_warps_as_wanted_are_decoded():
+    sample = encode(pair(0))
+    assert [len(decode(sample, num_warps=num).warps) for num in (None, 0, 1, 9)] == [2, 0, 1, 2]
 
 
 def test_streams_balance_scenes(tmp_path):

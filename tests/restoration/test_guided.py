@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from splatfix.config import build_config, to_tree
 from splatfix.guidance import guidance_of
 from splatfix.restoration.guided import GuidedNet, NetworkConfig, confidence_from, network_inputs, warps_in
 from splatfix.restoration.tiles import in_tiles
@@ -84,3 +85,11 @@ def test_tiles_of_a_local_function_make_the_whole(size):
     assert (made - whole).abs().max() < 0.15  # tile borders see one pixel less, at small weight
     assert (made - whole).abs().mean() < 2e-3
     torch.testing.assert_close(in_tiles(lambda x: x, inputs, 48, 16), inputs)
+
+
+def test_a_shape_by_name_stands_for_its_sizes():
+    named = NetworkConfig(shape="medium", width=3)
+    assert (named.width, named.enc_blocks, named.mid_blocks) == (32, (1, 1, 1, 4), 4)
+    assert build_config(NetworkConfig, to_tree(named), source="test") == named
+    with pytest.raises(ValueError, match=r"network\.shape = 'huge': wanted one of small, medium, gopro-width32"):
+        NetworkConfig(shape="huge")

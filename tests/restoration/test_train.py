@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -11,19 +12,22 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 
 from splatfix.config import build_config, to_tree
+from splatfix.images import read_image
 from splatfix.pairs import write_shards
 from splatfix.pairs.shards import Shard
 from splatfix.restoration import open_restorer
-from splatfix.restoration.batches import JitterConfig, batch_of, jittered, random_crop
+from splatfix.restoration.batches import Batch, Crop, JitterConfig, batch_of, jittered, random_colours, random_crop
 from splatfix.restoration.checkpoint import load_checkpoint
 from splatfix.restoration.guided import NetworkConfig, warps_in
 from splatfix.restoration.losses import LOSSES, edge_loss
-from splatfix.restoration.train import TrainConfig, train
-from splatfix.restoration.training_data import DataConfig, split_by_group, validation_pairs
+from splatfix.restoration.train import train
+from splatfix.restoration.training_config import TrainConfig
+from splatfix.restoration.training_data import DataConfig, open_data, split_by_group, validation_pairs
 from splatfix.restoration.validation import Row, summary
 from tests.restoration.scenery import flawed_view, pair, random_mask
 
 NETWORK = NetworkConfig(width=8, enc_blocks=(1, 1), mid_blocks=1, dec_blocks=(1, 1))
+UNCHANGED = np.array([1, 1, 1, 1, 1, 0, 1, 2], np.float32)
 CONFIG = TrainConfig(
     network=NETWORK,
     data=DataConfig(batch_size=4, patch_px=24, shuffle_buffer=8, samples_per_visit=4, validation_pairs=3),
@@ -97,9 +101,78 @@ def test_stopping_and_going_on_equals_never_stopping(shards, tmp_path):
     ]
 
 
-def test_workers_make_the_batches_too(shards, tmp_path):
-    config = replace(CONFIG, steps=2, data=replace(CONFIG.data, num_workers=2))
-    assert train(shards, tmp_path, config).step == 2
+@pytest.mark.parametrize("num_workers", [1, 2, 9])
+def test_batches_are_the_same_whoever_makes_them(shards, num_workers):
+    alone = open_data(shards, CONFIG.data, NETWORK, 0)
+    with_workers = replace(alone, config=replace(CONFIG.data, num_workers=num_workers))
+
+    def batches(data, segment: int, num: int, **more) -> list[Batch]:
+        made = data.batches(segment, segment_steps=3, jitter=JitterConfig(), **more)
+        return list(islice(made, num))
+
+    expected = batches(alone, 0, 8)
+    assert not torch.equal(expected[0].inputs, expected[3].inputs)
+    for a, b in zip(expected, batches(with_workers, 0, 8), strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    for a, b in zip(expected[3:], batches(alone, 1, 5), strict=True):  # from the next segment on
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    shares = [batches(with_workers, 0, 8, rank=rank, num_processes=2) for rank in (0, 1)]
+    for a, first, second in zip(expected, *shares, strict=True):
+        assert torch.equal(a.inputs[0::2], first.inputs) and torch.equal(a.inputs[1::2], second.inputs)
+        assert torch.equal(a.colours[1::2], second.colours)
+    with pytest.raises(ValueError, match=r"batch_size = 4: wanted a multiple of 3, the number of processes"):
+        batches(alone, 0, 1, num_processes=3)
+
+
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(shards, tmp_path):
+    whole = train(shards, tmp_path / "whole", CONFIG)
+    parts = train(shards, tmp_path / "parts", replace(CONFIG, accumulate=2))
+    for a, b in zip(whole.history, parts.history, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_workers_make_the_batches_of_a_training(shards, tmp_path):
+    with_workers = replace(CONFIG, data=replace(CONFIG.data, num_workers=2))
+    losses = [
+        [r["loss"] for r in train(shards, tmp_path / n, c).history] for n, c in (("a", CONFIG), ("b", with_workers))
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_previews_show_each_scene_of_the_validation(shards, tmp_path):
+    train(shards, tmp_path, CONFIG)
+    assert sorted(path.name for path in (tmp_path / "previews").iterdir()) == ["step_000003.png", "step_000006.png"]
+    picture = read_image(tmp_path / "previews" / "step_000006.png")
+    height_px, width_px = 164, 5 * 213
+    assert picture.shape[0] == height_px and abs(picture.shape[1] - width_px) <= 5
+    assert picture[:160].std() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("optimizer", "magic", "one that timm knows"),
+        ("precision", "float16", "wanted float32 or bfloat16 on the CPU"),
+        ("accumulate", 0, "at least 1 part"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(shards, tmp_path, field, value, message):
+    with pytest.raises(ValueError, match=rf"{field} = .*{message}"):
+        train(shards, tmp_path, replace(CONFIG, **{field: value}))
+
+
+def test_training_on_named_scenes_alone(shards, tmp_path):
+    data = replace(CONFIG.data, train_scenes=("a", "d"), validation_groups=("b",))
+    train(shards, tmp_path, replace(CONFIG, steps=1, data=data))
+    assert load_checkpoint(tmp_path)[1].provenance["train_scenes"] == ["a", "d"]
+    with pytest.raises(ValueError, match=r"train_scenes: no shard to train on of scene 'b'; known: a, c, d"):
+        train(shards, tmp_path, replace(CONFIG, data=replace(data, train_scenes=("b",))))
+
+
+def test_recipes_without_a_fit_are_refused(shards, tmp_path):
+    data = replace(CONFIG.data, recipe_weights={"nothing": 1.0})
+    with pytest.raises(ValueError, match=r"data\.recipe_weights: no fit of recipe 'nothing'"):
+        train(shards, tmp_path, replace(CONFIG, data=data))
 
 
 def test_a_state_of_other_settings_or_a_broken_one_is_refused(shards, tmp_path):
@@ -211,17 +284,17 @@ def test_small_images_are_filled_up_and_masked():
     crop = random_crop(pair(1), 64, np.random.default_rng(0))
     assert crop.alpha.shape == (64, 64)
     assert (crop.mask == 255).sum() == 30 * 40
-    batch = batch_of([crop], NETWORK)
+    batch = batch_of([Crop(crop, UNCHANGED)], NETWORK)
     assert batch.weight.sum() == 30 * 40
     assert edge_loss(batch.clean, batch.clean, batch.weight) == 0
 
 
 def test_jitter_changes_colours_alike_and_nothing_else():
-    batch = batch_of([pair(i) for i in range(4)], NETWORK)
+    rng = np.random.default_rng(0)
+    always = JitterConfig(probability=1.0)
+    batch = batch_of([Crop(pair(i), random_colours(always, rng)) for i in range(4)], NETWORK)
     clean = batch.inputs[:, :3].clone()  # then render and photo must stay equal
-    made = jittered(
-        batch._replace(clean=clean), NETWORK, JitterConfig(probability=1.0), torch.Generator().manual_seed(0)
-    )
+    made = jittered(batch._replace(clean=clean), NETWORK)
     torch.testing.assert_close(made.inputs[:, :3], made.clean)
     assert (made.clean - clean).abs().mean() > 0.01
     before, after = warps_in(batch.inputs, 2), warps_in(made.inputs, 2)
@@ -229,7 +302,9 @@ def test_jitter_changes_colours_alike_and_nothing_else():
     torch.testing.assert_close(after[:, :, 3], before[:, :, 3])
     assert (after[:, :, :3].amax(2)[before[:, :, 3] == 0] == 0).all()
     torch.testing.assert_close(made.inputs[:, 11:], batch.inputs[:, 11:])
-    same = jittered(batch, NETWORK, JitterConfig(probability=0.0), torch.Generator())
+    never = random_colours(JitterConfig(probability=0.0), rng)
+    np.testing.assert_array_equal(never, UNCHANGED)
+    same = jittered(batch._replace(colours=torch.from_numpy(never).expand(4, 8)), NETWORK)
     torch.testing.assert_close(same.inputs, batch.inputs, atol=1e-4, rtol=0)
 
 

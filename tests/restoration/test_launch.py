@@ -1,0 +1,118 @@
+"""One training, whoever launches it: plain Python, torchrun or Ray Train, also when a process dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from splatfix.pairs import write_shards
+from splatfix.restoration.checkpoint import load_checkpoint
+from tests.restoration.scenery import pair
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = """
+network: {width: 8, enc_blocks: [1, 1], mid_blocks: 1, dec_blocks: [1, 1]}
+data: {batch_size: 4, patch_px: 24, shuffle_buffer: 8, samples_per_visit: 4, validation_pairs: 3}
+steps: 24
+segment_steps: 3
+validate_every: 4
+warmup_steps: 2
+ema_decay: 0.9
+device: cpu
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with shards, settings, and the run of one process."""
+    folder = tmp_path_factory.mktemp("launch")
+    write_shards([pair(i, scene) for scene in ("a", "b", "c", "d") for i in range(5)], folder / "shards")
+    (folder / "train.yaml").write_text(SETTINGS)
+    done = start(folder, "alone", sys.executable).wait(timeout=120)
+    assert done == 0
+    return folder
+
+
+def start(folder: Path, out: str, *launcher: str, more: tuple[str, ...] = ()) -> subprocess.Popen:
+    command = [*launcher, "-m", "splatfix", "train", "--shards", str(folder / "shards"), "--out", str(folder / out)]
+    command += ["--config", str(folder / "train.yaml"), *more]
+    with (folder / f"{out}.log").open("w") as log:
+        threads = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | threads, cwd=folder)
+
+
+def check_equal(folder: Path, out: str) -> None:
+    """The same losses and weights as those of one process, to rounding."""
+    losses = [[r["loss"] for r in json.loads((folder / n / "history.json").read_text())] for n in ("alone", out)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    kept = [load_checkpoint(folder / name)[0].state_dict() for name in ("alone", out)]
+    for name, value in kept[0].items():
+        torch.testing.assert_close(kept[1][name], value, atol=1e-4, rtol=1e-3)
+    assert [p.name for p in (folder / out / "previews").iterdir()]
+
+
+def test_torchrun_with_two_processes(folder: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    running = start(folder, "torchrun", *torchrun)
+    assert running.wait(timeout=180) == 0, (folder / "torchrun.log").read_text()
+    check_equal(folder, "torchrun")
+
+
+def test_another_number_of_processes_goes_on_with_the_same_batches(folder: Path) -> None:
+    assert start(folder, "moved", sys.executable, more=("--steps", "12")).wait(timeout=120) == 0
+    before = json.loads((folder / "moved" / "history.json").read_text())
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    assert start(folder, "moved", *torchrun).wait(timeout=180) == 0, (folder / "moved.log").read_text()
+    after = json.loads((folder / "moved" / "history.json").read_text())
+    assert after[: len(before)] == before and after[-1]["step"] == 24
+
+
+def test_ray_train_goes_on_when_a_process_is_killed(folder: Path) -> None:
+    running = start(folder, "ray", sys.executable, more=("--launch.num", "2"))
+    killed = None
+    try:
+        deadline = time.monotonic() + 200
+        while running.poll() is None and time.monotonic() < deadline:
+            if killed is None and _step(folder / "ray") >= 3:
+                killed = _ranks(running.pid)[-1]
+                killed.send_signal(signal.SIGKILL)
+            time.sleep(0.02)
+        assert running.poll() == 0, (folder / "ray.log").read_text()[-4000:]
+    finally:
+        if running.poll() is None:
+            running.terminate()
+            running.wait(timeout=30)
+    assert killed is not None
+    assert "going on after step" in (folder / "ray.log").read_text()
+    check_equal(folder, "ray")
+    assert not (folder / "ray" / "ray").exists()
+
+
+def test_what_is_wrong_is_said_before_ray_starts(folder: Path) -> None:
+    running = start(folder, "odd", sys.executable, more=("--launch.num", "3"))
+    assert running.wait(timeout=60) == 2
+    assert "data.batch_size = 4: wanted a multiple of 3" in (folder / "odd.log").read_text().splitlines()[-1]
+
+
+def _step(out: Path) -> int:
+    try:
+        return json.loads((out / "history.json").read_text())[-1]["step"]
+    except (OSError, ValueError):
+        return 0
+
+
+def _ranks(driver: int) -> list[psutil.Process]:
+    """The training processes of the Ray that this driver started."""
+    everyone = psutil.Process(driver).children(recursive=True)
+    found = [process for process in everyone if "RayTrainWorker" in " ".join(process.cmdline())]
+    return found or [p for p in psutil.process_iter() if "RayTrainWorker" in " ".join(p.cmdline())]
