@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-all lint bench bench-compare bench-pairs gpu-check clean
+.PHONY: help setup demo test test-all lint bench bench-compare bench-pairs bench-training gpu-check clean
 
 help:
 	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench      kernels, step and fit, timed; the table is also saved in runs/bench/"
 	@echo "make bench-compare OLD=FILE NEW=FILE   two such tables, row by row"
 	@echo "make bench-pairs PAIRS=folder   what Ray, 100,000 scenes and reading cost beside the fits"
+	@echo "make bench-training PAIRS=folder   steps, the loader, and one process beside two"
 	@echo "make gpu-check  the gpu tests with any interpreter that has torch, numpy and gsplat: PYTHON=python3"
 
 setup: $(STAMP)
@@ -52,6 +53,11 @@ bench-pairs: setup
 	$(BIN)/python -m tests.benchmarks.bench_pairs ray
 	$(BIN)/python -m tests.benchmarks.bench_pairs scale
 	$(BIN)/python -m tests.benchmarks.bench_pairs read $(PAIRS)
+
+bench-training: setup
+	$(BIN)/python -m tests.benchmarks.bench_training step
+	$(BIN)/python -m tests.benchmarks.bench_training loader $(PAIRS)
+	$(BIN)/python -m tests.benchmarks.bench_training processes $(PAIRS)
 
 # Installs nothing: runs with whatever interpreter is named.
 gpu-check:

@@ -293,6 +293,23 @@ def train(argv: Sequence[str]) -> None:
     _run(run, "train", rest)
 
 
+def track(argv: Sequence[str]) -> None:
+    """Send to MLflow what it has not got yet."""
+    from splatfix.tracking import send_rest
+
+    def run(runs: Positional[tuple[Path, ...]], *, uri: str | None = None) -> None:
+        """Send what runs noted while MLflow did not answer. Running it again sends nothing twice.
+
+        Args:
+            runs: run folders.
+            uri: http://HOST:PORT or sqlite:///FILE; by default where each run was tracked.
+        """
+        for folder in runs:
+            print(f"{folder}: {send_rest(folder, uri)} records sent")
+
+    _run(run, "track", argv, takes_config=False)
+
+
 def evaluate(argv: Sequence[str]) -> None:
     """Measure a splat on the test photos of a capture."""
     from splatfix.evaluation.single import EvaluateConfig, run_evaluate
@@ -389,6 +406,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "generate": generate,
     "verify": verify,
     "train": train,
+    "track": track,
     "loop": loop,
     "evaluate": evaluate,
     "report": report,

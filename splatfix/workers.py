@@ -138,8 +138,8 @@ def work_off(
         on_busy: called with the number of workers that work, and of all that are ready.
 
     Raises:
-        Hopeless: a worker found that all others would fail, too; DiskFull where it had no room to write.
-        RuntimeError: workers cannot be started.
+        Hopeless: a worker found that all others would fail, too (DiskFull where it had no room to write), or workers
+            cannot be started.
     """
     leases = _Leases(iter(tasks), after, name)
     if config.num == 0 or (config.num is None and config.address is None and _is_small()):
@@ -321,14 +321,14 @@ def _on_actors(
                     if not actor.ready:
                         if isinstance(cause, ValueError):
                             raise ValueError(str(cause)) from None
-                        raise RuntimeError(f"a worker cannot be made: {type(cause).__name__}: {cause}") from None
+                        raise Hopeless(f"a worker cannot be made: {type(cause).__name__}: {cause}") from None
                     yield from _ended(actor, leases, attempts, config, on_retry, error=cause)
                     idle.append(actor)
                 except ray.exceptions.RayError as error:  # node death, kill, out of memory, a lost answer
                     if not actor.ready:
                         failed_starts += 1
                         if failed_starts >= MAX_FAILED_STARTS:
-                            raise RuntimeError(f"workers die before they are ready: {_judged(error)[0]}") from None
+                            raise Hopeless(f"workers die before they are ready: {_judged(error)[0]}") from None
                     if actor.upcoming is not None:
                         leases.again.appendleft(actor.upcoming)
                         actor.upcoming = None

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
+import pytest
+
+from splatfix.pairs.index import verify
 from splatfix.sample import sample_path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,3 +25,39 @@ def test_generate_takes_the_arguments_of_the_command(tmp_path: Path) -> None:
     assert "fits: 1 made" in done.stdout and (tmp_path / "out" / "dataset.html").is_file()
     wrong = subprocess.run([*command, "--recipes.photos.steps", "0"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2 and "steps" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_a_submitted_job_makes_pairs_and_its_metrics_can_be_scraped(tmp_path: Path) -> None:
+    import ray
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    small = "--recipes.photos.size-px 32 --recipes.photos.steps 5 --fits-per-capture 1 --device cpu"
+    few = "--recipes.photos.num-train 3 3 --recipes.photos.max-views 2 --workers.num 1"
+    job = f"{sys.executable} jobs/generate.py {sample_path()} --out {tmp_path / 'out'} {small} {few}"
+    found = ray.init(num_cpus=2, include_dashboard=True, dashboard_port=0, log_to_driver=False, logging_level="ERROR")
+    try:
+        client = JobSubmissionClient(f"http://{found.dashboard_url}")
+        submitted = client.submit_job(entrypoint=job, runtime_env={"working_dir": str(ROOT)})
+        status, deadline = JobStatus.PENDING, time.monotonic() + 240
+        while not status.is_terminal() and time.monotonic() < deadline:
+            time.sleep(0.5)
+            status = client.get_job_status(submitted)
+        log = client.get_job_logs(submitted)
+        assert status == JobStatus.SUCCEEDED, log
+        assert "fits: 1 made" in log and "fits: 100%" in log
+        assert verify(str(tmp_path / "out")).problems == ()
+        (node,) = ray.nodes()
+        wanted = ["ray_splatfix_fits_total{", "ray_splatfix_pairs_total{", "ray_splatfix_stage_seconds_count{"]
+        wanted += ["ray_splatfix_workers{", "ray_splatfix_workers_busy_ratio{", "ray_splatfix_fits_left{"]
+        seen = ""
+        while not all(name in seen for name in wanted) and time.monotonic() < deadline:
+            address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+            with urllib.request.urlopen(address) as answer:
+                seen = answer.read().decode()
+            time.sleep(0.5)
+        assert [name for name in wanted if name not in seen] == []
+        (done,) = [line for line in seen.splitlines() if line.startswith("ray_splatfix_fits_total{")]
+        assert 'outcome="done"' in done and done.endswith(" 1.0")
+    finally:
+        ray.shutdown()

@@ -6,6 +6,7 @@ load with ``head: residual``, no references, alpha, depth or error.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from splatfix.config import build_config, to_tree
 from splatfix.restoration.guided import GuidedNet, NetworkConfig
 from splatfix.restoration.model_card import model_card
+from splatfix.restoration.tiles import TILE_OVERLAP_PX, TILE_PX
 from splatfix.runs import log, read_json, write_json, write_text
 
 WEIGHTS, CONFIG, CARD = "restorer.safetensors", "config.json", "README.md"
@@ -42,8 +44,8 @@ class RestorerConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     strength: float = 0.5
     train_patch_px: int | None = 128
-    tile_px: int = 1024
-    tile_overlap_px: int = 64
+    tile_px: int = TILE_PX
+    tile_overlap_px: int = TILE_OVERLAP_PX
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -51,6 +53,8 @@ def save_checkpoint(folder: Path, network: GuidedNet, config: RestorerConfig) ->
     """Write a checkpoint folder, whole: aside, then swapped in for the one that is there."""
     folder = Path(folder)
     aside, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
+    if old.exists() and not folder.exists():  # a process was killed between the two renames below
+        old.rename(folder)
     for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -58,10 +62,17 @@ def save_checkpoint(folder: Path, network: GuidedNet, config: RestorerConfig) ->
     save_file(tensors, aside / WEIGHTS, metadata={"format": FORMAT})
     write_json(aside / CONFIG, {"format": FORMAT, "schema": 1, **to_tree(config)})
     write_text(aside / CARD, model_card(to_tree(config), num_parameters=sum(t.numel() for t in tensors.values())))
+    for file in aside.iterdir():
+        _sync(file)
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
 
 
 def load_checkpoint(place: str | Path, device: torch.device | str = "cpu") -> tuple[GuidedNet, RestorerConfig]:

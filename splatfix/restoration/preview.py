@@ -12,6 +12,7 @@ from numpy import ndarray
 from splatfix.images import write_image
 from splatfix.pairs import Pair
 from splatfix.restoration.guided import GuidedNet, network_inputs
+from splatfix.restoration.tiles import TILE_OVERLAP_PX, TILE_PX, in_tiles
 from splatfix.shapes import Float
 
 MAX_ROWS = 8
@@ -32,8 +33,9 @@ def preview(network: GuidedNet, pairs: Sequence[Pair]) -> Float[ndarray, "H W 3"
     rows = []
     for pair in list(first.values())[:MAX_ROWS]:
         guidance, (clean, _) = pair.guidance(), pair.target()
-        made = network(network_inputs(guidance, network.config).to(device)[None]).rgb[0].permute(1, 2, 0).clamp(0, 1)
-        images = [guidance.rgb, made.float().cpu(), clean]
+        inputs = network_inputs(guidance, network.config).to(device)[None]
+        made = in_tiles(lambda tile: network(tile).rgb, inputs, TILE_PX, TILE_OVERLAP_PX)[0].permute(1, 2, 0)
+        images = [guidance.rgb, made.clamp(0, 1).cpu(), clean]
         images += [(ERROR_GAIN * (image - clean).abs()).clamp(0, 1) for image in images[:2]]
         rows.append(_resized(torch.cat(images, dim=1)))
     width = max(row.shape[1] for row in rows)

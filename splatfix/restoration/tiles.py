@@ -9,6 +9,8 @@ from torch import Tensor
 
 from splatfix.shapes import Float
 
+TILE_PX, TILE_OVERLAP_PX = 1024, 64  # usual size, and what neighbours share
+
 
 def in_tiles(
     function: Callable[[Tensor], Tensor], inputs: Float[Tensor, "B C H W"], tile_px: int, overlap_px: int

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from statistics import fmean, median
@@ -19,14 +20,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list, gather_object
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 import splatfix
-from splatfix.config import to_tree
+from splatfix.config import require, to_tree
 from splatfix.pairs import Pair
 from splatfix.restoration.batches import Batch, jittered
 from splatfix.restoration.checkpoint import RestorerConfig, load_checkpoint, save_checkpoint
@@ -36,11 +37,13 @@ from splatfix.restoration.nafnet import use_local_pooling
 from splatfix.restoration.preview import save_preview
 from splatfix.restoration.training_config import TrainConfig
 from splatfix.restoration.training_data import Data, open_data
-from splatfix.restoration.training_state import Progress, load_state, save_state
+from splatfix.restoration.training_state import Progress, read_state, restore_state, save_state
 from splatfix.restoration.validation import measure, summary
 from splatfix.runs import Run, choose_device, log, open_run, progress, seed_everything, source_commit, write_json
+from splatfix.tracking import Tracker, TrackingConfig, open_tracker
 
 RESTORER, STATE, HISTORY = "restorer", "state.pt", "history.json"  # in the folder of a run
+TRACKED_STEPS = 10  # between numbers of single steps in MLflow
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 ADAMS = ("adam", "adamw", "nadam", "nadamw", "radam", "adamp", "lamb")  # with the betas that NAFNet was trained with
 
@@ -54,6 +57,11 @@ class Parts:
     model: nn.Module
     ema: ModelEmaV3
     optimizer: torch.optim.Optimizer
+
+    @property
+    def kept(self) -> tuple[GuidedNet, nn.Module, torch.optim.Optimizer]:
+        """What a saved state holds."""
+        return self.network, self.ema.module, self.optimizer
 
 
 def train(
@@ -77,17 +85,12 @@ def train(
     parts = _parts(config)
     device = parts.accelerator.device
     accelerator, main = parts.accelerator, parts.accelerator.is_main_process
-    run = open_run(out, config) if main else Run(Path(out))  # the main process alone writes
     data = open_data(shards_url, config.data, config.network, config.seed)
-    _check_start(config, data)
+    earlier = _earlier(config, data)
     if not data.validation:
         log.info("%s: no group is held out: nothing is validated, strength = %s", shards_url, config.strength)
-    done = Progress(planned=config.steps)
-    state_path = Path(out) / STATE
-    if state_path.exists():
-        done = load_state(state_path, parts.network, parts.ema.module, parts.optimizer, _tag(config, data))
-        log.info("%s: going on after step %d", state_path, done.step)
-        done.planned = config.steps if config.max_seconds is None else done.planned
+    done = _resumed(parts, Path(out) / STATE, config, _tag(config, data))
+    run = open_run(out, config) if main else Run(Path(out))  # the main process alone writes
     seconds_before = done.seconds
     batches = data.batches(
         done.segment,
@@ -98,7 +101,12 @@ def train(
         pin_memory=device.type == "cuda",
     )
 
-    with progress(total=done.planned, description="train", quiet=not main) as bar:
+    tracking = config.tracking if main else TrackingConfig(enabled=False)
+    with (
+        open_tracker(out, tracking) as tracker,
+        progress(total=done.planned, description="train", quiet=not main) as bar,
+    ):
+        _track_settings(tracker, config, data)
         bar.initial = bar.n = done.step
         while done.step < done.planned:
             num_steps = min(config.segment_steps, done.planned - done.step)
@@ -106,11 +114,14 @@ def train(
             for step, numbers in _segment(parts, islice(batches, num_steps), config, done):
                 seen.append(numbers)
                 bar.update()
+                if step % TRACKED_STEPS == 0:
+                    tracker.metrics({f"train.{name}": value for name, value in numbers.items()}, step)
                 if on_step and main:
                     on_step(step, numbers)
             done.step, done.segment = done.step + num_steps, done.segment + 1
             done.seconds = seconds_before + time.perf_counter() - start
-            done.planned = _planned(done, config)
+            if done.step < done.planned:
+                done.planned = _planned(done, config)
             record: dict[str, Any] = {
                 "step": done.step,
                 "seconds": done.seconds,
@@ -123,18 +134,23 @@ def train(
             if data.validation and (last or done.segment % config.validate_every == 0):
                 record["validation"] = _validate(accelerator, parts.ema.module, data.validation)
             done.history.append(record)
+            tracker.metrics(_tracked(record), done.step)
             if main:
                 bar.total = done.planned
                 bar.set_postfix(_shown(record))
                 if _is_best(record, done, last):
-                    save_checkpoint(run.path / RESTORER, parts.ema.module, _restorer(config, data, record))
-                write_json(run.path / HISTORY, done.history)
+                    save_checkpoint(run.path / RESTORER, parts.ema.module, _restorer(config, data, record, earlier))
                 if record["validation"] is not None:
-                    save_preview(run.path / f"previews/step_{done.step:06d}.png", parts.ema.module, data.validation)
-                save_state(state_path, done, parts.network, parts.ema.module, parts.optimizer, _tag(config, data))
+                    picture = run.path / f"previews/step_{done.step:06d}.png"
+                    save_preview(picture, parts.ema.module, data.validation)
+                    tracker.artifact(picture, "previews")
+                save_state(Path(out) / STATE, done, *parts.kept, _tag(config, data), accelerator.scaler)
+                write_json(run.path / HISTORY, done.history)
             accelerator.wait_for_everyone()
             if on_segment:
                 on_segment(done)
+        if (Path(out) / RESTORER).exists():
+            tracker.artifact(Path(out) / RESTORER, "")
     if main:
         run.seconds["train"] = done.seconds
         run.write_provenance(command="train", seed=config.seed, device=accelerator.device, steps=done.step)
@@ -155,7 +171,9 @@ def _segment(
         loss = accelerator.reduce(_backward(parts, batch, config), "mean").item()
         if not math.isfinite(loss):  # on every process at once
             raise FloatingPointError(f"step {step}: loss = {loss}; try a lower learning_rate")
-        norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+        norm = float(accelerator.clip_grad_norm_(model.parameters(), config.clip_norm))
+        if accelerator.scaler is None and not math.isfinite(norm):  # a scaler leaves such a step out
+            raise FloatingPointError(f"step {step}: gradient norm = {norm}; try a lower learning_rate")
         optimizer.step()
         optimizer.zero_grad()
         parts.ema.update(parts.network, step=step)
@@ -165,7 +183,7 @@ def _segment(
             {
                 "loss": loss,
                 "learning_rate": optimizer.param_groups[0]["lr"],
-                "gradient_norm": float(norm),
+                "gradient_norm": norm,
                 "seconds": now - start,
                 "data_seconds": fetched - start,
             },
@@ -189,9 +207,9 @@ def _backward(parts: Parts, batch: Batch, config: TrainConfig) -> Tensor:
 
 def _parts(config: TrainConfig) -> Parts:
     on_cpu = choose_device(config.device).type == "cpu"
-    if on_cpu and config.precision == "float16":
-        raise ValueError("precision = 'float16': wanted float32 or bfloat16 on the CPU")
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=MIXED_PRECISION[config.precision])
+    require(not (on_cpu and config.precision == "float16"), "precision", "float16", "float32 or bfloat16 on the CPU")
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=1))  # the others wait while one validates and saves
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=MIXED_PRECISION[config.precision], kwargs_handlers=[patience])
     seed_everything(config.seed)
     network = GuidedNet(config.network)
     if config.start_from is not None:
@@ -208,6 +226,22 @@ def _parts(config: TrainConfig) -> Parts:
     )
     model, optimizer = accelerator.prepare(torch.compile(network) if config.compile else network, optimizer)
     return Parts(accelerator, network, model, ema, optimizer)
+
+
+def _resumed(parts: Parts, path: Path, config: TrainConfig, tag: dict[str, Any]) -> Progress:
+    """The saved state, as the main process has it, in all processes; a fresh start where there is none."""
+    accelerator = parts.accelerator
+    found: list[Any] = [read_state(path, tag) if accelerator.is_main_process and path.exists() else None]
+    (state,) = broadcast_object_list(found)
+    limits = [config.steps, config.max_seconds]
+    if state is None:
+        return Progress(planned=config.steps, limits=limits)
+    done = restore_state(state, *parts.kept, accelerator.scaler)
+    if accelerator.is_main_process:
+        log.info("%s: going on after step %d", path, done.step)
+    if done.limits != limits:
+        done.planned, done.limits = _planned(done, config), limits
+    return done
 
 
 def _loss(output: Output, batch: Batch, config: TrainConfig) -> Tensor:
@@ -247,6 +281,24 @@ def _validate(accelerator: Accelerator, network: GuidedNet, pairs: Sequence[Pair
     return summary(gather_object(rows))
 
 
+def _track_settings(tracker: Tracker, config: TrainConfig, data: Data) -> None:
+    settings = {name: value for name, value in to_tree(config).items() if name not in ("launch", "tracking")}
+    tracker.params(settings | {"shards": data.url, "shards_digest": data.digest, "version": splatfix.__version__})
+    tracker.tags({"commit": source_commit() or "unknown", "command": "train"})
+
+
+def _tracked(record: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a segment, and those of a validation at its best strength, as flat metrics."""
+    flat = {name: record[name] for name in ("loss", "step_seconds", "data_wait")}
+    if (validation := record["validation"]) is not None:
+        chosen = validation["by_strength"][str(validation["strength"])]
+        flat |= {f"validation.{name}": validation[name] for name in ("psnr_gain", "ssim_gain", "strength")}
+        for kind in ("by_band", "by_scene"):
+            for name, gains in chosen[kind].items():
+                flat |= {f"validation.{kind}.{name}.{gain}": value for gain, value in gains.items()}
+    return flat
+
+
 def _shown(record: dict[str, Any]) -> dict[str, str]:
     gain = record["validation"] and record["validation"]["psnr_gain"]
     return {"loss": f"{record['loss']:.4f}", **({"gain": f"{gain:+.2f} dB"} if gain is not None else {})}
@@ -256,6 +308,8 @@ def _is_best(record: dict[str, Any], done: Progress, last: bool) -> bool:
     """Whether to keep these weights: the best validation so far, or without any validation the last."""
     if record["validation"] is None:
         return last
+    if not math.isfinite(record["validation"]["psnr_gain"]):
+        return False
     better = done.best is None or record["validation"]["psnr_gain"] > done.best
     if better:
         done.best = record["validation"]["psnr_gain"]
@@ -267,24 +321,34 @@ def _tag(config: TrainConfig, data: Data) -> dict[str, Any]:
     tree = to_tree(config)
     for name in ("num_workers", "validation_pairs"):
         del tree["data"][name]
-    free = ("steps", "max_seconds", "validate_every", "accumulate", "compile", "strength", "device", "launch")
+    free = (
+        "steps",
+        "max_seconds",
+        "validate_every",
+        "accumulate",
+        "compile",
+        "strength",
+        "device",
+        "launch",
+        "tracking",
+    )
     return {name: value for name, value in tree.items() if name not in free} | {"shards": data.digest}
 
 
-def _check_start(config: TrainConfig, data: Data) -> None:
-    """What is validated on must be new to the weights that training starts from, too."""
+def _earlier(config: TrainConfig, data: Data) -> dict[str, Any]:
+    """Where the weights come from that training starts from; what is validated on must be new to them, too."""
     if config.start_from is None:
-        return
-    seen = load_checkpoint(config.start_from)[1].provenance.get("train_groups", [])
-    known = sorted({data.group_of(shard) for shard in data.held_out} & set(seen))
-    if known:
-        raise ValueError(f"validation_groups: {known[0]!r} was trained on by start_from = {config.start_from!r}")
+        return {}
+    earlier = load_checkpoint(config.start_from)[1].provenance
+    seen = {data.group_of(shard) for shard in data.held_out} & set(earlier.get("train_groups", []))
+    if seen:
+        raise ValueError(f"validation_groups: {min(seen)!r} was trained on by start_from = {config.start_from!r}")
+    return earlier
 
 
-def _restorer(config: TrainConfig, data: Data, record: dict[str, Any]) -> RestorerConfig:
+def _restorer(config: TrainConfig, data: Data, record: dict[str, Any], earlier: dict[str, Any]) -> RestorerConfig:
     validation, seen = record["validation"], data.provenance()
     if config.start_from is not None:
-        earlier = load_checkpoint(config.start_from)[1].provenance
         both = {name: sorted({*seen[name], *earlier.get(name, [])}) for name in ("train_groups", "train_scenes")}
         seen |= both | {"start_from": {name: earlier.get(name) for name in ("step", "seconds", "num_pairs")}}
     return RestorerConfig(

@@ -11,6 +11,7 @@ from splatfix.config import require
 from splatfix.restoration.batches import JitterConfig
 from splatfix.restoration.guided import NetworkConfig
 from splatfix.restoration.training_data import DataConfig
+from splatfix.tracking import TrackingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +25,10 @@ class LaunchConfig:
         gpus: GPUs of each, 0 or 1; None: one where the cluster has enough.
         address: of a Ray cluster; None joins the one that this process is in (RAY_ADDRESS, a Ray job), else starts Ray
             on this machine.
-        storage: folder or URL that every node sees, for what is kept against failures; None: ``ray`` in the run's
-            folder, which then has to be on a shared disk where there are several nodes.
-        max_failures: how often training is started again where it stood, after a process or node died.
+        storage: folder or URL that every node sees, for what is kept against failures; None: the run's folder, which
+            then has to be on a disk that all nodes share.
+        max_failures: how often training is started again where it stood, after a process or node died; as many
+            processes as before have to fit.
     """
 
     num: int = 0
@@ -55,7 +57,7 @@ class TrainConfig:
         jitter: colour changes.
         steps: optimizer steps.
         max_seconds: training time after which it stops, in seconds; the schedule is shortened to what fits. None: no
-            limit. (Runs without a limit are exactly repeatable.)
+            limit. (Runs without a limit are exactly repeatable on the CPU.)
         segment_steps: steps between saved states; what a batch holds follows from the segment, too.
         validate_every: segments between validations; the last segment is always validated.
         accumulate: parts in which a process's share of a batch goes through the network, one after the other.
@@ -73,8 +75,9 @@ class TrainConfig:
         precision: ``float32``, or ``bfloat16`` or (on CUDA) ``float16`` for mixed precision.
         compile: whether torch compiles the network (a C++ compiler is needed for the CPU).
         seed: everything random follows it.
-        device: auto, cpu or cuda.
+        device: auto, cpu or cuda (which GPU is the launcher's choice).
         launch: processes to start.
+        tracking: where MLflow keeps what is measured; with no URI, beside the weights.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -102,6 +105,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     launch: LaunchConfig = field(default_factory=LaunchConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps", self.steps, "at least 1 step")
@@ -109,5 +113,9 @@ class TrainConfig:
         require(self.validate_every >= 1, "validate_every", self.validate_every, "at least 1 segment")
         require(self.accumulate >= 1, "accumulate", self.accumulate, "at least 1 part")
         require(self.optimizer in list_optimizers(), "optimizer", self.optimizer, "one that timm knows, such as adamw")
+        require(self.max_seconds is None or self.max_seconds > 0, "max_seconds", self.max_seconds, "above 0, or null")
+        require(self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0")
+        require(0 <= self.strength <= 1, "strength", self.strength, "0 to 1")
+        require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 to below 1")

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from splatfix.config import require
 from splatfix.pairs import Pair, Shard, read_manifest, sample_pairs
 from splatfix.pairs.index import open_index
 from splatfix.pairs.pair import decode
@@ -60,6 +61,13 @@ class DataConfig:
     validation_share: float = 0.15
     validation_pairs: int = 6
 
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "patch_px", "crops_per_pair", "samples_per_visit", "shuffle_buffer"):
+            require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
+        for name in ("num_workers", "validation_share"):
+            require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), "0 or more")
+        require(self.validation_pairs >= 1, "data.validation_pairs", self.validation_pairs, "at least 1 pair")
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
@@ -99,16 +107,18 @@ class Data:
         Raises:
             ValueError: ``batch_size`` cannot be divided among the processes.
         """
-        size = self.config.batch_size
-        if size % num_processes:
-            raise ValueError(f"data.batch_size = {size}: wanted a multiple of {num_processes}, the number of processes")
-        lanes = tuple(range(rank, size, num_processes))
+        check_divides(self.config.batch_size, num_processes)
+        lanes = tuple(range(rank, self.config.batch_size, num_processes))
         num = min(self.config.num_workers, len(lanes))
-        dataset = _Batches(self, segment, segment_steps, lanes, jitter)
+        dataset = _Batches(replace(self, validation=()), segment, segment_steps, lanes, jitter)
         if num == 0:
-            return iter(dataset)
-        loader = DataLoader(dataset, batch_size=None, num_workers=num, prefetch_factor=4, pin_memory=pin_memory)
-        return _joined(iter(loader), [lanes[worker::num] for worker in range(num)])
+            return (_told(batch) for batch in dataset)
+        # spawned: object stores, CUDA and process groups have threads, which a fork would lose
+        loader = DataLoader(
+            dataset, batch_size=None, num_workers=num, prefetch_factor=4, multiprocessing_context="spawn"
+        )
+        whole = _joined(iter(loader), [lanes[worker::num] for worker in range(num)])
+        return (Batch(*(part.pin_memory() for part in batch)) for batch in whole) if pin_memory else whole
 
     @property
     def digest(self) -> str:
@@ -127,6 +137,14 @@ class Data:
     def group_of(self, shard: Shard) -> str:
         """The group that the shard's scene counts to."""
         return self.config.groups.get(shard.scene, shard.group)
+
+
+def check_divides(batch_size: int, num_processes: int) -> None:
+    """ValueError where a batch cannot be divided among the processes."""
+    if batch_size % num_processes:
+        raise ValueError(
+            f"data.batch_size = {batch_size}: wanted a multiple of {num_processes}, the number of processes"
+        )
 
 
 def open_data(url: str | Path, config: DataConfig, network: NetworkConfig, seed: int) -> Data:
@@ -218,7 +236,14 @@ class _Batches(IterableDataset):
     lanes: tuple[int, ...]
     jitter: JitterConfig
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | ValueError]:
+        """Errors for the user are handed on as they are: raised in a worker they would come with its traceback."""
+        try:
+            yield from self._batches()
+        except ValueError as error:
+            yield error
+
+    def _batches(self) -> Iterator[Batch]:
         info = get_worker_info()
         lanes = self.lanes
         if info is not None:
@@ -252,9 +277,15 @@ class _Batches(IterableDataset):
             yield from itertools.islice(crops, self.segment_steps)
 
 
-def _joined(parts: Iterator[Batch], lanes: Sequence[Sequence[int]]) -> Iterator[Batch]:
+def _told(batch: Batch | ValueError) -> Batch:
+    if isinstance(batch, ValueError):
+        raise batch
+    return batch
+
+
+def _joined(parts: Iterator[Batch | ValueError], lanes: Sequence[Sequence[int]]) -> Iterator[Batch]:
     """Whole batches, in the order of the lanes, from those of the workers in turn."""
     order = torch.tensor([lane for each in lanes for lane in each]).argsort()
     while True:
-        whole = zip(*(next(parts) for _ in lanes), strict=True)
+        whole = zip(*(_told(next(parts)) for _ in lanes), strict=True)
         yield Batch(*(torch.cat(part)[order] for part in whole))

@@ -21,6 +21,7 @@ class Progress:
         segment: segments done; a checkpoint lies at the end of each.
         seconds: training time so far, over all runs.
         planned: steps that the schedule is for: ``steps``, or what fits into ``max_seconds``.
+        limits: the settings ``steps`` and ``max_seconds`` that ``planned`` follows from.
         best: mean validation PSNR gain in dB of the checkpoint that is kept.
         history: one record per segment.
     """
@@ -29,6 +30,7 @@ class Progress:
     step: int = 0
     segment: int = 0
     seconds: float = 0.0
+    limits: list[float | None] = field(default_factory=list)
     best: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -40,9 +42,12 @@ def save_state(
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
     tag: dict[str, Any],
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Write the state whole. ``tag`` describes what must be the same when it is loaded."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a process that was killed here
+        leftover.unlink(missing_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with aside.open("wb") as file:
@@ -52,6 +57,7 @@ def save_state(
                     "network": network.state_dict(),
                     "ema": ema.state_dict(),
                     "optimizer": optimizer.state_dict(),
+                    "scaler": None if scaler is None else scaler.state_dict(),
                     "tag": tag,
                 },
                 file,
@@ -63,27 +69,38 @@ def save_state(
         aside.unlink(missing_ok=True)
 
 
-def load_state(
-    path: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, tag: dict[str, Any]
-) -> Progress:
-    """Restore the state in place (without unpickling code).
+def read_state(path: Path, tag: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A saved state, on the CPU (without unpickling code).
 
     Raises:
         ValueError: the file is not whole, or belongs to other settings.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        saved_tag = state["tag"]
+        saved_tag, _ = state["tag"], Progress(**state["progress"])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: cannot be read as a training state ({reason}); remove it to start anew") from None
-    for name in tag:
-        if saved_tag.get(name) != tag[name]:
+    for name in tag or {}:
+        if saved_tag.get(name) != (tag or {})[name]:
             raise ValueError(
-                f"{path}: was made with {name} = {saved_tag.get(name)}, now it is {tag[name]}; "
+                f"{path}: was made with {name} = {saved_tag.get(name)}, now it is {(tag or {})[name]}; "
                 "go on with the same settings, or train into another folder"
             )
+    return state
+
+
+def restore_state(
+    state: dict[str, Any],
+    network: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+) -> Progress:
+    """Restore a state in place."""
     network.load_state_dict(state["network"])
     ema.load_state_dict(state["ema"])
     optimizer.load_state_dict(state["optimizer"])
+    if scaler is not None and state.get("scaler"):
+        scaler.load_state_dict(state["scaler"])
     return Progress(**state["progress"])

@@ -14,6 +14,7 @@ from splatfix import metrics
 from splatfix.pairs import Pair
 from splatfix.restoration.guided import GuidedNet, network_inputs
 from splatfix.restoration.learned import strengthened
+from splatfix.restoration.tiles import TILE_OVERLAP_PX, TILE_PX, in_tiles
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -34,8 +35,8 @@ def measure(network: GuidedNet, pair: Pair, device: torch.device) -> list[Row]:
     """Gains of the network over the render of one pair, at every strength, on the whole image."""
     guidance = pair.guidance()
     clean, weight = pair.target()
-    output = network(network_inputs(guidance, network.config).to(device)[None])
-    full = output.rgb[0].permute(1, 2, 0).cpu()
+    inputs = network_inputs(guidance, network.config).to(device)[None]
+    full = in_tiles(lambda tile: network(tile).rgb, inputs, TILE_PX, TILE_OVERLAP_PX)[0].permute(1, 2, 0).cpu()
     mask = None if pair.mask is None else weight
 
     def score(image: torch.Tensor) -> tuple[float, float]:

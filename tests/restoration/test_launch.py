@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ validate_every: 4
 warmup_steps: 2
 ema_decay: 0.9
 device: cpu
+tracking: {enabled: false}
 """
 
 
@@ -44,8 +46,19 @@ def folder(tmp_path_factory) -> Path:
 
 
 def start(folder: Path, out: str, *launcher: str, more: tuple[str, ...] = ()) -> subprocess.Popen:
-    command = [*launcher, "-m", "splatfix", "train", "--shards", str(folder / "shards"), "--out", str(folder / out)]
-    command += ["--config", str(folder / "train.yaml"), *more]
+    command = [
+        *launcher,
+        "-m",
+        "splatfix",
+        "train",
+        "--shards",
+        "shards",
+        "--out",
+        out,
+        "--config",
+        "train.yaml",
+        *more,
+    ]
     with (folder / f"{out}.log").open("w") as log:
         threads = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | threads, cwd=folder)
@@ -98,6 +111,27 @@ def test_ray_train_goes_on_when_a_process_is_killed(folder: Path) -> None:
     assert not (folder / "ray" / "ray").exists()
 
 
+def test_ray_train_with_a_storage_of_its_own(folder: Path) -> None:
+    more = ("--launch.num", "2", "--launch.storage", "kept")
+    assert start(folder, "stored", sys.executable, more=(*more, "--steps", "12")).wait(timeout=200) == 0
+    shutil.rmtree(folder / "stored")  # as on a node that has not seen it
+    running = start(folder, "stored", sys.executable, more=more)
+    assert running.wait(timeout=200) == 0, (folder / "stored.log").read_text()[-4000:]
+    assert "takes over the state after step 12" in (folder / "stored.log").read_text()
+    assert _step(folder / "stored") == 24
+    assert load_checkpoint(folder / "stored")[1].provenance["step"] <= 24
+
+
+def test_ctrl_c_ends_ray_train_as_everything_else(folder: Path) -> None:
+    running = start(folder, "stopped", sys.executable, more=("--launch.num", "2", "--steps", "100000"))
+    deadline = time.monotonic() + 150
+    while running.poll() is None and _step(folder / "stopped") < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=60) == 130, (folder / "stopped.log").read_text()[-3000:]
+    assert "interrupted; what was finished is whole" in (folder / "stopped.log").read_text()
+
+
 def test_what_is_wrong_is_said_before_ray_starts(folder: Path) -> None:
     running = start(folder, "odd", sys.executable, more=("--launch.num", "3"))
     assert running.wait(timeout=60) == 2
@@ -114,5 +148,4 @@ def _step(out: Path) -> int:
 def _ranks(driver: int) -> list[psutil.Process]:
     """The training processes of the Ray that this driver started."""
     everyone = psutil.Process(driver).children(recursive=True)
-    found = [process for process in everyone if "RayTrainWorker" in " ".join(process.cmdline())]
-    return found or [p for p in psutil.process_iter() if "RayTrainWorker" in " ".join(p.cmdline())]
+    return [process for process in everyone if "RayTrainWorker" in " ".join(process.cmdline())]

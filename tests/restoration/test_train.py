@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from accelerate.state import AcceleratorState, PartialState
 
 from splatfix.config import build_config, to_tree
 from splatfix.images import read_image
-from splatfix.pairs import write_shards
+from splatfix.pairs import storage, write_shards
 from splatfix.pairs.shards import Shard
 from splatfix.restoration import open_restorer
 from splatfix.restoration.batches import Batch, Crop, JitterConfig, batch_of, jittered, random_colours, random_crop
@@ -24,6 +26,7 @@ from splatfix.restoration.train import train
 from splatfix.restoration.training_config import TrainConfig
 from splatfix.restoration.training_data import DataConfig, open_data, split_by_group, validation_pairs
 from splatfix.restoration.validation import Row, summary
+from splatfix.tracking import TrackingConfig
 from tests.restoration.scenery import flawed_view, pair, random_mask
 
 NETWORK = NetworkConfig(width=8, enc_blocks=(1, 1), mid_blocks=1, dec_blocks=(1, 1))
@@ -38,6 +41,7 @@ CONFIG = TrainConfig(
     warmup_steps=2,
     ema_decay=0.9,
     device="cpu",
+    tracking=TrackingConfig(enabled=False),
 )
 
 
@@ -125,10 +129,74 @@ def test_batches_are_the_same_whoever_makes_them(shards, num_workers):
 
 
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(shards, tmp_path):
-    whole = train(shards, tmp_path / "whole", CONFIG)
-    parts = train(shards, tmp_path / "parts", replace(CONFIG, accumulate=2))
-    for a, b in zip(whole.history, parts.history, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+    def norms(name: str, config: TrainConfig) -> list[float]:  # AdamW hardly sees how long a gradient is
+        seen: list[float] = []
+        train(shards, tmp_path / name, config, on_step=lambda _, numbers: seen.append(numbers["gradient_norm"]))
+        return seen
+
+    assert norms("whole", CONFIG) == pytest.approx(norms("parts", replace(CONFIG, accumulate=2)), rel=1e-3)
+
+
+@pytest.mark.parametrize("writer", ["save_checkpoint", "save_preview", "save_state", "write_json"])
+def test_a_kill_between_the_files_of_a_segment_loses_nothing(shards, tmp_path, monkeypatch, writer):
+    unbroken = train(shards, tmp_path / "unbroken", CONFIG)
+    with monkeypatch.context() as patched:
+
+        def killed(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(f"splatfix.restoration.train.{writer}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(shards, tmp_path / "broken", CONFIG)
+    done = train(shards, tmp_path / "broken", CONFIG)
+    assert [r["loss"] for r in done.history] == [r["loss"] for r in unbroken.history]
+    kept = [load_checkpoint(tmp_path / name)[0].state_dict() for name in ("unbroken", "broken")]
+    assert all(torch.equal(tensor, kept[1][name]) for name, tensor in kept[0].items())
+
+
+def test_a_longer_limit_goes_on(shards, tmp_path):
+    limited = replace(CONFIG, steps=10**6, max_seconds=2.0, validate_every=1000)
+    first = train(shards, tmp_path, limited)
+    assert train(shards, tmp_path, limited).step == first.step
+    assert train(shards, tmp_path, replace(limited, max_seconds=first.seconds + 2)).step > first.step
+    assert train(shards, tmp_path, replace(limited, max_seconds=None, steps=first.step)).step > first.step
+
+
+def test_a_refused_run_leaves_the_settings_as_they_were(shards, tmp_path):
+    train(shards, tmp_path, replace(CONFIG, steps=3))
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(ValueError, match="learning_rate"):
+        train(shards, tmp_path, replace(CONFIG, learning_rate=0.1))
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_gradients_that_are_no_numbers_stop_before_the_weights_are_spoiled(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("accelerate.Accelerator.clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(FloatingPointError, match="step 1: gradient norm = inf"):
+        train(shards, tmp_path, CONFIG)
+    assert not (tmp_path / "state.pt").exists()
+
+
+def test_a_broken_shard_is_told_in_one_line_by_workers_too(shards, tmp_path):
+    folder = tmp_path / "cut"
+    shutil.copytree(shards, folder)
+    for shard in folder.glob("*.tar"):
+        if shard.name != "pairs-00002-" and "00002" not in shard.name:
+            shard.write_bytes(shard.read_bytes()[:3000])
+    data = replace(CONFIG.data, num_workers=1, validation_share=0.0)
+    with pytest.raises(ValueError, match=r"^\S+\.tar: .*") as caught:
+        train(folder, tmp_path / "run", replace(CONFIG, data=data))
+    assert "Traceback" not in str(caught.value)
+
+
+def test_workers_read_from_an_object_store(shards, tmp_path, bucket):
+    for file in Path(shards).iterdir():
+        storage.commit(f"{bucket}/shards/{file.name}", file.read_bytes())
+    config = replace(CONFIG, steps=3, data=replace(CONFIG.data, num_workers=1))
+    losses = [
+        train(url, tmp_path / str(i), config).history[0]["loss"] for i, url in enumerate((shards, f"{bucket}/shards"))
+    ]
+    assert losses[0] == losses[1]
 
 
 def test_workers_make_the_batches_of_a_training(shards, tmp_path):
@@ -154,11 +222,20 @@ def test_previews_show_each_scene_of_the_validation(shards, tmp_path):
         ("optimizer", "magic", "one that timm knows"),
         ("precision", "float16", "wanted float32 or bfloat16 on the CPU"),
         ("accumulate", 0, "at least 1 part"),
+        ("clip_norm", 0.0, "a number above 0"),
+        ("strength", 1.5, "0 to 1"),
+        ("device", "cuda:1", "auto, cpu or cuda"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(shards, tmp_path, field, value, message):
     with pytest.raises(ValueError, match=rf"{field} = .*{message}"):
         train(shards, tmp_path, replace(CONFIG, **{field: value}))
+
+
+@pytest.mark.parametrize("field", ["batch_size", "patch_px", "crops_per_pair", "samples_per_visit", "shuffle_buffer"])
+def test_data_settings_that_would_never_end_are_refused(field):
+    with pytest.raises(ValueError, match=rf"data\.{field} = 0: wanted at least 1"):
+        DataConfig(**{field: 0})
 
 
 def test_training_on_named_scenes_alone(shards, tmp_path):
@@ -332,3 +409,25 @@ def test_training_goes_on_from_given_weights_and_remembers_what_they_saw(shards,
         train(shards, tmp_path / "other", replace(start, network=replace(NETWORK, width=4)))
     with pytest.raises(ValueError, match="'d' was trained on by start_from"):
         train(shards, tmp_path / "other", replace(start, data=replace(CONFIG.data, validation_groups=("d",))))
+
+
+def test_what_is_measured_goes_to_mlflow(shards, tmp_path):
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/tracked.db"
+    tracked = replace(CONFIG, steps=12, tracking=TrackingConfig(uri=uri, experiment="restorers", name="first"))
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path / "run", tracked, on_segment=stop_after(2))
+    done = train(shards, tmp_path / "run", tracked)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("restorers")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "first")
+    assert run.data.params["network.width"] == "8" and run.data.params["data.batch_size"] == "4"
+    assert len(run.data.params["shards_digest"]) == 16
+    losses = client.get_metric_history(run.info.run_id, "loss")
+    assert [(one.step, one.value) for one in losses] == [(r["step"], r["loss"]) for r in done.history]
+    assert run.data.metrics["validation.psnr_gain"] == done.history[-1]["validation"]["psnr_gain"]
+    assert [one.step for one in client.get_metric_history(run.info.run_id, "train.gradient_norm")] == [10]
+    assert {one.path for one in client.list_artifacts(run.info.run_id)} >= {"previews", "restorer"}
+    assert len(client.list_artifacts(run.info.run_id, "previews")) == 4
