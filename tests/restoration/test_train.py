@@ -20,7 +20,7 @@ from splatfix.pairs.shards import Shard
 from splatfix.restoration import open_restorer
 from splatfix.restoration.batches import Batch, Crop, JitterConfig, batch_of, jittered, random_colours, random_crop
 from splatfix.restoration.checkpoint import load_checkpoint
-from splatfix.restoration.guided import NetworkConfig, warps_in
+from splatfix.restoration.guided import NetworkConfig, network_inputs, warps_in
 from splatfix.restoration.losses import LOSSES, edge_loss
 from splatfix.restoration.train import train
 from splatfix.restoration.training_config import TrainConfig
@@ -355,6 +355,20 @@ def test_crops_keep_every_plane_aligned():
             np.testing.assert_array_equal(plane, crop.alpha)
         seen.add((int(crop.alpha[0, 0]), int(crop.alpha[0, -1]), int(crop.alpha[-1, 0])))
     assert len(seen) > 10
+
+
+@pytest.mark.parametrize("references", [0, 1, 2, 3])
+@pytest.mark.parametrize("planes", [True, False])
+def test_a_batch_holds_what_the_network_is_given_in_the_loop(references, planes):
+    network = replace(NETWORK, num_references=references, alpha=planes, depth=planes)
+    mask = random_mask()
+    pairs = [pair(i, mask=mask if i else None) for i in range(3)]
+    batch = batch_of([Crop(one, UNCHANGED) for one in pairs], network)
+    expected = torch.stack([network_inputs(one.guidance(), network) for one in pairs])
+    torch.testing.assert_close(batch.inputs, expected, atol=0, rtol=0)
+    for i, one in enumerate(pairs):
+        clean, weight = one.target()
+        assert torch.equal(batch.clean[i].permute(1, 2, 0), clean) and torch.equal(batch.weight[i, 0], weight)
 
 
 def test_small_images_are_filled_up_and_masked():
