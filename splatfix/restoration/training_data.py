@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,9 +116,8 @@ class Data:
         if num == 0:
             return (_told(batch) for batch in dataset)
         # spawned: object stores, CUDA and process groups have threads, which a fork would lose
-        loader = DataLoader(
-            dataset, batch_size=None, num_workers=num, prefetch_factor=4, multiprocessing_context="spawn"
-        )
+        how: dict[str, Any] = {"multiprocessing_context": "spawn", "worker_init_fn": _leave_at_once}
+        loader = DataLoader(dataset, batch_size=None, num_workers=num, prefetch_factor=4, **how)
         whole = _joined(iter(loader), [lanes[worker::num] for worker in range(num)])
         return (Batch(*(part.pin_memory() for part in batch)) for batch in whole) if pin_memory else whole
 
@@ -275,6 +276,11 @@ class _Batches(IterableDataset):
                 rng=np.random.default_rng([data.seed, segment, lane]),
             )
             yield from itertools.islice(crops, self.segment_steps)
+
+
+def _leave_at_once(_worker: int) -> None:
+    """At the end of a worker nothing is taken down: libraries abort where threads of theirs still run."""
+    atexit.register(os._exit, 0)
 
 
 def _told(batch: Batch | ValueError) -> Batch:
