@@ -108,19 +108,12 @@ def prepare(
 
 def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, resume: bool, profile: bool = False) -> Fit:
     """Choose when to stop, fit the scene and write ``before.ply``, with checkpoints; ``resume`` continues from them."""
-    choose = config.choose
-    with run.stage("choose"):
-        probes = choose.folds if choose.enabled else 0
-        with progress(total=probes, description="choosing when to stop", quiet=probes == 0) as bar:
-            stop = choose_stop(
-                scene, config.initial, config.fit, choose, seed=config.seed, on_probe=lambda: bar.update()
-            )
-    write_json(run.path / "stop.json", asdict(stop))
-    log.info("fitting for %d steps", stop.steps)
+    steps = choose_steps(run, scene, config)
+    log.info("fitting for %d steps", steps)
     with run.stage("fit"):
         fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
-        identity = fit_identity(scene, config.initial, config.fit, config.seed, stop.steps)
-        stage = Stage("before", "sparse fit", stop.steps, config.seed, identity)
+        identity = fit_identity(scene, config.initial, config.fit, config.seed, steps)
+        stage = Stage("before", "sparse fit", steps, config.seed, identity)
         with profiled(settle_on(fit.exposure.device)) if profile else nullcontext() as found:
             train_stage(run, fit, scene, stage, config, resume=resume)
         if found is not None:
@@ -130,19 +123,37 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, resume: boo
     return fit
 
 
+def choose_steps(run: Run, scene: SparseScene, config: FitRunConfig) -> int:
+    """For how many steps the scene is fitted (`splats.choose`); writes ``stop.json``."""
+    choose = config.choose
+    with run.stage("choose"):
+        probes = choose.folds if choose.enabled else 0
+        with progress(total=probes, description="choosing when to stop", quiet=probes == 0) as bar:
+            stop = choose_stop(
+                scene, config.initial, config.fit, choose, seed=config.seed, on_probe=lambda: bar.update()
+            )
+    write_json(run.path / "stop.json", asdict(stop))
+    return stop.steps
+
+
 def fit_siblings(
     run: Run, scene: SparseScene, config: FitRunConfig, *, num: int, num_steps: int, resume: bool
 ) -> list[Gaussians]:
     """Further fits of the same photos, with other seeds from start to end."""
     siblings = []
     for number in range(1, num + 1):
-        seed = config.seed + 1000 * number
+        seed = sibling_seed(config.seed, number)
         fit = start_fit(scene, config.fit, config.initial, seed=seed)
         identity = fit_identity(scene, config.initial, config.fit, seed, num_steps)
         stage = Stage(f"sibling_{number}", f"sibling {number} of {num}", num_steps, seed, identity)
         train_stage(run, fit, scene, stage, config, resume=resume)
         siblings.append(fit.gaussians().detach())
     return siblings
+
+
+def sibling_seed(seed: int, number: int) -> int:
+    """The seed of the fit's sibling of this number, from 1."""
+    return seed + 1000 * number
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ and on repaired novel views, round by round. Both use the same seed, steps and s
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from splatfix.fit import FitRunConfig, Stage, fit_scene, fit_siblings, history, 
 from splatfix.flawed import FlawedView, coverage, render_flawed, render_references
 from splatfix.gaussians import Gaussians, read_ply, write_ply
 from splatfix.images import write_image
-from splatfix.restoration import Repaired, open_restorer
+from splatfix.restoration import Repaired, Restorer, open_restorer
 from splatfix.runs import Run, choose_device, write_json
 from splatfix.splats.scene import SparseScene, fit_identity
 from splatfix.splats.train import TrainingView, read_checkpoint, write_checkpoint
@@ -75,6 +75,11 @@ class RepairConfig:
         require(self.siblings >= 0, "repair.siblings", self.siblings, "0 or more")
         require(self.keep_rounds >= 1, "repair.keep_rounds", self.keep_rounds, "at least 1 round")
 
+    @property
+    def num_steps(self) -> int:
+        """Steps of all rounds together."""
+        return self.rounds * self.steps
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig(FitRunConfig):
@@ -103,49 +108,25 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
     Raises:
         ValueError: the capture, the split or a setting is not usable; the message names it.
     """
-    repair = config.repair
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
     run, capture, split, scene, device = prepare(capture_path, out, config, resume=resume)
     before = fit_scene(run, scene, config, resume=resume)
 
-    last_step = before.step + repair.rounds * repair.steps
-    same_fit = (config.initial, config.fit, config.seed, before.step)
-    identity = fit_identity(scene, *same_fit, config.restorer, repair)
-    control, after = before.copy(), before.copy()
+    last_step = before.step + config.repair.num_steps
+    control = before.copy()
     with run.stage("control"):  # its checkpoint serves every restorer
-        stage = Stage("control", "control", last_step, config.seed, fit_identity(scene, *same_fit, last_step))
+        identity = fit_identity(scene, config.initial, config.fit, config.seed, before.step, last_step)
+        stage = Stage("control", "control", last_step, config.seed, identity)
         train_stage(run, control, scene, stage, config, resume=resume)
     write_ply(run.path / "control.ply", control.gaussians())
 
     with run.stage("siblings"):
-        siblings = fit_siblings(run, scene, config, num=repair.siblings, num_steps=last_step, resume=resume)
+        siblings = fit_siblings(run, scene, config, num=config.repair.siblings, num_steps=last_step, resume=resume)
     shown: list[tuple[int, Camera]] = []
-    kept: list[list[TrainingView]] = []
-    for number in range(1, repair.rounds + 1):
-        with run.stage("repair"):
-            checkpoint = run.path / "checkpoints" / f"views_{number}.pt"
-            if resume and checkpoint.is_file():
-                stored = read_checkpoint(checkpoint, identity, device)
-            else:
-                flawed = flawed_views([after.gaussians().detach(), *siblings], scene, repair, number - 1)
-                repaired = restorer.repair(flawed, seed=config.seed + number - 1) if flawed else []
-                _write_pictures(run, number, flawed, repaired)
-                stored = _stored(trusted(flawed, repaired, repair))
-                write_checkpoint(checkpoint, identity, stored)
-            views = _restored(stored, scene, repair, number - 1)
-        shown += [(number, view.camera) for view in views]
-        kept = [*kept, views][-repair.keep_rounds :]
-        with run.stage("retrain"):
-            stage = Stage(
-                f"round_{number}",
-                f"round {number} of {repair.rounds}",
-                before.step + number * repair.steps,
-                config.seed,
-                identity,
-                [view for group in kept for view in group],
-                repair.probability,
-            )
-            train_stage(run, after, scene, stage, config, resume=resume)
+    after = before
+    for made in repair_rounds(run, scene, before, siblings, restorer, config, resume=resume):
+        after = made.fit
+        shown += [(made.number, camera) for camera in made.cameras]
     write_ply(run.path / "after.ply", after.gaussians())
     later = history({"control": control, "after": after}, after_step=before.step)
     write_json(run.path / "history.json", history({"before": before}) + later)
@@ -159,7 +140,7 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
         restorer=restorer,
         restorer_name=config.restorer,
         seed=config.seed,
-        num_references=repair.num_references,
+        num_references=config.repair.num_references,
         video=config.video,
         mode=config.fit.mode,
         scene=scene,
@@ -167,6 +148,62 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
     )
     run.write_provenance(command="loop", seed=config.seed, device=device, notes=list(capture.notes))
     return results
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """One round as it ended: its number from 1, the fit, and where its repaired views stand."""
+
+    number: int
+    fit: Fit
+    cameras: tuple[Camera, ...]
+
+
+def repair_rounds(
+    run: Run,
+    scene: SparseScene,
+    before: Fit,
+    siblings: Sequence[Gaussians],
+    restorer: Restorer,
+    config: LoopConfig,
+    *,
+    resume: bool,
+) -> Iterator[Round]:
+    """Render, repair, retrain, from the sparse fit on; yields each round as it ends.
+
+    ``before`` stays as it is; the fit of all rounds is one and the same, so look at it before the next one.
+    ``resume`` takes what has a checkpoint in the run's folder from there.
+    """
+    repair = config.repair
+    device = before.exposure.device
+    identity = fit_identity(scene, config.initial, config.fit, config.seed, before.step, config.restorer, repair)
+    fit = before.copy()
+    kept: list[list[TrainingView]] = []
+    for number in range(1, repair.rounds + 1):
+        with run.stage("repair"):
+            checkpoint = run.path / "checkpoints" / f"views_{number}.pt"
+            if resume and checkpoint.is_file():
+                stored = read_checkpoint(checkpoint, identity, device)
+            else:
+                flawed = flawed_views([fit.gaussians().detach(), *siblings], scene, repair, number - 1)
+                repaired = restorer.repair(flawed, seed=config.seed + number - 1) if flawed else []
+                _write_pictures(run, number, flawed, repaired)
+                stored = _stored(trusted(flawed, repaired, repair))
+                write_checkpoint(checkpoint, identity, stored)
+            views = _restored(stored, scene, repair, number - 1)
+        kept = [*kept, views][-repair.keep_rounds :]
+        with run.stage("retrain"):
+            stage = Stage(
+                f"round_{number}",
+                f"round {number} of {repair.rounds}",
+                before.step + number * repair.steps,
+                config.seed,
+                identity,
+                [view for group in kept for view in group],
+                repair.probability,
+            )
+            train_stage(run, fit, scene, stage, config, resume=resume)
+        yield Round(number, fit, tuple(view.camera for view in views))
 
 
 def repair_cameras_of(scene: SparseScene, config: RepairConfig, round_index: int) -> list[Camera]:

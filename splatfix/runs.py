@@ -253,6 +253,20 @@ def using_threads(num: int) -> Iterator[None]:
         torch.set_num_threads(before[1])
 
 
+_bars_hidden = False
+
+
+@contextmanager
+def hidden_bars() -> Iterator[None]:
+    """No progress bars in here: who runs many of something shows one of its own."""
+    global _bars_hidden
+    before, _bars_hidden = _bars_hidden, True
+    try:
+        yield
+    finally:
+        _bars_hidden = before
+
+
 def progress(
     iterable=None, *, total: int | None = None, initial: int = 0, description: str, quiet: bool = False
 ) -> tqdm:
@@ -263,7 +277,7 @@ def progress(
         total=total,
         initial=initial,
         desc=description,
-        disable=quiet,
+        disable=quiet or _bars_hidden,
         mininterval=0.2 if terminal else 15,
         maxinterval=10 if terminal else 60,
         dynamic_ncols=terminal,

@@ -159,16 +159,28 @@ class Fit:
         self.load_state(read_checkpoint(path, identity, self.params["means"].device))
 
 
+def load_fit(path: Path, identity: str, config: FitConfig, scene_scale: float, device: torch.device) -> Fit:
+    """The fit of a checkpoint. ValueError where it is broken or belongs to another fit."""
+    state = read_checkpoint(path, identity, device)
+    gaussians = Gaussians(*(state["params"][name] for name in PARAMETERS))
+    fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]))
+    fit.load_state(state)
+    return fit
+
+
 def write_checkpoint(path: Path, identity: str, state: dict) -> None:
     """Write a state, whole or not at all. ``identity`` says what it is a state of."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
-        torch.save({"identity": identity, "state": state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with aside.open("wb") as file:
+            torch.save({"identity": identity, "state": state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:
