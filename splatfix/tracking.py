@@ -84,7 +84,8 @@ class Tracker:
 
     def __init__(self, sender: _Sender | None) -> None:
         self._sender = sender
-        self._all_sent: bool | None = None  # None until the run has ended
+        self._has_ended = False
+        self._all_sent: bool | None = None  # None until that was waited for
         if sender is None:
             return
         self._journal = _Journal(sender.folder / JOURNAL)
@@ -105,11 +106,14 @@ class Tracker:
         """
         self._note("params", values={_name(key): value[:MAX_PARAM] for key, value in _flat(tree)})
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Values at a step; those that are not finite numbers are left out."""
+    def metrics(self, values: Mapping[str, float], step: int, time_ms: int | None = None) -> None:
+        """Values at a step; those that are not finite numbers are left out.
+
+        ``time_ms`` is when that was, by default now: the same values noted twice for the same time stand there once.
+        """
         finite = {_name(key): number for key, value in values.items() if (number := _finite(value)) is not None}
         if finite:
-            self._note("metrics", values=finite, step=int(step))
+            self._note("metrics", time_ms, values=finite, step=int(step))
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Words about the run; a later value takes the place of an earlier one."""
@@ -129,21 +133,30 @@ class Tracker:
             raise ValueError(f"{path}: wanted a file or folder inside {self._sender.folder}, where the run is")
         self._note("artifact", path=resolved.relative_to(root).as_posix(), folder=folder.strip("/"))
 
-    def finish(self, status: Status, wait_seconds: float = 20) -> bool:
-        """End the run: whether all of it was sent within so many seconds. A warning says what to do if not."""
+    def end(self, status: Status) -> None:
+        """End the run without waiting: what is left is sent meanwhile, until `finish`."""
+        if self._sender is None or self._has_ended:
+            return
+        self._note("end", status=status)
+        self._has_ended = True
+        self._journal.close()
+        self._finishing.set()
+        self._news.set()
+
+    def finish(self, status: Status, wait_seconds: float = 20, *, told: bool = True) -> bool:
+        """End the run: whether all of it was sent within so many seconds.
+
+        Where not, a warning says what to do, unless it is not to be ``told``.
+        """
         if self._sender is None:
             return True
+        self.end(status)
         if self._all_sent is None:
-            self._note("end", status=status)
-            self._all_sent = False
-            self._journal.close()
-            self._finishing.set()
-            self._news.set()
             self._thread.join(wait_seconds)
             self._stopped.set()
             num = self._sender.num_unsent() + self._journal.num_unwritten
             self._all_sent = num == 0 and not self._thread.is_alive()
-            if not self._all_sent:
+            if told and not self._all_sent:
                 folder = self._sender.folder
                 log.warning("tracking: %d records were not sent; `splatfix track %s` sends them", num, folder)
         return self._all_sent
@@ -161,13 +174,13 @@ class Tracker:
         else:
             self.finish("FAILED")
 
-    def _note(self, kind: str, **record: Any) -> None:
+    def _note(self, kind: str, time_ms: int | None = None, **record: Any) -> None:
         if self._sender is None:
             return
-        if self._all_sent is not None:
+        if self._has_ended:
             log.warning("tracking: %s came after the end of the run and are left out", kind)
             return
-        self._journal.append({"kind": kind, "time": round(time.time() * 1000), **record})
+        self._journal.append({"kind": kind, "time": time_ms or round(time.time() * 1000), **record})
         self._news.set()
 
     def _send_on(self) -> None:
@@ -238,6 +251,7 @@ def open_tracker(
         run=kept.run if kept else None,
         offset=kept.offset if kept else 0,
         left_out=kept.left_out if kept else [],
+        linked=kept.linked if kept else False,
     )
     sender = _Sender(folder, state, uri or _uri_in(folder))
     sender.keep()
@@ -272,6 +286,26 @@ def send_rest(folder: Path, uri: str | None = None) -> int:
     if sender.num_unsent():
         log.warning("tracking: %s: %d records could not be sent", folder, sender.num_unsent())
     return num
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether all that there is to say of the run in a folder was noted, its end last."""
+    last = None
+    for _, records, _ in _batches(Path(folder) / JOURNAL, 0):
+        last = records[-1]
+    return last is not None and last["kind"] == "end"
+
+
+def is_sent(folder: Path) -> bool:
+    """Whether MLflow has all that was noted of the run in a folder; True where nothing was."""
+    folder = Path(folder)
+    if not (folder / JOURNAL).is_file():
+        return True
+    if not (folder / STATE).is_file():
+        return False
+    state = _read_state(folder)
+    linked = state.linked or state.parent is None
+    return state.offset == _size(folder / JOURNAL) and not state.left_out and linked
 
 
 class _Journal:
@@ -335,6 +369,7 @@ class _State:
         run: its id in MLflow, once it has one.
         offset: bytes of the journal that MLflow has.
         left_out: records of files before ``offset`` that could not be stored.
+        linked: whether MLflow knows the parent.
     """
 
     key: str
@@ -345,6 +380,7 @@ class _State:
     run: str | None = None
     offset: int = 0
     left_out: list[dict[str, Any]] = field(default_factory=list)
+    linked: bool = False
 
 
 class _Sender:
@@ -419,6 +455,7 @@ class _Sender:
             )
         if run.info.run_id != self.state.run:
             self.state.run, self.state.offset, self.state.left_out = run.info.run_id, 0, []
+            self.state.linked = False
         self._client = client
 
     def _find(self, client: Any, key: str) -> Any | None:
@@ -431,7 +468,8 @@ class _Sender:
         parent = self._find(self._client, self.state.parent)
         if parent is not None:
             self._client.set_tag(self.state.run, PARENT_TAG, parent.info.run_id)
-            self.waits_for_parent = False
+            self.waits_for_parent, self.state.linked = False, True
+            self.keep()
 
     def _send(self, kind: str, records: list[dict[str, Any]]) -> None:
         from mlflow.entities import Metric, Param, RunTag

@@ -2,8 +2,13 @@
 
 import logging
 import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jaxtyping
@@ -14,6 +19,7 @@ checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # as in mypy, an in
 jaxtyping.install_import_hook("splatfix", "tests.conftest.checked")  # before anything of splatfix is imported
 
 ROOT = Path(__file__).resolve().parents[1]
+Start = Callable[[], tuple[str, Callable[[], None]]]
 
 
 @pytest.fixture(scope="session")
@@ -64,3 +70,62 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory) -> Path:
+    """An SQLite file with MLflow's tables, which take seconds to make."""
+    from tests.waiting import client
+
+    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    client(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def mlflow_uri(empty_database: Path, tmp_path: Path) -> str:
+    """Of an MLflow without runs, in a folder of this test."""
+    path = tmp_path / "mlflow" / "mlflow.db"
+    path.parent.mkdir()
+    shutil.copy(empty_database, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def mlflow_server(mlflow_uri: str, tmp_path: Path) -> Iterator[Start]:
+    """Starts an MLflow server as on a cluster, again and again on the same port and database: its URI, and a stop."""
+    from tests.waiting import wait_for
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started: list[subprocess.Popen] = []
+
+    def stop() -> None:
+        for process in started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+                process.wait()
+
+    def start() -> tuple[str, Callable[[], None]]:
+        settings = {"PORT": str(port), "WORKERS": "1", "STORE": mlflow_uri, "ARTIFACTS": str(tmp_path / "stored")}
+        settings = {f"TRACKING_{name}": value for name, value in (settings | {"PYTHON": sys.executable}).items()}
+        command, environment = [str(ROOT / "cluster" / "tracking_server.sh")], {**os.environ, **settings}
+        with (tmp_path / "server.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, env=environment, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+            )
+        started.append(process)
+
+        def answers() -> bool:
+            assert process.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
+            try:
+                return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200
+            except OSError:
+                return False
+
+        wait_for(answers)
+        return f"http://127.0.0.1:{port}", stop
+
+    yield start
+    stop()

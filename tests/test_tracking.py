@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import resource
 import shutil
 import signal
@@ -12,8 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,10 @@ from splatfix import tracking
 from splatfix.cli import main
 from splatfix.config import build_config
 from splatfix.tracking import JOURNAL, STATE, Tracker, TrackingConfig, open_tracker, send_rest
+from tests.conftest import Start
+from tests.waiting import LONG_ENOUGH, all_runs, client, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
-LONG_ENOUGH = 120.0  # seconds, on a busy machine
 
 
 @pytest.fixture(autouse=True)
@@ -35,21 +34,9 @@ def own_environment(monkeypatch) -> None:
     monkeypatch.setattr(tracking, "GATHER_SECONDS", 0.1)
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory) -> Path:
-    """An SQLite file with MLflow's tables, which take seconds to make."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    client(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def uri(empty_database: Path, tmp_path: Path) -> str:
-    """Of an MLflow without runs, in a folder of this test."""
-    path = tmp_path / "mlflow" / "mlflow.db"
-    path.parent.mkdir()
-    shutil.copy(empty_database, path)
-    return f"sqlite:///{path}"
+def uri(mlflow_uri: str) -> str:
+    return mlflow_uri
 
 
 @pytest.fixture
@@ -58,15 +45,6 @@ def no_answer() -> Iterator[str]:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
-
-
-def client(uri: str) -> Any:
-    return tracking._import_mlflow().MlflowClient(tracking_uri=uri)
-
-
-def all_runs(uri: str, experiment: str = "splatfix") -> list[Any]:
-    at = client(uri)
-    return list(at.search_runs([at.get_experiment_by_name(experiment).experiment_id]))
 
 
 def only_run(uri: str) -> Any:
@@ -82,13 +60,6 @@ def history(uri: str, key: str) -> list[tuple[int, float]]:
 
 def files(uri: str, folder: str | None = None) -> list[str]:
     return [entry.path for entry in client(uri).list_artifacts(only_run(uri).info.run_id, folder)]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG_ENOUGH
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that in time"
-        time.sleep(0.02)
 
 
 def offset(folder: Path) -> int:
@@ -448,40 +419,8 @@ def test_the_environment_says_where_to(tmp_path, uri, monkeypatch):
 
 
 @pytest.fixture
-def server(uri: str, tmp_path: Path) -> Iterator[Callable[[], tuple[str, Callable[[], None]]]]:
-    """Starts an MLflow server, again and again on the same port and database: its URI, and what stops it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started: list[subprocess.Popen] = []
-
-    def stop() -> None:
-        for process in started:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
-                process.wait()
-
-    def start() -> tuple[str, Callable[[], None]]:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-        command += ["--workers", "1", "--backend-store-uri", uri, "--serve-artifacts"]
-        command += ["--artifacts-destination", str(tmp_path / "stored")]
-        quiet = {**os.environ, **tracking.ENVIRONMENT, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (tmp_path / "server.log").open("ab") as log:
-            process = subprocess.Popen(command, env=quiet, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
-        started.append(process)
-
-        def answers() -> bool:
-            assert process.poll() is None, (tmp_path / "server.log").read_text()[-2000:]
-            try:
-                return urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200
-            except OSError:
-                return False
-
-        wait_for(answers)
-        return f"http://127.0.0.1:{port}", stop
-
-    yield start
-    stop()
+def server(mlflow_server: Start) -> Start:
+    return mlflow_server
 
 
 @pytest.mark.slow
