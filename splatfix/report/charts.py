@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
@@ -12,9 +13,32 @@ from splatfix.report.load import number
 from splatfix.report.wording import view_gain, written
 from splatfix.views import BANDS
 
-WIDTH, HEIGHT = 460.0, 280.0
-LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 14.0, 40.0
 MAX_POINTS = 240
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Size of a chart and the margins around its plot, in pixels of the drawing."""
+
+    width: float = 460.0
+    height: float = 280.0
+    left: float = 54.0
+    right: float = 14.0
+    top: float = 14.0
+    bottom: float = 40.0
+
+    @property
+    def x_px(self) -> tuple[float, float]:
+        """Where the plot begins and ends from left to right."""
+        return self.left, self.width - self.right
+
+    @property
+    def y_px(self) -> tuple[float, float]:
+        """Where the plot begins and ends from the bottom up."""
+        return self.height - self.bottom, self.top
+
+
+FRAME = Frame()
 
 
 def gain_scatter(views: Sequence[dict]) -> Markup | None:
@@ -26,11 +50,10 @@ def gain_scatter(views: Sequence[dict]) -> Markup | None:
     ]
     if len(points) < 2:
         return None
-    x_axis = _Axis([point[0] for point in points], LEFT, WIDTH - RIGHT, include=0.0)
-    y_axis = _Axis([point[1] for point in points], HEIGHT - BOTTOM, TOP, include=0.0)
-    parts = [_grid(x_axis, y_axis), _labels("distance from the training cameras", "PSNR gain, dB")]
-    zero = y_axis.at(0.0)
-    parts.append(f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}"/>')
+    x_axis = Axis([point[0] for point in points], *FRAME.x_px, include=0.0)
+    y_axis = Axis([point[1] for point in points], *FRAME.y_px, include=0.0)
+    parts = [grid(x_axis, y_axis), labels("distance from the training cameras", "PSNR gain, dB")]
+    parts.append(level(y_axis.at(0.0)))
     for distance, gain, band, name in points:
         title = f"{name}: {written(gain, 2, signed=True)} dB at distance {distance:.2f} ({band})"
         parts.append(marker(band, x_axis.at(distance), y_axis.at(gain), title))
@@ -52,9 +75,9 @@ def loss_curves(history: Sequence[dict]) -> Markup | None:
     if not curves:
         return None
     every = [point for points in curves.values() for point in points]
-    x_axis = _Axis([x for x, _ in every], LEFT, WIDTH - RIGHT, include=0.0)
-    y_axis = _Axis([math.log10(y) for _, y in every], HEIGHT - BOTTOM, TOP, logarithmic=True)
-    parts = [_grid(x_axis, y_axis), _labels("training step", "training loss")]
+    x_axis = Axis([x for x, _ in every], *FRAME.x_px, include=0.0)
+    y_axis = Axis([math.log10(y) for _, y in every], *FRAME.y_px, logarithmic=True)
+    parts = [grid(x_axis, y_axis), labels("training step", "training loss")]
     for arm, points in curves.items():
         path = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(math.log10(y)):.1f}" for x, y in points)
         parts.append(f'<polyline class="curve arm-{_css(arm)}" points="{path}"><title>{escape(arm)}</title></polyline>')
@@ -71,10 +94,10 @@ def round_curve(rounds: Sequence[dict]) -> Markup | None:
     if len(points) < 2:
         return None
     points.sort()
-    x_axis = _Axis([x for x, _ in points], LEFT + 14, WIDTH - RIGHT - 14, whole=True)
-    y_axis = _Axis([y for _, y in points], HEIGHT - BOTTOM, TOP)
+    x_axis = Axis([x for x, _ in points], FRAME.left + 14, FRAME.width - FRAME.right - 14, whole=True)
+    y_axis = Axis([y for _, y in points], *FRAME.y_px)
     path = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(y):.1f}" for x, y in points)
-    parts = [_grid(x_axis, y_axis), _labels("round", "PSNR on test photos, dB")]
+    parts = [grid(x_axis, y_axis), labels("round", "PSNR on test photos, dB")]
     parts.append(f'<polyline class="curve arm-after" points="{path}"/>')
     for x, y in points:
         title = f"round {x:.0f}: {written(y, 2)} dB"
@@ -96,16 +119,16 @@ def marker(band: str | None, x: float, y: float, title: str, size: float = 5.0) 
     return f'{shape} class="mark band-{kind}"><title>{escape(title)}</title></{tag}>'
 
 
-class _Axis:
+class Axis:
     """A linear scale from values to pixels with round ticks."""
 
-    def __init__(self, values, start_px, end_px, include=None, logarithmic=False, whole=False):
+    def __init__(self, values, start_px, end_px, include=None, logarithmic=False, whole=False, margin=0.05):
         low, high = min(values), max(values)
         if include is not None:
             low, high = min(low, include), max(high, include)
         if high - low < 1e-9:
             low, high = low - 0.5, high + 0.5
-        pad = 0 if whole else (high - low) * 0.05
+        pad = 0 if whole else (high - low) * margin
         self.low = low - (0 if include is not None and low == include else pad)
         self.high = high + pad
         self.start_px, self.end_px, self.logarithmic = start_px, end_px, logarithmic
@@ -115,16 +138,24 @@ class _Axis:
         return self.start_px + (value - self.low) / (self.high - self.low) * (self.end_px - self.start_px)
 
     def ticks(self) -> list[tuple[float, str]]:
-        if self.logarithmic:
-            steps = [m * 10.0**k for k in range(math.floor(self.low), math.ceil(self.high) + 1) for m in (1, 2, 5)]
-            return [(math.log10(v), f"{v:g}") for v in steps if self.low <= math.log10(v) <= self.high]
-        step = _round_step((self.high - self.low) / 5)
-        if self.whole:
-            step = max(1.0, math.ceil(step))
-        digits = max(0, -math.floor(math.log10(step) + 1e-9))
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
-        return [(k * step, written(k * step, digits) if k else "0") for k in range(first, last + 1)]
+        return log_ticks(self.low, self.high) if self.logarithmic else linear_ticks(self.low, self.high, self.whole)
+
+
+def linear_ticks(low: float, high: float, whole: bool = False, num: int = 5) -> list[tuple[float, str]]:
+    """About ``num`` round values in a range, with their labels; ``whole`` leaves out fractions."""
+    step = _round_step((high - low) / num)
+    if whole:
+        step = max(1.0, math.ceil(step))
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [(k * step, written(k * step, digits) if k else "0") for k in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Logarithms of 1, 2 and 5 times powers of ten in a range of base-10 logarithms, with the labels of the values."""
+    steps = [m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
+    return [(math.log10(v), f"{v:g}") for v in steps if low - 1e-9 <= math.log10(v) <= high + 1e-9]
 
 
 def _round_step(about: float) -> float:
@@ -132,21 +163,29 @@ def _round_step(about: float) -> float:
     return next(m * power for m in (1, 2, 5, 10) if m * power >= about * 0.999)
 
 
-def _grid(x_axis: _Axis, y_axis: _Axis) -> str:
+def grid(x_axis: Axis, y_axis: Axis, frame: Frame = FRAME) -> str:
+    """Horizontal lines and the labels of both axes."""
     parts = []
     for value, label in y_axis.ticks():
         y = y_axis.at(value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+        parts.append(level(y, frame, "grid"))
+        parts.append(f'<text class="tick" x="{frame.left - 7}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     for value, label in x_axis.ticks():
-        x = x_axis.at(value)
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{label}</text>')
+        place = f'x="{x_axis.at(value):.1f}" y="{frame.height - frame.bottom + 17}"'
+        parts.append(f'<text class="tick" {place} text-anchor="middle">{label}</text>')
     return "".join(parts)
 
 
-def _labels(x_label: str, y_label: str) -> str:
-    below = f'x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}"'
-    beside = f'transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)"'
+def level(y: float, frame: Frame = FRAME, kind: str = "zero") -> str:
+    """A horizontal line across the plot."""
+    left, right = frame.x_px
+    return f'<line class="{kind}" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+
+
+def labels(x_label: str, y_label: str, frame: Frame = FRAME) -> str:
+    """What the axes mean, below and beside the plot."""
+    below = f'x="{sum(frame.x_px) / 2}" y="{frame.height - 4}"'
+    beside = f'transform="translate(12 {sum(frame.y_px) / 2}) rotate(-90)"'
     return (
         f'<text class="axis" {below} text-anchor="middle">{escape(x_label)}</text>'
         f'<text class="axis" {beside} text-anchor="middle">{escape(y_label)}</text>'
@@ -163,7 +202,7 @@ def _css(arm: str) -> str:
     return arm if arm in ARMS else "other"
 
 
-def svg(parts: Sequence[str], description: str, width: float = WIDTH, height: float = HEIGHT) -> Markup:
+def svg(parts: Sequence[str], description: str, width: float = FRAME.width, height: float = FRAME.height) -> Markup:
     return Markup(
         f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(description)}">'
         f"{''.join(parts)}</svg>"

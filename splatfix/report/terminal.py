@@ -50,6 +50,38 @@ def results_table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines).lstrip("\n") + _reasons(results)
 
 
+def sweep_table(results: Mapping[str, Any], num: int = 5) -> str:
+    """The best few trials of a sweep beside the default, and whether the best holds."""
+    import textwrap
+
+    first, metric = results["objectives"][0], results["metric"]
+    done = [trial for trial in results["trials"] if trial["status"] == "complete" and trial[first] is not None]
+    ended = {status: sum(trial["status"] == status for trial in results["trials"]) for status in ("stopped", "failed")}
+    told = ", ".join([f"{len(done)} trials complete", *(f"{n} {status}" for status, n in ended.items() if n)])
+    lines = [
+        told,
+        "",
+        f"  {'trial':<9}" + "".join(f"{name:>{_CELL}}" for name in ("gain", "worst", "seconds")) + "  settings",
+    ]
+    ranked = sorted(done, key=lambda trial: (-trial[first], trial["number"]))
+    digits = 4 if metric == "ssim" else 2
+    for trial in [*ranked[:num], *(trial for trial in ranked[num:] if trial["is_default"])]:
+        figures = [written(trial[name], digits, signed=True) for name in ("gain", "gain_worst")]
+        figures.append(written(trial["seconds"], 0))
+        name = f"{trial['number']}{' default' if trial['is_default'] else ''}"
+        settings = [f"{field}={_plain(value)}" for field, value in trial["values"].items()]
+        lines.append(f"  {name:<9}" + "".join(f"{figure:>{_CELL}}" for figure in figures) + "  " + " ".join(settings))
+    reruns = results.get("reruns") or {}
+    for key in ("verdict", "held_out"):
+        if reruns.get(key):
+            lines += ["", textwrap.fill(reruns[key]["sentence"], WIDTH)]
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _reasons(results: Mapping[str, Any]) -> str:
     import textwrap
 
