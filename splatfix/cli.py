@@ -6,6 +6,7 @@ Every command that has settings takes ``--config FILE.yaml``; flags override the
 
 import argparse
 import errno
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,10 +83,15 @@ def _overview() -> str:
 
 def _settings(kind: type[T], argv: Sequence[str]) -> tuple[T, list[str]]:
     """A stage's config as ``--config`` says (else its defaults), and the arguments without ``--config``."""
+    path, rest = _config_path(argv)
+    return load_config(kind, path), rest
+
+
+def _config_path(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path, default=None)
     found, rest = finder.parse_known_args(list(argv))
-    return load_config(kind, found.config), rest
+    return found.config, rest
 
 
 def _run(function: Callable[..., None], command: str, argv: Sequence[str], takes_config: bool = True) -> None:
@@ -95,7 +101,7 @@ def _run(function: Callable[..., None], command: str, argv: Sequence[str], takes
         function,
         args=list(argv),
         prog=f"splatfix {command}",
-        description=(function.__doc__ or "").split("Args:")[0].rstrip() + hint,
+        description=inspect.cleandoc(function.__doc__ or "").split("Args:")[0].rstrip() + hint,
         config=(tyro.conf.AvoidSubcommands,),
     )
 
@@ -310,6 +316,41 @@ def track(argv: Sequence[str]) -> None:
     _run(run, "track", argv, takes_config=False)
 
 
+def sweep(argv: Sequence[str]) -> None:
+    """Search the loop's settings over several captures."""
+    from splatfix.sweep.config import SweepConfig
+
+    default, rest = _settings(SweepConfig, argv)
+
+    def run(*, out: Path, resume: bool = False, settings: Annotated[SweepConfig, FLAT] = default) -> None:
+        """Search the loop's settings over several captures, and say whether the best beats the default.
+
+        Writes best.yaml (for splatfix loop --config), trials.csv and sweep.html; MLflow has a run of each trial.
+
+        Args:
+            out: folder of the sweep; on a cluster one that every node sees.
+            resume: go on with the sweep in that folder (without --config: as it was begun).
+            settings: the sweep.
+        """
+        from splatfix.sweep.run import run_sweep
+
+        begun = out / "config.yaml"
+        source = _config_path(argv)[0] or "flags"
+        if resume and settings == SweepConfig() and begun.is_file():
+            settings, source = load_config(SweepConfig, begun), begun
+        _say_outcome(run_sweep(settings, out, resume=resume, source=str(source)), out)
+
+    _run(run, "sweep", rest)
+
+
+def _say_outcome(results: dict, out: Path) -> None:
+    from splatfix.report.terminal import sweep_table
+
+    print(sweep_table(results))
+    print(f"best config: {out / results['files']['best']}" if results["best"] is not None else "no best config")
+    print(f"page: {out / 'sweep.html'}")
+
+
 def evaluate(argv: Sequence[str]) -> None:
     """Measure a splat on the test photos of a capture."""
     from splatfix.evaluation.single import EvaluateConfig, run_evaluate
@@ -408,6 +449,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "track": track,
     "loop": loop,
+    "sweep": sweep,
     "evaluate": evaluate,
     "report": report,
     "view": view,

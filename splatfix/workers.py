@@ -142,15 +142,17 @@ def work_off(
             cannot be started.
     """
     leases = _Leases(iter(tasks), after, name)
-    if config.num == 0 or (config.num is None and config.address is None and _is_small()):
+    if runs_here(config):
         yield from _in_this_process(leases, worker, config, on_retry)
         return
-    with connected(config.address, num_cpus=_local_cpus(config), gpus=config.gpus or 0) as ray:
+    with connected(config.address, num_cpus=local_cpus(config), gpus=config.gpus or 0) as ray:
         yield from _on_actors(ray, leases, worker, config, on_retry, on_busy)
 
 
-def _is_small() -> bool:
-    return (os.cpu_count() or 1) == 1 and "RAY_ADDRESS" not in os.environ
+def runs_here(config: WorkersConfig) -> bool:
+    """Whether the work is done in this process, without Ray."""
+    is_small = (os.cpu_count() or 1) == 1 and "RAY_ADDRESS" not in os.environ
+    return config.num == 0 or (config.num is None and config.address is None and is_small)
 
 
 def _in_this_process(
@@ -167,7 +169,7 @@ def _in_this_process(
                     outcome = Outcome(task, made.run(task, upcoming), None, attempt)
                 break
             except Exception as error:
-                reason, permanent = _judged(error)
+                reason, permanent = judged(error)
                 if permanent or attempt == config.attempts:
                     outcome = Outcome(task, None, reason, attempt)
                     break
@@ -177,7 +179,7 @@ def _in_this_process(
         yield outcome
 
 
-def _judged(error: BaseException) -> tuple[str, bool]:
+def judged(error: BaseException) -> tuple[str, bool]:
     """The reason in words, and whether another attempt is in vain. Raises Hopeless where all other tasks are, too."""
     if isinstance(error, Hopeless):
         raise error
@@ -221,13 +223,14 @@ def connected(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to_d
             ray.shutdown()
 
 
-def _local_cpus(config: WorkersConfig) -> int:
+def local_cpus(config: WorkersConfig) -> int:
+    """Cores that Ray schedules on, where it is started here."""
     cores = os.cpu_count() or 1
     return max(cores, config.cpus * (config.num or 1))
 
 
-def _num_workers(ray: Any, config: WorkersConfig) -> tuple[int, float]:
-    """How many workers, and the share of a GPU of each."""
+def num_workers(ray: Any, config: WorkersConfig) -> tuple[int, float]:
+    """How many workers, and the share of a GPU of each, on the cluster that ``ray`` is connected to."""
     there = ray.cluster_resources()
     gpus = (1.0 if there.get("GPU", 0) >= 1 else 0.0) if config.gpus is None else config.gpus
     if config.num is not None:
@@ -256,7 +259,7 @@ def _on_actors(
     on_retry: Callable[[T, str], object],
     on_busy: Callable[[int, int], object],
 ) -> Iterator[Outcome[T]]:
-    num, gpus = _num_workers(ray, config)
+    num, gpus = num_workers(ray, config)
     threads = {key: str(config.cpus) for key in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS")}
     options = {
         "num_cpus": config.cpus,
@@ -328,7 +331,7 @@ def _on_actors(
                     if not actor.ready:
                         failed_starts += 1
                         if failed_starts >= MAX_FAILED_STARTS:
-                            raise Hopeless(f"workers die before they are ready: {_judged(error)[0]}") from None
+                            raise Hopeless(f"workers die before they are ready: {judged(error)[0]}") from None
                     if actor.upcoming is not None:
                         leases.again.appendleft(actor.upcoming)
                         actor.upcoming = None
@@ -368,7 +371,7 @@ def _ended(
         return
     name = leases.name(task)
     attempts[name] = attempts.get(name, 0) + 1
-    reason, permanent = _judged(error)
+    reason, permanent = judged(error)
     if permanent or attempts[name] >= config.attempts:
         leases.ended(task)
         yield Outcome(task, None, reason, attempts.pop(name))

@@ -11,6 +11,7 @@ from splatfix.fit import FitRunConfig
 from splatfix.loop import LoopConfig
 from splatfix.pairs.generate import GenerateConfig
 from splatfix.restoration.training_config import TrainConfig
+from splatfix.sweep.config import SweepConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 KINDS = {
@@ -19,6 +20,7 @@ KINDS = {
     "fit": FitRunConfig,
     "generate": GenerateConfig,
     "loop": LoopConfig,
+    "sweep": SweepConfig,
     "train": TrainConfig,
 }
 

@@ -1,0 +1,12 @@
+"""A sweep as a Ray job: ``ray job submit --working-dir . -- python jobs/sweep.py ARGUMENTS``.
+
+Takes the arguments of ``splatfix sweep``. Captures and ``--out`` have to be on a disk that every node sees; the same
+arguments with ``--resume`` go on with a sweep that was stopped.
+"""
+
+import sys
+
+from splatfix.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["sweep", *sys.argv[1:]]))

@@ -1,0 +1,134 @@
+"""What comes out of a sweep: the best settings, whether they beat the default, and the tables that show it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from splatfix.report.wording import written
+from splatfix.sweep.config import SweepConfig
+from splatfix.sweep.record import TrialRecord
+from splatfix.sweep.space import default_values
+
+UNITS = {"psnr": " dB", "ssim": ""}
+DIGITS = {"psnr": 2, "ssim": 4}
+
+
+def best_of(records: Sequence[TrialRecord], objective: str) -> TrialRecord | None:
+    """The complete trial with the largest first objective; of equal ones the earliest. None without such."""
+    done = [record for record in records if record.status == "complete" and record.objective(objective) is not None]
+    return max(done, key=lambda record: (record.objective(objective), -record.number), default=None)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the best beats the default, over reruns with other seeds.
+
+    Attributes:
+        beats: True or False where the 95 % interval of the difference excludes 0, else None.
+        difference: of ``after``, best less default; mean over the seeds of the means over the captures.
+        spread: standard deviation of that over the seeds; None with one seed.
+        low, high: 95 % interval of the mean (Student's t); None with one seed.
+        sentence: the same in words.
+    """
+
+    beats: bool | None
+    difference: float
+    spread: float | None
+    low: float | None
+    high: float | None
+    sentence: str
+
+
+def verdict(rows: Sequence[Mapping[str, Any]], who: str, metric: str) -> Verdict | None:
+    """The verdict over rows with ``seed`` and ``difference``; None without any. ``who`` names the best."""
+    by_seed: dict[int, list[float]] = {}
+    for row in rows:
+        if row["difference"] is not None:
+            by_seed.setdefault(row["seed"], []).append(row["difference"])
+    if not by_seed:
+        return None
+    means = np.array([np.mean(found) for found in by_seed.values()])
+    mean, num = float(means.mean()), len(means)
+    unit, digits = UNITS[metric], DIGITS[metric]
+
+    def told(value: float) -> str:
+        return written(value, digits, signed=True)
+
+    if num < 2:
+        sentence = f"{who} differs from the default by {told(mean)}{unit} with one seed: too few to tell."
+        return Verdict(None, mean, None, None, None, sentence)
+    spread = float(means.std(ddof=1))
+    half = float(stats.t.ppf(0.975, num - 1)) * spread / num**0.5
+    low, high = mean - half, mean + half
+    beats = True if low > 0 else False if high < 0 else None
+    seeds = f"the spread of {num} seeds (standard deviation {spread:.{digits}f}{unit}"
+    seeds += f"; 95 % interval of the mean {told(low)} to {told(high)})"
+    if beats:
+        sentence = f"{who} beats the default by {told(mean)}{unit}, beyond {seeds}."
+    elif beats is False:
+        sentence = f"{who} is worse than the default by {told(mean)}{unit}, beyond {seeds}: stay with the default."
+    else:
+        sentence = f"{who} does not beat the default beyond {seeds}: {told(mean)}{unit} in the mean."
+    return Verdict(beats, mean, spread, low, high, sentence)
+
+
+def rerun_row(default: Mapping[str, Any], best: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """Figures of the default and the best on the same capture and seed, from their ``results.json``."""
+    sides = {"default": _side(default, metric), "best": _side(best, metric)}
+    afters = [side["after"] for side in sides.values()]
+    return {**sides, "difference": None if None in afters else afters[1] - afters[0]}
+
+
+def _side(results: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    summary = results["summary"]
+
+    def of(band: str, arm: str) -> float | None:
+        held = (summary.get(band) or {}).get(arm)
+        return None if held is None else held.get(metric)
+
+    arms = {arm: of("all", arm) for arm in ("before", "control", "after", "gain")}
+    return {**arms, **{band: of(band, "gain") for band in ("near", "mid", "far")}}
+
+
+def trial_rows(config: SweepConfig, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+    """The trials as ``sweep.json`` holds them."""
+    default = default_values(config.space, config.loop)
+    rows = []
+    for record in records:
+        last = record.rounds[-1] if record.rounds else {}
+        names = ("gain", "gain_worst", "near", "mid", "far", "gain_ssim", "seconds")
+        rows.append(
+            {
+                **asdict(record),
+                "is_default": record.values == default,
+                **{name: last.get(name) for name in names},
+                "cases": record.cases,
+                "rounds": [{name: made.get(name) for name in ("round", *names)} for made in record.rounds],
+            }
+        )
+    return rows
+
+
+def trials_csv(config: SweepConfig, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The trials as a table, one line each."""
+    names = ["number", "status", *config.space, "gain", "gain_worst", "near", "mid", "far", "gain_ssim", "seconds"]
+    names += ["num_rounds", *(f"{case}.gain" for case in _cases(rows)), "error"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    for row in rows:
+        cases = {f"{case}.gain": held.get("gain") for case, held in row["cases"].items()}
+        held = {**row, **row["values"], **cases, "num_rounds": len(row["rounds"])}
+        writer.writerow({name: held.get(name) for name in names})
+    return text.getvalue()
+
+
+def _cases(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(case for row in rows for case in row["cases"]))

@@ -1,0 +1,86 @@
+"""The default and the best config once more, with other seeds and on captures that no trial saw.
+
+A search takes the largest of many noisy figures, which flatters it; these runs do not: they are whole loops, as
+`splatfix loop` does them, with seeds that the trials did not use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from splatfix.config import to_tree
+from splatfix.loop import LoopConfig, run_loop
+from splatfix.report import write_report
+from splatfix.runs import progress, read_json, write_json
+from splatfix.sweep.cases import Case, find_cases, of_case, silently
+from splatfix.sweep.config import SweepConfig
+from splatfix.sweep.outcome import rerun_row
+from splatfix.workers import work_off
+
+DONE = "done.json"
+
+
+@dataclass(frozen=True)
+class _Rerun:
+    side: str  # default or best
+    case: Case
+    held_out: bool
+    folder: Path
+
+
+class _LoopWorker:
+    def __init__(self, configs: Mapping[str, LoopConfig]) -> None:
+        self._configs = configs
+
+    def run(self, task: _Rerun, upcoming: _Rerun | None) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
+        config = of_case(self._configs[task.side], task.case)
+        done = task.folder / DONE
+        if done.is_file() and read_json(done) == to_tree(config):
+            return read_json(task.folder / "results.json")
+        with silently():
+            results = run_loop(Path(task.case.capture), task.folder, config, resume=True)
+            write_report([task.folder])
+        write_json(done, to_tree(config))
+        return results
+
+
+def rerun_seeds(config: SweepConfig) -> list[int]:
+    """Seeds that no trial used."""
+    first = max(config.seeds) + 101
+    return list(range(first, first + config.reruns))
+
+
+def rerun(config: SweepConfig, best: LoopConfig, name: str, sweep: Path) -> list[dict[str, Any]]:
+    """A row of each capture and seed (`outcome.rerun_row`). ``name`` is the folder's of the best.
+
+    Raises:
+        ValueError: a loop cannot be run; the message names its capture.
+    """
+    seeds = rerun_seeds(config)
+    cases = [(case, False) for case in find_cases(config.captures, seeds)]
+    cases += [(case, True) for case in find_cases(config.held_out, seeds)]
+    sides = {"default": "default", "best": name}
+    tasks = [
+        _Rerun(side, case, held_out, sweep / "reruns" / folder / ("held_out" if held_out else "") / case.name)
+        for case, held_out in cases
+        for side, folder in sides.items()
+    ]
+    results: dict[Path, dict[str, Any]] = {}
+    worker = partial(_LoopWorker, {"default": config.loop, "best": best})
+    with progress(total=len(tasks), description="reruns of the default and the best") as bar:
+        for outcome in work_off(tasks, worker, config.workers, name=lambda task: str(task.folder)):
+            if outcome.error is not None:
+                raise ValueError(f"{outcome.task.folder}: {outcome.error}")
+            results[outcome.task.folder] = outcome.result
+            bar.update()
+    return [_row(pair, results, config.metric) for pair in zip(tasks[::2], tasks[1::2], strict=True)]
+
+
+def _row(pair: Sequence[_Rerun], results: Mapping[Path, dict[str, Any]], metric: str) -> dict[str, Any]:
+    default, best = pair
+    figures = rerun_row(results[default.folder], results[best.folder], metric)
+    return {"capture": default.case.title, "held_out": default.held_out, "seed": default.case.seed, **figures}

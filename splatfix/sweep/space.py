@@ -1,0 +1,225 @@
+"""The search space of a sweep: which fields of the loop's config vary, between what, and when.
+
+Everything is checked against the real config before anything runs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from splatfix.config import build_config, require, to_tree
+from splatfix.loop import LoopConfig
+
+SEARCHABLE = ("restorer", "repair.")  # the sparse fit, the split and the evaluation are the same for all trials
+Values = Mapping[str, Any]  # field -> value, of the active fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """What one field may be: exactly one of choice, uniform, loguniform and integer.
+
+    Attributes:
+        choice: one of these values.
+        uniform: a number from low to high.
+        loguniform: a number from low to high, evenly over their orders of magnitude; low above 0.
+        integer: a whole number from low to high, both included.
+        log: an integer evenly over its orders of magnitude.
+        points: grid search: how many values of a range stand in the grid, ends included.
+        when: other searched field (a choice) -> value or values with which this one is searched; with others it keeps
+            its default.
+    """
+
+    choice: tuple[Any, ...] | None = None
+    uniform: tuple[float, float] | None = None
+    loguniform: tuple[float, float] | None = None
+    integer: tuple[int, int] | None = None
+    log: bool = False
+    points: int | None = None
+    when: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        kinds = [kind for kind in ("choice", "uniform", "loguniform", "integer") if getattr(self, kind) is not None]
+        require(len(kinds) == 1, "kinds", kinds, "exactly one of choice, uniform, loguniform, integer")
+        require(not self.log or self.integer is not None, "log", self.log, "true only with integer (see loguniform)")
+        require(self.points is None or self.points >= 1, "points", self.points, "at least 1")
+        if self.choice is not None:
+            require(len(self.choice) >= 1, "choice", list(self.choice), "at least one value")
+            require(
+                len(set(map(repr, self.choice))) == len(self.choice), "choice", list(self.choice), "each value once"
+            )
+            require(self.points is None, "points", self.points, "none with choice: each value stands in the grid")
+            scalar = all(value is None or isinstance(value, str | bool | int | float) for value in self.choice)
+            require(scalar, "choice", list(self.choice), "numbers, strings, booleans or null")
+            return
+        low, high = self.bounds
+        require(math.isfinite(low) and math.isfinite(high), self.kind, [low, high], "finite numbers")
+        require(low < high, self.kind, [low, high], "[low, high] with low below high")
+        require(not self.is_log or low > 0, self.kind, [low, high], "low above 0, for a logarithm")
+
+    @property
+    def kind(self) -> str:
+        """choice, uniform, loguniform or integer."""
+        return next(kind for kind in ("choice", "uniform", "loguniform", "integer") if getattr(self, kind) is not None)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Low and high of a range."""
+        bounds = self.uniform or self.loguniform or self.integer
+        assert bounds is not None
+        return bounds
+
+    @property
+    def is_log(self) -> bool:
+        return self.loguniform is not None or self.log
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of these."""
+        if self.choice is not None:
+            return any(value == other and type(value) is type(other) for other in self.choice)
+        low, high = self.bounds
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return low <= value <= high and (self.integer is None or value == int(value))
+
+    def grid(self) -> list[Any]:
+        """Its values in a grid."""
+        if self.choice is not None:
+            return list(self.choice)
+        low, high = self.bounds
+        assert self.points is not None
+        shares = [k / (self.points - 1) for k in range(self.points)] if self.points > 1 else [0.5]
+        if self.is_log:
+            values = [low * (high / low) ** share for share in shares]
+        else:
+            values = [low + (high - low) * share for share in shares]
+        values = [min(max(value, low), high) for value in values]
+        return sorted({round(value) for value in values}) if self.integer is not None else values
+
+    def probes(self) -> list[Any]:
+        """Values to try on the config: all of a choice, the ends and something uneven between them of a range."""
+        if self.choice is not None:
+            return list(self.choice)
+        low, high = self.bounds
+        return [low, high] if self.integer is not None else [low, high, low + (high - low) * 0.38196601]
+
+
+Space = Mapping[str, Parameter]
+
+
+def check_space(space: Space, default: LoopConfig, *, source: str) -> None:
+    """Try the values of every field on the real config.
+
+    Raises:
+        ValueError: a field that does not exist or may not be searched, a value that the config refuses, or a condition
+            that cannot hold; the message names source, field and value.
+    """
+    if not space:
+        raise ValueError(f"{source}: space is empty; wanted at least one field, like repair.weight")
+    for field, parameter in space.items():
+        if not field.startswith(SEARCHABLE):
+            build_config(LoopConfig, _nested({field: None}) if _is_unknown(field) else {}, source=f"{source}: space")
+            raise ValueError(
+                f"{source}: space.{field}: cannot be searched: sparse fit, split and evaluation are the same for all "
+                "trials; wanted restorer or a field of repair"
+            )
+        for value in parameter.probes():
+            apply(default, {field: value}, source=f"{source}: space")
+        for other, wanted in (parameter.when or {}).items():
+            parent = space.get(other)
+            if parent is None or parent.choice is None or parent.when:
+                raise ValueError(
+                    f"{source}: space.{field}.when: {other!r}: wanted a searched field that is a choice and has no "
+                    "condition itself"
+                )
+            for value in _listed(wanted):
+                if not parent.holds(value):
+                    raise ValueError(
+                        f"{source}: space.{field}.when.{other} = {value!r}: is never chosen, of {list(parent.choice)}"
+                    )
+
+
+def apply(default: LoopConfig, values: Values, *, source: str = "trial") -> LoopConfig:
+    """The default config with some fields changed, checked as if it came from a file."""
+    tree = to_tree(default)
+    for field, value in values.items():
+        at, _, last = field.rpartition(".")
+        branch = tree
+        for part in at.split(".") if at else ():
+            branch = branch.get(part) if isinstance(branch, dict) else None  # type: ignore[assignment]
+        if not isinstance(branch, dict):
+            build_config(LoopConfig, _nested({field: value}), source=source)  # says which part is unknown
+            raise ValueError(f"{source}: {field}: wanted a single field")
+        if isinstance(branch.get(last), dict):
+            raise ValueError(f"{source}: {field}: is a group of fields; wanted one of {', '.join(branch[last])}")
+        branch[last] = value
+    return build_config(LoopConfig, tree, source=source)
+
+
+def default_values(space: Space, default: LoopConfig) -> dict[str, Any]:
+    """What the default config has in the searched fields that are active with it."""
+    tree = to_tree(default)
+    found = {field: _at(tree, field) for field in space}
+    return {field: value for field, value in found.items() if is_active(space[field], found)}
+
+
+def is_active(parameter: Parameter, values: Values) -> bool:
+    """Whether a field is searched, given the values of those that its condition names."""
+    return all(
+        any(values.get(other) == value for value in _listed(wanted)) for other, wanted in (parameter.when or {}).items()
+    )
+
+
+def in_order(space: Space) -> list[str]:
+    """The fields by name, those that others may depend on first: proposals do not depend on the order in the file."""
+    return sorted(space, key=lambda field: (bool(space[field].when), field))
+
+
+def grid_points(space: Space, *, source: str) -> Iterator[dict[str, Any]]:
+    """All combinations, each once: fields that are not active are left out.
+
+    Raises:
+        ValueError: a range does not say how many ``points`` it has.
+    """
+    for field, parameter in space.items():
+        if parameter.choice is None and parameter.points is None:
+            raise ValueError(f"{source}: space.{field}: a grid wants `points: N` beside {parameter.kind}")
+    fields, seen = in_order(space), set()
+    for combination in itertools.product(*(space[field].grid() for field in fields)):
+        values = dict(zip(fields, combination, strict=True))
+        active = {field: value for field, value in values.items() if is_active(space[field], values)}
+        if (key := repr(sorted(active.items()))) not in seen:
+            seen.add(key)
+            yield active
+
+
+def _listed(wanted: Any) -> Sequence[Any]:
+    return wanted if isinstance(wanted, list | tuple) else [wanted]
+
+
+def _at(tree: Any, field: str) -> Any:
+    for part in field.split("."):
+        tree = tree[part]
+    return tree
+
+
+def _is_unknown(field: str) -> bool:
+    try:
+        _at(to_tree(LoopConfig()), field)
+    except (KeyError, TypeError):
+        return True
+    return False
+
+
+def _nested(values: Values) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for field, value in values.items():
+        *above, last = field.split(".")
+        branch = tree
+        for part in above:
+            branch = branch.setdefault(part, {})
+        branch[last] = value
+    return tree

@@ -1,0 +1,234 @@
+"""One trial: the loop with its settings on every case, a round at a time on all of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from splatfix.cameras import Camera
+from splatfix.captures.capture import Capture
+from splatfix.evaluation.arms import camera_records, write_pictures
+from splatfix.evaluation.layout import error_path, image_path
+from splatfix.evaluation.measure import assemble, evaluate_views
+from splatfix.fit import prepare, sibling_seed
+from splatfix.gaussians import read_ply, write_ply
+from splatfix.images import read_image, write_image
+from splatfix.loop import LoopConfig, repair_rounds
+from splatfix.report import write_report
+from splatfix.report.selection import telling_views
+from splatfix.restoration import Restorer, open_restorer
+from splatfix.runs import Run, choose_device, read_json, write_json
+from splatfix.splats.scene import SparseScene
+from splatfix.sweep.cases import Case, of_case, read_reference, reference_folder
+from splatfix.sweep.shared import SharedFits
+from splatfix.sweep.space import Values, apply
+from splatfix.views import BANDS, Split
+from splatfix.workers import judged
+
+ROUNDS, PICTURES = "rounds.json", "before-control-after"
+SHARED_ARMS = ("before", "control")
+
+
+def trial_folder(sweep: Path, number: int) -> Path:
+    return sweep / "trials" / f"{number:04d}"
+
+
+def trial_rounds(
+    sweep: Path, number: int, config: LoopConfig, cases: Sequence[Case], metric: str
+) -> Iterator[dict[str, Any]]:
+    """Run the loop on all cases, a round at a time; yields the figures of each round over all cases.
+
+    Rounds that were measured before are taken from the trial's folder, and what was under way goes on from its
+    checkpoints. Each case's folder is a run folder, with ``before`` and ``control`` of its reference.
+
+    Args:
+        metric: of the gain: psnr or ssim.
+
+    Raises:
+        ValueError: the config's restorer cannot be opened.
+        FloatingPointError: a fit is no longer finite.
+    """
+    folder = trial_folder(sweep, number)
+    restorer = open_restorer(config.restorer, device=choose_device(config.device))
+    under_way = [_case_rounds(sweep, folder / case.name, case, of_case(config, case), restorer) for case in cases]
+    for made in zip(*under_way, strict=True):
+        figures = dict(zip((case.name for case in cases), made, strict=True))
+        for case in cases:
+            _write_pictures(folder, case)
+        write_report([folder / case.name for case in cases], folder / "report.html")
+        yield combined(figures, metric)
+
+
+def combined(figures: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """Figures of a round over all cases: means, and the worst gain; None where a case has none."""
+    gains = {case: _gain(held["summary"], "all", metric) for case, held in figures.items()}
+    by_band = {band: {case: _gain(held["summary"], band, metric) for case, held in figures.items()} for band in BANDS}
+    known = [gain for gain in gains.values() if gain is not None]
+    return {
+        "round": max(held["round"] for held in figures.values()),
+        "gain": _mean(gains.values()),
+        "gain_worst": min(known) if len(known) == len(gains) else None,
+        **{band: _mean(found.values()) for band, found in by_band.items()},
+        "gain_ssim": _mean(_gain(held["summary"], "all", "ssim") for held in figures.values()),
+        "seconds": _mean(held["seconds"] for held in figures.values()),
+        "cases": {
+            case: {
+                "gain": gains[case],
+                **{band: by_band[band][case] for band in BANDS},
+                "after": held["summary"]["all"]["after"][metric],
+                "seconds": held["seconds"],
+            }
+            for case, held in figures.items()
+        },
+        "time_ms": round(time.time() * 1000),
+    }
+
+
+def _gain(summary: Mapping[str, Any], band: str, metric: str) -> float | None:
+    held = summary.get(band)
+    return None if held is None or held["gain"] is None else held["gain"].get(metric)
+
+
+def _mean(values: Any) -> float | None:
+    values = list(values)
+    return None if None in values or not values else float(np.mean(values))
+
+
+def _case_rounds(
+    sweep: Path, folder: Path, case: Case, config: LoopConfig, restorer: Restorer
+) -> Iterator[dict[str, Any]]:
+    """Figures of each round of one case: ``round``, ``summary`` (as in results.json) and ``seconds``."""
+    run, capture, split, scene, device = prepare(Path(case.capture), folder, config, resume=True)
+    reference = read_reference(sweep, case)
+    fits, repair = SharedFits(sweep / "shared"), config.repair
+    before, _ = fits.at(run, scene, config, seed=config.seed, step=reference.steps)
+    siblings, sibling_seconds = [], 0.0
+    for number in range(1, repair.siblings + 1):
+        seed, last_step = sibling_seed(config.seed, number), before.step + repair.num_steps
+        sibling, seconds = fits.at(run, scene, config, seed=seed, step=last_step)
+        siblings.append(sibling.gaussians().detach())
+        sibling_seconds += seconds
+    run.seconds = {"fit": reference.seconds, "siblings": sibling_seconds}
+    known = read_json(folder / ROUNDS) if (folder / ROUNDS).is_file() else []
+    spent = known[-1]["spent"] if known else 0.0
+    shown: list[tuple[int, Camera]] = []
+    begun = time.monotonic()
+    for made in repair_rounds(run, scene, before, siblings, restorer, config, resume=True):
+        shown += [(made.number, camera) for camera in made.cameras]
+        if made.number > len(known):
+            spent += time.monotonic() - begun
+            write_ply(folder / "after.ply", made.fit.gaussians())
+            results = _evaluated(run, capture, split, scene, config, reference_folder(sweep, case), shown)
+            run.write_provenance(command="sweep", seed=config.seed, device=device, notes=list(capture.notes))
+            seconds = reference.seconds + sibling_seconds + spent
+            known.append(
+                {
+                    "round": made.number,
+                    "summary": results["summary"],
+                    "spent": round(spent, 3),
+                    "seconds": round(seconds, 3),
+                }
+            )
+            write_json(folder / ROUNDS, known)
+        yield known[made.number - 1]
+        begun = time.monotonic()
+
+
+def _evaluated(
+    run: Run,
+    capture: Capture,
+    split: Split,
+    scene: SparseScene,
+    config: LoopConfig,
+    reference: Path,
+    shown: Sequence[tuple[int, Camera]],
+) -> dict[str, Any]:
+    """Measure ``after.ply``; ``before`` and ``control`` are the reference's, files and figures."""
+    device = scene.photos[0].device
+    for arm in SHARED_ARMS:
+        _link(reference / f"{arm}.ply", run.path / f"{arm}.ply")
+    arms = {arm: read_ply(run.path / f"{arm}.ply").to(device) for arm in (*SHARED_ARMS, "after")}
+    reasons: dict[str, str] = {}
+    with run.stage("evaluate"):
+        rows = evaluate_views(
+            capture,
+            split,
+            {"after": arms["after"]},
+            mode=config.fit.mode,
+            reasons=reasons,
+            on_view=lambda measured: write_pictures(run, measured),
+        )
+    held = {row["name"]: row for row in read_json(reference / "results.json")["views"]}
+    for row in rows:
+        row.update({arm: held[row["name"]][arm] for arm in SHARED_ARMS})
+        for arm in SHARED_ARMS:
+            _link(image_path(reference, row["name"], arm), image_path(run.path, row["name"], arm))
+            _link(error_path(reference, row["name"], arm), error_path(run.path, row["name"], arm))
+    results = assemble(
+        capture=capture,
+        restorer=config.restorer,
+        seed=config.seed,
+        size_px=split.size_px or config.views.size_px,
+        rows=rows,
+        arms=arms,
+        seconds={name: round(value, 2) for name, value in run.seconds.items()},
+        reasons=reasons,
+    )
+    write_json(run.path / "cameras.json", camera_records(capture, split, rows, shown))
+    write_json(run.path / "results.json", results)
+    return results
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file in another place, without a copy where the disk can do that."""
+    if target.exists() or not source.is_file():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write_pictures(folder: Path, case: Case) -> None:
+    """Photo, before, control and after of the views with the largest, the median and the smallest gain, as a sheet."""
+    run = folder / case.name
+    views = telling_views(read_json(run / "results.json")["views"])[:3]
+    rows = []
+    for view, _ in views:
+        kinds = ("photo", *SHARED_ARMS, "after")
+        pictures = [read_image(image_path(run, view["name"], kind)) for kind in kinds]
+        rows.append(np.concatenate(pictures, axis=1))
+    width = max((row.shape[1] for row in rows), default=0)
+    if rows:
+        padded = [np.pad(row, ((0, 2), (0, width - row.shape[1]), (0, 0)), constant_values=1.0) for row in rows]
+        write_image(folder / PICTURES / f"{case.name}.jpg", np.concatenate(padded))
+
+
+def attempt(
+    sweep: Path, number: int, values: Values, default: LoopConfig, cases: Sequence[Case], metric: str
+) -> Iterator[dict[str, Any]]:
+    """The rounds of a trial, and last how it ended: ``{"end": "complete"}`` or ``{"end": "failed", "error": ...}``.
+
+    Raises:
+        Hopeless: the disk is full.
+        RuntimeError: something went wrong that is not the trial's own fault, and may not the next time.
+    """
+    try:
+        yield from trial_rounds(sweep, number, apply(default, values), cases, metric)
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        yield {"end": "failed", "error": f"out of memory: {' '.join(str(error).split())[:300]}"}
+    except (FloatingPointError, ValueError) as error:
+        yield {"end": "failed", "error": str(error)}
+    except Exception as error:
+        reason, _ = judged(error)
+        raise RuntimeError(reason) from error
+    else:
+        yield {"end": "complete"}

@@ -1,0 +1,269 @@
+"""A small sweep from end to end, in this process."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from splatfix.cli import main
+from splatfix.config import load_config
+from splatfix.loop import LoopConfig, run_loop
+from splatfix.runs import read_json
+from splatfix.sample import sample_path
+from splatfix.sweep import trial
+from splatfix.sweep.cases import find_cases, make_reference
+from splatfix.sweep.run import run_sweep
+from splatfix.sweep.space import apply
+from tests.sweep.small import records, small, told, write_config
+from tests.waiting import all_runs, client
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory) -> Path:
+    """A finished sweep over two seeds, with reruns, a held-out capture and tracking."""
+    folder = tmp_path_factory.mktemp("sweep")
+    other = folder / "other"
+    shutil.copytree(sample_path(), other)
+    changes = {"seeds": [0, 1], "reruns": 2, "held_out": [str(other)], "search": {"trials": 4}}
+    config = write_config(folder / "sweep.yaml", **changes, tracking={"enabled": True})
+    assert main(["sweep", "--config", str(config), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_it_leaves_a_whole_folder(sweep):
+    results = read_json(sweep / "sweep.json")
+    assert results["state"] == "finished" and results["num_trials"] == len(results["trials"]) == 4
+    assert [trial["status"] for trial in results["trials"]] == ["complete"] * 4
+    assert [trial["is_default"] for trial in results["trials"]] == [True, False, False, False]
+    assert [case["case"] for case in results["cases"]] == ["tankard-s0", "tankard-s1"]
+    for record in results["trials"]:
+        cases = record["cases"]
+        assert record["gain"] == pytest.approx(sum(held["gain"] for held in cases.values()) / 2)
+        assert record["gain_worst"] == min(held["gain"] for held in cases.values())
+        assert [made["round"] for made in record["rounds"]] == [1, 2] and record["rounds"][1]["gain"] == record["gain"]
+        assert 0 < record["rounds"][0]["seconds"] < record["seconds"]
+    gains = [record["gain"] for record in results["trials"]]
+    assert results["best"] == gains.index(max(gains))
+    names = {path.name for path in sweep.iterdir()}
+    assert {"sweep.html", "best.yaml", "trials.csv", "config.yaml", "run.json", "mlflow.db"} <= names
+    rows = list(csv.DictReader((sweep / "trials.csv").open()))
+    assert [float(row["gain"]) for row in rows] == pytest.approx(gains)
+    assert [row["repair.weight"] for row in rows] == [str(r["values"]["repair.weight"]) for r in results["trials"]]
+    assert not [path for path in sweep.rglob("*") if "partial" in path.name]
+
+
+def test_the_best_is_rerun_beside_the_default(sweep):
+    reruns = read_json(sweep / "sweep.json")["reruns"]
+    assert [(row["capture"], row["held_out"], row["seed"]) for row in reruns["rows"]] == [
+        ("tankard", False, 102),
+        ("tankard", False, 103),
+        ("other", True, 102),
+        ("other", True, 103),
+    ]
+    for row in reruns["rows"]:
+        assert row["difference"] == pytest.approx(row["best"]["after"] - row["default"]["after"])
+    mean = sum(row["difference"] for row in reruns["rows"][:2]) / 2
+    assert reruns["verdict"]["difference"] == pytest.approx(mean)
+    assert reruns["verdict"]["low"] < mean < reruns["verdict"]["high"]
+    comment = (sweep / "best.yaml").read_text()
+    assert reruns["verdict"]["sentence"] in comment and reruns["held_out"]["sentence"] in comment
+
+
+def test_the_best_config_makes_the_same_loop_as_the_trial(sweep, tmp_path):
+    best = records(sweep)[read_json(sweep / "sweep.json")["best"]]
+    config = load_config(LoopConfig, sweep / "best.yaml")
+    assert config == apply(small().loop, best.values)
+    results = run_loop(sample_path(), tmp_path / "loop", config)
+    assert results["summary"]["all"]["after"]["psnr"] == pytest.approx(best.cases["tankard-s0"]["after"], abs=1e-9)
+    case = sweep / "trials" / best.name / "tankard-s0"
+    assert (case / "after.ply").read_bytes() == (tmp_path / "loop" / "after.ply").read_bytes()
+    assert (case / "before.ply").read_bytes() == (tmp_path / "loop" / "before.ply").read_bytes()
+    assert (case / "control.ply").read_bytes() == (tmp_path / "loop" / "control.ply").read_bytes()
+    views = [read_json(folder / "results.json")["views"] for folder in (case, tmp_path / "loop")]
+    for mine, other in zip(*views, strict=True):
+        assert mine["name"] == other["name"] and mine["band"] == other["band"]
+        for arm in ("before", "control", "after"):
+            assert [mine[arm][m] for m in ("psnr", "ssim")] == [other[arm][m] for m in ("psnr", "ssim")]
+
+
+def test_a_trial_cannot_win_by_its_control(tmp_path):
+    space = {"repair.steps": {"choice": [5, 40]}}
+    run_sweep(small(space=space, search={"method": "grid", "trials": None}), tmp_path / "out")
+    reference = read_json(tmp_path / "out" / "references" / "tankard-s0" / "results.json")["summary"]["all"]
+    rival = max(reference[arm]["psnr"] for arm in ("before", "control"))
+    for record in records(tmp_path / "out"):
+        held = record.cases["tankard-s0"]
+        assert held["gain"] == pytest.approx(held["after"] - rival)
+    stops = {int(path.stem) for path in (tmp_path / "out" / "shared").glob("*/*.pt")}
+    assert stops == {20, 30, 100}  # sparse fit, control and sibling, sibling of the longer trial
+
+
+def test_every_run_of_mlflow_has_ended_and_tells_enough(sweep):
+    uri = f"sqlite:///{sweep / 'mlflow.db'}"
+    runs = {run.info.run_name: run for run in all_runs(uri)}
+    assert sorted(runs) == ["out", "trial-0000", "trial-0001", "trial-0002", "trial-0003"]
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    parent, best = runs["out"], f"trial-{read_json(sweep / 'sweep.json')['best']:04d}"
+    assert parent.data.tags["splatfix.best"] == best and f"Best: {best}" in parent.data.tags["mlflow.note.content"]
+    assert {"sweep.html", "best.yaml", "trials.csv", "sweep.json"} <= {
+        entry.path for entry in client(uri).list_artifacts(parent.info.run_id)
+    }
+    for record in records(sweep):
+        run = runs[f"trial-{record.name}"]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.params == {name: str(value) for name, value in record.values.items()}
+        history = client(uri).get_metric_history(run.info.run_id, "near")
+        assert [(made.step, made.value) for made in history] == [
+            (made["round"], made["near"]) for made in record.rounds
+        ]
+        assert run.data.metrics["tankard-s1/gain"] == record.cases["tankard-s1"]["gain"]
+        files = {entry.path for entry in client(uri).list_artifacts(run.info.run_id)}
+        assert files == {"report.html", "before-control-after", "splats"}
+        shown = client(uri).list_artifacts(run.info.run_id, "before-control-after")
+        assert [entry.path.rpartition("/")[2] for entry in shown] == ["tankard-s0.jpg", "tankard-s1.jpg"]
+
+
+def test_a_broken_off_sweep_equals_an_unbroken_one(sweep, tmp_path, monkeypatch):
+    """Broken off in the middle of a round of the second trial."""
+    config = small(seeds=[0, 1], search={"trials": 4})
+    real, calls = trial.repair_rounds, []
+
+    def interrupted(*arguments, **keywords):
+        for made in real(*arguments, **keywords):
+            calls.append(made.number)
+            if len(calls) == 6:
+                raise KeyboardInterrupt
+            yield made
+
+    monkeypatch.setattr(trial, "repair_rounds", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(config, tmp_path / "out")
+    assert [record.status for record in records(tmp_path / "out")] == ["complete", "running"]
+    assert len(records(tmp_path / "out")[1].rounds) == 0
+    monkeypatch.setattr(trial, "repair_rounds", real)
+    with pytest.raises(ValueError, match="holds a sweep already; --resume goes on with it"):
+        run_sweep(config, tmp_path / "out")
+    run_sweep(config, tmp_path / "out", resume=True)
+    for mine, other in zip(records(tmp_path / "out"), records(sweep), strict=True):
+        assert told(mine) == told(other)
+    before = (tmp_path / "out" / "trials" / "0003" / "trial.json").read_text()
+    run_sweep(config, tmp_path / "out", resume=True)  # once more: nothing is left to do
+    assert (tmp_path / "out" / "trials" / "0003" / "trial.json").read_text() == before
+
+
+def test_a_sweep_may_be_made_longer_but_not_other(tmp_path):
+    run_sweep(small(search={"trials": 2}), tmp_path / "out")
+    first = [told(record) for record in records(tmp_path / "out")]
+    run_sweep(small(search={"trials": 3}), tmp_path / "out", resume=True)
+    assert [told(record) for record in records(tmp_path / "out")][:2] == first and len(records(tmp_path / "out")) == 3
+    with pytest.raises(ValueError, match="the sweep was begun with other seeds"):
+        run_sweep(small(seeds=[5]), tmp_path / "out", resume=True)
+
+
+def test_a_trial_that_fails_is_marked_and_the_sweep_goes_on(tmp_path, monkeypatch):
+    real = trial.repair_rounds
+
+    def failing(run, *arguments, **keywords):
+        for made in real(run, *arguments, **keywords):
+            if "0001" in str(run.path) and made.number == 2:
+                raise FloatingPointError("step 27: loss = nan with finite parameters")
+            if "0002" in str(run.path):
+                raise MemoryError
+            yield made
+
+    monkeypatch.setattr(trial, "repair_rounds", failing)
+    results = run_sweep(small(search={"trials": 4}, tracking={"enabled": True}), tmp_path / "out")
+    found = records(tmp_path / "out")
+    assert [record.status for record in found] == ["complete", "failed", "failed", "complete"]
+    assert found[1].error == "step 27: loss = nan with finite parameters" and len(found[1].rounds) == 1
+    assert str(found[2].error).startswith("out of memory")
+    assert results["best"] in (0, 3) and "loss = nan" in (tmp_path / "out" / "sweep.html").read_text()
+    statuses = {r.info.run_name: r.info.status for r in all_runs(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")}
+    assert statuses["trial-0001"] == "FAILED" and statuses["trial-0003"] == statuses["out"] == "FINISHED"
+
+
+def test_a_full_disk_ends_it_and_keeps_what_is_done(tmp_path, monkeypatch, capsys):
+    real, config = trial.repair_rounds, write_config(tmp_path / "s.yaml", search={"trials": 3})
+
+    def full(run, *arguments, **keywords):
+        if "0001" in str(run.path):
+            raise OSError(28, "No space left on device", "after.ply")
+        yield from real(run, *arguments, **keywords)
+
+    monkeypatch.setattr(trial, "repair_rounds", full)
+    arguments = ["sweep", "--config", str(config), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    assert "after.ply" in capsys.readouterr().err
+    assert [record.status for record in records(tmp_path / "out")] == ["complete", "running"]
+    monkeypatch.setattr(trial, "repair_rounds", real)
+    assert main([*arguments, "--resume"]) == 0
+
+
+def test_without_a_complete_trial_there_is_no_best(tmp_path, monkeypatch):
+    def failing(*_, **__):
+        raise FloatingPointError("no")
+        yield
+
+    monkeypatch.setattr(trial, "repair_rounds", failing)
+    results = run_sweep(small(search={"trials": 2}, reruns=1), tmp_path / "out")
+    assert results["best"] is None and results["reruns"] is None
+    assert not (tmp_path / "out" / "best.yaml").exists() and (tmp_path / "out" / "sweep.html").is_file()
+
+
+def test_splats_are_dropped_on_request(tmp_path):
+    results = run_sweep(small(search={"trials": 2}, keep_splats=False), tmp_path / "out")
+    kept = {path.parent.parent.name for path in (tmp_path / "out" / "trials").rglob("after.ply")}
+    assert kept == {f"{results['best']:04d}"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"captures": []}, "captures is empty"),
+        ({"captures": ["nowhere/at/all"]}, "captures: nowhere/at/all: no such"),
+        ({"space": {"restorer": {"choice": ["warp", "magic"]}}}, "restorer 'magic': unknown"),
+        ({"space": {"repair.weights": {"uniform": [0, 1]}}}, "did you mean repair.weight"),
+        ({"space": {"repair.views": {"integer": [0, 9]}}}, "repair.views = 0"),
+        ({"search": {"method": "grid"}}, "space.repair.outward: a grid wants `points: N`"),
+        ({"search": {"method": "nsga2"}}, "objectives = .*at least two for nsga2"),
+        ({"objectives": ["gain", "seconds"]}, "search.method = 'tpe'"),
+        ({"objectives": ["seconds"]}, "objectives = .*gain or gain_worst as the first"),
+        ({"halving": {"factor": 1}}, "halving.factor = 1"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_line_before_anything_begins(tmp_path, capsys, changes, wanted):
+    config = write_config(tmp_path / "s.yaml", **changes)
+    assert main(["sweep", "--config", str(config), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err.strip()
+    assert re.search(wanted, told) and "\n" not in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_of_other_photos_is_made_again(tmp_path):
+    capture = tmp_path / "capture"
+    shutil.copytree(sample_path(), capture)
+    (case,) = find_cases([str(capture)], [0])
+    first = make_reference(case, small().loop, tmp_path / "out")
+    assert make_reference(case, small().loop, tmp_path / "out") == first
+    longer = apply(small().loop, {"repair.steps": 30})
+    other = make_reference(case, longer, tmp_path / "out")
+    assert other["summary"]["all"]["before"] == first["summary"]["all"]["before"]
+    assert other["summary"]["all"]["control"] != first["summary"]["all"]["control"]
+
+
+def test_captures_of_the_same_name_stay_apart(tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / place / "room").mkdir(parents=True)
+    cases = find_cases([str(tmp_path / place / "room") for place in ("a", "b")], [0, 1])
+    assert [case.name for case in cases] == ["room-1-s0", "room-1-s1", "room-2-s0", "room-2-s1"]
+
+
+def test_the_settings_that_a_sweep_was_begun_with_are_taken_on_resuming(sweep, capsys):
+    assert main(["sweep", "--out", str(sweep), "--resume"]) == 0
+    assert "4 trials complete" in capsys.readouterr().out
+    assert yaml.safe_load((sweep / "config.yaml").read_text())["seeds"] == [0, 1]
