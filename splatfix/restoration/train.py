@@ -91,6 +91,8 @@ def train(
         log.info("%s: no group is held out: nothing is validated, strength = %s", shards_url, config.strength)
     done = _resumed(parts, Path(out) / STATE, config, _tag(config, data))
     run = open_run(out, config) if main else Run(Path(out))  # the main process alone writes
+    if main and done.history:  # the process before may have been killed between the state and this
+        write_json(run.path / HISTORY, done.history)
     seconds_before = done.seconds
     batches = data.batches(
         done.segment,

@@ -154,6 +154,18 @@ def test_a_kill_between_the_files_of_a_segment_loses_nothing(shards, tmp_path, m
     assert all(torch.equal(tensor, kept[1][name]) for name, tensor in kept[0].items())
 
 
+def test_a_history_that_a_kill_left_behind_its_state_is_made_whole(shards, tmp_path):
+    done = train(shards, tmp_path, CONFIG)
+    history = tmp_path / "history.json"
+    whole = history.read_text()
+    for left in (json.dumps(done.history[:-1]), whole[:100], None):
+        history.unlink()
+        if left is not None:
+            history.write_text(left)
+        train(shards, tmp_path, CONFIG)
+        assert history.read_text() == whole
+
+
 def test_a_longer_limit_goes_on(shards, tmp_path):
     limited = replace(CONFIG, steps=10**6, max_seconds=2.0, validate_every=1000)
     first = train(shards, tmp_path, limited)
