@@ -50,13 +50,17 @@ ADAMS = ("adam", "adamw", "nadam", "nadamw", "radam", "adamp", "lamb")  # with t
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What is trained: the network, its wrapped form for several processes, averaged weights, optimizer."""
+    """What is trained: the network, its wrapped form for several processes, averaged weights, optimizer.
+
+    ``earlier`` is the provenance of the weights that it starts from; empty for fresh ones.
+    """
 
     accelerator: Accelerator
     network: GuidedNet
     model: nn.Module
     ema: ModelEmaV3
     optimizer: torch.optim.Optimizer
+    earlier: dict[str, Any]
 
     @property
     def kept(self) -> tuple[GuidedNet, nn.Module, torch.optim.Optimizer]:
@@ -86,7 +90,7 @@ def train(
     device = parts.accelerator.device
     accelerator, main = parts.accelerator, parts.accelerator.is_main_process
     data = open_data(shards_url, config.data, config.network, config.seed)
-    earlier = _earlier(config, data)
+    _check_unseen(config, data, parts.earlier)
     if not data.validation:
         log.info("%s: no group is held out: nothing is validated, strength = %s", shards_url, config.strength)
     done = _resumed(parts, Path(out) / STATE, config, _tag(config, data))
@@ -141,7 +145,8 @@ def train(
                 bar.total = done.planned
                 bar.set_postfix(_shown(record))
                 if _is_best(record, done, last):
-                    save_checkpoint(run.path / RESTORER, parts.ema.module, _restorer(config, data, record, earlier))
+                    kept = _restorer(config, data, record, parts.earlier)
+                    save_checkpoint(run.path / RESTORER, parts.ema.module, kept)
                 if record["validation"] is not None:
                     picture = run.path / f"previews/step_{done.step:06d}.png"
                     save_preview(picture, parts.ema.module, data.validation)
@@ -213,12 +218,13 @@ def _parts(config: TrainConfig) -> Parts:
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=1))  # the others wait while one validates and saves
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=MIXED_PRECISION[config.precision], kwargs_handlers=[patience])
     seed_everything(config.seed)
-    network = GuidedNet(config.network)
+    network, earlier = GuidedNet(config.network), {}
     if config.start_from is not None:
         given, its = load_checkpoint(config.start_from)
         if its.network != config.network:
             raise ValueError(f"start_from = {config.start_from!r}: its network is {its.network}, not {config.network}")
         network.load_state_dict(given.state_dict())
+        earlier = its.provenance
     network = network.to(accelerator.device)
     ema = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True)
     use_local_pooling(ema.module.network, config.data.patch_px)  # what is validated is what will repair
@@ -227,7 +233,7 @@ def _parts(config: TrainConfig) -> Parts:
         network.parameters(), config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay, **betas
     )
     model, optimizer = accelerator.prepare(torch.compile(network) if config.compile else network, optimizer)
-    return Parts(accelerator, network, model, ema, optimizer)
+    return Parts(accelerator, network, model, ema, optimizer, earlier)
 
 
 def _resumed(parts: Parts, path: Path, config: TrainConfig, tag: dict[str, Any]) -> Progress:
@@ -337,15 +343,11 @@ def _tag(config: TrainConfig, data: Data) -> dict[str, Any]:
     return {name: value for name, value in tree.items() if name not in free} | {"shards": data.digest}
 
 
-def _earlier(config: TrainConfig, data: Data) -> dict[str, Any]:
-    """Where the weights come from that training starts from; what is validated on must be new to them, too."""
-    if config.start_from is None:
-        return {}
-    earlier = load_checkpoint(config.start_from)[1].provenance
+def _check_unseen(config: TrainConfig, data: Data, earlier: dict[str, Any]) -> None:
+    """ValueError where the weights that training starts from have seen what is validated on."""
     seen = {data.group_of(shard) for shard in data.held_out} & set(earlier.get("train_groups", []))
     if seen:
         raise ValueError(f"validation_groups: {min(seen)!r} was trained on by start_from = {config.start_from!r}")
-    return earlier
 
 
 def _restorer(config: TrainConfig, data: Data, record: dict[str, Any], earlier: dict[str, Any]) -> RestorerConfig:
