@@ -167,8 +167,12 @@ class NAFNet(nn.Module):
         """``[B, in_channels, H, W]`` to ``[B, out_channels, H, W]``, any size."""
         height, width = image.shape[2:]
         padded = F.pad(image, (0, -width % self.multiple_px, 0, -height % self.multiple_px))
-        x = self.intro(padded.contiguous(memory_format=torch.channels_last))
-        skips = []
+        x = self.unet(padded.contiguous(memory_format=torch.channels_last))[:, :, :height, :width]
+        return x + image[:, : self.out_channels] if self.residual else x
+
+    def unet(self, image: Tensor) -> Tensor:
+        """As `forward`, without padding and residual: sides are multiples of `multiple_px`."""
+        x, skips = self.intro(image), []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
             x = encoder(x)
             skips.append(x)
@@ -176,8 +180,7 @@ class NAFNet(nn.Module):
         x = self.middle_blks(x)
         for decoder, up in zip(self.decoders, self.ups, strict=True):
             x = decoder(up(x) + skips.pop())
-        x = self.ending(x)[:, :, :height, :width]
-        return x + image[:, : self.out_channels] if self.residual else x
+        return self.ending(x)
 
 
 def use_local_pooling(network: NAFNet, train_patch_px: int | None) -> None:

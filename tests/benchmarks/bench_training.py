@@ -57,15 +57,7 @@ class PlainNAFNet(NAFNet):
             block.norm1, block.norm2 = PlainLayerNorm2d(channels), PlainLayerNorm2d(channels)
 
     def forward(self, image: Tensor) -> Tensor:
-        x, skips = self.intro(image), []
-        for encoder, down in zip(self.encoders, self.downs, strict=True):
-            x = encoder(x)
-            skips.append(x)
-            x = down(x)
-        x = self.middle_blks(x)
-        for decoder, up in zip(self.decoders, self.ups, strict=True):
-            x = decoder(up(x) + skips.pop())
-        return self.ending(x)
+        return self.unet(image)
 
 
 def network_of(config: NetworkConfig, kind: type[NAFNet]) -> GuidedNet:
