@@ -78,17 +78,17 @@ def stop_requested() -> str | None:
 
 
 @contextmanager
-def keeping_termination() -> Iterator[None]:
-    """Put our SIGTERM handler back after what puts another in its place (importing pycolmap, starting Ray)."""
-    if threading.current_thread() is not threading.main_thread():
+def keeping_handler(number: signal.Signals) -> Iterator[None]:
+    """Put our handler of a signal back after what puts another in its place (importing pycolmap, Ray)."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that can set them
         yield
         return
-    handler = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(number)
     try:
         yield
     finally:
         if handler is not None:
-            signal.signal(signal.SIGTERM, handler)
+            signal.signal(number, handler)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import time
 import traceback
 from collections import deque
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from splatfix.config import require
-from splatfix.runs import keeping_termination, using_threads
+from splatfix.runs import keeping_handler, using_threads
 
 log = logging.getLogger(__name__)
 
@@ -210,7 +211,7 @@ def connected(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to_d
         alone: dict[str, Any] = {} if joins else {"include_dashboard": False, "num_cpus": num_cpus}
         quiet: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
-        with keeping_termination():  # Ray's own handler just exits
+        with keeping_handler(signal.SIGTERM):  # Ray's own handler just exits
             ray.init(address=address, **quiet, **alone)
         if not joins and gpus > ray.cluster_resources().get("GPU", 0):
             seen = ray.cluster_resources().get("GPU", 0)

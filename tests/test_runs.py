@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+from threading import Thread
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from splatfix.runs import (
     Run,
     choose_device,
+    keeping_handler,
     open_run,
     progress,
     read_json,
@@ -96,3 +98,30 @@ def test_an_interruption_that_a_library_swallows_comes_back_at_the_next_progress
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_handlers_that_a_library_replaces_come_back():
+    def replaced(number):
+        with keeping_handler(number):
+            signal.signal(number, signal.SIG_IGN)
+            raise SystemExit
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(number)
+        with pytest.raises(SystemExit):
+            replaced(number)
+        assert signal.getsignal(number) is before
+
+
+def test_threads_that_cannot_set_handlers_do_not_try():
+    ended = []
+
+    def work():
+        with keeping_handler(signal.SIGTERM):
+            pass
+        ended.append(True)
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ended

@@ -5,6 +5,7 @@ pycolmap owns the models and their mathematics; here they become plain values, a
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,10 +15,10 @@ from numpy import ndarray
 
 from splatfix.cameras import fitted_size
 from splatfix.images import resize
-from splatfix.runs import keeping_termination
+from splatfix.runs import keeping_handler
 from splatfix.shapes import Float
 
-with keeping_termination():  # pycolmap's own handler prints a stack trace at every stop
+with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop
     import pycolmap
 
 PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")

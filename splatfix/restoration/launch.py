@@ -11,9 +11,6 @@ import hashlib
 import shutil
 import signal
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +21,7 @@ from splatfix.restoration.train import STATE, train
 from splatfix.restoration.training_config import TrainConfig
 from splatfix.restoration.training_data import check_divides, open_data
 from splatfix.restoration.training_state import read_state
-from splatfix.runs import log
+from splatfix.runs import keeping_handler, log
 from splatfix.workers import Hopeless, connected
 
 if TYPE_CHECKING:
@@ -78,8 +75,10 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
             ),
         )
         try:
-            with _own_interrupt():
+            with keeping_handler(signal.SIGINT):
                 result = trainer.fit()
+        except SystemExit:  # Ctrl-C: the trainer has a handler of its own, which exits as if all were done
+            raise KeyboardInterrupt from None
         except ray.train.TrainingFailedError as error:
             raise _plain(error) from None
         if wanted.storage is None:
@@ -148,21 +147,6 @@ def _step(folder: Path) -> int:
         return int(read_state(folder / STATE)["progress"]["step"])
     except ValueError:
         return -1
-
-
-@contextmanager
-def _own_interrupt() -> Iterator[None]:
-    """Ctrl-C ends in KeyboardInterrupt as everywhere: Ray's trainer takes the signal and exits as if all were done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _plain(error: Any) -> Exception:

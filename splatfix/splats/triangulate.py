@@ -7,6 +7,7 @@ every test here is strict.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -102,9 +103,9 @@ def keypoints(
     Lowe 2004; Arandjelovic and Zisserman 2012 for the descriptors. The pyramid starts at twice the photo's size.
     """
     try:
-        from splatfix.runs import keeping_termination
+        from splatfix.runs import keeping_handler
 
-        with keeping_termination():  # pycolmap's own handler prints a stack trace at every stop
+        with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop
             import pycolmap  # here: fits from given points must run without it
     except ImportError as error:
         raise ImportError("triangulated points need pycolmap: pip install pycolmap (or leave them out)") from error
