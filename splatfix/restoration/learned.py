@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from splatfix.flawed import FlawedView
-from splatfix.guidance import guidance_of
+from splatfix.guidance import Guidance, guidance_of
 from splatfix.restoration.checkpoint import RestorerConfig, load_checkpoint
-from splatfix.restoration.guided import GuidedNet, confidence_from, network_inputs
+from splatfix.restoration.guided import GuidedNet, Output, confidence_from, network_inputs
 from splatfix.restoration.nafnet import use_local_pooling
 from splatfix.restoration.restorer import Repaired
-from splatfix.restoration.tiles import in_tiles
+from splatfix.restoration.tiles import TILE_OVERLAP_PX, TILE_PX, in_tiles
 from splatfix.shapes import Float
 
 
@@ -24,7 +24,6 @@ class LearnedRestorer:
     def __init__(self, network: GuidedNet, config: RestorerConfig, device: torch.device | str = "cpu"):
         self.network = network.eval().to(device)
         self.config = config
-        self.device = torch.device(device)
         use_local_pooling(network.network, config.train_patch_px)
 
     @classmethod
@@ -39,14 +38,24 @@ class LearnedRestorer:
     @torch.no_grad()
     def _repaired(self, view: FlawedView) -> Repaired:
         guidance = guidance_of(view, self.config.network.num_references)
-        inputs = network_inputs(guidance, self.config.network).to(self.device)[None]
-        made = in_tiles(self._stacked, inputs, self.config.tile_px, self.config.tile_overlap_px).to(view.rgb.device)
-        rgb = strengthened(guidance.rgb, made[0, :3].permute(1, 2, 0), self.config.strength)
-        return Repaired(rgb, confidence_from(made[:, 3:])[0] if made.shape[1] > 3 else None)
+        output = whole_output(self.network, guidance, self.config.tile_px, self.config.tile_overlap_px)
+        rgb = strengthened(guidance.rgb, output.rgb[0].permute(1, 2, 0), self.config.strength)
+        return Repaired(rgb, None if output.log_error is None else confidence_from(output.log_error)[0])
 
-    def _stacked(self, inputs: Tensor) -> Tensor:
-        output = self.network(inputs)
+
+@torch.no_grad()
+def whole_output(
+    network: GuidedNet, guidance: Guidance, tile_px: int = TILE_PX, overlap_px: int = TILE_OVERLAP_PX
+) -> Output:
+    """What the network says of a whole view, in tiles where it is large; a batch of one, where the guidance is."""
+
+    def stacked(inputs: Float[Tensor, "1 C H W"]) -> Float[Tensor, "1 D H W"]:
+        output = network(inputs)
         return output.rgb if output.log_error is None else torch.cat(output, dim=1)
+
+    inputs = network_inputs(guidance, network.config)[None].to(next(network.parameters()).device)
+    made = in_tiles(stacked, inputs, tile_px, overlap_px).to(guidance.rgb.device)
+    return Output(made[:, :3], made[:, 3:] if network.config.predict_error else None)
 
 
 def strengthened(

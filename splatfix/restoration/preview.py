@@ -11,8 +11,8 @@ from numpy import ndarray
 
 from splatfix.images import write_image
 from splatfix.pairs import Pair
-from splatfix.restoration.guided import GuidedNet, network_inputs
-from splatfix.restoration.tiles import TILE_OVERLAP_PX, TILE_PX, in_tiles
+from splatfix.restoration.guided import GuidedNet
+from splatfix.restoration.learned import whole_output
 from splatfix.shapes import Float
 
 MAX_ROWS = 8
@@ -20,22 +20,19 @@ ERROR_GAIN = 4.0
 HEIGHT_PX = 160
 
 
-@torch.no_grad()
 def preview(network: GuidedNet, pairs: Sequence[Pair]) -> Float[ndarray, "H W 3"]:
     """One row for the first pair of each scene: render, repaired, clean, and the errors of both, four times as bright.
 
     What is shown is the whole correction, not the strength that is validated. All rows get the same height.
     """
-    device = next(network.parameters()).device
     first: dict[str, Pair] = {}
     for pair in pairs:
         first.setdefault(pair.scene, pair)
     rows = []
     for pair in list(first.values())[:MAX_ROWS]:
         guidance, (clean, _) = pair.guidance(), pair.target()
-        inputs = network_inputs(guidance, network.config).to(device)[None]
-        made = in_tiles(lambda tile: network(tile).rgb, inputs, TILE_PX, TILE_OVERLAP_PX)[0].permute(1, 2, 0)
-        images = [guidance.rgb, made.clamp(0, 1).cpu(), clean]
+        made = whole_output(network, guidance).rgb[0].permute(1, 2, 0)
+        images = [guidance.rgb, made.clamp(0, 1), clean]
         images += [(ERROR_GAIN * (image - clean).abs()).clamp(0, 1) for image in images[:2]]
         rows.append(_resized(torch.cat(images, dim=1)))
     width = max(row.shape[1] for row in rows)

@@ -285,7 +285,7 @@ def _planned(done: Progress, config: TrainConfig) -> int:
 
 def _validate(accelerator: Accelerator, network: GuidedNet, pairs: Sequence[Pair]) -> dict[str, Any]:
     mine = pairs[accelerator.process_index :: accelerator.num_processes]
-    rows = [row for pair in mine for row in measure(network, pair, accelerator.device)]
+    rows = [row for pair in mine for row in measure(network, pair)]
     return summary(gather_object(rows))
 
 

@@ -12,9 +12,8 @@ import torch
 
 from splatfix import metrics
 from splatfix.pairs import Pair
-from splatfix.restoration.guided import GuidedNet, network_inputs
-from splatfix.restoration.learned import strengthened
-from splatfix.restoration.tiles import TILE_OVERLAP_PX, TILE_PX, in_tiles
+from splatfix.restoration.guided import GuidedNet
+from splatfix.restoration.learned import strengthened, whole_output
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -30,13 +29,11 @@ class Row:
     ssim_gain: float
 
 
-@torch.no_grad()
-def measure(network: GuidedNet, pair: Pair, device: torch.device) -> list[Row]:
+def measure(network: GuidedNet, pair: Pair) -> list[Row]:
     """Gains of the network over the render of one pair, at every strength, on the whole image."""
     guidance = pair.guidance()
     clean, weight = pair.target()
-    inputs = network_inputs(guidance, network.config).to(device)[None]
-    full = in_tiles(lambda tile: network(tile).rgb, inputs, TILE_PX, TILE_OVERLAP_PX)[0].permute(1, 2, 0).cpu()
+    full = whole_output(network, guidance).rgb[0].permute(1, 2, 0)
     mask = None if pair.mask is None else weight
 
     def score(image: torch.Tensor) -> tuple[float, float]:
