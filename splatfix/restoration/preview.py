@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from splatfix.images import write_image
+from splatfix.images import resize, write_image
 from splatfix.pairs import Pair
 from splatfix.restoration.guided import GuidedNet
 from splatfix.restoration.learned import whole_output
@@ -34,7 +34,8 @@ def preview(network: GuidedNet, pairs: Sequence[Pair]) -> Float[ndarray, "H W 3"
         made = whole_output(network, guidance).rgb[0].permute(1, 2, 0)
         images = [guidance.rgb, made.clamp(0, 1), clean]
         images += [(ERROR_GAIN * (image - clean).abs()).clamp(0, 1) for image in images[:2]]
-        rows.append(_resized(torch.cat(images, dim=1)))
+        row = torch.cat(images, dim=1).numpy()
+        rows.append(resize(row, max(1, round(row.shape[1] * HEIGHT_PX / len(row))), HEIGHT_PX))
     width = max(row.shape[1] for row in rows)
     return np.concatenate([np.pad(row, ((0, 4), (0, width - row.shape[1]), (0, 0))) for row in rows])
 
@@ -43,10 +44,3 @@ def save_preview(path: Path, network: GuidedNet, pairs: Sequence[Pair]) -> None:
     """Write the `preview` as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path, preview(network, pairs))
-
-
-def _resized(row: torch.Tensor) -> ndarray:
-    scale = HEIGHT_PX / row.shape[0]
-    size = (HEIGHT_PX, max(1, round(row.shape[1] * scale)))
-    resized = torch.nn.functional.interpolate(row.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
