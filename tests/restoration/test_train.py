@@ -193,8 +193,7 @@ def test_a_broken_shard_is_told_in_one_line_by_workers_too(shards, tmp_path):
     folder = tmp_path / "cut"
     shutil.copytree(shards, folder)
     for shard in folder.glob("*.tar"):
-        if shard.name != "pairs-00002-" and "00002" not in shard.name:
-            shard.write_bytes(shard.read_bytes()[:3000])
+        shard.write_bytes(shard.read_bytes()[:3000])
     data = replace(CONFIG.data, num_workers=1, validation_share=0.0)
     with pytest.raises(ValueError, match=r"^\S+\.tar: .*") as caught:
         train(folder, tmp_path / "run", replace(CONFIG, data=data))
