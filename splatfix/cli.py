@@ -383,15 +383,19 @@ def report(argv: Sequence[str]) -> None:
     """Write the page of one run, or a comparison of several."""
 
     def run(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
-        """Write one self-contained HTML page of one run, or a comparison of several.
+        """Write one self-contained HTML page of one run or sweep, or a comparison of several runs.
 
         Args:
-            runs: run folders.
+            runs: run folders, or the folder of a sweep (also while it runs).
             out: where to write the page; by default report.html in the (first) run folder.
         """
         from splatfix.report import write_report
+        from splatfix.report.sweep import is_sweep, write_sweep_page
 
-        print(f"report: {write_report(runs, out)}")
+        if len(runs) == 1 and is_sweep(runs[0]):
+            print(f"report: {write_sweep_page(runs[0], out)}")
+        else:
+            print(f"report: {write_report(runs, out)}")
 
     _run(run, "report", argv, takes_config=False)
 

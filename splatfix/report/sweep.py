@@ -19,7 +19,7 @@ from splatfix.report.sweep_charts import (
     slices,
 )
 from splatfix.report.sweep_fields import NOT_SET, field_scales
-from splatfix.report.sweep_load import SweepFile, load_sweep, value_text
+from splatfix.report.sweep_load import SWEEP, SweepFile, load_sweep, value_text
 from splatfix.report.sweep_views import extreme_views, repaired_views
 from splatfix.runs import write_text
 
@@ -31,14 +31,19 @@ ENOUGH_FOR_IMPORTANCE = 30
 ORDER = ("complete", "stopped", "running", "failed")
 
 
-def write_sweep_page(run: Path) -> Path:
-    """Write ``sweep.html`` into the run folder of a sweep, also of one under way; returns the file.
+def is_sweep(run: Path) -> bool:
+    """Whether a folder is one of a sweep that has something to show."""
+    return (Path(run) / SWEEP).is_file()
+
+
+def write_sweep_page(run: Path, out: Path | None = None) -> Path:
+    """Write the page of a sweep, also of one under way: ``sweep.html`` in its folder, or ``out``; returns the file.
 
     Raises:
         ValueError: no ``sweep.json`` in the folder, or not one that this splatfix reads.
     """
     sweep = load_sweep(run)
-    path = sweep.path / PAGE
+    path = sweep.path / PAGE if out is None else Path(out)
     write_text(path, environment().get_template("sweep.html.j2").render(_context(sweep)))
     return path
 

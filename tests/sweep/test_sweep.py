@@ -263,6 +263,12 @@ def test_captures_of_the_same_name_stay_apart(tmp_path):
     assert [case.name for case in cases] == ["room-1-s0", "room-1-s1", "room-2-s0", "room-2-s1"]
 
 
+def test_the_report_of_a_sweep_is_its_page(sweep, tmp_path, capsys):
+    assert main(["report", str(sweep), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text() == (sweep / "sweep.html").read_text()
+    assert f"report: {tmp_path / 'page.html'}" in capsys.readouterr().out
+
+
 def test_the_settings_that_a_sweep_was_begun_with_are_taken_on_resuming(sweep, capsys):
     assert main(["sweep", "--out", str(sweep), "--resume"]) == 0
     assert "4 trials complete" in capsys.readouterr().out
