@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from splatfix import tracking
 from splatfix.cli import main
 from splatfix.config import build_config
 from splatfix.tracking import JOURNAL, STATE, Tracker, TrackingConfig, open_tracker, send_rest
@@ -30,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(tracking, "FIRST_PAUSE_SECONDS", 0.1)
-    monkeypatch.setattr(tracking, "GATHER_SECONDS", 0.1)
+    for name in ("tracker.FIRST_PAUSE_SECONDS", "tracker.GATHER_SECONDS", "journal.GATHER_SECONDS"):
+        monkeypatch.setattr(f"splatfix.tracking.{name}", 0.1)
 
 
 @pytest.fixture
@@ -139,7 +138,7 @@ def test_how_it_ends_is_told(tmp_path, uri, error, status):
 
 
 def test_a_stop_that_a_library_turned_into_an_error_is_a_stop(tmp_path, uri, monkeypatch):
-    monkeypatch.setattr(tracking, "stop_requested", lambda: "terminated")
+    monkeypatch.setattr("splatfix.tracking.tracker.stop_requested", lambda: "terminated")
     with pytest.raises(RuntimeError), open_tracker(tmp_path / "run", TrackingConfig(uri=uri)):
         raise RuntimeError("callback failed")
     assert only_run(uri).info.status == "KILLED"

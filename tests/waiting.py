@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from splatfix import tracking
+from splatfix.tracking import sender
 
 LONG_ENOUGH = 120.0  # seconds, on a busy machine
 
@@ -19,7 +19,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = LONG_ENOUGH) -> Non
 
 
 def client(uri: str) -> Any:
-    return tracking._import_mlflow().MlflowClient(tracking_uri=uri)
+    return sender._import_mlflow().MlflowClient(tracking_uri=uri)
 
 
 def all_runs(uri: str, experiment: str = "splatfix") -> list[Any]:

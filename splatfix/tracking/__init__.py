@@ -1,0 +1,27 @@
+"""Tracking: the params, metrics, tags and files of a run, and how it ended, in MLflow. The only home of mlflow.
+
+Nothing that is tracked is lost, and none of it stops or delays the work. Every record is first appended to a journal
+in the run's folder (``tracking.jsonl``); a thread sends the journal to MLflow, in order and in batches, and keeps in
+``tracking.json`` how far it got. A server that does not answer costs a warning: what it missed is sent when it is back,
+when the run is resumed, or by `send_rest`. Sending a record twice changes nothing. A run is found in MLflow by a tag,
+so that a resumed process goes on with the run that it began.
+"""
+
+from splatfix.tracking.config import TrackingConfig
+from splatfix.tracking.journal import JOURNAL, has_ended
+from splatfix.tracking.sender import ENVIRONMENT
+from splatfix.tracking.state import STATE, is_sent
+from splatfix.tracking.tracker import Status, Tracker, open_tracker, send_rest
+
+__all__ = [
+    "ENVIRONMENT",
+    "JOURNAL",
+    "STATE",
+    "Status",
+    "Tracker",
+    "TrackingConfig",
+    "has_ended",
+    "is_sent",
+    "open_tracker",
+    "send_rest",
+]

@@ -1,0 +1,211 @@
+"""Sending a journal to MLflow. The only home of mlflow, which is imported when there is something to send."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from splatfix.runs import write_json
+from splatfix.tracking.config import artifacts_beside, without_password
+from splatfix.tracking.journal import JOURNAL, batches
+from splatfix.tracking.limits import MAX_KEY, MAX_PER_CALL
+from splatfix.tracking.state import STATE, State
+
+log = logging.getLogger(__name__)
+
+KEY_TAG, PARENT_TAG = "splatfix.key", "mlflow.parentRunId"
+ENVIRONMENT = {  # what we want of mlflow where the user has not said otherwise
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # we try again ourselves, and urllib3 would tell of each try
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+class Sender:
+    """Sends a journal to MLflow; used by one thread. Whatever it raises means: not now."""
+
+    def __init__(self, folder: Path, state: State, uri: str) -> None:
+        self.folder, self.state, self.uri = folder, state, uri
+        self.waits_for_parent = state.parent is not None
+        self._client: Any = None
+        self._experiment_id = ""
+        self._told: set[str] = set()
+
+    def send(self, *, left_out_too: bool, stopped: Callable[[], bool] = lambda: False) -> int:
+        """Send what is new in the journal: the number of records. With ``left_out_too``, try those files again."""
+        if self._client is None:
+            self._connect()
+        num = 0
+        try:
+            for kind, records, end in batches(self.folder / JOURNAL, self.state.offset):
+                self._send(kind, records)
+                num += len(records)
+                self.state.offset = end
+                self.keep()
+                if stopped():
+                    return num
+            for record in list(self.state.left_out) if left_out_too else []:
+                if self._send_artifact(record):
+                    num += 1
+                    self.state.left_out.remove(record)
+                    self.keep()
+            if self.waits_for_parent:
+                self._link_parent()
+        except Exception as error:
+            if _code(error) == "RESOURCE_DOES_NOT_EXIST":
+                self._client = None  # MLflow has lost the run: it is made again, from the journal
+            raise
+        return num
+
+    def num_unsent(self) -> int:
+        """Records that MLflow does not have; one more where the parent run is not there."""
+        unsent = sum(len(records) for _, records, _ in batches(self.folder / JOURNAL, self.state.offset))
+        return unsent + len(self.state.left_out) + self.waits_for_parent
+
+    def keep(self) -> None:
+        """Write ``tracking.json``."""
+        try:
+            write_json(self.folder / STATE, asdict(self.state))
+        except OSError as error:
+            self._tell_once("state", f"{self.folder / STATE}: {error.strerror}")
+
+    def _connect(self) -> None:
+        """Find the run, or make it."""
+        client = _import_mlflow().MlflowClient(tracking_uri=self.uri)
+        name = self.state.experiment
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                client.create_experiment(name, artifact_location=artifacts_beside(self.uri))
+            except Exception as error:
+                if _code(error) != "RESOURCE_ALREADY_EXISTS":  # another process was first
+                    raise
+            experiment = client.get_experiment_by_name(name)
+        self._experiment_id = experiment.experiment_id
+        run = self._find(client, self.state.key)
+        if run is None:
+            first = next((records[0] for _, records, _ in batches(self.folder / JOURNAL, 0)), {"time": None})
+            run = client.create_run(
+                self._experiment_id,
+                start_time=first["time"],
+                run_name=self.state.name,
+                tags={KEY_TAG: self.state.key},
+            )
+        if run.info.run_id != self.state.run:
+            self.state.run, self.state.offset, self.state.left_out = run.info.run_id, 0, []
+            self.state.linked = False
+        self._client = client
+
+    def _find(self, client: Any, key: str) -> Any | None:
+        query, order = f"tags.\"{KEY_TAG}\" = '{key}'", ["attributes.start_time ASC"]
+        runs = client.search_runs([self._experiment_id], filter_string=query, order_by=order, max_results=1)
+        return runs[0] if runs else None
+
+    def _link_parent(self) -> None:
+        assert self.state.parent is not None
+        parent = self._find(self._client, self.state.parent)
+        if parent is not None:
+            self._client.set_tag(self.state.run, PARENT_TAG, parent.info.run_id)
+            self.waits_for_parent, self.state.linked = False, True
+            self.keep()
+
+    def _send(self, kind: str, records: list[dict[str, Any]]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        if kind == "metrics":
+            rows = [(key, value, of["time"], of["step"]) for of in records for key, value in of["values"].items()]
+            self._log("metrics", [Metric(*row) for row in rows])
+        elif kind == "params":
+            values = [item for record in records for item in record["values"].items()]
+            self._log("params", [Param(key, value) for key, value in self._unchanging(values)])
+        elif kind == "tags":
+            self._log("tags", [RunTag(*item) for record in records for item in record["values"].items()])
+        elif kind == "start":
+            self._client.update_run(self.state.run, status="RUNNING")
+        elif kind == "end":
+            self._client.set_terminated(self.state.run, records[0]["status"], records[0]["time"])
+        elif kind == "artifact" and not self._send_artifact(records[0]):
+            self.state.left_out.append(records[0])
+
+    def _log(self, kind: str, entities: list[Any]) -> None:
+        """Send entities of a kind in as few calls as may be. Those that MLflow refuses for good are left out."""
+        size = MAX_PER_CALL[kind]
+        for start in range(0, len(entities), size):
+            chunk = entities[start : start + size]
+            try:
+                self._client.log_batch(self.state.run, **{kind: chunk})
+            except Exception as error:
+                if _code(error) != "INVALID_PARAMETER_VALUE":
+                    raise
+                if len(chunk) == 1:
+                    self._tell_once("refused", f"{chunk[0].key!r} of the {kind} was refused ({reason(error)})")
+                else:
+                    for entity in chunk:
+                        self._log(kind, [entity])
+
+    def _unchanging(self, values: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """The params that MLflow does not have yet; a value that has changed gets a name of its own."""
+        held = dict(self._client.get_run(self.state.run).data.params)
+        for key, value in values:
+            name, num = key, 0
+            while held.get(name, value) != value:
+                num += 1
+                name = f"{key[: MAX_KEY - 20]} changed {num}"
+            if num:
+                self._tell_once("changed", f"{key} was {held[key]!r} and is {value!r}: kept as {name!r}")
+            if name not in held:
+                held[name] = value
+                yield name, value
+
+    def _send_artifact(self, record: dict[str, Any]) -> bool:
+        """Whether the file or folder was stored. One that is gone is told, and counts as stored."""
+        path = self.folder / record["path"]
+        try:
+            if path.is_dir():
+                self._client.log_artifacts(
+                    self.state.run, str(path), "/".join(filter(None, (record["folder"], path.name)))
+                )
+            else:
+                self._client.log_artifact(self.state.run, str(path), record["folder"] or None)
+        except Exception as error:
+            if not path.exists():
+                self._tell_once(f"gone {path}", f"{path} was gone before it was sent")
+                return True
+            self._client.get_run(self.state.run)  # no answer here either: then all of it is for later
+            self._tell_once("stored", f"{path} could not be stored ({reason(error)}); it is tried again at the end")
+            return False
+        return True
+
+    def _tell_once(self, what: str, message: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            log.warning("tracking: %s", message)
+
+
+def _import_mlflow() -> Any:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return mlflow
+
+
+def reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    system = re.search(r"\[Errno -?\d+\] [^\"')]*", text)
+    return without_password(system[0] if system else text)[:200] or type(error).__name__
+
+
+def _code(error: Exception) -> str | None:
+    return getattr(error, "error_code", None)  # of MlflowException

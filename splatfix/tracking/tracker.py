@@ -1,0 +1,255 @@
+"""Tracking a run: what is noted goes to the journal, and a thread sends that."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from splatfix.config import require
+from splatfix.runs import stop_requested
+from splatfix.tracking.config import WANTED_URI, TrackingConfig, is_known, uri_in, uri_of_environment, without_password
+from splatfix.tracking.journal import GATHER_SECONDS, JOURNAL, Journal
+from splatfix.tracking.limits import MAX_PARAM, MAX_TAG, mlflow_name
+from splatfix.tracking.sender import Sender, reason
+from splatfix.tracking.state import STATE, State, read_state
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0  # between tries where there is no answer
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class Tracker:
+    """Tracks one run. Leaving it as a context ends the run: FINISHED, FAILED (an exception) or KILLED (stopped).
+
+    Made by `open_tracker`. Its methods only append to the journal, and may be called from any thread.
+    """
+
+    def __init__(self, sender: Sender | None) -> None:
+        self._sender = sender
+        self._has_ended = False
+        self._all_sent: bool | None = None  # None until that was waited for
+        if sender is None:
+            return
+        self._journal = Journal(sender.folder / JOURNAL)
+        self._news, self._finishing, self._stopped = threading.Event(), threading.Event(), threading.Event()
+        self._note("start")
+        self._thread = threading.Thread(target=self._send_on, name="tracking", daemon=True)
+        self._thread.start()
+
+    @property
+    def key(self) -> str | None:
+        """What the run is found by in MLflow; None where nothing is tracked."""
+        return None if self._sender is None else self._sender.state.key
+
+    def params(self, tree: Mapping[str, Any]) -> None:
+        """Settings, nested as they come: ``{"a": {"b": 1}}`` is the param ``a.b``. Long values are cut.
+
+        A param never changes in MLflow: a value that differs on resuming is kept as ``a.b changed 1``.
+        """
+        self._note("params", values={mlflow_name(key): value[:MAX_PARAM] for key, value in _flat(tree)})
+
+    def metrics(self, values: Mapping[str, float], step: int, time_ms: int | None = None) -> None:
+        """Values at a step; those that are not finite numbers are left out.
+
+        ``time_ms`` is when that was, by default now: the same values noted twice for the same time stand there once.
+        """
+        finite = {mlflow_name(key): number for key, value in values.items() if (number := _finite(value)) is not None}
+        if finite:
+            self._note("metrics", time_ms, values=finite, step=int(step))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Words about the run; a later value takes the place of an earlier one."""
+        self._note("tags", values={mlflow_name(key): str(value)[:MAX_TAG] for key, value in values.items()})
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file or folder inside the run's folder, kept in MLflow under ``folder``, as it is when it is sent.
+
+        Raises:
+            ValueError: it is not inside the run's folder.
+        """
+        if self._sender is None:
+            return
+        root = self._sender.folder.resolve()
+        resolved = Path(path).resolve()
+        if root not in resolved.parents:
+            raise ValueError(f"{path}: wanted a file or folder inside {self._sender.folder}, where the run is")
+        self._note("artifact", path=resolved.relative_to(root).as_posix(), folder=folder.strip("/"))
+
+    def end(self, status: Status) -> None:
+        """End the run without waiting: what is left is sent meanwhile, until `finish`."""
+        if self._sender is None or self._has_ended:
+            return
+        self._note("end", status=status)
+        self._has_ended = True
+        self._journal.close()
+        self._finishing.set()
+        self._news.set()
+
+    def finish(self, status: Status, wait_seconds: float = 20, *, told: bool = True) -> bool:
+        """End the run: whether all of it was sent within so many seconds.
+
+        Where not, a warning says what to do, unless it is not to be ``told``.
+        """
+        if self._sender is None:
+            return True
+        self.end(status)
+        if self._all_sent is None:
+            self._thread.join(wait_seconds)
+            self._stopped.set()
+            num = self._sender.num_unsent() + self._journal.num_unwritten
+            self._all_sent = num == 0 and not self._thread.is_alive()
+            if told and not self._all_sent:
+                folder = self._sender.folder
+                log.warning("tracking: %d records were not sent; `splatfix track %s` sends them", num, folder)
+        return self._all_sent
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish("FINISHED")
+        elif issubclass(kind, KeyboardInterrupt | SystemExit) or stop_requested() is not None:
+            self.finish("KILLED")
+        else:
+            self.finish("FAILED")
+
+    def _note(self, kind: str, time_ms: int | None = None, **record: Any) -> None:
+        if self._sender is None:
+            return
+        if self._has_ended:
+            log.warning("tracking: %s came after the end of the run and are left out", kind)
+            return
+        self._journal.append({"kind": kind, "time": time_ms or round(time.time() * 1000), **record})
+        self._news.set()
+
+    def _send_on(self) -> None:
+        """The thread: sends what is new until the run has ended and all is sent, or `finish` waits no longer."""
+        sender = self._sender
+        assert sender is not None
+        pause, is_down = FIRST_PAUSE_SECONDS, False
+        while not self._stopped.is_set():
+            self._news.clear()
+            finishing = self._finishing.is_set()
+            try:
+                sender.send(left_out_too=finishing, stopped=self._stopped.is_set)
+            except Exception as error:
+                if not is_down:
+                    message = (
+                        "tracking: %s does not answer (%s); what is not sent is kept in %s and sent when it is back"
+                    )
+                    log.warning(message, without_password(sender.uri), reason(error), self._journal.path)
+                is_down = True
+            else:
+                if is_down:
+                    log.info("tracking: %s answers again; it has what was kept", without_password(sender.uri))
+                    is_down, pause = False, FIRST_PAUSE_SECONDS
+                if finishing and not sender.waits_for_parent:
+                    return
+            if finishing:
+                self._stopped.wait(FIRST_PAUSE_SECONDS)
+            elif is_down or sender.waits_for_parent:
+                self._finishing.wait(pause)
+                pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            else:
+                pause = FIRST_PAUSE_SECONDS
+                self._finishing.wait(GATHER_SECONDS)
+                self._news.wait()
+
+
+def open_tracker(
+    folder: Path, config: TrackingConfig, *, key: str | None = None, parent: Tracker | str | None = None
+) -> Tracker:
+    """Start tracking the run in ``folder``, or go on with it.
+
+    Args:
+        folder: of the run; made where it is missing.
+        key: what the run is found by in MLflow; None takes one that is made once for the folder.
+        parent: the run that this one is nested in, or its key. It goes where that one goes.
+
+    Raises:
+        ValueError: a URI that MLflow does not know, a key that is not the folder's or has quotes, or a broken
+            ``tracking.json``.
+    """
+    if not config.enabled:
+        return Tracker(None)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    above = parent._sender if isinstance(parent, Tracker) else None
+    uri = config.uri or uri_of_environment() or (above.uri if above else None)
+    kept = read_state(folder) if (folder / STATE).exists() else None
+    if key is not None:
+        require(bool(key) and not set(key) & set("'\"\\"), "key", key, "a name without quotes")
+        if kept is not None and kept.key != key:
+            raise ValueError(f"{folder / STATE}: is of the run {kept.key!r}, not {key!r}; take another folder")
+    state = State(
+        key=key or (kept.key if kept else uuid.uuid4().hex),
+        experiment=above.state.experiment if above else config.experiment,
+        name=config.name or folder.resolve().name,
+        parent=parent.key if isinstance(parent, Tracker) else parent,
+        uri=None if uri is None else without_password(uri),
+        run=kept.run if kept else None,
+        offset=kept.offset if kept else 0,
+        left_out=kept.left_out if kept else [],
+        linked=kept.linked if kept else False,
+    )
+    sender = Sender(folder, state, uri or uri_in(folder))
+    sender.keep()
+    return Tracker(sender)
+
+
+def send_rest(folder: Path, uri: str | None = None) -> int:
+    """Send what earlier processes left unsent; the number of records that were sent.
+
+    Args:
+        folder: of the run.
+        uri: where to; None takes where the run was tracked (a password must be given, it is not kept).
+
+    Raises:
+        ValueError: nothing was tracked in this folder, or a URI that MLflow does not know.
+        ConnectionError: there is no answer; what was not sent is still kept.
+    """
+    folder = Path(folder)
+    if not (folder / JOURNAL).is_file():
+        raise ValueError(f"{folder}: no {JOURNAL} in it; wanted the folder of a run that was tracked")
+    state = read_state(folder)
+    if uri is not None:
+        require(is_known(uri), "uri", uri, WANTED_URI)
+    elif state.uri is not None:
+        around = uri_of_environment()
+        uri = around if around is not None and without_password(around) == state.uri else state.uri
+    sender = Sender(folder, state, uri or uri_in(folder))
+    try:
+        num = sender.send(left_out_too=True)
+    except Exception as error:
+        raise ConnectionError(f"{without_password(sender.uri)} does not answer: {reason(error)}") from error
+    if sender.num_unsent():
+        log.warning("tracking: %s: %d records could not be sent", folder, sender.num_unsent())
+    return num
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def _finite(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
