@@ -320,7 +320,13 @@ def sweep(argv: Sequence[str]) -> None:
     """Search the loop's settings over several captures."""
     from splatfix.sweep.config import SweepConfig
 
-    default, rest = _settings(SweepConfig, argv)
+    path, rest = _config_path(argv)
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--out", type=Path, default=None)
+    found, others = finder.parse_known_args(rest)
+    if path is None and "--resume" in others and found.out is not None and (found.out / "config.yaml").is_file():
+        path = found.out / "config.yaml"  # as it was begun
+    default = load_config(SweepConfig, path)
 
     def run(*, out: Path, resume: bool = False, settings: Annotated[SweepConfig, FLAT] = default) -> None:
         """Search the loop's settings over several captures, and say whether the best beats the default.
@@ -329,16 +335,12 @@ def sweep(argv: Sequence[str]) -> None:
 
         Args:
             out: folder of the sweep; on a cluster one that every node sees.
-            resume: go on with the sweep in that folder (without --config: as it was begun).
+            resume: go on with the sweep in that folder (without --config: with the settings that it was begun with).
             settings: the sweep.
         """
         from splatfix.sweep.run import run_sweep
 
-        begun = out / "config.yaml"
-        source = _config_path(argv)[0] or "flags"
-        if resume and settings == SweepConfig() and begun.is_file():
-            settings, source = load_config(SweepConfig, begun), begun
-        _say_outcome(run_sweep(settings, out, resume=resume, source=str(source)), out)
+        _say_outcome(run_sweep(settings, out, resume=resume, source=str(path or "flags")), out)
 
     _run(run, "sweep", rest)
 
@@ -347,7 +349,7 @@ def _say_outcome(results: dict, out: Path) -> None:
     from splatfix.report.terminal import sweep_table
 
     print(sweep_table(results))
-    print(f"best config: {out / results['files']['best']}" if results["best"] is not None else "no best config")
+    print(f"best config: {out / results['files']['best']}")
     print(f"page: {out / 'sweep.html'}")
 
 

@@ -186,6 +186,7 @@ def train_stage(run: Run, fit: Fit, scene: SparseScene, stage: Stage, config: Fi
         fit.load(checkpoint, stage.identity)
         log.info("%s: continuing at step %d from %s", stage.title, fit.step, checkpoint)
     begun = saved = time.monotonic()
+    earlier = fit.seconds
     num_steps = max(stage.last_step - fit.step, 0)
     with progress(total=num_steps, description=stage.title) as bar:
 
@@ -193,6 +194,7 @@ def train_stage(run: Run, fit: Fit, scene: SparseScene, stage: Stage, config: Fi
             nonlocal saved
             bar.update()
             if time.monotonic() - saved > config.checkpoint_seconds:
+                current.seconds = earlier + time.monotonic() - begun
                 current.save(checkpoint, stage.identity)
                 saved = time.monotonic()
 
@@ -207,6 +209,7 @@ def train_stage(run: Run, fit: Fit, scene: SparseScene, stage: Stage, config: Fi
             on_step=on_step,
         )
     run.count_steps(num_steps, time.monotonic() - begun)
+    fit.seconds = earlier + time.monotonic() - begun
     if num_steps > 0:
         fit.save(checkpoint, stage.identity)
 

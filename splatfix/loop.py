@@ -7,6 +7,7 @@ and on repaired novel views, round by round. Both use the same seed, steps and s
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,10 @@ class RepairConfig:
         require(self.weight >= 0, "repair.weight", self.weight, "0 or more")
         require(self.siblings >= 0, "repair.siblings", self.siblings, "0 or more")
         require(self.keep_rounds >= 1, "repair.keep_rounds", self.keep_rounds, "at least 1 round")
+        require(0 <= self.min_coverage <= 1, "repair.min_coverage", self.min_coverage, "a share from 0 to 1")
+        require(self.num_references >= 0, "repair.num_references", self.num_references, "0 or more")
+        scale = self.spread_scale
+        require(scale is None or scale > 0, "repair.spread_scale", scale, "above 0, or null")
 
     @property
     def num_steps(self) -> int:
@@ -152,11 +157,12 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
 
 @dataclass(frozen=True, eq=False)
 class Round:
-    """One round as it ended: its number from 1, the fit, and where its repaired views stand."""
+    """One round as it ended: its number from 1, the fit, where repaired views stand, and seconds of their repair."""
 
     number: int
     fit: Fit
     cameras: tuple[Camera, ...]
+    repair_seconds: float
 
 
 def repair_rounds(
@@ -182,15 +188,16 @@ def repair_rounds(
     for number in range(1, repair.rounds + 1):
         with run.stage("repair"):
             checkpoint = run.path / "checkpoints" / f"views_{number}.pt"
+            begun = time.monotonic()
             if resume and checkpoint.is_file():
                 stored = read_checkpoint(checkpoint, identity, device)
             else:
                 flawed = flawed_views([fit.gaussians().detach(), *siblings], scene, repair, number - 1)
                 repaired = restorer.repair(flawed, seed=config.seed + number - 1) if flawed else []
                 _write_pictures(run, number, flawed, repaired)
-                stored = _stored(trusted(flawed, repaired, repair))
+                stored = {"views": _stored(trusted(flawed, repaired, repair)), "seconds": time.monotonic() - begun}
                 write_checkpoint(checkpoint, identity, stored)
-            views = _restored(stored, scene, repair, number - 1)
+            views = _restored(stored["views"], scene, repair, number - 1)
         kept = [*kept, views][-repair.keep_rounds :]
         with run.stage("retrain"):
             stage = Stage(
@@ -203,7 +210,7 @@ def repair_rounds(
                 repair.probability,
             )
             train_stage(run, fit, scene, stage, config, resume=resume)
-        yield Round(number, fit, tuple(view.camera for view in views))
+        yield Round(number, fit, tuple(view.camera for view in views), stored["seconds"])
 
 
 def repair_cameras_of(scene: SparseScene, config: RepairConfig, round_index: int) -> list[Camera]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -89,12 +90,13 @@ class TrainingView:
 
 
 class Fit:
-    """Parameters, optimizers, strategy state, step and losses (step, loss) of a fit in progress."""
+    """Parameters, optimizers, strategy state, step, losses (step, loss) and seconds so far of a fit in progress."""
 
     def __init__(self, gaussians: Gaussians, config: FitConfig, *, scene_scale: float, num_photos: int) -> None:
         self.config = config
         self.scene_scale = scene_scale
         self.step = 0
+        self.seconds = 0.0  # as whoever trains it counts them
         self.losses: list[tuple[int, float]] = []
         values = (
             *(gaussians.means, gaussians.log_scales, gaussians.quats),
@@ -128,6 +130,7 @@ class Fit:
         """All that a later process needs to go on exactly."""
         return {
             "step": self.step,
+            "seconds": self.seconds,
             "losses": list(self.losses),
             "params": {name: value.detach() for name, value in self.params.items()},
             "exposure": self.exposure.detach(),
@@ -139,6 +142,7 @@ class Fit:
     def load_state(self, state: dict) -> None:
         """Take over a `state`."""
         self.step = state["step"]
+        self.seconds = state.get("seconds", 0.0)
         self.losses = [(step, loss) for step, loss in state["losses"]]
         self.params = {name: torch.nn.Parameter(value) for name, value in state["params"].items()}
         self.exposure = torch.nn.Parameter(state["exposure"])
@@ -172,7 +176,7 @@ def write_checkpoint(path: Path, identity: str, state: dict) -> None:
     """Write a state, whole or not at all. ``identity`` says what it is a state of."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")  # of no other process on a shared disk
     try:
         with aside.open("wb") as file:
             torch.save({"identity": identity, "state": state}, file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -35,16 +34,19 @@ class Case:
 
 
 def find_cases(captures: Sequence[str], seeds: Sequence[int]) -> list[Case]:
-    """Every capture with every seed. ValueError where a capture is not there."""
-    titles = [Path(capture).resolve().name for capture in captures]
-    counts, num = Counter(titles), Counter[str]()
-    cases = []
-    for capture, title in zip(captures, titles, strict=True):
-        if not Path(capture).exists():
+    """Every capture with every seed. ValueError where a capture is not there, or stands twice."""
+    cases, titles = [], set[str]()
+    places = [Path(capture).resolve() for capture in captures]
+    for capture, place in zip(captures, places, strict=True):
+        if not place.exists():
             raise ValueError(f"captures: {capture}: no such folder or file")
-        num[title] += 1
-        unique = title if counts[title] == 1 else f"{title}-{num[title]}"
-        cases += [Case(f"{unique}-s{seed}", unique, str(capture), seed) for seed in seeds]
+        if places.count(place) > 1:
+            raise ValueError(f"captures: {capture}: stands there twice")
+        alike, number, title = [other.name for other in places].count(place.name) > 1, 1, place.name
+        while title in titles or (alike and title == place.name):
+            title, number = f"{place.name}-{number}", number + 1
+        titles.add(title)
+        cases += [Case(f"{title}-s{seed}", title, str(place), seed) for seed in seeds]
     return cases
 
 
@@ -90,10 +92,12 @@ def make_reference(case: Case, default: LoopConfig, sweep: Path) -> dict[str, An
     held = _read_reference(run.path)
     if held is not None and held.identity == identity:
         return read_json(run.path / "results.json")
+    if not split.test_ids:
+        raise ValueError("no photo is left to test on; ask for fewer training photos (views.num_train)")
     steps = choose_steps(run, scene, config)
     fits, arms = SharedFits(sweep / "shared"), {}
-    before, seconds = fits.at(run, scene, config, seed=config.seed, step=steps)
-    control, _ = fits.at(run, scene, config, seed=config.seed, step=steps + config.repair.num_steps)
+    before = fits.at(run, scene, config, seed=config.seed, step=steps)
+    control = fits.at(run, scene, config, seed=config.seed, step=steps + config.repair.num_steps)
     for name, fit in (("before", before), ("control", control)):
         arms[name] = fit.gaussians().detach()
         write_ply(run.path / f"{name}.ply", arms[name])
@@ -111,8 +115,8 @@ def make_reference(case: Case, default: LoopConfig, sweep: Path) -> dict[str, An
         scene=scene,
     )
     run.write_provenance(command="sweep", seed=config.seed, device=device, notes=list(capture.notes))
-    seconds += run.seconds["choose"]
-    write_json(run.path / REFERENCE, {"identity": identity, "steps": steps, "seconds": round(seconds, 3)})
+    seconds = round(run.seconds["choose"] + before.seconds, 3)
+    write_json(run.path / REFERENCE, {"identity": identity, "steps": steps, "seconds": seconds})
     return results
 
 

@@ -80,7 +80,10 @@ def verdict(rows: Sequence[Mapping[str, Any]], who: str, metric: str) -> Verdict
 
 
 def rerun_row(default: Mapping[str, Any], best: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """Figures of the default and the best on the same capture and seed, from their ``results.json``."""
+    """Figures of the default and the best on the same capture and seed, from their ``results.json``.
+
+    ``gain`` of each is against its own control, which has its own number of steps; ``difference`` is not.
+    """
     sides = {"default": _side(default, metric), "best": _side(best, metric)}
     afters = [side["after"] for side in sides.values()]
     return {**sides, "difference": None if None in afters else afters[1] - afters[0]}

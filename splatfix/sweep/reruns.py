@@ -6,7 +6,8 @@ A search takes the largest of many noisy figures, which flatters it; these runs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,9 @@ from splatfix.runs import progress, read_json, write_json
 from splatfix.sweep.cases import Case, find_cases, of_case, silently
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.outcome import rerun_row
-from splatfix.workers import work_off
+from splatfix.workers import Outcome, work_off
+
+log = logging.getLogger(__name__)
 
 DONE = "done.json"
 
@@ -54,11 +57,10 @@ def rerun_seeds(config: SweepConfig) -> list[int]:
     return list(range(first, first + config.reruns))
 
 
-def rerun(config: SweepConfig, best: LoopConfig, name: str, sweep: Path) -> list[dict[str, Any]]:
-    """A row of each capture and seed (`outcome.rerun_row`). ``name`` is the folder's of the best.
+def rerun(config: SweepConfig, best: LoopConfig, name: str, sweep: Path) -> Iterator[list[dict[str, Any]]]:
+    """Run them; yields all rows again as they grow: of each capture and seed `outcome.rerun_row`, or an error.
 
-    Raises:
-        ValueError: a loop cannot be run; the message names its capture.
+    ``name`` is the folder's of the best.
     """
     seeds = rerun_seeds(config)
     cases = [(case, False) for case in find_cases(config.captures, seeds)]
@@ -69,18 +71,24 @@ def rerun(config: SweepConfig, best: LoopConfig, name: str, sweep: Path) -> list
         for case, held_out in cases
         for side, folder in sides.items()
     ]
-    results: dict[Path, dict[str, Any]] = {}
+    outcomes: dict[Path, Outcome[_Rerun]] = {}
     worker = partial(_LoopWorker, {"default": config.loop, "best": best})
     with progress(total=len(tasks), description="reruns of the default and the best") as bar:
         for outcome in work_off(tasks, worker, config.workers, name=lambda task: str(task.folder)):
             if outcome.error is not None:
-                raise ValueError(f"{outcome.task.folder}: {outcome.error}")
-            results[outcome.task.folder] = outcome.result
+                log.warning("%s: %s", outcome.task.folder, outcome.error)
+            outcomes[outcome.task.folder] = outcome
             bar.update()
-    return [_row(pair, results, config.metric) for pair in zip(tasks[::2], tasks[1::2], strict=True)]
+            pairs = zip(tasks[::2], tasks[1::2], strict=True)
+            yield [
+                _row(pair, outcomes, config.metric) for pair in pairs if all(task.folder in outcomes for task in pair)
+            ]
 
 
-def _row(pair: Sequence[_Rerun], results: Mapping[Path, dict[str, Any]], metric: str) -> dict[str, Any]:
-    default, best = pair
-    figures = rerun_row(results[default.folder], results[best.folder], metric)
-    return {"capture": default.case.title, "held_out": default.held_out, "seed": default.case.seed, **figures}
+def _row(pair: Sequence[_Rerun], outcomes: Mapping[Path, Outcome[_Rerun]], metric: str) -> dict[str, Any]:
+    case = {"capture": pair[0].case.title, "held_out": pair[0].held_out, "seed": pair[0].case.seed}
+    default, best = (outcomes[task.folder] for task in pair)
+    errors = [outcome.error for outcome in (default, best) if outcome.error is not None]
+    if errors:
+        return {**case, "default": {}, "best": {}, "difference": None, "error": errors[0]}
+    return {**case, **rerun_row(default.result, best.result, metric), "error": None}

@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import socket
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import splatfix
-from splatfix.config import to_tree, to_yaml
-from splatfix.loop import LoopConfig
-from splatfix.report.sweep import write_sweep_page
-from splatfix.restoration import open_restorer
-from splatfix.runs import Run, choose_device, open_run, progress, read_json, using_threads, write_json, write_text
+from splatfix.config import to_tree
+from splatfix.restoration import RESTORERS, open_restorer
+from splatfix.runs import Run, choose_device, open_run, progress, read_json, using_threads, write_json
 from splatfix.sweep.cases import Case, find_cases, make_references, silently
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.desk import ENDED, Desk
-from splatfix.sweep.outcome import best_of, trial_rows, trials_csv, verdict
-from splatfix.sweep.record import TrialRecord
-from splatfix.sweep.reruns import rerun, rerun_seeds
-from splatfix.sweep.search import Search, importances, pareto
+from splatfix.sweep.outcome import best_of
+from splatfix.sweep.output import Output, short
+from splatfix.sweep.record import TrialRecord, read_record
+from splatfix.sweep.reruns import rerun
+from splatfix.sweep.search import Search
 from splatfix.sweep.space import apply, check_space
 from splatfix.sweep.tracked import TrackedSweep
-from splatfix.sweep.trial import attempt, trial_folder
+from splatfix.sweep.trial import attempt, tidy
+from splatfix.tracking import without_password
 from splatfix.workers import Hopeless, connected, local_cpus, num_workers, runs_here
 
 log = logging.getLogger(__name__)
 
-STATE, RESULTS, BEST, TRIALS = "state.json", "sweep.json", "best.yaml", "trials.csv"
+STATE, LOCK = "state.json", ".driver.lock"
 MAY_CHANGE = ("workers", "tracking", "reruns", "held_out", "keep_splats")  # of the config, on resuming
-PAGE_SECONDS = 60.0  # between pages while trials run
 
 
 @dataclass
@@ -42,14 +46,13 @@ class _Sweep:
 
     config: SweepConfig
     run: Run
-    name: str
     cases: list[Case]
+    source: str
     parallel: int
-    references: dict[str, dict[str, Any]] = field(default_factory=dict)
-    records: Sequence[TrialRecord] = ()
-    num_trials: int = 0
-    reruns: list[dict[str, Any]] | None = None
-    written: float = 0.0
+    num: int
+    gpus: float
+    output: Output
+    records: Sequence[TrialRecord] = field(default_factory=list)
 
 
 def run_sweep(config: SweepConfig, out: Path, *, resume: bool = False, source: str = "config") -> dict[str, Any]:
@@ -63,40 +66,82 @@ def run_sweep(config: SweepConfig, out: Path, *, resume: bool = False, source: s
 
     Raises:
         ValueError: a field, a value or a capture is not usable, or ``out`` holds another sweep; nothing was begun.
-        Hopeless: no further trial can work.
+        Hopeless: no further trial can work, or none was completed.
     """
-    out = Path(out)
+    out = Path(out).resolve()
+    config = _resolved(config)
     num_trials = check_sweep(config, source=source)
     held = _held(config, out, resume=resume)
-    run = open_run(out, config)
-    cases = find_cases(config.captures, config.seeds)
-    with _connection(config) as ray:
+    run = open_run(out, _public(config))
+    with _alone(out), _connection(config) as ray:
         num, gpus = (1, 0.0) if ray is None else num_workers(ray, config.workers)
+        if config.workers.num is None and config.search.parallel is not None:
+            num = config.search.parallel  # of a cluster that grows, not all nodes are there yet
         parallel = held.get("parallel") or config.search.parallel or num
-        sweep = _Sweep(config, run, out.resolve().name, cases, parallel, num_trials=num_trials)
+        if config.search.parallel not in (None, parallel):
+            log.warning("search.parallel stays %d, as the sweep was begun", parallel)
+        cases = find_cases(config.captures, config.seeds)
+        output = Output(config, run, cases, num_trials=num_trials, parallel=parallel)
+        sweep = _Sweep(config, run, cases, source, parallel, num, gpus, output)
         run.seconds = dict(held.get("seconds", {}))
         _keep(sweep)
         with TrackedSweep(config, out) as tracked:
-            with run.stage("references"):
-                sweep.references = make_references(cases, config, out)
-            with run.stage("trials"):
-                _run_trials(sweep, tracked, ray, num, gpus, source)
-            _keep(sweep)
-            best = best_of(sweep.records, config.objectives[0])
-            if best is not None:
-                found = apply(config.loop, best.values)
-                if config.reruns > 0 and found != config.loop:
-                    with run.stage("reruns"):
-                        sweep.reruns = rerun(config, found, f"trial-{best.name}", out)
-                _write_best(sweep, best, found)
-            results = _write_results(sweep, state="finished")
-            write_sweep_page(out)
-            _keep(sweep)
-            run.write_provenance(command="sweep", seed=config.search.seed, device=choose_device(config.loop.device))
-            if not config.keep_splats:
-                _drop_splats(sweep, best)
-            _conclude(tracked, results, out)
+            try:
+                return _run(sweep, tracked, ray)
+            finally:
+                _keep(sweep)
+
+
+def _run(sweep: _Sweep, tracked: TrackedSweep, ray: Any) -> dict[str, Any]:
+    config, run, output = sweep.config, sweep.run, sweep.output
+    with run.stage("references"):
+        output.references = make_references(sweep.cases, config, run.path)
+    with _stage_of_trials(run):
+        _run_trials(sweep, tracked, ray)
+    best = best_of(sweep.records, config.objectives[0])
+    if best is None:
+        output.write(sweep.records, state="finished")
+        raise Hopeless("no trial was completed; sweep.html says why")
+    found = apply(config.loop, best.values)
+    output.write(sweep.records, state="running")
+    if config.reruns > 0 and found != config.loop:
+        with run.stage("reruns"):
+            for rows in rerun(config, found, f"trial-{best.name}", run.path):
+                output.reruns = rows
+                output.show(sweep.records)
+    for record in sweep.records:
+        tidy(run.path, record.number, keep_splats=config.keep_splats or record.number == best.number)
+    results = output.write(sweep.records, state="finished")
+    run.write_provenance(command="sweep", seed=config.search.seed, device=torch.device("cpu"), role="driver")
+    tracked.concluded(*output.conclusion(results))
     return results
+
+
+def _resolved(config: SweepConfig) -> SweepConfig:
+    """With absolute paths: workers may be anywhere."""
+
+    def restorer(name: Any) -> Any:
+        return str(Path(name).resolve()) if name not in RESTORERS and Path(str(name)).is_dir() else name
+
+    space = dict(config.space)
+    if "restorer" in space and space["restorer"].choice is not None:
+        choices = tuple(restorer(name) for name in space["restorer"].choice)
+        space["restorer"] = replace(space["restorer"], choice=choices)
+    views = config.loop.views
+    views = replace(views, split=None if views.split is None else views.split.resolve())
+    return replace(
+        config,
+        captures=tuple(str(Path(capture).resolve()) for capture in config.captures),
+        held_out=tuple(str(Path(capture).resolve()) for capture in config.held_out),
+        loop=replace(config.loop, restorer=restorer(config.loop.restorer), views=views),
+        space=space,
+    )
+
+
+def _public(config: SweepConfig) -> SweepConfig:
+    """Without a password in it: as it is written."""
+    uri = config.tracking.uri
+    return replace(config, tracking=replace(config.tracking, uri=None if uri is None else without_password(uri)))
 
 
 def check_sweep(config: SweepConfig, *, source: str) -> int:
@@ -108,11 +153,16 @@ def check_sweep(config: SweepConfig, *, source: str) -> int:
     if not config.captures:
         raise ValueError(f"{source}: captures is empty; wanted at least one folder")
     check_space(config.space, config.loop, source=source)
-    find_cases([*config.captures, *config.held_out], config.seeds)
+    find_cases(config.captures, config.seeds)
+    find_cases(config.held_out, config.seeds)
+    if both := set(config.captures) & set(config.held_out):
+        raise ValueError(f"{source}: held_out: {min(both)} is among the captures, too; wanted one that no trial sees")
+    # the driver of a cluster may stand on a node without a GPU
+    device = choose_device(config.loop.device) if runs_here(config.workers) else torch.device("cpu")
     restorers = config.space["restorer"].choice if "restorer" in config.space else None
     for restorer in dict.fromkeys([config.loop.restorer, *(restorers or ())]):
         try:
-            open_restorer(restorer, device=choose_device(config.loop.device))
+            open_restorer(restorer, device=device)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
     return Search(config, source=source).num_trials
@@ -126,7 +176,7 @@ def _held(config: SweepConfig, out: Path, *, resume: bool) -> dict[str, Any]:
     if not resume:
         raise ValueError(f"{out}: holds a sweep already; --resume goes on with it, or take another folder")
     held = read_json(path)
-    before, now = held["config"], to_tree(config)
+    before, now = held["config"], to_tree(_public(config))
     for tree in (before, now):
         for name in MAY_CHANGE:
             tree.pop(name, None)
@@ -136,7 +186,7 @@ def _held(config: SweepConfig, out: Path, *, resume: bool) -> dict[str, Any]:
         if before.get(name) != now[name]:
             raise ValueError(
                 f"{path}: the sweep was begun with other {name}: {before.get(name)!r}, now {now[name]!r}; go on with "
-                f"the config of {out / 'config.yaml'} as it was, or take another folder"
+                "the settings as they were (--resume alone takes them), or take another folder"
             )
     return held
 
@@ -147,12 +197,29 @@ def _keep(sweep: _Sweep) -> None:
     write_json(
         sweep.run.path / STATE,
         {
-            "config": to_tree(sweep.config),
+            "config": to_tree(_public(sweep.config)),
             "parallel": sweep.parallel,
             "seconds": {name: round(value, 1) for name, value in sweep.run.seconds.items()},
             "versions": versions,
         },
     )
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """No other process drives the sweep in this folder. ValueError where one does."""
+    with (out / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(f"{out}: {file.read().strip() or 'another process'} is running this sweep") from None
+        except OSError:
+            log.debug("%s: this disk knows no locks", out)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def _connection(config: SweepConfig) -> AbstractContextManager[Any]:
@@ -162,44 +229,53 @@ def _connection(config: SweepConfig) -> AbstractContextManager[Any]:
     return connected(workers.address, num_cpus=local_cpus(workers), gpus=workers.gpus or 0)
 
 
-def _run_trials(sweep: _Sweep, tracked: TrackedSweep, ray: Any, num: int, gpus: float, source: str) -> None:
-    config, out = sweep.config, sweep.run.path
-    begun = time.time() - sweep.run.seconds.get("trials", 0.0)
-    with progress(total=sweep.num_trials, description="trials") as bar:
+@contextmanager
+def _stage_of_trials(run: Run) -> Iterator[None]:
+    """The stage's seconds go on from the last trial that ended, also after a kill."""
+    ended = [record.elapsed or 0.0 for folder in (run.path / "trials").glob("*") if (record := read_record(folder))]
+    run.seconds["trials"] = max([run.seconds.get("trials", 0.0), *ended])
+    with run.stage("trials"):
+        yield
+
+
+def _run_trials(sweep: _Sweep, tracked: TrackedSweep, ray: Any) -> None:
+    config, out, output = sweep.config, sweep.run.path, sweep.output
+    begun = time.time() - sweep.run.seconds["trials"]
+    with progress(total=output.num_trials, description="trials") as bar:
 
         def on_change(record: TrialRecord) -> None:
             tracked.changed(record)
             if record.status in ENDED:
                 _tell(record, config)
-                bar.update()
+                tidy(out, record.number, keep_splats=True)
                 best = best_of(desk.records, config.objectives[0])
                 if best is not None:
                     bar.set_postfix_str(f"best {best.objective(config.objectives[0]):+.3f}", refresh=False)
-                if time.monotonic() - sweep.written > PAGE_SECONDS:
-                    _show_progress(sweep)
+                bar.update()
+                output.show(desk.records)
 
-        desk = Desk(config, out, parallel=sweep.parallel, source=source, begun=begun, on_change=on_change)
+        desk = Desk(config, out, parallel=sweep.parallel, source=sweep.source, begun=begun, on_change=on_change)
         sweep.records = desk.records
         if ray is None:
             _run_here(desk, config, sweep.cases, out)
         else:
             from splatfix.sweep.tuning import run_on_tune
 
-            run_on_tune(desk, config, sweep.cases, out, num=num, gpus=gpus, on_step=lambda: bar.update(0))
+            run_on_tune(desk, config, sweep.cases, out, num=sweep.num, gpus=sweep.gpus, on_step=lambda: bar.update(0))
     if desk.hopeless is not None:
         raise desk.hopeless
-    left = sum(record.status not in ENDED for record in desk.records) + desk.num_trials - len(desk.records)
-    if left:
-        raise Hopeless(f"{left} trials were not run; --resume goes on with them")
+    if not desk.is_over:
+        raise Hopeless("some trials were not run; --resume goes on with them")
 
 
 def _run_here(desk: Desk, config: SweepConfig, cases: Sequence[Case], out: Path) -> None:
     """One trial after another, in this process."""
     while (record := desk.next()) is not None:
-        made = attempt(out, record.number, record.values, config.loop, cases, config.metric)
-        with using_threads(config.workers.cpus), silently():
-            while desk.take(record.number, next(made)):
-                pass
+        goes_on, rounds = True, attempt(out, record.number, record.values, config.loop, cases, config.metric)
+        while goes_on:
+            with using_threads(config.workers.cpus), silently():
+                made = next(rounds)
+            goes_on = desk.take(record.number, made)
 
 
 def _tell(record: TrialRecord, config: SweepConfig) -> None:
@@ -207,116 +283,5 @@ def _tell(record: TrialRecord, config: SweepConfig) -> None:
         log.warning("trial %d failed: %s", record.number, record.error)
     else:
         gain = record.objective(config.objectives[0])
-        settings = ", ".join(f"{field.removeprefix('repair.')} {_short(v)}" for field, v in record.values.items())
-        log.info("trial %d %s: %s %s (%s)", record.number, record.status, config.objectives[0], _short(gain), settings)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _write_results(sweep: _Sweep, *, state: str) -> dict[str, Any]:
-    """Write ``sweep.json`` and the table of trials."""
-    config, records = sweep.config, list(sweep.records)
-    rows = trial_rows(config, records)
-    best = best_of(records, config.objectives[0])
-    found, reason = importances(config, records)
-    results = {
-        "schema": 1,
-        "name": sweep.name,
-        "state": state,
-        "objectives": list(config.objectives),
-        "metric": config.metric,
-        "num_trials": sweep.num_trials,
-        "search": {**asdict(config.search), "trials": sweep.num_trials, "parallel": sweep.parallel},
-        "halving": None if config.halving is None else asdict(config.halving),
-        "seconds": {name: round(value, 1) for name, value in sweep.run.seconds.items()},
-        "cases": [_case_row(sweep, case) for case in sweep.cases],
-        "space": _space_rows(config),
-        "trials": rows,
-        "best": None if best is None else best.number,
-        "pareto": pareto(records, config.objectives),
-        "importance": found,
-        "importance_reason": reason,
-        "reruns": _reruns(sweep, best),
-        "files": {"best": BEST, "trials": TRIALS},
-    }
-    write_text(sweep.run.path / TRIALS, trials_csv(config, rows))
-    write_json(sweep.run.path / RESULTS, results)
-    sweep.written = time.monotonic()
-    return results
-
-
-def _show_progress(sweep: _Sweep) -> None:
-    """The page as it stands; no fault in it stops the trials."""
-    try:
-        _write_results(sweep, state="running")
-        write_sweep_page(sweep.run.path)
-    except Exception as error:
-        sweep.written = time.monotonic()
-        log.warning("sweep.html could not be written: %s: %s", type(error).__name__, error)
-
-
-def _case_row(sweep: _Sweep, case: Case) -> dict[str, Any]:
-    summary = sweep.references[case.name]["summary"]["all"]
-    arms = {arm: summary[arm][sweep.config.metric] for arm in ("before", "control")}
-    folder = f"references/{case.name}"
-    return {"case": case.name, "capture": case.title, "seed": case.seed, "folder": folder, **arms}
-
-
-def _space_rows(config: SweepConfig) -> list[dict[str, Any]]:
-    tree = {field: to_tree(config.loop) for field in config.space}
-    rows = []
-    for name, parameter in config.space.items():
-        default = tree[name]
-        for part in name.split("."):
-            default = default[part]
-        low, high = (None, None) if parameter.choice is not None else parameter.bounds
-        choices = None if parameter.choice is None else list(parameter.choice)
-        row = {"field": name, "kind": parameter.kind, "low": low, "high": high, "log": parameter.is_log}
-        rows.append({**row, "choices": choices, "when": parameter.when, "default": default})
-    return rows
-
-
-def _reruns(sweep: _Sweep, best: TrialRecord | None) -> dict[str, Any] | None:
-    if sweep.reruns is None or best is None:
-        return None
-    who, metric = f"the best (trial {best.number})", sweep.config.metric
-    told = verdict([row for row in sweep.reruns if not row["held_out"]], who.capitalize(), metric)
-    unseen = verdict([row for row in sweep.reruns if row["held_out"]], f"On captures that no trial saw, {who}", metric)
-    return {
-        "seeds": rerun_seeds(sweep.config),
-        "rows": sweep.reruns,
-        "verdict": None if told is None else asdict(told),
-        "held_out": None if unseen is None else asdict(unseen),
-    }
-
-
-def _write_best(sweep: _Sweep, best: TrialRecord, found: LoopConfig) -> None:
-    """The best config as `splatfix loop --config` takes it; what is known of it stands above."""
-    reruns = _reruns(sweep, best)
-    gain = best.objective(sweep.config.objectives[0])
-    lines = [f"best of the sweep {sweep.name}: trial {best.number}, {sweep.config.objectives[0]} {_short(gain)}"]
-    lines += [told["sentence"] for key in ("verdict", "held_out") if reruns and (told := reruns[key])]
-    comment = "".join(f"# {' '.join(line.split())}\n" for line in lines)
-    write_text(sweep.run.path / BEST, comment + to_yaml(found))
-
-
-def _drop_splats(sweep: _Sweep, best: TrialRecord | None) -> None:
-    for record in sweep.records:
-        if best is None or record.number != best.number:
-            for path in trial_folder(sweep.run.path, record.number).glob("*/*.ply"):
-                path.unlink()
-
-
-def _conclude(tracked: TrackedSweep, results: dict[str, Any], out: Path) -> None:
-    reruns, best = results["reruns"] or {}, results["best"]
-    sentences = [told["sentence"] for key in ("verdict", "held_out") if (told := reruns.get(key))]
-    note = f"Best: trial-{best:04d}" if best is not None else "No trial was completed."
-    note = "\n\n".join([note, *sentences, "Pictures, the whole page (sweep.html) and best.yaml: under Artifacts."])
-    figures = {"trials": float(len(results["trials"]))}
-    for key in ("verdict", "held_out"):
-        if told := reruns.get(key):
-            figures[f"reruns/{key}_difference"] = told["difference"]
-    files = [out / name for name in ("sweep.html", BEST, TRIALS, RESULTS) if (out / name).is_file()]
-    tracked.concluded(note, figures, best, files)
+        settings = ", ".join(f"{field.removeprefix('repair.')} {short(v)}" for field, v in record.values.items())
+        log.info("trial %d %s: %s %s (%s)", record.number, record.status, config.objectives[0], short(gain), settings)

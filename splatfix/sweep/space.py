@@ -15,6 +15,7 @@ from splatfix.config import build_config, require, to_tree
 from splatfix.loop import LoopConfig
 
 SEARCHABLE = ("restorer", "repair.")  # the sparse fit, the split and the evaluation are the same for all trials
+MAX_GRID = 100_000  # combinations
 Values = Mapping[str, Any]  # field -> value, of the active fields
 
 
@@ -162,7 +163,7 @@ def apply(default: LoopConfig, values: Values, *, source: str = "trial") -> Loop
 def default_values(space: Space, default: LoopConfig) -> dict[str, Any]:
     """What the default config has in the searched fields that are active with it."""
     tree = to_tree(default)
-    found = {field: _at(tree, field) for field in space}
+    found = {field: field_of(tree, field) for field in space}
     return {field: value for field, value in found.items() if is_active(space[field], found)}
 
 
@@ -187,7 +188,10 @@ def grid_points(space: Space, *, source: str) -> Iterator[dict[str, Any]]:
     for field, parameter in space.items():
         if parameter.choice is None and parameter.points is None:
             raise ValueError(f"{source}: space.{field}: a grid wants `points: N` beside {parameter.kind}")
-    fields, seen = in_order(space), set()
+    fields, seen = in_order(space), set[str]()
+    num = math.prod(len(space[field].grid()) for field in fields)
+    if num > MAX_GRID:
+        raise ValueError(f"{source}: space: a grid of {num} combinations; wanted at most {MAX_GRID}: take fewer points")
     for combination in itertools.product(*(space[field].grid() for field in fields)):
         values = dict(zip(fields, combination, strict=True))
         active = {field: value for field, value in values.items() if is_active(space[field], values)}
@@ -200,7 +204,8 @@ def _listed(wanted: Any) -> Sequence[Any]:
     return wanted if isinstance(wanted, list | tuple) else [wanted]
 
 
-def _at(tree: Any, field: str) -> Any:
+def field_of(tree: Any, field: str) -> Any:
+    """The value of a field, like repair.weight, in a config as a tree."""
     for part in field.split("."):
         tree = tree[part]
     return tree
@@ -208,7 +213,7 @@ def _at(tree: Any, field: str) -> Any:
 
 def _is_unknown(field: str) -> bool:
     try:
-        _at(to_tree(LoopConfig()), field)
+        field_of(to_tree(LoopConfig()), field)
     except (KeyError, TypeError):
         return True
     return False

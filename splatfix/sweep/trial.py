@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -30,7 +31,7 @@ from splatfix.sweep.cases import Case, of_case, read_reference, reference_folder
 from splatfix.sweep.shared import SharedFits
 from splatfix.sweep.space import Values, apply
 from splatfix.views import BANDS, Split
-from splatfix.workers import judged
+from splatfix.workers import Hopeless, judged
 
 ROUNDS, PICTURES = "rounds.json", "before-control-after"
 SHARED_ARMS = ("before", "control")
@@ -108,37 +109,29 @@ def _case_rounds(
     run, capture, split, scene, device = prepare(Path(case.capture), folder, config, resume=True)
     reference = read_reference(sweep, case)
     fits, repair = SharedFits(sweep / "shared"), config.repair
-    before, _ = fits.at(run, scene, config, seed=config.seed, step=reference.steps)
-    siblings, sibling_seconds = [], 0.0
+    before = fits.at(run, scene, config, seed=config.seed, step=reference.steps)
+    siblings, seconds_before = [], reference.seconds - before.seconds
     for number in range(1, repair.siblings + 1):
-        seed, last_step = sibling_seed(config.seed, number), before.step + repair.num_steps
-        sibling, seconds = fits.at(run, scene, config, seed=seed, step=last_step)
+        seed = sibling_seed(config.seed, number)
+        sibling = fits.at(run, scene, config, seed=seed, step=before.step + repair.num_steps)
         siblings.append(sibling.gaussians().detach())
-        sibling_seconds += seconds
-    run.seconds = {"fit": reference.seconds, "siblings": sibling_seconds}
+        seconds_before += sibling.seconds
     known = read_json(folder / ROUNDS) if (folder / ROUNDS).is_file() else []
-    spent = known[-1]["spent"] if known else 0.0
     shown: list[tuple[int, Camera]] = []
-    begun = time.monotonic()
     for made in repair_rounds(run, scene, before, siblings, restorer, config, resume=True):
         shown += [(made.number, camera) for camera in made.cameras]
+        seconds_before += made.repair_seconds
         if made.number > len(known):
-            spent += time.monotonic() - begun
             write_ply(folder / "after.ply", made.fit.gaussians())
             results = _evaluated(run, capture, split, scene, config, reference_folder(sweep, case), shown)
             run.write_provenance(command="sweep", seed=config.seed, device=device, notes=list(capture.notes))
-            seconds = reference.seconds + sibling_seconds + spent
-            known.append(
-                {
-                    "round": made.number,
-                    "summary": results["summary"],
-                    "spent": round(spent, 3),
-                    "seconds": round(seconds, 3),
-                }
-            )
+            reached = results["summary"]["all"]["after"]["psnr"]
+            if reached is None or not math.isfinite(reached):
+                raise FloatingPointError(f"{case.name}, round {made.number}: PSNR of after = {reached}")
+            seconds = round(seconds_before + made.fit.seconds, 3)
+            known.append({"round": made.number, "summary": results["summary"], "seconds": seconds})
             write_json(folder / ROUNDS, known)
         yield known[made.number - 1]
-        begun = time.monotonic()
 
 
 def _evaluated(
@@ -187,14 +180,16 @@ def _evaluated(
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file in another place, without a copy where the disk can do that."""
+    """The same file in another place, whole, without a copy where the disk can do that."""
     if target.exists() or not source.is_file():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        aside = target.with_name(f".{target.name}.partial")
+        shutil.copyfile(source, aside)
+        aside.replace(target)
 
 
 def _write_pictures(folder: Path, case: Case) -> None:
@@ -215,20 +210,28 @@ def _write_pictures(folder: Path, case: Case) -> None:
 def attempt(
     sweep: Path, number: int, values: Values, default: LoopConfig, cases: Sequence[Case], metric: str
 ) -> Iterator[dict[str, Any]]:
-    """The rounds of a trial, and last how it ended: ``{"end": "complete"}`` or ``{"end": "failed", "error": ...}``.
+    """The rounds of a trial, and last how it ended, with why: ``{"end": ..., "error": ...}``.
 
-    Raises:
-        Hopeless: the disk is full.
-        RuntimeError: something went wrong that is not the trial's own fault, and may not the next time.
+    ``complete``; ``failed``, by its own settings; ``error``, which may not come again; ``disk full``.
     """
+    end, reason = "complete", None
     try:
         yield from trial_rounds(sweep, number, apply(default, values), cases, metric)
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        yield {"end": "failed", "error": f"out of memory: {' '.join(str(error).split())[:300]}"}
-    except (FloatingPointError, ValueError) as error:
-        yield {"end": "failed", "error": str(error)}
+    except FloatingPointError as error:
+        end, reason = "failed", str(error)
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:  # another trial may have had the room
+        end, reason = "error", f"out of memory: {' '.join(str(error).split())[:300]}"
     except Exception as error:
-        reason, _ = judged(error)
-        raise RuntimeError(reason) from error
-    else:
-        yield {"end": "complete"}
+        try:
+            end, (reason, _) = "error", judged(error)
+        except Hopeless as full:
+            end, reason = "disk full", str(full)
+    yield {"end": end, "error": reason}
+
+
+def tidy(sweep: Path, number: int, *, keep_splats: bool) -> None:
+    """Drop what nobody needs of a trial that has ended: its checkpoints, and its splats unless they are kept."""
+    for folder in trial_folder(sweep, number).glob("*/checkpoints"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for splat in () if keep_splats else trial_folder(sweep, number).glob("*/*.ply"):
+        splat.unlink(missing_ok=True)

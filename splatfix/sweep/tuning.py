@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,13 +22,14 @@ from splatfix.sweep.cases import Case, silently
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.desk import Desk
 from splatfix.sweep.trial import attempt
-from splatfix.workers import DiskFull
+from splatfix.workers import judged
 
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the desk writes what is worth keeping
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the sweep
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's state is of no use to us
     "RAY_AIR_NEW_OUTPUT": "0",  # and its lines neither
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths stay what they are
 }
 os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
 
@@ -65,6 +67,7 @@ def run_on_tune(
         {"CPU": config.workers.cpus, "GPU": gpus},
     )
     held = _Held(desk, on_step)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(num)  # actors that start at the same time
     with _quiet(), tempfile.TemporaryDirectory(prefix="splatfix-tune-") as storage:
         tuner = tune.Tuner(
             kind,
@@ -76,7 +79,7 @@ def run_on_tune(
                 storage_path=storage,
                 stop=_UntilHopeless(held),
                 callbacks=[_Ends(held)],
-                failure_config=tune.FailureConfig(max_failures=config.workers.attempts - 1),
+                failure_config=tune.FailureConfig(max_failures=0),  # the desk hands a trial out again
                 verbose=0,
             ),
         )
@@ -130,10 +133,7 @@ class _Trainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         with using_threads(self._num_threads), silently():
-            try:
-                made = next(self._made)
-            except DiskFull as error:
-                made = {"end": "disk full", "error": str(error)}
+            made = next(self._made)
         return {"made": json.dumps(made), "done": "end" in made}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -159,7 +159,7 @@ class _Proposals(Searcher):
             return None
         if (record := self._held.desk.next()) is not None:
             return {"number": record.number, "values": record.values}
-        return Searcher.FINISHED if self._held.desk.is_empty else None
+        return Searcher.FINISHED if self._held.desk.is_over else None
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """Nothing: `_Ends` tells the desk."""
@@ -191,13 +191,11 @@ class _Ends(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:  # noqa: ARG002
         made = json.loads(result["made"])
-        if made.get("end") == "disk full":
-            self._held.desk.give_up(DiskFull(made["error"]))
-        elif "end" in made:
+        if "end" in made:
             self._held.desk.take(trial.config["number"], made)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:  # noqa: ARG002
-        self._held.desk.take(trial.config["number"], {"end": "failed", "error": _reason(trial)})
+        self._held.desk.take(trial.config["number"], {"end": "error", "error": _reason(trial)})
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:  # noqa: ARG002
         self._held.on_step()
@@ -215,8 +213,8 @@ class _UntilHopeless(Stopper):
 
 
 def _reason(trial: Any) -> str:
-    """Why a trial's actor failed, in a line."""
-    error = trial.get_error()
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["its worker ended"]
-    told = lines[-1] if "Traceback" in lines[0] or "ray::" in lines[0] else lines[0]
-    return f"its worker failed: {told}"[:600]
+    """Why a trial's actor died, as Ray says."""
+    path, told = trial.pickled_error_file, "no reason is known"
+    if path is not None and Path(path).is_file():
+        told, _ = judged(pickle.loads(Path(path).read_bytes()))
+    return f"its worker died: {told}"

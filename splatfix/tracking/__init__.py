@@ -7,8 +7,8 @@ when the run is resumed, or by `send_rest`. Sending a record twice changes nothi
 so that a resumed process goes on with the run that it began.
 """
 
-from splatfix.tracking.config import TrackingConfig
-from splatfix.tracking.journal import JOURNAL, has_ended
+from splatfix.tracking.config import TrackingConfig, without_password
+from splatfix.tracking.journal import JOURNAL, ended_as
 from splatfix.tracking.sender import ENVIRONMENT
 from splatfix.tracking.state import STATE, is_sent
 from splatfix.tracking.tracker import Status, Tracker, open_tracker, send_rest
@@ -20,8 +20,9 @@ __all__ = [
     "Status",
     "Tracker",
     "TrackingConfig",
-    "has_ended",
+    "ended_as",
     "is_sent",
     "open_tracker",
     "send_rest",
+    "without_password",
 ]

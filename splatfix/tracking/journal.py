@@ -105,12 +105,12 @@ def batches(path: Path, offset: int) -> Iterator[tuple[str, list[dict[str, Any]]
         yield kind, records, end
 
 
-def has_ended(folder: Path) -> bool:
-    """Whether all that there is to say of the run in a folder was noted, its end last."""
+def ended_as(folder: Path) -> str | None:
+    """The status that was noted last, where nothing came after it: all that there is to say was said; else None."""
     last = None
     for _, records, _ in batches(Path(folder) / JOURNAL, 0):
         last = records[-1]
-    return last is not None and last["kind"] == "end"
+    return last["status"] if last is not None and last["kind"] == "end" else None
 
 
 def _cut_torn_line(path: Path) -> int:

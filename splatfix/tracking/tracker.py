@@ -35,6 +35,7 @@ class Tracker:
 
     def __init__(self, sender: Sender | None) -> None:
         self._sender = sender
+        self.is_down = False  # no answer at the last try
         self._has_ended = False
         self._all_sent: bool | None = None  # None until that was waited for
         if sender is None:
@@ -112,6 +113,12 @@ class Tracker:
                 log.warning("tracking: %d records were not sent; `splatfix track %s` sends them", num, folder)
         return self._all_sent
 
+    def is_idle(self, wait_seconds: float) -> bool:
+        """Whether nothing of it is being sent any more, after `finish` and within so many seconds."""
+        if self._sender is not None:
+            self._thread.join(wait_seconds)
+        return self._sender is None or not self._thread.is_alive()
+
     def __enter__(self) -> Tracker:
         return self
 
@@ -138,28 +145,28 @@ class Tracker:
         """The thread: sends what is new until the run has ended and all is sent, or `finish` waits no longer."""
         sender = self._sender
         assert sender is not None
-        pause, is_down = FIRST_PAUSE_SECONDS, False
+        pause = FIRST_PAUSE_SECONDS
         while not self._stopped.is_set():
             self._news.clear()
             finishing = self._finishing.is_set()
             try:
                 sender.send(left_out_too=finishing, stopped=self._stopped.is_set)
             except Exception as error:
-                if not is_down:
+                if not self.is_down:
                     message = (
                         "tracking: %s does not answer (%s); what is not sent is kept in %s and sent when it is back"
                     )
                     log.warning(message, without_password(sender.uri), reason(error), self._journal.path)
-                is_down = True
+                self.is_down = True
             else:
-                if is_down:
+                if self.is_down:
                     log.info("tracking: %s answers again; it has what was kept", without_password(sender.uri))
-                    is_down, pause = False, FIRST_PAUSE_SECONDS
+                    self.is_down, pause = False, FIRST_PAUSE_SECONDS
                 if finishing and not sender.waits_for_parent:
                     return
             if finishing:
                 self._stopped.wait(FIRST_PAUSE_SECONDS)
-            elif is_down or sender.waits_for_parent:
+            elif self.is_down or sender.waits_for_parent:
                 self._finishing.wait(pause)
                 pause = min(2 * pause, MAX_PAUSE_SECONDS)
             else:

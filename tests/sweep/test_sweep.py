@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,11 @@ from splatfix.config import load_config
 from splatfix.loop import LoopConfig, run_loop
 from splatfix.runs import read_json
 from splatfix.sample import sample_path
-from splatfix.sweep import trial
+from splatfix.sweep import reruns, shared, trial
 from splatfix.sweep.cases import find_cases, make_reference
-from splatfix.sweep.run import run_sweep
+from splatfix.sweep.run import _alone, check_sweep, run_sweep
 from splatfix.sweep.space import apply
-from tests.sweep.small import records, small, told, write_config
+from tests.sweep.small import TREE, records, small, told, write_config
 from tests.waiting import all_runs, client
 
 
@@ -166,14 +167,16 @@ def test_a_sweep_may_be_made_longer_but_not_other(tmp_path):
 
 
 def test_a_trial_that_fails_is_marked_and_the_sweep_goes_on(tmp_path, monkeypatch):
-    real = trial.repair_rounds
+    real, errors = trial.repair_rounds, [MemoryError(), RuntimeError("not this time")]
 
     def failing(run, *arguments, **keywords):
         for made in real(run, *arguments, **keywords):
             if "0001" in str(run.path) and made.number == 2:
                 raise FloatingPointError("step 27: loss = nan with finite parameters")
             if "0002" in str(run.path):
-                raise MemoryError
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            if "0003" in str(run.path) and errors:
+                raise errors.pop()
             yield made
 
     monkeypatch.setattr(trial, "repair_rounds", failing)
@@ -181,10 +184,77 @@ def test_a_trial_that_fails_is_marked_and_the_sweep_goes_on(tmp_path, monkeypatc
     found = records(tmp_path / "out")
     assert [record.status for record in found] == ["complete", "failed", "failed", "complete"]
     assert found[1].error == "step 27: loss = nan with finite parameters" and len(found[1].rounds) == 1
-    assert str(found[2].error).startswith("out of memory")
+    assert found[2].error == "RuntimeError: DefaultCPUAllocator: can't allocate memory" and errors == []
     assert results["best"] in (0, 3) and "loss = nan" in (tmp_path / "out" / "sweep.html").read_text()
     statuses = {r.info.run_name: r.info.status for r in all_runs(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")}
     assert statuses["trial-0001"] == "FAILED" and statuses["trial-0003"] == statuses["out"] == "FINISHED"
+
+
+def test_a_splat_that_cannot_be_measured_fails_its_trial(tmp_path, monkeypatch):
+    real = trial._evaluated
+
+    def broken(run, *arguments, **keywords):
+        results = real(run, *arguments, **keywords)
+        if "0001" in str(run.path):
+            results["summary"]["all"]["after"]["psnr"] = float("nan")
+        return results
+
+    monkeypatch.setattr(trial, "_evaluated", broken)
+    run_sweep(small(search={"trials": 3}), tmp_path / "out")
+    found = records(tmp_path / "out")
+    assert [record.status for record in found] == ["complete", "failed", "complete"]
+    assert found[1].error == "tankard-s0, round 1: PSNR of after = nan"
+
+
+def test_a_rerun_that_fails_leaves_the_others(tmp_path, monkeypatch):
+    real = reruns.run_loop
+
+    def failing(capture, out, config, **keywords):
+        if config.seed == 102 and "default" in str(out):
+            raise FloatingPointError("loss = nan")
+        return real(capture, out, config, **keywords)
+
+    monkeypatch.setattr(reruns, "run_loop", failing)
+    space = {"repair.weight": {"choice": [0.1, 2.0]}}
+    results = run_sweep(small(space=space, search={"trials": 1}, reruns=3), tmp_path / "out")
+    rows = results["reruns"]["rows"]
+    assert [row["error"] is None for row in rows] == [True, False, True] and "loss = nan" in rows[1]["error"]
+    mean = (rows[0]["difference"] + rows[2]["difference"]) / 2
+    assert results["reruns"]["verdict"]["difference"] == pytest.approx(mean)
+    assert "of 2 seeds" in results["reruns"]["verdict"]["sentence"]
+    assert results["state"] == "finished" and (tmp_path / "out" / "best.yaml").is_file()
+
+
+def test_checkpoints_go_with_the_end_of_a_trial(sweep):
+    assert list(sweep.glob("trials/*/*/checkpoints")) == [] and list(sweep.glob("trials/*/*/after.ply"))
+
+
+def test_a_driver_needs_no_gpu_where_others_work(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config = small(loop={**TREE["loop"], "device": "cuda"})
+    assert check_sweep(replace(config, workers=replace(config.workers, num=2)), source="test") == 6
+    with pytest.raises(ValueError, match="device = 'cuda'"):
+        check_sweep(config, source="test")
+
+
+def test_two_drivers_of_a_sweep_are_one_too_many(tmp_path):
+    run_sweep(small(search={"trials": 1}), tmp_path / "out")
+    with _alone(tmp_path / "out"), pytest.raises(ValueError, match=r"out: process \d+ on .* is running this sweep"):
+        run_sweep(small(search={"trials": 1}), tmp_path / "out", resume=True)
+
+
+def test_a_password_is_not_written(tmp_path):
+    uri = "http://me:secret@127.0.0.1:9/"
+    run_sweep(small(search={"trials": 1}, tracking={"uri": uri}), tmp_path / "out")
+    for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
+        assert b"secret" not in path.read_bytes(), path
+
+
+def test_of_very_many_stops_some_are_dropped(tmp_path):
+    for stop in (20, 30, 32, 40, 60, 80, 81, 100, 150, 400):
+        (tmp_path / f"{stop}.pt").touch()
+    shared._thin(tmp_path)
+    assert shared._stops(tmp_path) == [20, 30, 40, 60, 80, 100, 150, 400]
 
 
 def test_a_full_disk_ends_it_and_keeps_what_is_done(tmp_path, monkeypatch, capsys):
@@ -204,15 +274,16 @@ def test_a_full_disk_ends_it_and_keeps_what_is_done(tmp_path, monkeypatch, capsy
     assert main([*arguments, "--resume"]) == 0
 
 
-def test_without_a_complete_trial_there_is_no_best(tmp_path, monkeypatch):
+def test_without_a_complete_trial_there_is_no_best(tmp_path, monkeypatch, capsys):
     def failing(*_, **__):
         raise FloatingPointError("no")
         yield
 
     monkeypatch.setattr(trial, "repair_rounds", failing)
-    results = run_sweep(small(search={"trials": 2}, reruns=1), tmp_path / "out")
-    assert results["best"] is None and results["reruns"] is None
-    assert not (tmp_path / "out" / "best.yaml").exists() and (tmp_path / "out" / "sweep.html").is_file()
+    config = write_config(tmp_path / "s.yaml", search={"trials": 2}, reruns=1)
+    assert main(["sweep", "--config", str(config), "--out", str(tmp_path / "out")]) == 1
+    assert "the first 2 trials failed, the last with: no" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "best.yaml").exists()
 
 
 def test_splats_are_dropped_on_request(tmp_path):
@@ -225,7 +296,9 @@ def test_splats_are_dropped_on_request(tmp_path):
     ("changes", "wanted"),
     [
         ({"captures": []}, "captures is empty"),
-        ({"captures": ["nowhere/at/all"]}, "captures: nowhere/at/all: no such"),
+        ({"captures": ["nowhere/at/all"]}, "captures: .*nowhere/at/all: no such"),
+        ({"held_out": [str(sample_path())]}, "held_out: .*tankard is among the captures"),
+        ({"captures": [str(sample_path())] * 2}, "captures: .*tankard: stands there twice"),
         ({"space": {"restorer": {"choice": ["warp", "magic"]}}}, "restorer 'magic': unknown"),
         ({"space": {"repair.weights": {"uniform": [0, 1]}}}, "did you mean repair.weight"),
         ({"space": {"repair.views": {"integer": [0, 9]}}}, "repair.views = 0"),
@@ -259,8 +332,10 @@ def test_a_reference_of_other_photos_is_made_again(tmp_path):
 def test_captures_of_the_same_name_stay_apart(tmp_path):
     for place in ("a", "b"):
         (tmp_path / place / "room").mkdir(parents=True)
-    cases = find_cases([str(tmp_path / place / "room") for place in ("a", "b")], [0, 1])
-    assert [case.name for case in cases] == ["room-1-s0", "room-1-s1", "room-2-s0", "room-2-s1"]
+    (tmp_path / "c" / "room-1").mkdir(parents=True)
+    places = [str(tmp_path / place) for place in ("a/room", "b/room", "c/room-1")]
+    names = [case.name for case in find_cases(places, [0, 1])]
+    assert names == ["room-1-s0", "room-1-s1", "room-2-s0", "room-2-s1", "room-1-1-s0", "room-1-1-s1"]
 
 
 def test_the_report_of_a_sweep_is_its_page(sweep, tmp_path, capsys):
