@@ -12,9 +12,11 @@ from markupsafe import Markup, escape
 
 from splatfix.report.charts import Axis, Frame, grid, labels, level, svg
 from splatfix.report.load import number
+from splatfix.report.selection import evenly
 from splatfix.report.sweep_fields import NOT_SET, FieldScale
 from splatfix.report.sweep_load import SweepFile, value_text
 
+MAX_SLICE_MARKS = 500
 WIDE = Frame(width=940.0, height=330.0, left=66.0)
 HISTORY = Frame(width=940.0, height=330.0, left=66.0, right=76.0)  # with room for what the level at its end means
 SLICE = Frame(width=300.0, height=190.0, left=50.0, right=12.0, top=10.0, bottom=28.0)
@@ -111,6 +113,7 @@ def slices(sweep: SweepFile, scales: Sequence[FieldScale]) -> list[dict[str, Any
     trials = sorted(sweep.complete, key=lambda trial: len(sweep.kinds(trial)))
     if not trials:
         return []
+    trials = [*evenly(trials[:-2], MAX_SLICE_MARKS), *trials[-2:]]  # the best and the default stand last
     y_axis = gain_axis(sweep, *SLICE.y_px)
     return [{"field": scale.field, "chart": _slice(sweep, scale, trials, y_axis)} for scale in scales]
 

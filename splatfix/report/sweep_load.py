@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +70,19 @@ class SweepFile:
         title = OBJECTIVES[self.objective]
         return f"{title}, dB" if self.unit else f"{title}, SSIM"
 
-    @property
+    @cached_property
     def complete(self) -> list[dict[str, Any]]:
         """The trials that ended with a gain, in order of their numbers."""
         ended = [trial for trial in self.trials if trial.get("status") == "complete" and self.gain(trial) is not None]
         return sorted(ended, key=lambda trial: trial["number"])
 
-    @property
+    @cached_property
     def best(self) -> dict[str, Any] | None:
         """The best trial."""
         wanted = self.record.get("best")
         return next((trial for trial in self.trials if wanted is not None and trial["number"] == wanted), None)
 
-    @property
+    @cached_property
     def default(self) -> dict[str, Any] | None:
         """The trial of the default settings."""
         return next((trial for trial in self.trials if trial.get("is_default")), None)

@@ -49,9 +49,11 @@ class Verdict:
 def verdict(rows: Sequence[Mapping[str, Any]], who: str, metric: str) -> Verdict | None:
     """The verdict over rows with ``seed`` and ``difference``; None without any. ``who`` names the best."""
     by_seed: dict[int, list[float]] = {}
+    by_capture: dict[str, list[float]] = {}
     for row in rows:
         if row["difference"] is not None:
             by_seed.setdefault(row["seed"], []).append(row["difference"])
+            by_capture.setdefault(row["capture"], []).append(row["difference"])
     if not by_seed:
         return None
     means = np.array([np.mean(found) for found in by_seed.values()])
@@ -61,9 +63,11 @@ def verdict(rows: Sequence[Mapping[str, Any]], who: str, metric: str) -> Verdict
     def told(value: float) -> str:
         return written(value, digits, signed=True)
 
+    each = [f"{capture} {told(float(np.mean(found)))}" for capture, found in by_capture.items()]
+    more = f" By capture: {', '.join(each)}." if len(each) > 1 else ""
     if num < 2:
         sentence = f"{who} differs from the default by {told(mean)}{unit} with one seed: too few to tell."
-        return Verdict(None, mean, None, None, None, sentence)
+        return Verdict(None, mean, None, None, None, sentence + more)
     spread = float(means.std(ddof=1))
     half = float(stats.t.ppf(0.975, num - 1)) * spread / num**0.5
     low, high = mean - half, mean + half
@@ -73,10 +77,10 @@ def verdict(rows: Sequence[Mapping[str, Any]], who: str, metric: str) -> Verdict
     if beats:
         sentence = f"{who} beats the default by {told(mean)}{unit}, beyond {seeds}."
     elif beats is False:
-        sentence = f"{who} is worse than the default by {told(mean)}{unit}, beyond {seeds}: stay with the default."
+        sentence = f"{who} is worse than the default, {told(mean)}{unit}, beyond {seeds}: stay with the default."
     else:
         sentence = f"{who} does not beat the default beyond {seeds}: {told(mean)}{unit} in the mean."
-    return Verdict(beats, mean, spread, low, high, sentence)
+    return Verdict(beats, mean, spread, low, high, sentence + more)
 
 
 def rerun_row(default: Mapping[str, Any], best: Mapping[str, Any], metric: str) -> dict[str, Any]:

@@ -95,7 +95,13 @@ class Output:
         """For MLflow: words, figures, the best trial, and files."""
         best, sentences = results["best"], _sentences(results)
         note = f"Best: trial-{best:04d}" if best is not None else "No trial was completed."
-        note = "\n\n".join([note, *sentences, f"Pictures, the whole page ({PAGE}) and {BEST}: under Artifacts."])
+        note = "\n\n".join(
+            [
+                note,
+                *sentences,
+                f"Under Artifacts: pictures and report of the best trial, the whole page ({PAGE}), and {BEST}.",
+            ]
+        )
         figures = {"trials": float(len(results["trials"]))}
         for key in ("verdict", "held_out"):
             if told := (results["reruns"] or {}).get(key):

@@ -82,11 +82,12 @@ class TrackedSweep:
         return tracker
 
     def _artifacts(self, folder: Path) -> Iterator[Path]:
-        for path in (folder / "report.html", folder / PICTURES):
-            if path.exists():
-                yield path
+        yield from self._pages(folder)
         if self._config.keep_splats:
             yield from sorted(folder.glob("*/after.ply"))
+
+    def _pages(self, folder: Path) -> Iterator[Path]:
+        return (path for path in (folder / "report.html", folder / PICTURES) if path.exists())
 
     def concluded(self, note: str, figures: dict[str, float], best: int | None, files: Sequence[Path]) -> None:
         """What came out: words for the sweep's page, figures, the best trial, and files."""
@@ -94,6 +95,9 @@ class TrackedSweep:
         self._parent.metrics(figures, step=0)
         for path in files:
             self._parent.artifact(path)
+        if best is not None:
+            for path in self._pages(trial_folder(self._sweep, best)):
+                self._parent.artifact(path, "best trial")
 
     def __enter__(self) -> TrackedSweep:
         return self
@@ -159,4 +163,5 @@ def _note(record: TrialRecord) -> str:
     told = {"complete": "Complete", "stopped": "Stopped early"}[record.status]
     gain = record.objective("gain")
     figure = "" if gain is None else f", gain {gain:+.3f}"
-    return f"{told}{figure} after {len(record.rounds)} rounds.\n\n{settings}\n\nPictures and report: under Artifacts."
+    head = f"{told}{figure} after {len(record.rounds)} rounds."
+    return f"{head}\n\n{settings}\n\nUnder Artifacts: the report, and pictures of each case."

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture
@@ -193,18 +194,29 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _write_pictures(folder: Path, case: Case) -> None:
-    """Photo, before, control and after of the views with the largest, the median and the smallest gain, as a sheet."""
-    run = folder / case.name
-    views = telling_views(read_json(run / "results.json")["views"])[:3]
-    rows = []
-    for view, _ in views:
-        kinds = ("photo", *SHARED_ARMS, "after")
+    """Photo, before, control and after of the views with the median, the largest and the smallest gain, as a sheet."""
+    run, kinds = folder / case.name, ("photo", *SHARED_ARMS, "after")
+    rows: list[np.ndarray] = []
+    for view, _ in telling_views(read_json(run / "results.json")["views"])[:3]:
         pictures = [read_image(image_path(run, view["name"], kind)) for kind in kinds]
+        if not rows:
+            rows.append(
+                np.concatenate(
+                    [_label(kind, picture.shape[1]) for kind, picture in zip(kinds, pictures, strict=True)], 1
+                )
+            )
         rows.append(np.concatenate(pictures, axis=1))
-    width = max((row.shape[1] for row in rows), default=0)
     if rows:
+        width = max(row.shape[1] for row in rows)
         padded = [np.pad(row, ((0, 2), (0, width - row.shape[1]), (0, 0)), constant_values=1.0) for row in rows]
         write_image(folder / PICTURES / f"{case.name}.jpg", np.concatenate(padded))
+
+
+def _label(text: str, width_px: int) -> np.ndarray:
+    """A strip with a word in it, float32 ``[16, W, 3]``."""
+    strip = Image.new("RGB", (width_px, 16), "white")
+    ImageDraw.Draw(strip).text((3, 2), text, fill="black")
+    return np.asarray(strip, np.float32) / 255
 
 
 def attempt(
