@@ -347,10 +347,13 @@ def sweep(argv: Sequence[str]) -> None:
 
 def _say_outcome(results: dict, out: Path) -> None:
     from splatfix.report.terminal import sweep_table
+    from splatfix.tracking import page_of
 
     print(sweep_table(results))
     print(f"best config: {out / results['files']['best']}")
     print(f"page: {out / 'sweep.html'}")
+    if (place := page_of(out)) is not None:
+        print(f"MLflow: {place}")
 
 
 def evaluate(argv: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from splatfix.tracking.config import TrackingConfig, without_password
 from splatfix.tracking.journal import JOURNAL, ended_as
 from splatfix.tracking.sender import ENVIRONMENT
 from splatfix.tracking.state import STATE, is_sent
-from splatfix.tracking.tracker import Status, Tracker, open_tracker, send_rest
+from splatfix.tracking.tracker import Status, Tracker, open_tracker, page_of, send_rest
 
 __all__ = [
     "ENVIRONMENT",
@@ -23,6 +23,7 @@ __all__ = [
     "ended_as",
     "is_sent",
     "open_tracker",
+    "page_of",
     "send_rest",
     "without_password",
 ]

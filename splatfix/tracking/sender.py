@@ -100,6 +100,7 @@ class Sender:
                 run_name=self.state.name,
                 tags={KEY_TAG: self.state.key},
             )
+        self.state.experiment_id = self._experiment_id
         if run.info.run_id != self.state.run:
             self.state.run, self.state.offset, self.state.left_out = run.info.run_id, 0, []
             self.state.linked = False

@@ -19,7 +19,7 @@ class State:
 
     Attributes:
         uri: without a password; None for the file in the run's own folder, which may be moved with it.
-        run: its id in MLflow, once it has one.
+        run, experiment_id: their ids in MLflow, once they have one.
         offset: bytes of the journal that MLflow has.
         left_out: records of files before ``offset`` that could not be stored.
         linked: whether MLflow knows the parent.
@@ -31,6 +31,7 @@ class State:
     parent: str | None
     uri: str | None
     run: str | None = None
+    experiment_id: str | None = None
     offset: int = 0
     left_out: list[dict[str, Any]] = field(default_factory=list)
     linked: bool = False

@@ -207,6 +207,7 @@ def open_tracker(
         parent=parent.key if isinstance(parent, Tracker) else parent,
         uri=None if uri is None else without_password(uri),
         run=kept.run if kept else None,
+        experiment_id=kept.experiment_id if kept else None,
         offset=kept.offset if kept else 0,
         left_out=kept.left_out if kept else [],
         linked=kept.linked if kept else False,
@@ -260,3 +261,16 @@ def _finite(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def page_of(folder: Path) -> str | None:
+    """Where MLflow shows the run in a folder: a URL, for a file after the command that serves it; None without one."""
+    folder = Path(folder)
+    state = read_state(folder) if (folder / STATE).is_file() else None
+    if state is None or state.run is None or state.experiment_id is None:
+        return None
+    place = f"/#/experiments/{state.experiment_id}/runs/{state.run}"
+    uri = state.uri or uri_in(folder)
+    if uri.startswith("http"):
+        return uri.rstrip("/") + place
+    return f"mlflow ui --backend-store-uri {uri}, then http://127.0.0.1:5000{place}"

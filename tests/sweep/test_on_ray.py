@@ -139,6 +139,7 @@ def test_a_server_that_is_away_for_a_while_loses_nothing(tmp_path, drivers, mlfl
     assert driver.wait() == 0, driver.log.read_text()[-3000:]
     assert f"{address} does not answer" in driver.log.read_text()
     check_mlflow(address, tmp_path / "out")
+    assert f"MLflow: {address}/#/experiments/" in driver.log.read_text()
     stored = {path.name for path in (tmp_path / "stored").rglob("*") if path.is_file()}
     assert {"sweep.html", "best.yaml", "report.html", "tankard-s0.jpg", "after.ply"} <= stored  # through the server
     assert not (tmp_path / "out" / "mlflow.db").exists()

@@ -20,6 +20,7 @@ from splatfix.sweep import reruns, shared, trial
 from splatfix.sweep.cases import find_cases, make_reference
 from splatfix.sweep.run import _alone, check_sweep, run_sweep
 from splatfix.sweep.space import apply
+from splatfix.tracking import page_of
 from tests.sweep.small import TREE, records, small, told, write_config
 from tests.waiting import all_runs, client
 
@@ -127,6 +128,15 @@ def test_every_run_of_mlflow_has_ended_and_tells_enough(sweep):
         assert files == {"report.html", "before-control-after", "splats"}
         shown = client(uri).list_artifacts(run.info.run_id, "before-control-after")
         assert [entry.path.rpartition("/")[2] for entry in shown] == ["tankard-s0.jpg", "tankard-s1.jpg"]
+
+
+def test_it_says_where_mlflow_shows_it(sweep):
+    (parent,) = [run for run in all_runs(f"sqlite:///{sweep / 'mlflow.db'}") if run.info.run_name == "out"]
+    place = f"http://127.0.0.1:5000/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}"
+    assert page_of(sweep) == f"mlflow ui --backend-store-uri sqlite:///{sweep / 'mlflow.db'}, then {place}"
+    shown = client(f"sqlite:///{sweep / 'mlflow.db'}").list_artifacts(parent.info.run_id, "best trial")
+    assert {entry.path for entry in shown} == {"best trial/report.html", "best trial/before-control-after"}
+    assert page_of(sweep.parent) is None
 
 
 def test_a_broken_off_sweep_equals_an_unbroken_one(sweep, tmp_path, monkeypatch):
