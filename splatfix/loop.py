@@ -75,7 +75,7 @@ class RepairConfig:
         require(self.weight >= 0, "repair.weight", self.weight, "0 or more")
         require(self.siblings >= 0, "repair.siblings", self.siblings, "0 or more")
         require(self.keep_rounds >= 1, "repair.keep_rounds", self.keep_rounds, "at least 1 round")
-        require(0 <= self.min_coverage <= 1, "repair.min_coverage", self.min_coverage, "a share from 0 to 1")
+        require(self.min_coverage >= 0, "repair.min_coverage", self.min_coverage, "0 or more")
         require(self.num_references >= 0, "repair.num_references", self.num_references, "0 or more")
         scale = self.spread_scale
         require(scale is None or scale > 0, "repair.spread_scale", scale, "above 0, or null")

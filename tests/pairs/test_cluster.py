@@ -36,12 +36,13 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
 
 
 def check(out: Path) -> None:
-    """Every fit and every pair of it, once, and nothing that does not belong there."""
+    """Every fit and every pair of it, once, and nothing but what a killed writer left half-way."""
     assert committed_stems(out) == STEMS
     keys = sorted(pair.key for pair in read_pairs(out))
     assert keys == sorted(f"{stem}-view{k}" for stem in STEMS for k in range(2))
     found = verify(out)
-    assert (found.num_samples, found.problems) == (len(keys), ())
+    others = [problem for problem in found.problems if ".partial: no manifest lists it" not in problem]
+    assert (found.num_samples, others) == (len(keys), [])
 
 
 @pytest.fixture
