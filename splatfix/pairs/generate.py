@@ -124,6 +124,7 @@ def generate(
     words = [*captures, *config.captures]
     sources = find_sources(words, config.groups)
     _keep_settings(out, config, words)
+    storage.drop_leftovers(out)
     index = open_index(out)
     sources = as_before(sources, index)
     run = _Generation(out, config, index, Telemetry())

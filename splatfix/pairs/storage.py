@@ -8,9 +8,11 @@ A file appears whole: locally it is written aside, synchronised and renamed; on 
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import re
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -194,7 +196,7 @@ def _create_without_links(place: Path, content: bytes) -> bool:
 def _aside(place: Path, content: bytes) -> Iterator[Path]:
     """The content in a file beside its place, safe on the disk; gone afterwards, whatever happens."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    aside = place.with_name(f".{place.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
+    aside = place.with_name(f".{place.name}.{_this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
     try:
         with aside.open("wb") as file:
             file.write(content)
@@ -203,6 +205,33 @@ def _aside(place: Path, content: bytes) -> Iterator[Path]:
         yield aside
     finally:
         aside.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1)
+def _this_machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def drop_leftovers(url: str) -> None:
+    """Drop what killed processes of this machine left half-written in a local folder; others may still be writing."""
+    folder = _resolve(url)
+    if not isinstance(folder, Path) or not folder.is_dir():
+        return
+    ours = re.compile(rf"\..+\.{_this_machine()}-(\d+)-[0-9a-f]{{8}}\.partial")
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if (found := ours.fullmatch(entry.name)) and not _is_alive(int(found[1])):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _get(store: Any, path: str) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,3 +102,24 @@ def test_any_name_goes(url: str, name: str) -> None:
     storage.commit(storage.join(url, name), b"x")
     assert storage.list_names(url) == [name]
     assert storage.read_bytes(storage.join(url, name)) == b"x"
+
+
+def test_what_a_killed_writer_left_is_dropped_and_what_is_being_written_stays(tmp_path):
+    """A writer that is killed in the middle, one that is still at it, and one of another machine."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+from splatfix.pairs import storage
+with storage._aside(Path(sys.argv[1]) / "a-00000-0123456789ab.tar", b"half"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    (left,) = tmp_path.iterdir()
+    other = tmp_path / left.name.replace(storage._this_machine(), "00000000")
+    other.touch()
+    (tmp_path / "fits.json").touch()
+    with storage._aside(tmp_path / "b-00000-0123456789ab.tar", b"being written") as aside:
+        storage.drop_leftovers(str(tmp_path))
+        assert set(tmp_path.iterdir()) == {aside, other, tmp_path / "fits.json"}
+    storage.drop_leftovers("memory://nothing")
+    storage.drop_leftovers(str(tmp_path / "nowhere"))
