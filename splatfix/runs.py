@@ -254,6 +254,18 @@ def using_threads(num: int) -> Iterator[None]:
         torch.set_num_threads(before[1])
 
 
+@contextmanager
+def logging_at(level: int, name: str) -> Iterator[None]:
+    """A logger (with those below it) at a level for a while."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 _bars_hidden = False
 
 

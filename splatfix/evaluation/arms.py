@@ -39,14 +39,18 @@ def evaluate_arms(
     mode: Literal["classic", "antialiased"],
     scene: SparseScene,
     repair_views: Sequence[tuple[int, Camera]] = (),
+    known: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Measure all arms, write pictures, video, ``cameras.json`` and ``results.json`` into the run.
 
     ``post`` (the restorer once more, on the rendered test view) is measured where a restorer and ``after`` are given.
-    ``repair_views`` (round, camera) are only recorded. Returns the results.
+    ``repair_views`` (round, camera) are only recorded. ``known`` are figures by test view and arm that another run has
+    measured on the same splats: those arms are not measured again. Returns the results.
     """
     reasons: dict[str, str] = {}
     references: list[Reference] = []
+    known = known or {}
+    measured = {arm for figures in known.values() for arm in figures}
 
     def restore(name: str, gaussians: Gaussians) -> torch.Tensor:
         if not references:
@@ -58,19 +62,21 @@ def evaluate_arms(
 
     with run.stage("evaluate"), progress(total=len(split.test_ids), description="test views") as bar:
 
-        def on_view(measured: Measured) -> None:
-            write_pictures(run, measured)
+        def on_view(view: Measured) -> None:
+            write_pictures(run, view)
             bar.update()
 
         rows = evaluate_views(
             capture,
             split,
-            arms,
+            {arm: gaussians for arm, gaussians in arms.items() if arm not in measured},
             restore=None if restorer is None or "after" not in arms else restore,
             mode=mode,
             reasons=reasons,
             on_view=on_view,
         )
+    for row in rows:
+        row.update(known.get(row["name"], {}))
     if video:
         with run.stage("video"):
             shown = [arms[name] for name in ("before", "after") if name in arms]

@@ -14,7 +14,7 @@ from splatfix.evaluation.arms import evaluate_arms
 from splatfix.fit import choose_steps, prepare
 from splatfix.gaussians import write_ply
 from splatfix.loop import LoopConfig
-from splatfix.runs import hidden_bars, progress, read_json, write_json
+from splatfix.runs import hidden_bars, logging_at, progress, read_json, write_json
 from splatfix.splats.scene import fit_identity
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.shared import SharedFits
@@ -53,14 +53,8 @@ def find_cases(captures: Sequence[str], seeds: Sequence[int]) -> list[Case]:
 @contextmanager
 def silently() -> Iterator[None]:
     """Without the bars and lines of each of many loops."""
-    chatty = logging.getLogger("splatfix")
-    level = chatty.level
-    chatty.setLevel(logging.WARNING)
-    try:
-        with hidden_bars():
-            yield
-    finally:
-        chatty.setLevel(level)
+    with hidden_bars(), logging_at(logging.WARNING, "splatfix"):
+        yield
 
 
 def of_case(config: LoopConfig, case: Case) -> LoopConfig:

@@ -42,7 +42,7 @@ class Desk:
         on_change: Callable[[TrialRecord], object] = lambda _: None,
     ) -> None:
         """``begun``: time.time() less the seconds that the trials have taken so far."""
-        self._config, self._sweep, self._parallel, self._source = config, sweep, parallel, source
+        self._config, self._sweep, self._parallel = config, sweep, parallel
         self._begun, self._on_change = begun, on_change
         self._search = Search(config, source=source)
         self._num_told = 0

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from splatfix.report.load import number
 from splatfix.report.wording import written
 from splatfix.sweep.config import SweepConfig
-from splatfix.sweep.record import TrialRecord
+from splatfix.sweep.record import FIGURES, TrialRecord
 from splatfix.sweep.space import default_values
+from splatfix.views import BANDS
 
 UNITS = {"psnr": " dB", "ssim": ""}
 DIGITS = {"psnr": 2, "ssim": 4}
@@ -95,13 +97,8 @@ def rerun_row(default: Mapping[str, Any], best: Mapping[str, Any], metric: str) 
 
 def _side(results: Mapping[str, Any], metric: str) -> dict[str, Any]:
     summary = results["summary"]
-
-    def of(band: str, arm: str) -> float | None:
-        held = (summary.get(band) or {}).get(arm)
-        return None if held is None else held.get(metric)
-
-    arms = {arm: of("all", arm) for arm in ("before", "control", "after", "gain")}
-    return {**arms, **{band: of(band, "gain") for band in ("near", "mid", "far")}}
+    arms = {arm: number(summary, "all", arm, metric) for arm in ("before", "control", "after", "gain")}
+    return {**arms, **{band: number(summary, band, "gain", metric) for band in BANDS}}
 
 
 def trial_rows(config: SweepConfig, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:
@@ -110,14 +107,13 @@ def trial_rows(config: SweepConfig, records: Sequence[TrialRecord]) -> list[dict
     rows = []
     for record in records:
         last = record.rounds[-1] if record.rounds else {}
-        names = ("gain", "gain_worst", "near", "mid", "far", "gain_ssim", "seconds")
         rows.append(
             {
                 **asdict(record),
                 "is_default": record.values == default,
-                **{name: last.get(name) for name in names},
+                **{name: last.get(name) for name in FIGURES},
                 "cases": record.cases,
-                "rounds": [{name: made.get(name) for name in ("round", *names)} for made in record.rounds],
+                "rounds": [{name: made.get(name) for name in ("round", *FIGURES)} for made in record.rounds],
             }
         )
     return rows
@@ -125,8 +121,15 @@ def trial_rows(config: SweepConfig, records: Sequence[TrialRecord]) -> list[dict
 
 def trials_csv(config: SweepConfig, rows: Sequence[Mapping[str, Any]]) -> str:
     """The trials as a table, one line each."""
-    names = ["number", "status", *config.space, "gain", "gain_worst", "near", "mid", "far", "gain_ssim", "seconds"]
-    names += ["num_rounds", *(f"{case}.gain" for case in _cases(rows)), "error"]
+    names = [
+        "number",
+        "status",
+        *config.space,
+        *FIGURES,
+        "num_rounds",
+        *(f"{case}.gain" for case in _cases(rows)),
+        "error",
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, names)
     writer.writeheader()

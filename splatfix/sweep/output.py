@@ -127,11 +127,11 @@ class Output:
     def _reruns(self, best: TrialRecord | None) -> dict[str, Any] | None:
         if self.reruns is None or best is None:
             return None
-        metric, who = self._config.metric, f"he best (trial {best.number})"
+        metric, name = self._config.metric, f"best (trial {best.number})"
         seen = [row for row in self.reruns if not row["held_out"]]
         unseen = [row for row in self.reruns if row["held_out"]]
-        told = verdict(seen, f"T{who}", metric)
-        held_out = verdict(unseen, f"On captures that no trial saw, t{who}", metric)
+        told = verdict(seen, f"The {name}", metric)
+        held_out = verdict(unseen, f"On captures that no trial saw, the {name}", metric)
         return {
             "seeds": rerun_seeds(self._config),
             "rows": self.reruns,

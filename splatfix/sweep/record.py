@@ -10,6 +10,7 @@ from splatfix.config import build_config
 from splatfix.runs import read_json, write_json
 
 TRIAL = "trial.json"
+FIGURES = ("gain", "gain_worst", "near", "mid", "far", "gain_ssim", "seconds")  # of a round, over all cases
 Status = Literal["running", "complete", "stopped", "failed"]
 
 
@@ -21,8 +22,8 @@ class TrialRecord:
         number: from 0, in the order of the proposals.
         values: the searched fields that are active, and their values.
         status: running, complete, stopped (by halving) or failed.
-        rounds: per round ``round``, ``gain``, ``gain_worst``, ``near``, ``mid``, ``far``, ``gain_ssim``, ``seconds``
-            (of a loop up to there, mean over the cases), ``cases`` (each one's figures) and ``time_ms``.
+        rounds: per round ``round``, the ``FIGURES`` (means over the cases; seconds of a loop up to there), ``cases``
+            (each one's figures) and ``time_ms``.
         error: why it failed.
         elapsed: seconds from the begin of the sweep to its end.
     """

@@ -30,15 +30,14 @@ class Search:
     def __init__(self, config: SweepConfig, *, source: str) -> None:
         self._config = config
         search, self._space = config.search, config.space
+        self._default = default_values(self._space, config.loop)
         self.num_trials = search.trials or DEFAULT_TRIALS
         points: list[dict[str, Any]] = []
         if search.method == "grid":
             points = list(grid_points(self._space, source=source))
             self.num_trials = min(search.trials or len(points), len(points))
-        elif search.with_default:
-            values = default_values(self._space, config.loop)
-            if all(self._space[field].holds(value) for field, value in values.items()):
-                points = [values]
+        elif search.with_default and all(self._space[field].holds(value) for field, value in self._default.items()):
+            points = [self._default]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(
@@ -57,7 +56,7 @@ class Search:
         self._asked.append(trial)
         values: dict[str, Any] = {}
         for field in in_order(self._space):
-            if is_active(self._space[field], {**default_values(self._space, self._config.loop), **values}):
+            if is_active(self._space[field], {**self._default, **values}):
                 values[field] = _suggested(trial, field, self._space[field])
         return {field: values[field] for field in self._space if field in values}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from splatfix.config import to_tree
 from splatfix.sweep.config import SweepConfig
-from splatfix.sweep.record import TrialRecord, read_record
+from splatfix.sweep.record import FIGURES, TrialRecord, read_record
 from splatfix.sweep.trial import PICTURES, trial_folder
 from splatfix.tracking import Status, Tracker, ended_as, is_sent, open_tracker, send_rest
 
@@ -27,7 +27,6 @@ CALL_SECONDS = 15.0  # of a single call, at most
 MAX_SENDING = 8  # runs that have ended and are still being sent, each by a thread
 NOTE = "mlflow.note.content"  # the description that MLflow's page shows
 OUTCOMES: dict[str, Status] = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
-FIGURES = ("gain", "gain_worst", "near", "mid", "far", "gain_ssim", "seconds")
 
 
 class TrackedSweep:

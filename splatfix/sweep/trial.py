@@ -16,14 +16,14 @@ from PIL import Image, ImageDraw
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture
-from splatfix.evaluation.arms import camera_records, write_pictures
+from splatfix.evaluation.arms import evaluate_arms
 from splatfix.evaluation.layout import error_path, image_path
-from splatfix.evaluation.measure import assemble, evaluate_views
 from splatfix.fit import prepare, sibling_seed
 from splatfix.gaussians import read_ply, write_ply
 from splatfix.images import read_image, write_image
 from splatfix.loop import LoopConfig, repair_rounds
 from splatfix.report import write_report
+from splatfix.report.load import number
 from splatfix.report.selection import telling_views
 from splatfix.restoration import Restorer, open_restorer
 from splatfix.runs import Run, choose_device, read_json, write_json
@@ -70,15 +70,19 @@ def trial_rounds(
 
 def combined(figures: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, Any]:
     """Figures of a round over all cases: means, and the worst gain; None where a case has none."""
-    gains = {case: _gain(held["summary"], "all", metric) for case, held in figures.items()}
-    by_band = {band: {case: _gain(held["summary"], band, metric) for case, held in figures.items()} for band in BANDS}
+
+    def gains_of(band: str, of_metric: str) -> dict[str, float | None]:
+        return {case: number(held["summary"], band, "gain", of_metric) for case, held in figures.items()}
+
+    gains = gains_of("all", metric)
+    by_band = {band: gains_of(band, metric) for band in BANDS}
     known = [gain for gain in gains.values() if gain is not None]
     return {
         "round": max(held["round"] for held in figures.values()),
         "gain": _mean(gains.values()),
         "gain_worst": min(known) if len(known) == len(gains) else None,
         **{band: _mean(found.values()) for band, found in by_band.items()},
-        "gain_ssim": _mean(_gain(held["summary"], "all", "ssim") for held in figures.values()),
+        "gain_ssim": _mean(gains_of("all", "ssim").values()),
         "seconds": _mean(held["seconds"] for held in figures.values()),
         "cases": {
             case: {
@@ -91,11 +95,6 @@ def combined(figures: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str,
         },
         "time_ms": round(time.time() * 1000),
     }
-
-
-def _gain(summary: Mapping[str, Any], band: str, metric: str) -> float | None:
-    held = summary.get(band)
-    return None if held is None or held["gain"] is None else held["gain"].get(metric)
 
 
 def _mean(values: Any) -> float | None:
@@ -112,8 +111,8 @@ def _case_rounds(
     fits, repair = SharedFits(sweep / "shared"), config.repair
     before = fits.at(run, scene, config, seed=config.seed, step=reference.steps)
     siblings, seconds_before = [], reference.seconds - before.seconds
-    for number in range(1, repair.siblings + 1):
-        seed = sibling_seed(config.seed, number)
+    for sibling_number in range(1, repair.siblings + 1):
+        seed = sibling_seed(config.seed, sibling_number)
         sibling = fits.at(run, scene, config, seed=seed, step=before.step + repair.num_steps)
         siblings.append(sibling.gaussians().detach())
         seconds_before += sibling.seconds
@@ -145,39 +144,29 @@ def _evaluated(
     shown: Sequence[tuple[int, Camera]],
 ) -> dict[str, Any]:
     """Measure ``after.ply``; ``before`` and ``control`` are the reference's, files and figures."""
-    device = scene.photos[0].device
     for arm in SHARED_ARMS:
         _link(reference / f"{arm}.ply", run.path / f"{arm}.ply")
-    arms = {arm: read_ply(run.path / f"{arm}.ply").to(device) for arm in (*SHARED_ARMS, "after")}
-    reasons: dict[str, str] = {}
-    with run.stage("evaluate"):
-        rows = evaluate_views(
-            capture,
-            split,
-            {"after": arms["after"]},
-            mode=config.fit.mode,
-            reasons=reasons,
-            on_view=lambda measured: write_pictures(run, measured),
-        )
+    device = scene.photos[0].device
     held = {row["name"]: row for row in read_json(reference / "results.json")["views"]}
-    for row in rows:
-        row.update({arm: held[row["name"]][arm] for arm in SHARED_ARMS})
+    for name in held:
         for arm in SHARED_ARMS:
-            _link(image_path(reference, row["name"], arm), image_path(run.path, row["name"], arm))
-            _link(error_path(reference, row["name"], arm), error_path(run.path, row["name"], arm))
-    results = assemble(
-        capture=capture,
-        restorer=config.restorer,
+            _link(image_path(reference, name, arm), image_path(run.path, name, arm))
+            _link(error_path(reference, name, arm), error_path(run.path, name, arm))
+    return evaluate_arms(
+        run,
+        capture,
+        split,
+        {arm: read_ply(run.path / f"{arm}.ply").to(device) for arm in (*SHARED_ARMS, "after")},
+        restorer=None,
+        restorer_name=config.restorer,
         seed=config.seed,
-        size_px=split.size_px or config.views.size_px,
-        rows=rows,
-        arms=arms,
-        seconds={name: round(value, 2) for name, value in run.seconds.items()},
-        reasons=reasons,
+        num_references=0,
+        video=False,
+        mode=config.fit.mode,
+        scene=scene,
+        repair_views=shown,
+        known={name: {arm: row[arm] for arm in SHARED_ARMS} for name, row in held.items()},
     )
-    write_json(run.path / "cameras.json", camera_records(capture, split, rows, shown))
-    write_json(run.path / "results.json", results)
-    return results
 
 
 def _link(source: Path, target: Path) -> None:

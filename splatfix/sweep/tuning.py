@@ -11,13 +11,17 @@ import logging
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.stopper import Stopper
+
 from splatfix.loop import LoopConfig
-from splatfix.runs import using_threads
+from splatfix.runs import logging_at, using_threads
 from splatfix.sweep.cases import Case, silently
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.desk import Desk
@@ -31,14 +35,6 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # and its lines neither
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths stay what they are
 }
-os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
-
-from ray import tune  # noqa: E402 - reads the environment
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
-from ray.tune.stopper import Stopper  # noqa: E402
-
-log = logging.getLogger(__name__)
 
 
 def run_on_tune(
@@ -67,8 +63,11 @@ def run_on_tune(
         {"CPU": config.workers.cpus, "GPU": gpus},
     )
     held = _Held(desk, on_step)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(num)  # actors that start at the same time
-    with _quiet(), tempfile.TemporaryDirectory(prefix="splatfix-tune-") as storage:
+    # without Tune's own lines on trials that failed: the desk tells of them
+    with logging_at(logging.CRITICAL, "ray.tune"), tempfile.TemporaryDirectory(prefix="splatfix-tune-") as storage:
         tuner = tune.Tuner(
             kind,
             tune_config=tune.TuneConfig(
@@ -84,18 +83,6 @@ def run_on_tune(
             ),
         )
         tuner.fit()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Tune's lines on trials that failed: the desk tells of them."""
-    chatty = logging.getLogger("ray.tune")
-    level = chatty.level
-    chatty.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        chatty.setLevel(level)
 
 
 class _Held:
