@@ -61,7 +61,7 @@ bench-training: setup
 
 # Installs nothing: runs with whatever interpreter is named.
 gpu-check:
-	$(PYTHON) -m tests.gpu_check
+	$(PYTHON) -m tests.gpu.run
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -17,7 +17,7 @@ from tyro.conf import Positional
 
 import splatfix
 from splatfix.config import load_config
-from splatfix.runs import set_up_logging, stop_on_signals, stop_requested
+from splatfix.process import set_up_logging, stop_on_signals, stop_requested
 from splatfix.workers import Hopeless
 
 EXIT_CODES = {"interrupted": 130, "terminated": 143}
@@ -250,7 +250,7 @@ def verify(argv: Sequence[str]) -> None:
         from splatfix.pairs.generate import read_settings
         from splatfix.pairs.index import repair as drop
         from splatfix.pairs.index import verify as check
-        from splatfix.runs import progress
+        from splatfix.process import progress
 
         with progress(description="files") as bar:
             found = check(url, on_file=bar.update)
@@ -278,8 +278,8 @@ def _dataset_page(url: str) -> None:
 
 def train(argv: Sequence[str]) -> None:
     """Train the restorer on paired shards."""
-    from splatfix.restoration.launch import launch
-    from splatfix.restoration.training_config import TrainConfig
+    from splatfix.training.config import TrainConfig
+    from splatfix.training.launch import launch
 
     default, rest = _settings(TrainConfig, argv)
 
@@ -338,7 +338,7 @@ def sweep(argv: Sequence[str]) -> None:
             resume: go on with the sweep in that folder (without --config: with the settings that it was begun with).
             settings: the sweep.
         """
-        from splatfix.sweep.run import run_sweep
+        from splatfix.sweep.driver import run_sweep
 
         _say_outcome(run_sweep(settings, out, resume=resume, source=str(path or "flags")), out)
 
@@ -358,7 +358,7 @@ def _say_outcome(results: dict, out: Path) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Measure a splat on the test photos of a capture."""
-    from splatfix.evaluation.single import EvaluateConfig, run_evaluate
+    from splatfix.evaluation.command import EvaluateConfig, run_evaluate
 
     default, rest = _settings(EvaluateConfig, argv)
 
@@ -395,7 +395,7 @@ def report(argv: Sequence[str]) -> None:
             out: where to write the page; by default report.html in the (first) run folder.
         """
         from splatfix.report import write_report
-        from splatfix.report.sweep import is_sweep, write_sweep_page
+        from splatfix.report.sweep.page import is_sweep, write_sweep_page
 
         if len(runs) == 1 and is_sweep(runs[0]):
             print(f"report: {write_sweep_page(runs[0], out)}")

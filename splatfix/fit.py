@@ -13,11 +13,13 @@ from typing import Any
 import torch
 
 from splatfix.captures import Capture, open_capture
-from splatfix.evaluation.arms import evaluate_arms
+from splatfix.evaluation.evaluate import evaluate_arms
+from splatfix.files import write_json
 from splatfix.gaussians import Gaussians, read_ply, write_ply
+from splatfix.process import choose_device, progress, seed_everything
 from splatfix.profiling import profiled, settle_on
-from splatfix.runs import Run, choose_device, open_run, progress, seed_everything, write_json
-from splatfix.splats.choose import ChooseConfig, choose_stop
+from splatfix.runs import Run, open_run
+from splatfix.splats.early_stopping import ChooseConfig, choose_stop
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import SparseScene, fit_identity, load_scene, start_fit
 from splatfix.splats.train import Fit, FitConfig, TrainingView, advance

@@ -34,7 +34,7 @@ class Gaussians:
     means: Float[Tensor, "N 3"]
     log_scales: Float[Tensor, "N 3"]
     quats: Float[Tensor, "N 4"]
-    opacity_logits: Float[Tensor, "N"]
+    opacity_logits: Float[Tensor, " N"]
     sh0: Float[Tensor, "N 1 3"]
     sh_rest: Float[Tensor, "N K 3"]
 
@@ -52,7 +52,7 @@ class Gaussians:
         return self.log_scales.exp()
 
     @property
-    def opacities(self) -> Float[Tensor, "N"]:
+    def opacities(self) -> Float[Tensor, " N"]:
         """Opacities in (0, 1)."""
         return self.opacity_logits.sigmoid()
 
@@ -69,7 +69,7 @@ class Gaussians:
         """Cut from the autograd graph."""
         return Gaussians(**{f.name: getattr(self, f.name).detach() for f in fields(self)})
 
-    def __getitem__(self, which: Shaped[Tensor, "M"] | slice) -> Gaussians:
+    def __getitem__(self, which: Shaped[Tensor, " M"] | slice) -> Gaussians:
         return Gaussians(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
 
     def joined(self, other: Gaussians) -> Gaussians:

@@ -26,7 +26,7 @@ from splatfix.cameras import (
 from splatfix.captures import Capture
 from splatfix.captures.capture import Points
 from splatfix.config import require
-from splatfix.runs import read_json
+from splatfix.files import read_json
 
 BANDS = ("near", "mid", "far")
 MAX_TEST_VIEWS = 24

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from splatfix.config import require
-from splatfix.runs import keeping_handler, using_threads
+from splatfix.process import keeping_handler, using_threads
 
 log = logging.getLogger(__name__)
 

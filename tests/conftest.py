@@ -47,7 +47,7 @@ def bucket(monkeypatch) -> Iterator[str]:
     import obstore  # noqa: F401  (before anything reads the environment)
     from moto.server import ThreadedMotoServer
 
-    from splatfix.pairs import storage
+    from splatfix import storage
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from splatfix.config import build_config, load_config, to_yaml
-from splatfix.evaluation.single import EvaluateConfig
+from splatfix.evaluation.command import EvaluateConfig
 from splatfix.fit import FitRunConfig
 from splatfix.loop import LoopConfig
 from splatfix.pairs.generate import GenerateConfig
-from splatfix.restoration.training_config import TrainConfig
 from splatfix.sweep.config import SweepConfig
+from splatfix.training.config import TrainConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 KINDS = {

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from splatfix.flawed import render_flawed, render_references
-from splatfix.loop import RepairConfig, flawed_views, trusted
+from splatfix.loop import RepairConfig
+from splatfix.loop.rounds import flawed_views, trusted
 from splatfix.rendering import render
 from splatfix.restoration import Repaired
 from splatfix.splats.scene import SparseScene

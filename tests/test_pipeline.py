@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from splatfix.cli import main
-from splatfix.restoration.classical import Warp
-from splatfix.runs import read_json
+from splatfix.files import read_json
+from splatfix.restoration.baselines import Warp
 from splatfix.sample import sample_path
 
 SMALL = [
@@ -114,7 +114,7 @@ def test_an_interrupted_loop_goes_on_where_it_was(loop_run, tmp_path, monkeypatc
 
     out = tmp_path / "cut"
     with monkeypatch.context() as patch:
-        patch.setattr("splatfix.loop.open_restorer", lambda *_, **__: Interrupted())
+        patch.setattr("splatfix.loop.run.open_restorer", lambda *_, **__: Interrupted())
         assert run("loop", sample_path(), "--out", out, *SMALL_LOOP) == 130
     done = {path.name for path in (out / "checkpoints").iterdir()}
     assert done == {f"{name}.pt" for name in ("before", "control", "sibling_1", "sibling_2", "views_1", "round_1")}

@@ -8,18 +8,9 @@ from threading import Thread
 import pytest
 import torch
 
-from splatfix.runs import (
-    Run,
-    choose_device,
-    keeping_handler,
-    open_run,
-    progress,
-    read_json,
-    stop_on_signals,
-    stop_requested,
-    write_json,
-    write_text,
-)
+from splatfix.files import read_json, write_json, write_text
+from splatfix.process import choose_device, keeping_handler, progress, stop_on_signals, stop_requested
+from splatfix.runs import Run, open_run
 from tests.test_config import Outer
 
 
@@ -84,7 +75,7 @@ def test_device_names_are_checked():
 
 
 def test_an_interruption_that_a_library_swallows_comes_back_at_the_next_progress(monkeypatch):
-    monkeypatch.setattr("splatfix.runs._requested", None)
+    monkeypatch.setattr("splatfix.process._requested", None)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         stop_on_signals()

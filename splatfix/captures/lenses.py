@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from splatfix.cameras import fitted_size
 from splatfix.images import resize
-from splatfix.runs import keeping_handler
+from splatfix.process import keeping_handler
 from splatfix.shapes import Float
 
 with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop

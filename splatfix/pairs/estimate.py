@@ -16,17 +16,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from splatfix import storage
 from splatfix.captures import Capture
-from splatfix.pairs import storage
 from splatfix.pairs.generate import GenerateConfig, as_before
 from splatfix.pairs.index import open_index
 from splatfix.pairs.make import make_pairs
 from splatfix.pairs.pair import Pair, encode
-from splatfix.pairs.plan import Task, plan_tasks
 from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.sources import find_sources
+from splatfix.pairs.tasks import Task, plan_tasks
 from splatfix.pairs.worker import quiet_fits
-from splatfix.runs import choose_device, using_threads
+from splatfix.process import choose_device, using_threads
 
 PROBED_CAPTURES = 3
 PROBE_STEPS = (40, 120)

@@ -14,15 +14,15 @@ from typing import Any
 
 import yaml
 
+from splatfix import storage
 from splatfix.config import build_config, require, to_tree, to_yaml
-from splatfix.pairs import storage
+from splatfix.pairs.ground_truth import DenseConfig
 from splatfix.pairs.index import Index, open_index
-from splatfix.pairs.plan import Task, plan_tasks
 from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.sources import Source, find_sources
-from splatfix.pairs.truth import DenseConfig
+from splatfix.pairs.tasks import Task, plan_tasks
 from splatfix.pairs.worker import Committed, PairWorker, WorkerSettings, quiet_fits
-from splatfix.runs import progress
+from splatfix.process import progress
 from splatfix.telemetry import Telemetry
 from splatfix.workers import DiskFull, Outcome, Worker, WorkersConfig, work_off
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from splatfix.pairs import storage
+from splatfix import storage
 from splatfix.pairs.pair import Pair
 from splatfix.pairs.shards import (
     MANIFEST,

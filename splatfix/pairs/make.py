@@ -23,9 +23,9 @@ from splatfix.cameras import Camera, separation
 from splatfix.captures.capture import Capture
 from splatfix.flawed import FlawedView, Reference, coverage, render_flawed, render_references
 from splatfix.gaussians import Gaussians
+from splatfix.pairs.ground_truth import Truth, clean_renders
 from splatfix.pairs.pair import Pair, pair_from
 from splatfix.pairs.recipes import Initial, Recipe
-from splatfix.pairs.truth import Truth, clean_renders
 from splatfix.rendering import render
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initialise import InitialiseConfig

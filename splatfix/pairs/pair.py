@@ -24,8 +24,8 @@ from PIL import Image
 from torch import Tensor
 
 from splatfix.cameras import Camera
+from splatfix.conditioning import Guidance, guidance_of
 from splatfix.flawed import FlawedView
-from splatfix.guidance import Guidance, guidance_of
 from splatfix.images import to_bytes
 from splatfix.shapes import Float
 

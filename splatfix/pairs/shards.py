@@ -19,7 +19,7 @@ from typing import Any
 import webdataset as wds
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from splatfix.pairs import storage
+from splatfix import storage
 from splatfix.pairs.pair import EXTENSIONS, Pair, decode, encode
 
 MANIFEST = "manifest.json"

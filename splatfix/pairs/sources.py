@@ -18,8 +18,8 @@ from pathlib import Path
 
 import yaml
 
+from splatfix import storage
 from splatfix.captures import FORMATS, Capture, open_capture
-from splatfix.pairs import storage
 
 MAX_DEPTH = 3  # of captures below a dataset root
 # folders that only wrap a capture, and do not name it

@@ -20,17 +20,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from splatfix import storage
 from splatfix.captures import Capture, View
 from splatfix.captures.capture import Photo
 from splatfix.gaussians import read_ply, write_ply
-from splatfix.pairs import storage
+from splatfix.pairs.ground_truth import DenseConfig, Truth, fit_densely, reference_splat
 from splatfix.pairs.index import SUFFIX, DoneFit, commit_fit, read_fit
 from splatfix.pairs.make import make_pairs
-from splatfix.pairs.plan import Task
 from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.sources import Source, clear_rooms, make_room
-from splatfix.pairs.truth import DenseConfig, Truth, fit_densely, reference_splat
-from splatfix.runs import choose_device
+from splatfix.pairs.tasks import Task
+from splatfix.process import choose_device
 
 KEPT_CAPTURES = 2  # the one at work, and the next
 MAX_KEPT_BYTES = 2**28  # of a capture's photos; the others are read when they are needed

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from splatfix import storage
 from splatfix.evaluation.figures import error_map
 from splatfix.images import to_bytes
-from splatfix.pairs import Pair, read_pairs, storage
+from splatfix.pairs import Pair, read_pairs
 from splatfix.pairs.generate import QUARANTINE
 from splatfix.pairs.index import DoneFit, Index, open_index
 from splatfix.report import pictures

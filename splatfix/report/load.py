@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.evaluation import layout
-from splatfix.runs import read_json
+from splatfix.files import read_json
 
 
 @dataclass(frozen=True, eq=False)

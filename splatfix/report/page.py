@@ -12,11 +12,11 @@ import splatfix
 from splatfix.evaluation import layout
 from splatfix.evaluation.figures import ERROR_MAX, error_legend
 from splatfix.evaluation.layout import ARMS
+from splatfix.files import write_text
 from splatfix.report import charts, comparison, pictures, wording
 from splatfix.report.load import RunFiles, load_runs, number
-from splatfix.report.plan import camera_plan
 from splatfix.report.selection import evenly, telling_views
-from splatfix.runs import write_text
+from splatfix.report.top_view import camera_plan
 from splatfix.views import BANDS
 
 MAX_PAIRS_PER_ROUND = 8

@@ -11,35 +11,34 @@ from pathlib import Path
 
 import torch
 
-from splatfix.restoration.classical import Bilateral, Identity, Warp
+from splatfix.restoration.baselines import Bilateral, Identity, Warp
 from splatfix.restoration.restorer import Repaired, Restorer
 
 __all__ = ["RESTORERS", "Repaired", "Restorer", "open_restorer"]
 
-SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
+SHIPPED_NAFNET = Path(__file__).parent / "nafnet" / "weights"
 
 
 def _trained(place: str | Path, device: torch.device) -> Restorer:
-    from splatfix.restoration.learned import LearnedRestorer
+    from splatfix.restoration.nafnet.restorer import LearnedRestorer
 
     return LearnedRestorer.open(place, device)
 
 
-def _shipped(name: str, device: torch.device) -> Restorer:
-    folder = SHIPPED_WEIGHTS / name
-    if not folder.is_dir():
+def _shipped_nafnet(device: torch.device) -> Restorer:
+    if not SHIPPED_NAFNET.is_dir():
         raise ValueError(
-            f"restorer {name!r}: its weights are not in this installation ({folder}); "
+            f"restorer 'nafnet': its weights are not in this installation ({SHIPPED_NAFNET}); "
             "train one with `splatfix train` and give its folder instead"
         )
-    return _trained(folder, device)
+    return _trained(SHIPPED_NAFNET, device)
 
 
 RESTORERS: dict[str, Callable[[torch.device], Restorer]] = {
     "identity": lambda device: Identity(),  # noqa: ARG005
     "classical": lambda device: Bilateral(),  # noqa: ARG005
     "warp": lambda device: Warp(),  # noqa: ARG005
-    "nafnet": lambda device: _shipped("nafnet", device),
+    "nafnet": _shipped_nafnet,
 }
 
 
@@ -49,7 +48,7 @@ def open_restorer(name_or_path: str | Path, device: torch.device | str = "auto")
     Raises:
         ValueError: neither a known name (they are listed) nor a checkpoint.
     """
-    from splatfix.runs import choose_device
+    from splatfix.process import choose_device
 
     device = choose_device(device) if isinstance(device, str) else device
     name = str(name_or_path)

@@ -42,6 +42,6 @@ def _starts(length_px: int, tile_px: int, overlap_px: int) -> list[int]:
     return [round(i * (length_px - tile_px) / (num - 1)) for i in range(num)]
 
 
-def _ramp(length_px: int, overlap_px: int, like: Tensor) -> Float[Tensor, "L"]:
+def _ramp(length_px: int, overlap_px: int, like: Tensor) -> Float[Tensor, " L"]:
     position = torch.arange(length_px, device=like.device, dtype=like.dtype) + 0.5
     return torch.minimum(position, length_px - position).clamp(max=overlap_px / 2) / max(overlap_px / 2, 0.5)

@@ -15,7 +15,7 @@ from numpy import ndarray
 from splatfix.cameras import Camera
 from splatfix.gaussians import SH_C0, Gaussians
 from splatfix.shapes import Float
-from splatfix.splats.volume import sampled_colors
+from splatfix.splats.hull import sampled_colors
 
 BORDER_PX = 2  # the rim of a photo that tells whether its background is plain
 TOLERANCE = 10 / 255  # largest difference of a channel from the plain colour

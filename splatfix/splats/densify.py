@@ -117,8 +117,11 @@ def _capped_default_strategy(max_gaussians: int, **settings: Any) -> Any:
 
 
 def relocated(
-    opacities: Float[Tensor, "N"], scales: Float[Tensor, "N 3"], ratios: Int[Tensor, "N"], binoms: Float[Tensor, "M M"]
-) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
+    opacities: Float[Tensor, " N"],
+    scales: Float[Tensor, "N 3"],
+    ratios: Int[Tensor, " N"],
+    binoms: Float[Tensor, "M M"],
+) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
     """Opacity and scale of each of ``ratios`` copies that together look like the original (3DGS-MCMC, eq. 9).
 
     Args:

@@ -18,11 +18,11 @@ from numpy import ndarray
 
 from splatfix.cameras import Camera
 from splatfix.gaussians import SH_C0, Gaussians
-from splatfix.rendering.cpu.compile import kernel
+from splatfix.jit import kernel
 from splatfix.shapes import Bool, Float, Int
-from splatfix.splats.stereo import StereoConfig, StereoPoints, stereo, thinned
+from splatfix.splats.hull import depth_ranges, in_hull, neighbour_angles_deg, random_points, sampled_colors
+from splatfix.splats.stereo.plane_sweep import StereoConfig, StereoPoints, stereo, thinned
 from splatfix.splats.triangulate import TriangulateConfig, TriangulatedPoints, triangulate
-from splatfix.splats.volume import depth_ranges, in_hull, neighbour_angles_deg, random_points, sampled_colors
 
 if TYPE_CHECKING:  # readers need more than torch, numpy and numba
     from splatfix.captures.capture import Points
@@ -91,7 +91,7 @@ class InitialPoints:
 
     positions: Float[ndarray, "P 3"]
     colors: Float[ndarray, "P 3"]
-    sources: Int[ndarray, "P"]
+    sources: Int[ndarray, " P"]
     depth_scale: float
     baselines: BaselineStatistics
     notes: tuple[str, ...] = ()
@@ -141,7 +141,7 @@ class Survey:
 
     sparse: Float[ndarray, "P 3"]
     seen: Bool[ndarray, "P C"]
-    sources: Int[ndarray, "P"]
+    sources: Int[ndarray, " P"]
     ranges: list[tuple[float, float]]
     depth_scale: float
     dense: StereoPoints | None
@@ -253,7 +253,7 @@ def initialise(points: InitialPoints, config: InitialiseConfig, device: torch.de
     )
 
 
-def nearest_distances(positions: Float[ndarray, "P 3"]) -> Float[ndarray, "P"]:
+def nearest_distances(positions: Float[ndarray, "P 3"]) -> Float[ndarray, " P"]:
     """Mean distance to the three nearest other points (fewer where there are fewer); NaN for a point alone."""
     distances = np.full(len(positions), np.nan)
     if len(positions) > 1:
@@ -316,7 +316,7 @@ def _sparse(
     config: InitialiseConfig,
     wanted: set[str],
     notes: list[str],
-) -> tuple[Float[ndarray, "P 3"], Bool[ndarray, "P C"], Int[ndarray, "P"]]:
+) -> tuple[Float[ndarray, "P 3"], Bool[ndarray, "P C"], Int[ndarray, " P"]]:
     """Admissible and triangulated points on the object, which photos see them, and their sources."""
     names = [camera.name for camera in cameras]
     positions, seen, labels = np.zeros((0, 3)), np.zeros((0, len(names)), bool), np.zeros(0, int)
@@ -344,7 +344,7 @@ def _sparse(
     return positions[keep], seen[keep], labels[keep]
 
 
-def _own_colors(dense: StereoPoints, which: Int[ndarray, "M"], photos: Sequence[ndarray]) -> Float[ndarray, "M 3"]:
+def _own_colors(dense: StereoPoints, which: Int[ndarray, " M"], photos: Sequence[ndarray]) -> Float[ndarray, "M 3"]:
     """Colour of stereo points in the photo that they were found in."""
     column, row = dense.pixels[which].T
     colors = np.zeros((len(which), 3), np.float32)

@@ -54,7 +54,7 @@ class TriangulatedPoints:
 
     positions: Float[ndarray, "P 3"]
     seen: Bool[ndarray, "P C"]
-    errors_px: Float[ndarray, "P"]
+    errors_px: Float[ndarray, " P"]
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -103,7 +103,7 @@ def keypoints(
     Lowe 2004; Arandjelovic and Zisserman 2012 for the descriptors. The pyramid starts at twice the photo's size.
     """
     try:
-        from splatfix.runs import keeping_handler
+        from splatfix.process import keeping_handler
 
         with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop
             import pycolmap  # here: fits from given points must run without it
@@ -133,7 +133,7 @@ def keypoints(
 
 def matched(
     a: Float[ndarray, "F 128"], b: Float[ndarray, "G 128"], ratio: float
-) -> tuple[Int[ndarray, "M 2"], Float[ndarray, "M"]]:
+) -> tuple[Int[ndarray, "M 2"], Float[ndarray, " M"]]:
     """Mutual nearest neighbours that pass the ratio test both ways: indices into ``a`` and ``b``, and distances."""
     if len(a) < 2 or len(b) < 2:
         return np.zeros((0, 2), int), np.zeros(0)
@@ -157,7 +157,7 @@ def fundamental(a: Camera, b: Camera) -> Float[ndarray, "3 3"]:
 
 def epipolar_distance_px(
     a: Camera, b: Camera, pixels_a: Float[ndarray, "M 2"], pixels_b: Float[ndarray, "M 2"]
-) -> Float[ndarray, "M"]:
+) -> Float[ndarray, " M"]:
     """The larger of the two distances from a pixel to the epipolar line of its match, in pixels."""
     f = fundamental(a, b)
     x_a = np.concatenate([pixels_a, np.ones((len(pixels_a), 1))], 1)
@@ -169,7 +169,7 @@ def epipolar_distance_px(
 
 
 def linked_tracks(
-    edges: Int[ndarray, "E 2"], distances: Float[ndarray, "E"], view_of: Int[ndarray, "F"], num_views: int
+    edges: Int[ndarray, "E 2"], distances: Float[ndarray, " E"], view_of: Int[ndarray, " F"], num_views: int
 ) -> Int[ndarray, "T C"]:
     """Keypoints joined into tracks with at most one keypoint per view: keypoint indices, -1 where unseen.
 
@@ -224,7 +224,7 @@ def triangulated(
 
 def widest_angle_rad(
     cameras: Sequence[Camera], positions: Float[ndarray, "P 3"], seen: Bool[ndarray, "P C"]
-) -> Float[ndarray, "P"]:
+) -> Float[ndarray, " P"]:
     """Largest angle between the rays of the cameras that see each point, in radians (0 with fewer than two)."""
     rays = positions[:, None] - np.stack([camera.centre for camera in cameras])
     rays = rays / np.maximum(np.linalg.norm(rays, axis=-1, keepdims=True), 1e-12)

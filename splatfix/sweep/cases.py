@@ -10,14 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from splatfix.evaluation.arms import evaluate_arms
+from splatfix.evaluation.evaluate import evaluate_arms
+from splatfix.files import read_json, write_json
 from splatfix.fit import choose_steps, prepare
 from splatfix.gaussians import write_ply
 from splatfix.loop import LoopConfig
-from splatfix.runs import hidden_bars, logging_at, progress, read_json, write_json
+from splatfix.loop.cache import SharedFits
+from splatfix.process import hidden_bars, logging_at, progress
 from splatfix.splats.scene import fit_identity
 from splatfix.sweep.config import SweepConfig
-from splatfix.sweep.shared import SharedFits
 from splatfix.workers import work_off
 
 REFERENCE = "reference.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from splatfix.config import build_config
-from splatfix.runs import read_json, write_json
+from splatfix.files import read_json, write_json
 
 TRIAL = "trial.json"
 FIGURES = ("gain", "gain_worst", "near", "mid", "far", "gain_ssim", "seconds")  # of a round, over all cases

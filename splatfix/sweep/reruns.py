@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.config import to_tree
+from splatfix.files import read_json, write_json
 from splatfix.loop import LoopConfig, run_loop
+from splatfix.process import progress
 from splatfix.report import write_report
-from splatfix.runs import progress, read_json, write_json
+from splatfix.sweep.analysis import rerun_row
 from splatfix.sweep.cases import Case, find_cases, of_case, silently
 from splatfix.sweep.config import SweepConfig
-from splatfix.sweep.outcome import rerun_row
 from splatfix.workers import Outcome, work_off
 
 log = logging.getLogger(__name__)

@@ -16,20 +16,22 @@ from PIL import Image, ImageDraw
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture
-from splatfix.evaluation.arms import evaluate_arms
+from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import error_path, image_path
+from splatfix.files import read_json, write_json
 from splatfix.fit import prepare, sibling_seed
 from splatfix.gaussians import read_ply, write_ply
 from splatfix.images import read_image, write_image
 from splatfix.loop import LoopConfig, repair_rounds
+from splatfix.loop.cache import SharedFits
+from splatfix.process import choose_device
 from splatfix.report import write_report
 from splatfix.report.load import number
 from splatfix.report.selection import telling_views
 from splatfix.restoration import Restorer, open_restorer
-from splatfix.runs import Run, choose_device, read_json, write_json
+from splatfix.runs import Run
 from splatfix.splats.scene import SparseScene
 from splatfix.sweep.cases import Case, of_case, read_reference, reference_folder
-from splatfix.sweep.shared import SharedFits
 from splatfix.sweep.space import Values, apply
 from splatfix.views import BANDS, Split
 from splatfix.workers import Hopeless, judged

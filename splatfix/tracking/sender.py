@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from splatfix.runs import write_json
+from splatfix.files import write_json
 from splatfix.tracking.config import artifacts_beside, without_password
 from splatfix.tracking.journal import JOURNAL, batches
 from splatfix.tracking.limits import MAX_KEY, MAX_PER_CALL

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.config import build_config
-from splatfix.runs import read_json
+from splatfix.files import read_json
 from splatfix.tracking.journal import JOURNAL
 
 STATE = "tracking.json"

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from splatfix.config import require
-from splatfix.runs import stop_requested
+from splatfix.process import stop_requested
 from splatfix.tracking.config import WANTED_URI, TrackingConfig, is_known, uri_in, uri_of_environment, without_password
 from splatfix.tracking.journal import GATHER_SECONDS, JOURNAL, Journal
 from splatfix.tracking.limits import MAX_PARAM, MAX_TAG, mlflow_name

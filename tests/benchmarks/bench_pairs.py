@@ -31,10 +31,10 @@ from splatfix.pairs import read_manifest, sample_pairs
 from splatfix.pairs.generate import GenerateConfig, generate
 from splatfix.pairs.index import open_index
 from splatfix.pairs.pair import encode
-from splatfix.pairs.plan import plan_tasks
 from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.sources import find_sources
 from splatfix.pairs.stream import Pair
+from splatfix.pairs.tasks import plan_tasks
 from splatfix.pairs.worker import PairWorker, WorkerSettings, quiet_fits
 from splatfix.sample import sample_path
 from splatfix.workers import WorkersConfig, work_off

@@ -24,13 +24,13 @@ import torch  # isort: skip
 from splatfix.captures import Capture
 from splatfix.gaussians import Gaussians
 from splatfix.metrics import psnr
+from splatfix.process import choose_device
 from splatfix.profiling import settle_on
 from splatfix.rendering import l1_and_ssim, render
 from splatfix.rendering.cpu import tiles
 from splatfix.rendering.cpu.functions import Colour, Project, Rasterize
 from splatfix.rendering.cpu.lanes import LANES
 from splatfix.rendering.cpu.projection import pack_camera
-from splatfix.runs import choose_device
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import load_scene, start_fit

@@ -23,11 +23,11 @@ import splatfix  # noqa: F401  (first: it sets how OpenMP waits)
 import torch  # isort: skip
 from torch import Tensor, nn  # isort: skip
 
-from splatfix.restoration.batches import JitterConfig
-from splatfix.restoration.guided import GuidedNet, NetworkConfig
-from splatfix.restoration.losses import charbonnier
-from splatfix.restoration.nafnet import NAFBlock, NAFNet
-from splatfix.restoration.training_data import DataConfig, open_data
+from splatfix.restoration.nafnet.architecture import NAFBlock, NAFNet
+from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig
+from splatfix.training.batches import JitterConfig
+from splatfix.training.data import DataConfig, open_data
+from splatfix.training.losses import charbonnier
 
 Step = Callable[[Tensor, Tensor, Tensor], None]
 

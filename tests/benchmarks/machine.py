@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numba import prange, uint64
 
-from splatfix.rendering.cpu.compile import kernel
+from splatfix.jit import kernel
 from splatfix.rendering.cpu.lanes import LANES, aligned, load, splat, store
 
 CHAINS = 12  # independent multiply-adds in flight

@@ -12,7 +12,7 @@ import torch
 from splatfix.cameras import Camera
 from splatfix.captures import Capture, open_capture
 from splatfix.gaussians import Gaussians
-from splatfix.rendering.cpu.compile import kernel
+from splatfix.jit import kernel
 from splatfix.rendering.cpu.lanes import LANES
 from splatfix.rendering.cpu.tiles import BLOCKS, LOG2_255, LOG_OPACITY, TILE, U_X, U_Y, V_Y, X, Y
 from splatfix.splats.initialise import InitialiseConfig, InitialPoints, initialise, nearest_distances

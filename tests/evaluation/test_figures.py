@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from splatfix.cameras import Camera, look_at
-from splatfix.evaluation import figures
+from splatfix.evaluation import figures, video
 
 INTRINSICS = np.array([[100.0, 0, 32], [0, 100, 24], [0, 0, 1]])
 
@@ -42,7 +42,7 @@ def test_legend_runs_from_the_colour_of_no_error_to_the_hottest():
 @pytest.mark.parametrize("num", [2, 3, 6, 30])
 def test_path_is_smooth_and_goes_beyond_the_cameras(num):
     cameras = ring(num, arc_rad=np.pi)
-    path = figures.path_cameras(cameras, 60)
+    path = video.path_cameras(cameras, 60)
     assert len(path) == 60 and len({camera.name for camera in path}) == 60
     centres = np.stack([camera.centre for camera in path])
     steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
@@ -58,14 +58,14 @@ def test_path_is_smooth_and_goes_beyond_the_cameras(num):
 
 
 def test_path_follows_neighbours_not_the_given_order():
-    centres = np.stack([camera.centre for camera in figures.path_cameras(ring(8), 200)])
+    centres = np.stack([camera.centre for camera in video.path_cameras(ring(8), 200)])
     length = np.linalg.norm(np.diff(centres, axis=0), axis=1).sum()
     assert length < 2 * np.pi * 2.1 * 1.2  # about once around
 
 
 @pytest.mark.parametrize("num", [3, 4, 6])
 def test_path_keeps_what_the_cameras_look_at_in_sight(num):
-    for camera in figures.path_cameras(ring(num), 90):
+    for camera in video.path_cameras(ring(num), 90):
         pixel, depth = camera.project(np.zeros(3))
         assert 1.5 < depth < 3.0
         assert np.abs(pixel - [32, 24]).max() < 20, camera.name
@@ -73,23 +73,23 @@ def test_path_keeps_what_the_cameras_look_at_in_sight(num):
 
 def test_path_of_one_camera_of_copies_and_of_none():
     camera = ring(1)[0]
-    assert len(figures.path_cameras([camera], 3)) == 3
-    assert all(np.isfinite(c.camera_from_world).all() for c in figures.path_cameras([camera, camera], 5))
+    assert len(video.path_cameras([camera], 3)) == 3
+    assert all(np.isfinite(c.camera_from_world).all() for c in video.path_cameras([camera, camera], 5))
     with pytest.raises(ValueError, match="at least one"):
-        figures.path_cameras([], 3)
+        video.path_cameras([], 3)
 
 
 def test_path_has_one_size():
     cameras = ring(5)
     cameras[0] = cameras[0].resized(48, 64)
-    assert {(c.width_px, c.height_px) for c in figures.path_cameras(cameras, 4)} == {(64, 48)}
+    assert {(c.width_px, c.height_px) for c in video.path_cameras(cameras, 4)} == {(64, 48)}
 
 
 def test_video_has_the_frames_there_and_back_at_an_even_size(tmp_path):
     imageio = pytest.importorskip("imageio.v2")
     path = tmp_path / "new" / "path.mp4"
     frames = [np.full((49, 65, 3), 40 * i, np.uint8) for i in range(5)]
-    figures.write_video(path, iter(frames), fps=10)
+    video.write_video(path, iter(frames), fps=10)
     with imageio.get_reader(path) as reader:
         assert reader.get_meta_data()["size"] == (64, 48)
         read = [frame.mean() for frame in reader]
@@ -101,7 +101,7 @@ def test_video_has_the_frames_there_and_back_at_an_even_size(tmp_path):
 
 def test_video_of_nothing_or_of_mixed_sizes_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="no frames"):
-        figures.write_video(tmp_path / "a.mp4", [])
+        video.write_video(tmp_path / "a.mp4", [])
     with pytest.raises(ValueError, match="one size"):
-        figures.write_video(tmp_path / "a.mp4", [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 10, 3), np.uint8)])
+        video.write_video(tmp_path / "a.mp4", [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 10, 3), np.uint8)])
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ import numpy as np
 
 from splatfix.pairs import Pair
 from splatfix.pairs.index import commit_fit
-from splatfix.pairs.plan import Task
+from splatfix.pairs.tasks import Task
 from splatfix.pairs.worker import Committed, WorkerSettings
 
 

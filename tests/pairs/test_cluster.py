@@ -96,7 +96,7 @@ from functools import partial
 from pathlib import Path
 from splatfix.pairs.generate import GenerateConfig, generate
 from splatfix.cli import EXIT_CODES
-from splatfix.runs import stop_on_signals, stop_requested
+from splatfix.process import stop_on_signals, stop_requested
 from splatfix.workers import WorkersConfig
 from tests.pairs.stub import StubWorker
 

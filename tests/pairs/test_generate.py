@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from splatfix import storage
 from splatfix.cli import main
 from splatfix.config import to_yaml
-from splatfix.pairs import read_manifest, read_pairs, sample_pairs, storage
+from splatfix.pairs import read_manifest, read_pairs, sample_pairs
 from splatfix.pairs.estimate import estimate
 from splatfix.pairs.generate import GenerateConfig, Summary, generate, read_settings
+from splatfix.pairs.ground_truth import DenseConfig
 from splatfix.pairs.index import open_index, verify
 from splatfix.pairs.recipes import Recipe
-from splatfix.pairs.truth import DenseConfig
 from splatfix.report.dataset import write_dataset_page
 from splatfix.sample import sample_path
 from splatfix.workers import DiskFull, Hopeless, WorkersConfig
@@ -160,7 +161,7 @@ def test_a_full_disk_leaves_a_consistent_output(tmp_path: Path, monkeypatch) -> 
             raise OSError(28, "No space left on device", url)
         return put(url, content)
 
-    monkeypatch.setattr("splatfix.pairs.storage.create", create)
+    monkeypatch.setattr("splatfix.storage.create", create)
     with pytest.raises(DiskFull, match=r"the disk is full .* what was finished is whole"):
         stubbed(captures, tmp_path / "out")
     monkeypatch.undo()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from splatfix.pairs import read_manifest, read_pairs, storage
+from splatfix import storage
+from splatfix.pairs import read_manifest, read_pairs
 from splatfix.pairs.index import Index, commit_fit, committed_stems, open_index, read_fit, repair, verify
 from tests.restoration.scenery import pair
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from splatfix.captures import open_capture
+from splatfix.pairs.ground_truth import DenseConfig, clean_renders, fit_densely, reference_splat
 from splatfix.pairs.make import Made, make_pairs
 from splatfix.pairs.recipes import Recipe
-from splatfix.pairs.truth import DenseConfig, clean_renders, fit_densely, reference_splat
 from splatfix.sample import sample_path
 
 SMALL = Recipe(size_px=48, num_train=(3, 4), num_fits=(1, 1), steps=20, num_random=(50, 100), max_views=3)

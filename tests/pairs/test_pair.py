@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from splatfix.guidance import depth_of, guidance_of, nearness_of
+from splatfix.conditioning import depth_of, guidance_of, nearness_of
 from splatfix.pairs.pair import decode, encode
-from splatfix.restoration.guided import NetworkConfig, network_inputs
+from splatfix.restoration.nafnet.network import NetworkConfig, network_inputs
 from tests.restoration.scenery import flawed_view, pair, random_mask
 
 

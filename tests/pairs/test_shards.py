@@ -13,7 +13,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from splatfix.pairs import read_manifest, read_pairs, sample_pairs, storage, write_shards
+from splatfix import storage
+from splatfix.pairs import read_manifest, read_pairs, sample_pairs, write_shards
 from splatfix.pairs.index import verify
 from splatfix.pairs.pair import decode, encode
 from splatfix.pairs.stream import Balance

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from splatfix.pairs import storage
-from splatfix.pairs.plan import plan_tasks
+from splatfix import storage
 from splatfix.pairs.recipes import Recipe, recipe_of
 from splatfix.pairs.sources import Source, find_sources, make_room
+from splatfix.pairs.tasks import plan_tasks
 from splatfix.sample import sample_path
 
 

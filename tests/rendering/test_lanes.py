@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numba import float32, int64, uint64
 
+from splatfix.jit import kernel
 from splatfix.rendering.cpu import lanes
-from splatfix.rendering.cpu.compile import kernel
 from splatfix.rendering.cpu.lanes import (
     LANES,
     aligned,

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from splatfix.evaluation import figures, layout
+from splatfix.evaluation import figures, layout, video
+from splatfix.files import write_json, write_text
 from splatfix.images import write_image
-from splatfix.runs import write_json, write_text
 
 NAMES = ["a/0001.jpg", 'b<script>alert(1)</script>"&.png', "猫 7.jpg", "d.jpg", "e.jpg", "f.jpg", "g.jpg"]
 ARMS = ("before", "control", "after", "post")
@@ -54,7 +54,7 @@ def make_run(path: Path, *, arms=ARMS, shift: float = 0.0, restorer: str | None 
         for k in range(3):
             for kind in ("render", "repaired"):
                 write_image(layout.repair_path(path, 1, f"r{k}", kind), rng.random((24, 36, 3)))
-        figures.write_video(path / layout.VIDEO, [np.full((16, 32, 3), 30 * k, np.uint8) for k in range(4)])
+        video.write_video(path / layout.VIDEO, [np.full((16, 32, 3), 30 * k, np.uint8) for k in range(4)])
     return results
 
 

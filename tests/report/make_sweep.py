@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from splatfix.evaluation import layout
+from splatfix.files import write_json
 from splatfix.images import write_image
-from splatfix.runs import write_json
 
 SEARCHED = [
     {"field": "repair.weight", "kind": "loguniform", "low": 0.1, "high": 2.0, "log": True, "default": 1.0},

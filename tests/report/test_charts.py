@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from splatfix.report import charts
-from splatfix.report.plan import camera_plan
+from splatfix.report.top_view import camera_plan
 
 
 def points(svg) -> np.ndarray:

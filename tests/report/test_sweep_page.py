@@ -8,11 +8,11 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from splatfix.report.parallel import parallel_coordinates
-from splatfix.report.sweep import MAX_ROWS, write_sweep_page
-from splatfix.report.sweep_charts import best_so_far, differences, gain_against_cost, objective_over_time, slices
-from splatfix.report.sweep_fields import NOT_SET, FieldScale, field_scales
-from splatfix.report.sweep_load import load_sweep, value_text
+from splatfix.report.sweep.axes import NOT_SET, FieldScale, field_scales
+from splatfix.report.sweep.charts import best_so_far, differences, gain_against_cost, objective_over_time, slices
+from splatfix.report.sweep.load import load_sweep, value_text
+from splatfix.report.sweep.page import MAX_ROWS, write_sweep_page
+from splatfix.report.sweep.parallel_coordinates import parallel_coordinates
 from splatfix.report.wording import written
 from tests.report.make_sweep import SPACE, VIEWS, make_sweep
 from tests.report.test_report import Page

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from splatfix import restoration
 from splatfix.metrics import psnr
 from splatfix.restoration import RESTORERS, open_restorer
-from splatfix.restoration.checkpoint import CONFIG, WEIGHTS, RestorerConfig, load_checkpoint, save_checkpoint
-from splatfix.restoration.guided import GuidedNet, NetworkConfig
+from splatfix.restoration.nafnet.checkpoint import CONFIG, WEIGHTS, RestorerConfig, load_checkpoint, save_checkpoint
+from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig
 from tests.restoration.scenery import flawed_view
 from tests.test_warping import painted
 
@@ -98,7 +98,7 @@ def test_unknown_names_list_the_known_ones():
 
 
 def test_missing_weights_say_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(restoration, "SHIPPED_WEIGHTS", tmp_path)
+    monkeypatch.setattr(restoration, "SHIPPED_NAFNET", tmp_path / "weights")
     with pytest.raises(ValueError, match="splatfix train"):
         open_restorer("nafnet")
 

@@ -13,6 +13,7 @@ import torch
 from splatfix.captures import Capture, Photo, Points, View, open_capture
 from splatfix.config import build_config, to_tree
 from splatfix.gaussians import SH_C0
+from splatfix.splats.hull import depth_ranges, in_hull, random_points
 from splatfix.splats.initialise import (
     SOURCES,
     InitialiseConfig,
@@ -22,7 +23,6 @@ from splatfix.splats.initialise import (
     initialise,
     nearest_distances,
 )
-from splatfix.splats.volume import depth_ranges, in_hull, random_points
 from splatfix.views import ViewsConfig, make_split
 from tests.splats.textured import camera, off_surface, photographed
 

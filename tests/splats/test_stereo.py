@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from splatfix.splats.stereo import StereoConfig, StereoPoints, neighbours, stereo, thinned
-from splatfix.splats.sweep import agreement, supported, swept
+from splatfix.splats.stereo.cpu import agreement, supported, swept
+from splatfix.splats.stereo.plane_sweep import StereoConfig, StereoPoints, neighbours, stereo, thinned
 from tests.splats.textured import camera, off_surface, photographed
 
 CAMERAS = [camera(-0.5), camera(0.0, 0.2), camera(0.5), camera(0.2, -0.3)]

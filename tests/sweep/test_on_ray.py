@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from splatfix.runs import read_json
+from splatfix.files import read_json
 from splatfix.sample import sample_path
 from splatfix.sweep.record import TrialRecord
 from tests.conftest import ROOT, Start
@@ -165,8 +165,9 @@ def test_trials_whose_worker_dies_are_tried_again_and_then_marked(tmp_path):
     program = f"""
 import os, signal
 from pathlib import Path
-from splatfix.sweep import trial, tuning
-from splatfix.sweep.run import run_sweep
+from splatfix.sweep import trial
+from splatfix.sweep import ray_tune as tuning
+from splatfix.sweep.driver import run_sweep
 from tests.sweep.small import small
 
 class Dying(tuning._Trainable):
@@ -194,7 +195,7 @@ run_sweep(small(search={{"trials": 4}}, workers={{"num": 2, "attempts": 2}}), Pa
 
 
 def test_on_ray_it_is_as_in_this_process(tmp_path, drivers):
-    from splatfix.sweep.run import run_sweep
+    from splatfix.sweep.driver import run_sweep
 
     captures = [str(sample_path().relative_to(ROOT))]  # as people write them: workers may be anywhere
     config = write_config(tmp_path / "s.yaml", captures=captures, workers={"num": 2}, search={"trials": 3})

@@ -13,12 +13,13 @@ import yaml
 
 from splatfix.cli import main
 from splatfix.config import load_config
+from splatfix.files import read_json
 from splatfix.loop import LoopConfig, run_loop
-from splatfix.runs import read_json
+from splatfix.loop import cache as shared
 from splatfix.sample import sample_path
-from splatfix.sweep import reruns, shared, trial
+from splatfix.sweep import reruns, trial
 from splatfix.sweep.cases import find_cases, make_reference
-from splatfix.sweep.run import _alone, check_sweep, run_sweep
+from splatfix.sweep.driver import _alone, check_sweep, run_sweep
 from splatfix.sweep.space import apply
 from splatfix.tracking import page_of
 from tests.sweep.small import TREE, records, small, told, write_config

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float32, prange, uint64
 
-from splatfix.rendering.cpu.compile import kernel
+from splatfix.jit import kernel
 from splatfix.rendering.cpu.lanes import LANES, aligned, bits, exp2, load, lowest, minimum, select, splat, store, sums
 from splatfix.rendering.cpu.tiles import (
     BLOCK,

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from splatfix.jit import threads_for
 from splatfix.profiling import stage
 from splatfix.rendering.cpu import compositing, harmonics, projection, tiles
-from splatfix.rendering.cpu.compile import threads_for
 from splatfix.rendering.cpu.lanes import aligned
 
 # The least work that is worth waking a thread for.

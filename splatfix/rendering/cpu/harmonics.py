@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from splatfix.rendering.cpu.compile import kernel
+from splatfix.jit import kernel
 
 C0 = 0.28209479177387814
 C1 = 0.4886025119029199

@@ -22,7 +22,7 @@ from numba.core.cgutils import get_or_insert_function
 from numba.core.typing.templates import ConcreteTemplate, Signature, infer_global
 from numba.extending import lower_builtin, models, register_model
 
-from splatfix.rendering.cpu.compile import kernel
+from splatfix.jit import kernel
 
 LANES = 16
 _F32, _I32, _I1 = ir.FloatType(), ir.IntType(32), ir.IntType(1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from splatfix.rendering.cpu.compile import kernel
+from splatfix.jit import kernel
 
 NEAR, FAR = 0.01, 1e10  # world units
 LOW_PASS = 0.3  # px^2, added to the variances of the projected Gaussian

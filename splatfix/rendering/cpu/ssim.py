@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from splatfix.rendering.cpu.compile import kernel, threads_for
+from splatfix.jit import kernel, threads_for
 from splatfix.rendering.cpu.lanes import (
     LANES,
     aligned,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numba import float32, prange, uint64
 
-from splatfix.rendering.cpu.compile import bits_from_float, kernel
+from splatfix.jit import bits_from_float, kernel
 from splatfix.rendering.cpu.lanes import (
     LANES,
     aligned,

@@ -1,0 +1,74 @@
+"""Measure one splat on a capture: the figures of a run folder, reproduced from its ``.ply`` alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from splatfix.captures import open_capture
+from splatfix.evaluation.evaluate import evaluate_arms
+from splatfix.files import write_json
+from splatfix.gaussians import read_ply
+from splatfix.process import choose_device
+from splatfix.restoration import open_restorer
+from splatfix.runs import open_run
+from splatfix.splats.scene import load_scene
+from splatfix.views import read_split
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """An evaluation.
+
+    Attributes:
+        size_px: longest side of the images; by default what split.json says, else 320.
+        restorer: also measure ``post`` with this restorer; None leaves it out.
+        num_references: training photos given to the restorer with each view.
+        mode: how the splat is rendered: as it was trained.
+        seed: of the restorer.
+        device: auto, cpu, cuda or cuda:N.
+        video: write a video along a path between and beyond the training cameras.
+    """
+
+    size_px: int | None = None
+    restorer: str | None = None
+    num_references: int = 2
+    mode: Literal["classic", "antialiased"] = "classic"
+    seed: int = 0
+    device: str = "auto"
+    video: bool = True
+
+
+def run_evaluate(
+    capture_path: Path, splat: Path, split_path: Path, out: Path, config: EvaluateConfig
+) -> dict[str, Any]:
+    """Measure a splat on the test views of a split; ``after`` is the arm that it fills.
+
+    Raises:
+        ValueError: the capture, the splat or the split is not usable, or has no test views; the message names it.
+    """
+    device = choose_device(config.device)
+    gaussians = read_ply(splat).to(device)
+    size_px = config.size_px or read_split(split_path).size_px or 320
+    capture = open_capture(capture_path, longest_side_px=size_px)
+    split = read_split(split_path, capture)
+    if not split.test_ids:
+        raise ValueError(f"{split_path}: test_ids is empty; wanted at least one image name to measure on")
+    run = open_run(out, config)
+    write_json(run.path / "split.json", {**split.to_json(), "size_px": size_px})
+    results = evaluate_arms(
+        run,
+        capture,
+        split,
+        {"after": gaussians},
+        restorer=None if config.restorer is None else open_restorer(config.restorer, device=device),
+        restorer_name=config.restorer,
+        seed=config.seed,
+        num_references=config.num_references,
+        video=config.video,
+        mode=config.mode,
+        scene=load_scene(capture, split.train_ids, device),
+    )
+    run.write_provenance(command="evaluate", seed=config.seed, device=device, notes=list(capture.notes))
+    return results

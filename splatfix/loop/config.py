@@ -1,0 +1,82 @@
+"""Settings of the closed loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from splatfix.config import require
+from splatfix.fit import FitRunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairConfig:
+    """How repaired views are made and how far they are trusted.
+
+    Attributes:
+        rounds: rounds of render, repair, retrain.
+        views: number of novel views per round.
+        steps: training steps per round.
+        outward: how far the last round steps outwards, as a fraction of the median distance of neighbouring cameras.
+        probability: share of the steps that show a repaired view instead of a photo.
+        weight: factor of the loss of repaired views.
+        min_coverage: a view is dropped where its render covers less than this share of what training views cover.
+        num_references: training photos given to the restorer with each view.
+        keep_rounds: views of this many latest rounds are trained on.
+        siblings: further sparse fits with other seeds, trained for as many steps as the control; their renders are
+            averaged with the fit's own before the repair, since what only one fit shows is an artifact. They are
+            not exported.
+        spread_scale: standard deviation between the fits, in colour, at which trust in a pixel falls to 1/e; None
+            trusts all alike.
+    """
+
+    rounds: int = 2
+    views: int = 24
+    steps: int = 400
+    outward: float = 0.5
+    probability: float = 0.5
+    weight: float = 1.0
+    min_coverage: float = 0.5
+    num_references: int = 2
+    keep_rounds: int = 2
+    siblings: int = 2
+    spread_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        require(self.rounds >= 1, "repair.rounds", self.rounds, "at least 1 round")
+        require(self.views >= 1, "repair.views", self.views, "at least 1 view per round")
+        require(self.steps >= 1, "repair.steps", self.steps, "at least 1 step per round")
+        require(self.outward >= 0, "repair.outward", self.outward, "0 or more")
+        require(0 <= self.probability <= 1, "repair.probability", self.probability, "a share from 0 to 1")
+        require(self.weight >= 0, "repair.weight", self.weight, "0 or more")
+        require(self.siblings >= 0, "repair.siblings", self.siblings, "0 or more")
+        require(self.keep_rounds >= 1, "repair.keep_rounds", self.keep_rounds, "at least 1 round")
+        require(self.min_coverage >= 0, "repair.min_coverage", self.min_coverage, "0 or more")
+        require(self.num_references >= 0, "repair.num_references", self.num_references, "0 or more")
+        scale = self.spread_scale
+        require(scale is None or scale > 0, "repair.spread_scale", scale, "above 0, or null")
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all rounds together."""
+        return self.rounds * self.steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig(FitRunConfig):
+    """The whole loop over one capture: a sparse fit, and what follows it.
+
+    Attributes:
+        restorer: a name (identity, warp, classical, nafnet, ...) or the folder of a checkpoint.
+        seed: everything random follows it.
+        device: auto, cpu, cuda or cuda:N.
+        video: write a before/after video along a path between and beyond the training cameras.
+        checkpoint_seconds: seconds between checkpoints.
+        views: which photos, at which size.
+        initial: where the Gaussians start.
+        fit: the sparse fit.
+        choose: how the sparse fit is stopped.
+        repair: the rounds.
+    """
+
+    restorer: str = "nafnet"
+    repair: RepairConfig = field(default_factory=RepairConfig)

@@ -1,0 +1,172 @@
+"""The process: logging, progress bars, signals, threads, seeds, and the choice of the device."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+log = logging.getLogger("splatfix")
+
+
+def set_up_logging(verbose: bool = False) -> None:
+    """Messages of splatfix go to standard error, one line each, without breaking progress bars."""
+
+    class ThroughTqdm(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tqdm.write(self.format(record), file=sys.stderr)
+
+    handler = ThroughTqdm()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers = [handler]
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    log.propagate = False
+
+
+@contextmanager
+def logging_at(level: int, name: str) -> Iterator[None]:
+    """A logger (with those below it) at a level for a while."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+_requested: str | None = None
+
+
+def stop_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM (schedulers, machines about to go away) end a command with a KeyboardInterrupt.
+
+    Where a library swallows it (callbacks from C do), the next update of a progress bar raises it again.
+    """
+    global _requested
+    _requested = None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(number: int, _frame: object) -> None:
+    global _requested
+    _requested = "terminated" if number == signal.SIGTERM else "interrupted"
+    raise KeyboardInterrupt(_requested)
+
+
+def stop_requested() -> str | None:
+    """``interrupted`` or ``terminated`` after such a signal, else None."""
+    return _requested
+
+
+@contextmanager
+def keeping_handler(number: signal.Signals) -> Iterator[None]:
+    """Put our handler of a signal back after what puts another in its place (importing pycolmap, Ray)."""
+    if threading.current_thread() is not threading.main_thread():  # the only one that can set them
+        yield
+        return
+    handler = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if handler is not None:
+            signal.signal(number, handler)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The one place where the device is chosen: ``auto`` takes CUDA where it works, else the CPU.
+
+    Raises:
+        ValueError: an unknown name, or CUDA asked for and not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device = {name!r}: wanted auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device = {name!r}: torch {torch.__version__} sees no CUDA device; use auto or cpu")
+    return device
+
+
+@contextmanager
+def using_threads(num: int) -> Iterator[None]:
+    """Kernels and torch on ``num`` threads, or as many as this process has."""
+    import numba
+
+    before = numba.get_num_threads(), torch.get_num_threads()
+    numba.set_num_threads(min(num, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    torch.set_num_threads(num)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before[0])
+        torch.set_num_threads(before[1])
+
+
+def peak_memory_mb() -> int | None:
+    """The largest resident memory of this process so far, in MiB (None where the system does not say)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(kilobytes / 1024 / (1024 if sys.platform == "darwin" else 1))
+
+
+class _Progress(tqdm):
+    def update(self, n: float | None = 1) -> bool | None:
+        if _requested is not None:
+            raise KeyboardInterrupt(_requested)
+        return super().update(n)
+
+
+_bars_hidden = False
+
+
+@contextmanager
+def hidden_bars() -> Iterator[None]:
+    """No progress bars in here: who runs many of something shows one of its own."""
+    global _bars_hidden
+    before, _bars_hidden = _bars_hidden, True
+    try:
+        yield
+    finally:
+        _bars_hidden = before
+
+
+def progress(
+    iterable=None, *, total: int | None = None, initial: int = 0, description: str, quiet: bool = False
+) -> tqdm:
+    """A progress bar with an ETA on standard error; in logs (no terminal) a line every 15 seconds."""
+    terminal = sys.stderr.isatty()
+    return _Progress(
+        iterable,
+        total=total,
+        initial=initial,
+        desc=description,
+        disable=quiet or _bars_hidden,
+        mininterval=0.2 if terminal else 15,
+        maxinterval=10 if terminal else 60,
+        dynamic_ncols=terminal,
+        leave=True,
+        file=sys.stderr,
+    )

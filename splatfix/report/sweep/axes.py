@@ -1,0 +1,114 @@
+"""Where a setting lies on the axis of its field: along a range, at one of some choices, or at "not set"."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from splatfix.report.charts import linear_ticks, log_ticks
+from splatfix.report.sweep.load import SweepFile, value_text
+
+NOT_SET = "not set"
+UNSET_SHARE = 0.21  # of an axis, between "not set" and where the range begins
+MAX_TICKS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldScale:
+    """The axis of one searched field, from 0 (left, bottom) to 1.
+
+    Attributes:
+        field: its name.
+        choices: what it may be, evenly spaced; None for a range.
+        low: where the range begins; the base-10 logarithm where ``log``.
+        high: where it ends, likewise.
+        log: evenly over orders of magnitude.
+        whole: the values are whole numbers.
+        has_unset: some trials lack the field: they lie at 0, apart from all values.
+    """
+
+    field: str
+    choices: tuple[Any, ...] | None = None
+    low: float = 0.0
+    high: float = 1.0
+    log: bool = False
+    whole: bool = False
+    has_unset: bool = False
+
+    def at(self, values: dict[str, Any]) -> float:
+        """Where a trial with these values lies."""
+        share = self._share(values[self.field]) if self.field in values else None
+        if share is None:
+            return 0.0
+        return UNSET_SHARE + share * (1 - UNSET_SHARE) if self.has_unset else share
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Some places on the axis, and what stands there."""
+        if self.choices is not None:
+            found = [(self.at({self.field: choice}), value_text(choice)) for choice in self.choices]
+        else:
+            found = [
+                (self.at({self.field: 10.0**value if self.log else value}), label)
+                for value, label in self._range_ticks()
+            ]
+        return [(0.0, NOT_SET), *found] if self.has_unset else found
+
+    def _share(self, value: Any) -> float | None:
+        """Where a value lies between the ends; None for what is no value of this field."""
+        if self.choices is not None:
+            found = [k for k, choice in enumerate(self.choices) if _same(choice, value)]
+            return found[0] / (len(self.choices) - 1) if found and len(self.choices) > 1 else 0.5 if found else None
+        place = _place(value, self.log)
+        return None if place is None else (place - self.low) / (self.high - self.low)
+
+    def _range_ticks(self) -> list[tuple[float, str]]:
+        ticks = log_ticks(self.low, self.high) if self.log else []
+        if len(ticks) > MAX_TICKS:
+            ticks = [tick for tick in ticks if abs(tick[0] - round(tick[0])) < 1e-9]
+            ticks = ticks[:: math.ceil(len(ticks) / MAX_TICKS)]
+        if self.log and len(ticks) < 2:  # a range within one step of 1, 2, 5
+            ticks = [(value, value_text(10.0**value)) for value in (self.low, self.high)]
+        return ticks or linear_ticks(self.low, self.high, self.whole, num=4)
+
+
+def field_scales(sweep: SweepFile) -> list[FieldScale]:
+    """One scale per searched field, wide enough for every trial's value."""
+    return [_scale(entry, sweep) for entry in sweep.space]
+
+
+def _scale(entry: dict[str, Any], sweep: SweepFile) -> FieldScale:
+    field = str(entry["field"])
+    seen = [trial["values"][field] for trial in sweep.trials if field in (trial.get("values") or {})]
+    lacks = any(field not in (trial.get("values") or {}) for trial in sweep.trials)
+    if entry.get("kind") == "choice":
+        choices = list(entry.get("choices") or [])
+        for value in seen:
+            if not any(_same(choice, value) for choice in choices):
+                choices.append(value)
+        return FieldScale(field=field, choices=tuple(choices), has_unset=lacks)
+    log = bool(entry.get("log")) and (_place(entry.get("low"), log=True) is not None)
+    places = [_place(value, log) for value in (entry.get("low"), entry.get("high"), *seen)]
+    known = [place for place in places if place is not None] or [0.0, 1.0]
+    low, high = min(known), max(known)
+    if high - low < 1e-12:
+        low, high = low - 0.5, high + 0.5
+    return FieldScale(
+        field=field,
+        low=low,
+        high=high,
+        log=log,
+        whole=str(entry.get("kind")).startswith("int"),
+        has_unset=lacks or any(_place(value, log) is None for value in seen),
+    )
+
+
+def _place(value: Any, log: bool) -> float | None:
+    """A number as it lies on the axis; None for what has no place there."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or (log and value <= 0):
+        return None
+    return math.log10(value) if log else float(value)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a == b and isinstance(a, bool) == isinstance(b, bool)

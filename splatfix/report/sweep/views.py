@@ -1,0 +1,83 @@
+"""Pictures of the best trial of a sweep: its best and worst test views, and what it repaired."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from splatfix.evaluation import layout
+from splatfix.files import read_json
+from splatfix.report import pictures
+from splatfix.report.load import number
+from splatfix.report.selection import evenly
+from splatfix.report.sweep.load import SweepFile
+from splatfix.report.wording import view_gain
+
+VIEWS_EACH = 3
+VIEW_SIDE_PX = 420
+PAIRS_PER_CASE = 5
+MAX_CASES = 6
+
+
+def extreme_views(sweep: SweepFile) -> list[dict[str, Any]]:
+    """The test views of the best trial with the largest and the smallest gain, over all cases, with their pictures.
+
+    ``{"role", "case", "view", "gain", "pictures"}``, the largest first; each view once; empty where the trial's folder
+    holds none.
+    """
+    found = []
+    for case, folder in _folders(sweep):
+        results = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
+        for view in (results.get("views") or []) if isinstance(results, dict) else []:
+            gain = view_gain(view)
+            if gain is not None and pictures.either(layout.image_path(folder, view["name"], "after")):
+                found.append((gain, case, folder, view))
+    found.sort(key=lambda entry: (-entry[0], str(entry[1]["case"]), entry[3]["name"]))
+    num = min(VIEWS_EACH, (len(found) + 1) // 2)
+    chosen = [("largest gain", entry) for entry in found[:num]]
+    chosen += [("smallest gain", entry) for entry in found[max(num, len(found) - num) :]]
+    return [
+        {"role": role, "case": case["case"], "view": view, "gain": gain, "pictures": _shown(sweep, case, folder, view)}
+        for role, (gain, case, folder, view) in chosen
+    ]
+
+
+def repaired_views(sweep: SweepFile) -> list[dict[str, Any]]:
+    """Some repaired novel views of the best trial's last round: ``{"case", "round", "pairs", "total"}`` per case."""
+    shown = []
+    for case, folder in _folders(sweep)[:MAX_CASES]:
+        rounds = layout.repair_rounds(folder)
+        pairs = layout.repair_pairs(folder, rounds[-1]) if rounds else []
+        both = [
+            (pictures.picture(render, pictures.STRIP_SIDE_PX), pictures.picture(repaired, pictures.STRIP_SIDE_PX))
+            for render, repaired in evenly(pairs, PAIRS_PER_CASE)
+        ]
+        readable = [{"render": render, "repaired": repaired} for render, repaired in both if render and repaired]
+        if readable:
+            shown.append({"case": case["case"], "round": rounds[-1], "pairs": readable, "total": len(pairs)})
+    return shown
+
+
+def _folders(sweep: SweepFile) -> list[tuple[dict[str, Any], Path]]:
+    """Each case, and where the best trial keeps its run of it."""
+    if sweep.best is None:
+        return []
+    trial = sweep.path / "trials" / f"{sweep.best['number']:04d}"
+    return [(case, trial / str(case["case"])) for case in sweep.cases]
+
+
+def _shown(sweep: SweepFile, case: dict[str, Any], folder: Path, view: dict[str, Any]) -> list[dict[str, Any]]:
+    """The photo, ``control`` (or else ``before``) and ``after``.
+
+    What the trial's folder lacks comes from the references, which all trials share.
+    """
+    references = sweep.path / str(case.get("folder") or f"references/{case['case']}")
+
+    def found(kind: str) -> list[dict[str, Any]]:
+        for place in (folder, references):
+            path = pictures.either(layout.image_path(place, view["name"], kind))
+            if image := pictures.picture(path, VIEW_SIDE_PX):
+                return [{"kind": kind, "image": image, "psnr": number(view, kind, "psnr")}]
+        return []
+
+    return [*found("photo"), *(found("control") or found("before")), *found("after")]

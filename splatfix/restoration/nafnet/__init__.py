@@ -1,0 +1,1 @@
+"""NAFNet restorers: architecture, network, checkpoint, model card and the shipped weights."""

@@ -1,0 +1,1 @@
+"""Dense points from the chosen photos alone: plane-sweep stereo, and where it runs."""

@@ -1,0 +1,273 @@
+"""Numba kernels of plane-sweep stereo: correlation volume, smoothing, winner, agreement of depth maps.
+
+Plain loops over arrays; `splatfix.splats.stereo.plane_sweep` says what they are for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from splatfix.jit import kernel
+
+INVALID = np.float32(-1.0)  # ZNCC where there is nothing to compare
+
+
+@kernel(fastmath=True)
+def _warped(image, inside, width, height, warp, inverse_depth, ref_inside, out, ok):
+    """Bilinear samples of ``image`` at the reference pixels on the plane; ``ok`` is 1 where all of it is valid."""
+    rows, columns = out.shape
+    w = inverse_depth
+    for y in range(rows):
+        v = y + 0.5
+        for x in range(columns):
+            u = x + 0.5
+            z = warp[2, 0] * u + warp[2, 1] * v + warp[2, 2] + w * warp[2, 3]
+            out[y, x] = 0.0
+            ok[y, x] = 0.0
+            if z <= 1e-9 or not ref_inside[y, x]:
+                continue
+            px = (warp[0, 0] * u + warp[0, 1] * v + warp[0, 2] + w * warp[0, 3]) / z - 0.5
+            py = (warp[1, 0] * u + warp[1, 1] * v + warp[1, 2] + w * warp[1, 3]) / z - 0.5
+            if px < 0.0 or py < 0.0 or px >= width - 1 or py >= height - 1:
+                continue
+            i, j = int(px), int(py)
+            if not (inside[j, i] and inside[j, i + 1] and inside[j + 1, i] and inside[j + 1, i + 1]):
+                continue
+            a, b = px - i, py - j
+            top = image[j, i] * (1 - a) + image[j, i + 1] * a
+            bottom = image[j + 1, i] * (1 - a) + image[j + 1, i + 1] * a
+            out[y, x] = top * (1 - b) + bottom * b
+            ok[y, x] = 1.0
+
+
+@kernel(fastmath=True)
+def _add_row(sums, reference, other, ok, y, sign):
+    """Add (or take away) one row's products to the column sums ``[6, W]``."""
+    for x in range(reference.shape[1]):
+        o = ok[y, x] * sign
+        a = reference[y, x]
+        b = other[y, x]
+        sums[0, x] += o
+        sums[1, x] += o * a
+        sums[2, x] += o * b
+        sums[3, x] += o * a * a
+        sums[4, x] += o * b * b
+        sums[5, x] += o * a * b
+
+
+@kernel(fastmath=True)
+def _zncc(reference, other, ok, radius, min_variance, out):
+    """ZNCC over square windows of valid pixels, by running sums; ``INVALID`` where under 60 % of a window is valid."""
+    rows, columns = reference.shape
+    sums = np.zeros((6, columns), np.float64)
+    least = 0.6 * (2 * radius + 1) ** 2
+    for y in range(min(radius, rows)):
+        _add_row(sums, reference, other, ok, y, 1.0)
+    for y in range(rows):
+        if y + radius < rows:
+            _add_row(sums, reference, other, ok, y + radius, 1.0)
+        if y - radius - 1 >= 0:
+            _add_row(sums, reference, other, ok, y - radius - 1, -1.0)
+        n = sa = sb = saa = sbb = sab = 0.0
+        for x in range(-radius, columns):
+            enter, leave = x + radius, x - radius - 1
+            if enter < columns:
+                n += sums[0, enter]
+                sa += sums[1, enter]
+                sb += sums[2, enter]
+                saa += sums[3, enter]
+                sbb += sums[4, enter]
+                sab += sums[5, enter]
+            if leave >= 0:
+                n -= sums[0, leave]
+                sa -= sums[1, leave]
+                sb -= sums[2, leave]
+                saa -= sums[3, leave]
+                sbb -= sums[4, leave]
+                sab -= sums[5, leave]
+            if x < 0:
+                continue
+            score = INVALID
+            if ok[y, x] > 0 and n >= least:
+                va = saa / n - (sa / n) ** 2
+                vb = sbb / n - (sb / n) ** 2
+                if va > min_variance and vb > 0.25 * min_variance:
+                    score = np.float32((sab / n - sa * sb / (n * n)) / np.sqrt(va * vb))
+            out[y, x] = score
+
+
+@kernel(parallel=True, fastmath=True)
+def swept(reference, ref_inside, images, insides, warps, inverse_depths, radii, min_variance):
+    """ZNCC of a photo with its neighbours on planes of constant depth.
+
+    Args:
+        reference: grey, float32 ``[H, W]``; ref_inside: its valid pixels, bool ``[H, W]``.
+        images, insides: the neighbours and their valid pixels, padded to one size, ``[N, H', W']``.
+        warps: ``[A | b]`` per neighbour, float64 ``[N, 3, 4]``.
+        inverse_depths: ``[K]``; radii: of the windows, pixels; min_variance: of grey in the smallest window.
+
+    Returns:
+        float32 ``[K, H, W]``: the mean over windows, then over the two best neighbours (occlusion: Kang et al. 2001).
+    """
+    rows, columns = reference.shape
+    planes, others = len(inverse_depths), len(images)
+    volume = np.empty((planes, rows, columns), np.float32)
+    for k in prange(planes):
+        warped = np.empty((rows, columns), np.float32)
+        ok = np.empty((rows, columns), np.float32)
+        score = np.empty((rows, columns), np.float32)
+        mean = np.empty((rows, columns), np.float32)
+        first = np.full((rows, columns), INVALID)
+        second = np.full((rows, columns), INVALID)
+        for i in range(others):
+            height, width = images.shape[1:]
+            _warped(images[i], insides[i], width, height, warps[i], inverse_depths[k], ref_inside, warped, ok)
+            mean[:] = 0
+            for radius in radii:
+                _zncc(reference, warped, ok, radius, min_variance, score)
+                for y in range(rows):
+                    for x in range(columns):
+                        mean[y, x] += score[y, x] / len(radii)
+            for y in range(rows):
+                for x in range(columns):
+                    s = mean[y, x]
+                    if s > first[y, x]:
+                        second[y, x] = first[y, x]
+                        first[y, x] = s
+                    elif s > second[y, x]:
+                        second[y, x] = s
+        for y in range(rows):
+            for x in range(columns):
+                s = first[y, x]
+                if second[y, x] > INVALID:
+                    s = 0.5 * (s + second[y, x])
+                volume[k, y, x] = s
+    return volume
+
+
+@kernel(fastmath=True)
+def _step(cost, previous, lowest, small, large, out, total):
+    """One step of a path: costs of this pixel given those of the pixel before it. Returns the lowest."""
+    planes = len(cost)
+    best = np.float32(1e9)
+    for k in range(planes):
+        least = min(previous[k], lowest + large)
+        if k > 0:
+            least = min(least, previous[k - 1] + small)
+        if k < planes - 1:
+            least = min(least, previous[k + 1] + small)
+        value = (np.float32(1.0) - cost[k]) + least - lowest
+        out[k] = value
+        total[k] += value
+        best = min(best, value)
+    return best
+
+
+@kernel(parallel=True, fastmath=True)
+def smoothed(scores, small, large):
+    """Semi-global sums of 1 - ZNCC along four directions, float32 ``[H, W, K]`` (Hirschmueller 2008, eq. 13)."""
+    rows, columns, planes = scores.shape
+    small, large = np.float32(small), np.float32(large)
+    total = np.zeros_like(scores)
+    for y in prange(rows):
+        a, b = np.zeros(planes, np.float32), np.zeros(planes, np.float32)
+        for sweep in range(2):
+            a[:] = 0
+            lowest = np.float32(0)
+            for step in range(columns):
+                x = step if sweep == 0 else columns - 1 - step
+                lowest = _step(scores[y, x], a, lowest, small, large, b, total[y, x])
+                a, b = b, a
+    for x in prange(columns):
+        a, b = np.zeros(planes, np.float32), np.zeros(planes, np.float32)
+        for sweep in range(2):
+            a[:] = 0
+            lowest = np.float32(0)
+            for step in range(rows):
+                y = step if sweep == 0 else rows - 1 - step
+                lowest = _step(scores[y, x], a, lowest, small, large, b, total[y, x])
+                a, b = b, a
+    return total
+
+
+@kernel(parallel=True, fastmath=True)
+def best_planes(scores, total, min_zncc, uniqueness):
+    """Fractional index of the plane per pixel, ``[H, W]``, by the smoothed cost; -1 where the match is doubtful.
+
+    Doubtful: ZNCC too low, at either end of the range, or a rival beyond the neighbouring planes nearly as good.
+    """
+    rows, columns, planes = scores.shape
+    found = np.full((rows, columns), np.float32(-1.0))
+    for y in prange(rows):
+        for x in range(columns):
+            k = np.argmin(total[y, x])
+            s = scores[y, x]
+            if k < 1 or k > planes - 2 or s[k] < min_zncc:
+                continue
+            rival = np.float32(-1.0)
+            # The rival starts beyond the slopes of this peak.
+            low, high = k, k
+            while low > 0 and (k - low < 2 or s[low - 1] < s[low]):
+                low -= 1
+            while high < planes - 1 and (high - k < 2 or s[high + 1] < s[high]):
+                high += 1
+            for i in range(0, low):
+                rival = max(rival, s[i])
+            for i in range(high + 1, planes):
+                rival = max(rival, s[i])
+            if 1 - s[k] > uniqueness * (1 - rival):
+                continue
+            bend = s[k - 1] - 2 * s[k] + s[k + 1]
+            offset = 0.0
+            if bend < -1e-6:
+                offset = min(max(0.5 * (s[k - 1] - s[k + 1]) / bend, -0.5), 0.5)
+            found[y, x] = k + offset
+    return found
+
+
+@kernel(parallel=True)
+def agreement(pixels, depths, depth_map, tolerance):
+    """What another photo's depth map says of points at ``pixels [P, 2]`` with ``depths [P]`` in it, int8 ``[P]``.
+
+    1: one of the four nearest pixels has that depth; -1: all four that know a depth see farther; 0: nothing to say.
+    """
+    rows, columns = depth_map.shape
+    says = np.zeros(len(pixels), np.int8)
+    for p in prange(len(pixels)):
+        if depths[p] <= 0:
+            continue
+        left = int(np.floor(pixels[p, 0] - 0.5))
+        top = int(np.floor(pixels[p, 1] - 0.5))
+        known = farther = 0
+        for y in range(top, top + 2):
+            for x in range(left, left + 2):
+                if x < 0 or y < 0 or x >= columns or y >= rows or depth_map[y, x] <= 0:
+                    continue
+                known += 1
+                if abs(depth_map[y, x] - depths[p]) < tolerance * depths[p]:
+                    says[p] = 1
+                elif depth_map[y, x] > depths[p]:
+                    farther += 1
+        if says[p] == 0 and known > 0 and farther == known:
+            says[p] = -1
+    return says
+
+
+@kernel(parallel=True)
+def supported(depth_map, tolerance, least):
+    """The depths that at least ``least`` of the 24 pixels around them share, else 0, ``[H, W]`` (specks go)."""
+    rows, columns = depth_map.shape
+    kept = np.zeros_like(depth_map)
+    for y in prange(rows):
+        for x in range(columns):
+            depth = depth_map[y, x]
+            if depth <= 0:
+                continue
+            same = -1
+            for j in range(max(y - 2, 0), min(y + 3, rows)):
+                for i in range(max(x - 2, 0), min(x + 3, columns)):
+                    same += abs(depth_map[j, i] - depth) < tolerance * depth
+            if same >= least:
+                kept[y, x] = depth
+    return kept

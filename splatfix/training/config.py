@@ -1,0 +1,121 @@
+"""Settings of a training of the restorer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from timm.optim import list_optimizers
+
+from splatfix.config import require
+from splatfix.restoration.nafnet.network import NetworkConfig
+from splatfix.tracking import TrackingConfig
+from splatfix.training.batches import JitterConfig
+from splatfix.training.data import DataConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """Processes that train together.
+
+    Attributes:
+        num: processes that Ray Train starts, here or on a cluster; 0: this process, or those that ``torchrun`` or
+            ``accelerate launch`` started.
+        cpus: cores of each.
+        gpus: GPUs of each, 0 or 1; None: one where the cluster has enough.
+        address: of a Ray cluster; None joins the one that this process is in (RAY_ADDRESS, a Ray job), else starts Ray
+            on this machine.
+        storage: folder or URL that every node sees, for what is kept against failures; None: the run's folder, which
+            then has to be on a disk that all nodes share.
+        max_failures: how often training is started again where it stood, after a process or node died; as many
+            processes as before have to fit.
+    """
+
+    num: int = 0
+    cpus: int = 1
+    gpus: int | None = None
+    address: str | None = None
+    storage: str | None = None
+    max_failures: int = 3
+
+    def __post_init__(self) -> None:
+        require(self.num >= 0, "launch.num", self.num, "0 or more processes")
+        require(self.cpus >= 1, "launch.cpus", self.cpus, "at least 1 core")
+        require(self.gpus in (None, 0, 1), "launch.gpus", self.gpus, "0, 1 or null")
+        require(self.max_failures >= 0, "launch.max_failures", self.max_failures, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Training of the restorer.
+
+    Attributes:
+        network: inputs, outputs and size of the network.
+        start_from: a checkpoint (folder or Hub id) of the same network to go on from, with a new schedule; None starts
+            afresh. What it was trained on counts as trained on.
+        data: batches, and groups that are held out.
+        jitter: colour changes.
+        steps: optimizer steps.
+        max_seconds: training time after which it stops, in seconds; the schedule is shortened to what fits. None: no
+            limit. (Runs without a limit are exactly repeatable on the CPU.)
+        segment_steps: steps between saved states; what a batch holds follows from the segment, too.
+        validate_every: segments between validations; the last segment is always validated.
+        accumulate: parts in which a process's share of a batch goes through the network, one after the other.
+        optimizer: of timm's by name.
+        learning_rate: at the top of the cosine, after warm-up.
+        least_learning_rate: at the end of the cosine.
+        warmup_steps: steps of linear warm-up.
+        weight_decay: of the optimizer.
+        clip_norm: largest norm of the gradient.
+        ema_decay: of the averaged weights, which are what is validated and kept.
+        loss: ``charbonnier``, ``l1`` or ``psnr``.
+        edge_weight: factor of the loss on finite differences.
+        error_weight: factor of the loss of the predicted error.
+        strength: share of the correction that the restorer applies if nothing is validated.
+        precision: ``float32``, or ``bfloat16`` or (on CUDA) ``float16`` for mixed precision.
+        compile: whether torch compiles the network (a C++ compiler is needed for the CPU).
+        seed: everything random follows it.
+        device: auto, cpu or cuda (which GPU is the launcher's choice).
+        launch: processes to start.
+        tracking: where MLflow keeps what is measured; with no URI, beside the weights.
+    """
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    start_from: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    jitter: JitterConfig = field(default_factory=JitterConfig)
+    steps: int = 6000
+    max_seconds: float | None = None
+    segment_steps: int = 250
+    validate_every: int = 4
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    least_learning_rate: float = 1e-6
+    warmup_steps: int = 100
+    weight_decay: float = 1e-3
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    loss: Literal["charbonnier", "l1", "psnr"] = "charbonnier"
+    edge_weight: float = 0.1
+    error_weight: float = 0.01
+    strength: float = 0.5
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
+    seed: int = 0
+    device: str = "auto"
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "steps", self.steps, "at least 1 step")
+        require(self.segment_steps >= 1, "segment_steps", self.segment_steps, "at least 1 step")
+        require(self.validate_every >= 1, "validate_every", self.validate_every, "at least 1 segment")
+        require(self.accumulate >= 1, "accumulate", self.accumulate, "at least 1 part")
+        require(self.optimizer in list_optimizers(), "optimizer", self.optimizer, "one that timm knows, such as adamw")
+        require(self.max_seconds is None or self.max_seconds > 0, "max_seconds", self.max_seconds, "above 0, or null")
+        require(self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0")
+        require(0 <= self.strength <= 1, "strength", self.strength, "0 to 1")
+        require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
+        require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 to below 1")

@@ -1,0 +1,297 @@
+"""Which shards are trained on, which groups are held out, and the batches of each segment."""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from splatfix.config import require
+from splatfix.pairs import Pair, Shard, read_manifest, sample_pairs
+from splatfix.pairs.index import open_index
+from splatfix.pairs.pair import decode
+from splatfix.pairs.shards import read_samples
+from splatfix.pairs.stream import Balance
+from splatfix.restoration.nafnet.network import NetworkConfig
+from splatfix.training.batches import Batch, Crop, JitterConfig, batch_of, training_crops
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Batches, and groups that are held out.
+
+    Attributes:
+        batch_size: crops per step, of all processes together; each crop of a batch comes from a stream of its own.
+        patch_px: side of a crop, in pixels.
+        crops_per_pair: crops taken from each pair that is read.
+        samples_per_visit: samples taken from a shard at a time.
+        shuffle_buffer: samples that are mixed with each other, over all streams.
+        recipe_weights: how often the recipes that a scene has are visited, relative to each other; those that are not
+            named count 1. Empty: as often as they have samples.
+        even_difficulty: whether classes of 3 dB of artifact PSNR within a shard are equally likely.
+        num_workers: processes that make batches, for each training process; 0 makes them in the training process
+            (enough on a laptop).
+        groups: group of a scene, where the shards' own is not meant.
+        train_scenes: scenes to train on, of those that are not held out (where a licence allows no others, for
+            example); empty takes all.
+        validation_groups: groups to hold out; empty takes ``validation_share`` of them.
+        validation_share: share of the groups to hold out where none is named; 0 holds out nothing.
+        validation_pairs: pairs per held-out scene that are measured.
+    """
+
+    batch_size: int = 8
+    patch_px: int = 128
+    crops_per_pair: int = 2
+    samples_per_visit: int = 16
+    shuffle_buffer: int = 64
+    recipe_weights: dict[str, float] = field(default_factory=dict)
+    even_difficulty: bool = False
+    num_workers: int = 0
+    groups: dict[str, str] = field(default_factory=dict)
+    train_scenes: tuple[str, ...] = ()
+    validation_groups: tuple[str, ...] = ()
+    validation_share: float = 0.15
+    validation_pairs: int = 6
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "patch_px", "crops_per_pair", "samples_per_visit", "shuffle_buffer"):
+            require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
+        for name in ("num_workers", "validation_share"):
+            require(getattr(self, name) >= 0, f"data.{name}", getattr(self, name), "0 or more")
+        require(self.validation_pairs >= 1, "data.validation_pairs", self.validation_pairs, "at least 1 pair")
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What a training run reads.
+
+    Attributes:
+        url: folder of the shards.
+        train, held_out: their shards.
+        validation: the pairs of held-out groups that are measured.
+        recipe_of: recipe of a shard, by its name.
+        config, network, seed: what its batches follow.
+    """
+
+    url: str
+    train: tuple[Shard, ...]
+    held_out: tuple[Shard, ...]
+    validation: tuple[Pair, ...]
+    recipe_of: dict[str, str]
+    config: DataConfig
+    network: NetworkConfig
+    seed: int
+
+    def batches(
+        self,
+        segment: int,
+        *,
+        segment_steps: int,
+        jitter: JitterConfig,
+        rank: int = 0,
+        num_processes: int = 1,
+        pin_memory: bool = False,
+    ) -> Iterator[Batch]:
+        """A process's share of the batches of this and all following segments, each of so many steps.
+
+        What a batch holds follows from seed, segment and step: neither processes nor workers change it.
+
+        Raises:
+            ValueError: ``batch_size`` cannot be divided among the processes.
+        """
+        check_divides(self.config.batch_size, num_processes)
+        lanes = tuple(range(rank, self.config.batch_size, num_processes))
+        num = min(self.config.num_workers, len(lanes))
+        dataset = _Batches(replace(self, validation=()), segment, segment_steps, lanes, jitter)
+        if num == 0:
+            return (_told(batch) for batch in dataset)
+        # spawned: object stores, CUDA and process groups have threads, which a fork would lose
+        how: dict[str, Any] = {"multiprocessing_context": "spawn", "worker_init_fn": _leave_at_once}
+        loader = DataLoader(dataset, batch_size=None, num_workers=num, prefetch_factor=4, **how)
+        whole = _joined(iter(loader), [lanes[worker::num] for worker in range(num)])
+        return (Batch(*(part.pin_memory() for part in batch)) for batch in whole) if pin_memory else whole
+
+    @property
+    def digest(self) -> str:
+        """Changes when the training data does."""
+        return hashlib.sha256("\n".join(sorted(shard.sha256 for shard in self.train)).encode()).hexdigest()[:16]
+
+    def provenance(self) -> dict[str, Any]:
+        """For the checkpoint: what was trained on, and what was held out."""
+        return {
+            "num_pairs": sum(shard.samples for shard in self.train),
+            "train_groups": sorted({self.group_of(shard) for shard in self.train}),
+            "train_scenes": sorted({shard.scene for shard in self.train}),
+            "validation_groups": sorted({self.group_of(shard) for shard in self.held_out}),
+        }
+
+    def group_of(self, shard: Shard) -> str:
+        """The group that the shard's scene counts to."""
+        return self.config.groups.get(shard.scene, shard.group)
+
+
+def check_divides(batch_size: int, num_processes: int) -> None:
+    """ValueError where a batch cannot be divided among the processes."""
+    if batch_size % num_processes:
+        raise ValueError(
+            f"data.batch_size = {batch_size}: wanted a multiple of {num_processes}, the number of processes"
+        )
+
+
+def open_data(url: str | Path, config: DataConfig, network: NetworkConfig, seed: int) -> Data:
+    """Read the manifest, hold groups out, and read the pairs to validate on.
+
+    Raises:
+        ValueError: no shards, an unknown group, or nothing left to train on.
+    """
+    train, held_out = split_by_group(
+        read_manifest(url), config.groups, config.validation_groups, config.validation_share
+    )
+    train = _of_scenes(train, config.train_scenes)
+    validation = validation_pairs(url, held_out, config.validation_pairs)
+    recipe_of = _recipes(url, config.recipe_weights) if config.recipe_weights else {}
+    return Data(str(url), tuple(train), tuple(held_out), tuple(validation), recipe_of, config, network, seed)
+
+
+def _of_scenes(shards: Sequence[Shard], scenes: Sequence[str]) -> list[Shard]:
+    known = {shard.scene for shard in shards}
+    for scene in scenes:
+        if scene not in known:
+            raise ValueError(
+                f"data.train_scenes: no shard to train on of scene {scene!r}; known: {', '.join(sorted(known))}"
+            )
+    return [shard for shard in shards if not scenes or shard.scene in scenes]
+
+
+def _recipes(url: str | Path, weights: Mapping[str, float]) -> dict[str, str]:
+    found = {shard.name: fit.record.get("recipe", "") for fit in open_index(url).values() for shard in fit.shards}
+    unknown = sorted(set(weights) - set(found.values()))
+    if unknown:
+        known = ", ".join(sorted(set(found.values()))) or "none"
+        raise ValueError(f"data.recipe_weights: no fit of recipe {unknown[0]!r} in {url}; known: {known}")
+    if min(weights.values()) < 0:
+        raise ValueError(f"data.recipe_weights = {dict(weights)}: wanted no negative weight")
+    return found
+
+
+def split_by_group(
+    shards: Sequence[Shard], groups: dict[str, str], validation_groups: Sequence[str], validation_share: float
+) -> tuple[list[Shard], list[Shard]]:
+    """Shards to train on, and shards of the groups that are held out.
+
+    ``groups`` names the group of a scene where the manifest's is not meant. Without ``validation_groups``, a share of
+    the groups (one at least, if there are two) is taken, evenly over their sorted names.
+
+    Raises:
+        ValueError: a group that no shard has, or nothing left to train on.
+    """
+    group_of = {shard.name: groups.get(shard.scene, shard.group) for shard in shards}
+    known = sorted(set(group_of.values()))
+    unknown = sorted(set(validation_groups) - set(known))
+    if unknown:
+        raise ValueError(f"validation_groups: no shard of group {unknown[0]!r}; known: {', '.join(known)}")
+    held_out = set(validation_groups)
+    if not held_out and len(known) > 1 and validation_share > 0:
+        num = min(len(known) - 1, max(1, round(validation_share * len(known))))
+        held_out = {known[(2 * i + 1) * len(known) // (2 * num)] for i in range(num)}
+    train = [shard for shard in shards if group_of[shard.name] not in held_out]
+    if not train:
+        raise ValueError(f"validation_groups = {sorted(held_out)}: nothing is left to train on")
+    return train, [shard for shard in shards if group_of[shard.name] in held_out]
+
+
+def validation_pairs(url: str | Path, shards: Sequence[Shard], per_scene: int) -> list[Pair]:
+    """At most ``per_scene`` pairs of each scene, evenly over its shards; only these are decoded."""
+    by_scene: dict[str, list[Shard]] = defaultdict(list)
+    for shard in sorted(shards, key=lambda shard: shard.name):
+        by_scene[shard.scene].append(shard)
+    pairs = []
+    for _, members in sorted(by_scene.items()):
+        total, position = sum(shard.samples for shard in members), 0
+        wanted = {i * total // per_scene for i in range(per_scene)}
+        for shard in members:
+            for sample in read_samples(url, shard):
+                if position in wanted:
+                    pairs.append(decode(sample, shard.name))
+                position += 1
+    return pairs
+
+
+@dataclass(frozen=True, eq=False)
+class _Batches(IterableDataset):
+    """Batches of one crop of each of these lanes, or of a worker's share of them."""
+
+    data: Data
+    segment: int
+    segment_steps: int
+    lanes: tuple[int, ...]
+    jitter: JitterConfig
+
+    def __iter__(self) -> Iterator[Batch | ValueError]:
+        """Errors for the user are handed on as they are: raised in a worker they would come with its traceback."""
+        try:
+            yield from self._batches()
+        except ValueError as error:
+            yield error
+
+    def _batches(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        lanes = self.lanes
+        if info is not None:
+            torch.set_num_threads(1)
+            lanes = lanes[info.id :: info.num_workers]
+        streams = [self._lane(lane) for lane in lanes]
+        while True:
+            yield batch_of([next(stream) for stream in streams], self.data.network)
+
+    def _lane(self, lane: int) -> Iterator[Crop]:
+        data, config = self.data, self.data.config
+        for segment in itertools.count(self.segment):
+            pairs = sample_pairs(
+                data.url,
+                data.train,
+                seed=data.seed,
+                segment=segment,
+                lane=lane,
+                samples_per_visit=config.samples_per_visit,
+                shuffle_buffer=max(1, config.shuffle_buffer // config.batch_size),
+                balance=Balance(data.recipe_of, config.recipe_weights, config.even_difficulty),
+                num_warps=data.network.num_references,
+            )
+            crops = training_crops(
+                pairs,
+                self.jitter,
+                patch_px=config.patch_px,
+                crops_per_pair=config.crops_per_pair,
+                rng=np.random.default_rng([data.seed, segment, lane]),
+            )
+            yield from itertools.islice(crops, self.segment_steps)
+
+
+def _leave_at_once(_worker: int) -> None:
+    """At the end of a worker nothing is taken down: libraries abort where threads of theirs still run."""
+    atexit.register(os._exit, 0)
+
+
+def _told(batch: Batch | ValueError) -> Batch:
+    if isinstance(batch, ValueError):
+        raise batch
+    return batch
+
+
+def _joined(parts: Iterator[Batch | ValueError], lanes: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    """Whole batches, in the order of the lanes, from those of the workers in turn."""
+    order = torch.tensor([lane for each in lanes for lane in each]).argsort()
+    while True:
+        whole = zip(*(_told(next(parts)) for _ in lanes), strict=True)
+        yield Batch(*(torch.cat(part)[order] for part in whole))

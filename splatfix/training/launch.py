@@ -1,0 +1,160 @@
+"""One training in several processes that Ray Train starts, on this machine or a cluster.
+
+Each process runs `train` as it stands; gradients go over gloo on CPUs, over NCCL on GPUs. Where a process or a node
+dies, all are started again and go on at the last saved state: that in the run's folder, or where the nodes share no
+disk, the last one that the main process put into ``launch.storage``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import signal
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from splatfix import storage
+from splatfix.process import keeping_handler, log
+from splatfix.training.config import TrainConfig
+from splatfix.training.data import check_divides, open_data
+from splatfix.training.state import read_state
+from splatfix.training.train import STATE, train
+from splatfix.workers import Hopeless, connected
+
+if TYPE_CHECKING:
+    from splatfix.training.state import Progress
+
+OURS = "ray"  # folder for Ray's own notes in that of the run
+LEFT = (OURS, "mlflow.db", "mlartifacts")  # not part of what is put into the storage
+
+
+def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
+    """Train in ``config.launch.num`` processes, or in this one. Errors as `train`.
+
+    Raises:
+        Hopeless: processes died more often than ``launch.max_failures``; the message has the last reason.
+    """
+    wanted = config.launch
+    if wanted.num == 0:
+        train(shards_url, out, config)
+        return
+    out, shards_url = Path(out).absolute(), storage.absolute(shards_url)  # processes work in folders of Ray's
+    if config.start_from is not None and Path(config.start_from).is_dir():
+        config = replace(config, start_from=str(Path(config.start_from).absolute()))
+    check_divides(config.data.batch_size, wanted.num)
+    open_data(shards_url, config.data, config.network, config.seed)  # what is wrong shows here, once
+    with connected(wanted.address, num_cpus=wanted.num * wanted.cpus, log_to_driver=True) as ray:
+        from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        gpus = _gpus(ray, config)
+        if not gpus:
+            config = replace(config, device="cpu")
+        place = out / OURS if wanted.storage is None else wanted.storage
+        if wanted.storage is None:
+            shutil.rmtree(place, ignore_errors=True)  # what counts is the state in the run's folder
+            if sum(node["Alive"] for node in ray.nodes()) > 1:
+                log.warning("launch.storage is not set: %s has to be on a disk that all nodes share", out)
+        quiet: Any = {"logging_config": LoggingConfig(log_level="WARNING")}
+        limits: Any = {"max_failures": wanted.max_failures, "controller_failure_limit": 3}
+        trainer = TorchTrainer(
+            partial(_process, shards_url, out, config),
+            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=wanted.num, use_gpu=gpus, resources_per_worker={"CPU": wanted.cpus, "GPU": int(gpus)}
+            ),
+            run_config=RunConfig(
+                name=f"splatfix-{hashlib.sha256(str(out).encode()).hexdigest()[:12]}",
+                storage_path=storage.absolute(place),
+                failure_config=FailureConfig(**limits),
+                checkpoint_config=CheckpointConfig(num_to_keep=2),
+                **quiet,
+            ),
+        )
+        try:
+            with keeping_handler(signal.SIGINT):
+                result = trainer.fit()
+        except SystemExit:  # Ctrl-C: the trainer has a handler of its own, which exits as if all were done
+            raise KeyboardInterrupt from None
+        except ray.train.TrainingFailedError as error:
+            raise _plain(error) from None
+        if wanted.storage is None:
+            shutil.rmtree(place, ignore_errors=True)
+        elif result.checkpoint is not None:
+            with result.checkpoint.as_directory() as folder:
+                _take_over(Path(folder), out)
+
+
+def _gpus(ray: Any, config: TrainConfig) -> bool:
+    """Whether each process gets a GPU. ValueError where there are too few of them, or too few cores."""
+    wanted, there = config.launch, ray.cluster_resources()
+    gpus = (there.get("GPU", 0) >= wanted.num) if wanted.gpus is None else bool(wanted.gpus)
+    gpus = gpus and config.device != "cpu"
+    if config.device == "cuda" and not gpus:
+        raise ValueError(
+            f"device = 'cuda': wants launch.num = {wanted.num} GPUs, one for each process; the cluster has "
+            f"{there.get('GPU', 0):g}, and launch.gpus = {wanted.gpus}"
+        )
+    for kind, each in (("CPU", wanted.cpus), ("GPU", int(gpus))):
+        if there.get(kind, 0) < each * wanted.num:
+            raise ValueError(
+                f"launch.num = {wanted.num}: wants {each * wanted.num} {kind}s, the cluster has "
+                f"{there.get(kind, 0):g}; take fewer processes"
+            )
+    return gpus
+
+
+def _process(shards_url: str, out: Path, config: TrainConfig) -> None:
+    """What each process does."""
+    import ray.train
+
+    main = ray.train.get_context().get_world_rank() == 0
+    if main and (checkpoint := ray.train.get_checkpoint()) is not None:
+        with checkpoint.as_directory() as folder:
+            _take_over(Path(folder), out)
+
+    def report(done: Progress) -> None:
+        numbers = {"step": done.step, "loss": done.history[-1]["loss"]}
+        if not main or config.launch.storage is None:
+            ray.train.report(numbers)
+            return
+        with tempfile.TemporaryDirectory(prefix="splatfix-") as folder:
+            shutil.copytree(out, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*LEFT, ".*"))
+            ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    train(shards_url, out, config, on_segment=report)
+
+
+def _take_over(checkpoint: Path, out: Path) -> None:
+    """Copy a run's folder from the storage, if this one is not as far: it may be on another node than before."""
+    step = _step(checkpoint)
+    if _step(out) >= step:
+        return
+    log.info("%s: takes over the state after step %d", out, step)
+    shutil.copytree(checkpoint, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STATE))
+    aside = out / f".{STATE}.taken.partial"  # the state last and whole: it says how far the rest is
+    shutil.copy2(checkpoint / STATE, aside)
+    aside.replace(out / STATE)
+
+
+def _step(folder: Path) -> int:
+    if not (folder / STATE).exists():
+        return -1
+    try:
+        return int(read_state(folder / STATE)["progress"]["step"])
+    except ValueError:
+        return -1
+
+
+def _plain(error: Any) -> Exception:
+    """What went wrong in the processes, as the error that it was where that is one for the user."""
+    for cause in (getattr(error, "worker_failures", None) or {}).values():
+        inner = getattr(cause, "cause", None) or cause
+        if isinstance(inner, FloatingPointError):
+            return FloatingPointError(str(inner))
+        if isinstance(inner, ValueError):
+            return ValueError(str(inner))
+    return Hopeless(f"training failed: {' '.join(str(error).split())[:600]}")

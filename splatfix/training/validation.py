@@ -1,0 +1,79 @@
+"""Does the restorer help on groups that it was not trained on, and at which strength?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from splatfix import metrics
+from splatfix.pairs import Pair
+from splatfix.restoration.nafnet.network import GuidedNet
+from splatfix.restoration.nafnet.restorer import strengthened, whole_output
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Gains over the render of one pair at one strength: PSNR in dB, and SSIM."""
+
+    scene: str
+    band: str | None
+    strength: float
+    psnr_gain: float
+    ssim_gain: float
+
+
+def measure(network: GuidedNet, pair: Pair) -> list[Row]:
+    """Gains of the network over the render of one pair, at every strength, on the whole image."""
+    guidance = pair.guidance()
+    clean, weight = pair.target()
+    full = whole_output(network, guidance).rgb[0].permute(1, 2, 0)
+    mask = None if pair.mask is None else weight
+
+    def score(image: torch.Tensor) -> tuple[float, float]:
+        return min(metrics.psnr(image, clean, mask), 100.0), metrics.ssim(image, clean)
+
+    psnr, ssim = score(guidance.rgb)
+    rows = []
+    for strength in STRENGTHS:
+        better_psnr, better_ssim = score(strengthened(guidance.rgb, full, strength))
+        rows.append(Row(pair.scene, pair.meta.get("band"), strength, better_psnr - psnr, better_ssim - ssim))
+    return rows
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """Gains by strength (means over scenes, then by scene and by band), and the strength of the best mean PSNR gain."""
+    by_strength: dict[str, dict[str, Any]] = {}
+    for strength in sorted({row.strength for row in rows}):
+        chosen = [row for row in rows if row.strength == strength]
+        by_scene = _means(chosen, "scene")
+        by_strength[str(strength)] = {
+            "psnr_gain": fmean(gain["psnr_gain"] for gain in by_scene.values()),
+            "ssim_gain": fmean(gain["ssim_gain"] for gain in by_scene.values()),
+            "by_scene": by_scene,
+            "by_band": _means([row for row in chosen if row.band], "band"),
+        }
+    best = max(by_strength, key=lambda strength: by_strength[strength]["psnr_gain"])
+    return {
+        "strength": float(best),
+        "psnr_gain": by_strength[best]["psnr_gain"],
+        "ssim_gain": by_strength[best]["ssim_gain"],
+        "num_pairs": len(rows) // len(by_strength),
+        "by_strength": by_strength,
+    }
+
+
+def _means(rows: Sequence[Row], field: str) -> dict[str, dict[str, float]]:
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[getattr(row, field)].append(row)
+    return {
+        name: {"psnr_gain": fmean(r.psnr_gain for r in members), "ssim_gain": fmean(r.ssim_gain for r in members)}
+        for name, members in sorted(groups.items())
+    }

@@ -1,0 +1,52 @@
+"""The kernels' decorator, and how many threads they get."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numba
+import pytest
+
+from splatfix.jit import SOURCES, _stamp, kernel, threads_for
+from splatfix.rendering.cpu import compositing
+from splatfix.splats.stereo import cpu as sweep
+
+
+def test_compiles_where_nothing_can_be_cached() -> None:
+    """A function without a file stands for an install and a home that cannot be written."""
+    names: dict = {}
+    exec(compile("def double(x):\n    return 2 * x\n", "<nowhere>", "exec"), names)
+    assert kernel()(names["double"])(21) == 42
+
+
+def test_a_change_of_any_source_makes_kernels_stale(tmp_path: Path) -> None:
+    """numba looks at a kernel's own file alone, but kernels inline functions of other files."""
+    kernels = compositing.composite, compositing.composite_backward, sweep.swept
+    stamps = [each._cache._cache_file._source_stamp for each in kernels]
+    assert [shared for _, shared in stamps] == [SOURCES] * 3
+    assert stamps[0] == stamps[1]  # of one file
+    assert stamps[0] != stamps[2]  # of two
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "one.py").write_text("1")
+    (tmp_path / "cpu" / "two.py").write_text("2")
+    before = _stamp(tmp_path)
+    assert _stamp(tmp_path) == before
+    os.utime(tmp_path / "cpu" / "two.py", (before[0] + 5, before[0] + 5))
+    touched = _stamp(tmp_path)
+    assert touched != before
+    (tmp_path / "one.py").write_text("12")
+    assert _stamp(tmp_path) != touched
+
+
+@pytest.mark.parametrize(("work", "wanted"), [(0, 1), (99, 1), (200, 2), (400, 4)])
+def test_small_work_wakes_no_thread(work: int, wanted: int) -> None:
+    available = numba.get_num_threads()
+    wanted = min(wanted, available)
+    with threads_for(work, 100) as num:
+        assert num == wanted
+        assert numba.get_num_threads() == wanted
+    assert numba.get_num_threads() == available
+    with pytest.raises(KeyError), threads_for(0, 100):
+        raise KeyError
+    assert numba.get_num_threads() == available
