@@ -18,7 +18,7 @@ from tyro.conf import Positional
 import splatfix
 from splatfix.config import load_config
 from splatfix.process import set_up_logging, stop_on_signals, stop_requested
-from splatfix.workers import Hopeless
+from splatfix.workers import RunAborted
 
 EXIT_CODES = {"interrupted": 130, "terminated": 143}
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _say(argv[0], str(error), 1)
         if isinstance(error, KeyboardInterrupt):
             return _say(argv[0], "interrupted; what was finished is whole", 130)
-        if isinstance(error, Hopeless):
+        if isinstance(error, RunAborted):
             return _say(argv[0], str(error), 1)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return _say(argv[0], f"the disk is full ({error.filename or error}); what was finished is whole", 1)

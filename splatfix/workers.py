@@ -79,11 +79,11 @@ class Outcome(Generic[T]):
     attempts: int = 1
 
 
-class Hopeless(Exception):  # noqa: N818 - a state, told to the user as such
+class RunAborted(Exception):  # noqa: N818 - a state, told to the user as such
     """No other task will work either: the run ends."""
 
 
-class DiskFull(Hopeless):
+class DiskFull(RunAborted):
     """No more room to write results to."""
 
 
@@ -117,7 +117,7 @@ class _Leases(Generic[T]):
         self.again.extend(self.parked.pop(name, []))
 
 
-def work_off(
+def run_tasks(
     tasks: Iterable[T],
     worker: Callable[[], Worker],
     config: WorkersConfig,
@@ -139,18 +139,18 @@ def work_off(
         on_busy: called with the number of workers that work, and of all that are ready.
 
     Raises:
-        Hopeless: a worker found that all others would fail, too (DiskFull where it had no room to write), or workers
+        RunAborted: a worker found that all others would fail, too (DiskFull where it had no room to write), or workers
             cannot be started.
     """
     leases = _Leases(iter(tasks), after, name)
-    if runs_here(config):
+    if runs_in_process(config):
         yield from _in_this_process(leases, worker, config, on_retry)
         return
-    with connected(config.address, num_cpus=local_cpus(config), gpus=config.gpus or 0) as ray:
+    with connect_ray(config.address, num_cpus=num_local_cpus(config), gpus=config.gpus or 0) as ray:
         yield from _on_actors(ray, leases, worker, config, on_retry, on_busy)
 
 
-def runs_here(config: WorkersConfig) -> bool:
+def runs_in_process(config: WorkersConfig) -> bool:
     """Whether the work is done in this process, without Ray."""
     is_small = (os.cpu_count() or 1) == 1 and "RAY_ADDRESS" not in os.environ
     return config.num == 0 or (config.num is None and config.address is None and is_small)
@@ -170,7 +170,7 @@ def _in_this_process(
                     outcome = Outcome(task, made.run(task, upcoming), None, attempt)
                 break
             except Exception as error:
-                reason, permanent = judged(error)
+                reason, permanent = classify_failure(error)
                 if permanent or attempt == config.attempts:
                     outcome = Outcome(task, None, reason, attempt)
                     break
@@ -180,9 +180,9 @@ def _in_this_process(
         yield outcome
 
 
-def judged(error: BaseException) -> tuple[str, bool]:
-    """The reason in words, and whether another attempt is in vain. Raises Hopeless where all other tasks are, too."""
-    if isinstance(error, Hopeless):
+def classify_failure(error: BaseException) -> tuple[str, bool]:
+    """The reason in words, and whether another attempt is in vain. Raises RunAborted where all other tasks are, too."""
+    if isinstance(error, RunAborted):
         raise error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise DiskFull(str(error.filename or error)) from None
@@ -194,7 +194,7 @@ def judged(error: BaseException) -> tuple[str, bool]:
 
 
 @contextmanager
-def connected(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to_driver: bool = False) -> Iterator[Any]:
+def connect_ray(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to_driver: bool = False) -> Iterator[Any]:
     """Ray, joined or started; what was started here ends here.
 
     Args:
@@ -224,13 +224,13 @@ def connected(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to_d
             ray.shutdown()
 
 
-def local_cpus(config: WorkersConfig) -> int:
+def num_local_cpus(config: WorkersConfig) -> int:
     """Cores that Ray schedules on, where it is started here."""
     cores = os.cpu_count() or 1
     return max(cores, config.cpus * (config.num or 1))
 
 
-def num_workers(ray: Any, config: WorkersConfig) -> tuple[int, float]:
+def resolve_workers(ray: Any, config: WorkersConfig) -> tuple[int, float]:
     """How many workers, and the share of a GPU of each, on the cluster that ``ray`` is connected to."""
     there = ray.cluster_resources()
     gpus = (1.0 if there.get("GPU", 0) >= 1 else 0.0) if config.gpus is None else config.gpus
@@ -260,7 +260,7 @@ def _on_actors(
     on_retry: Callable[[T, str], object],
     on_busy: Callable[[int, int], object],
 ) -> Iterator[Outcome[T]]:
-    num, gpus = num_workers(ray, config)
+    num, gpus = resolve_workers(ray, config)
     threads = {key: str(config.cpus) for key in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS")}
     options = {
         "num_cpus": config.cpus,
@@ -325,14 +325,16 @@ def _on_actors(
                     if not actor.ready:
                         if isinstance(cause, ValueError):
                             raise ValueError(str(cause)) from None
-                        raise Hopeless(f"a worker cannot be made: {type(cause).__name__}: {cause}") from None
+                        raise RunAborted(f"a worker cannot be made: {type(cause).__name__}: {cause}") from None
                     yield from _ended(actor, leases, attempts, config, on_retry, error=cause)
                     idle.append(actor)
                 except ray.exceptions.RayError as error:  # node death, kill, out of memory, a lost answer
                     if not actor.ready:
                         failed_starts += 1
                         if failed_starts >= MAX_FAILED_STARTS:
-                            raise Hopeless(f"workers die before they are ready: {judged(error)[0]}") from None
+                            raise RunAborted(
+                                f"workers die before they are ready: {classify_failure(error)[0]}"
+                            ) from None
                     if actor.upcoming is not None:
                         leases.again.appendleft(actor.upcoming)
                         actor.upcoming = None
@@ -372,7 +374,7 @@ def _ended(
         return
     name = leases.name(task)
     attempts[name] = attempts.get(name, 0) + 1
-    reason, permanent = judged(error)
+    reason, permanent = classify_failure(error)
     if permanent or attempts[name] >= config.attempts:
         leases.ended(task)
         yield Outcome(task, None, reason, attempts.pop(name))

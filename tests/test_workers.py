@@ -13,7 +13,7 @@ import numba
 import pytest
 import torch
 
-from splatfix.workers import DiskFull, Hopeless, Outcome, WorkersConfig, work_off
+from splatfix.workers import DiskFull, Outcome, RunAborted, WorkersConfig, run_tasks
 
 
 class Echo:
@@ -35,7 +35,7 @@ class Echo:
         if task.startswith("full"):
             raise OSError(28, "No space left on device", "/there")
         if task.startswith("hopeless"):
-            raise Hopeless("not for anyone")
+            raise RunAborted("not for anyone")
         if task.startswith("dies") and tried == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         if task.startswith("slow"):
@@ -49,7 +49,7 @@ def finish(tasks: list[str], folder: Path, num: int, **more) -> tuple[dict[str, 
     outcomes: dict[str, Outcome] = {}
     config = WorkersConfig(num=num, attempts=3)
     on_retry = lambda task, _reason: repeated.append(task)  # noqa: E731
-    for outcome in work_off(tasks, partial(Echo, folder), config, name=str, on_retry=on_retry, **more):
+    for outcome in run_tasks(tasks, partial(Echo, folder), config, name=str, on_retry=on_retry, **more):
         assert outcome.task not in outcomes
         outcomes[outcome.task] = outcome
     return outcomes, repeated
@@ -132,7 +132,7 @@ def test_a_full_disk_stops_everything(tmp_path: Path, num: int, request) -> None
 def test_what_is_hopeless_stops_everything(tmp_path: Path, num: int, request) -> None:
     if num:
         request.getfixturevalue("ray_here")
-    with pytest.raises(Hopeless, match=r"^not for anyone$"):
+    with pytest.raises(RunAborted, match=r"^not for anyone$"):
         finish(["a", "hopeless", "b", "c", "d", "e"], tmp_path, num)
 
 
@@ -144,7 +144,7 @@ def test_work_in_this_process_takes_the_threads_of_a_worker() -> None:
             seen.append((torch.get_num_threads(), numba.get_num_threads()))
 
     before = torch.get_num_threads(), numba.get_num_threads()
-    list(work_off(["a", "b"], Counts, WorkersConfig(num=0, cpus=1), name=str))
+    list(run_tasks(["a", "b"], Counts, WorkersConfig(num=0, cpus=1), name=str))
     assert seen == [(1, 1), (1, 1)]
     assert (torch.get_num_threads(), numba.get_num_threads()) == before
 
@@ -155,7 +155,7 @@ def test_workers_that_cannot_be_made_are_an_error() -> None:
         raise ValueError("no such device")
 
     with pytest.raises(ValueError, match=r"^no such device$"):
-        list(work_off(["a"], broken, WorkersConfig(num=1), name=str))
+        list(run_tasks(["a"], broken, WorkersConfig(num=1), name=str))
 
 
 def test_tasks_are_read_as_they_are_needed_and_forgotten() -> None:
@@ -171,5 +171,5 @@ def test_tasks_are_read_as_they_are_needed_and_forgotten() -> None:
             read += 1
             yield f"task{number}"
 
-    for done, _ in enumerate(work_off(stream(), Nothing, WorkersConfig(num=0), name=str), start=1):
+    for done, _ in enumerate(run_tasks(stream(), Nothing, WorkersConfig(num=0), name=str), start=1):
         assert read <= done + 2

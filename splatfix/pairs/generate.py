@@ -24,7 +24,7 @@ from splatfix.pairs.tasks import Task, plan_tasks
 from splatfix.pairs.worker import Committed, PairWorker, WorkerSettings, quiet_fits
 from splatfix.process import progress
 from splatfix.telemetry import Telemetry
-from splatfix.workers import DiskFull, Outcome, Worker, WorkersConfig, work_off
+from splatfix.workers import DiskFull, Outcome, Worker, WorkersConfig, run_tasks
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def generate(
     settings = WorkerSettings(out, config.seed, config.device, config.recipes, config.dense, config.samples_per_shard)
     try:
         with quiet_fits(), progress(total=total, initial=run.summary.found, description="fits") as bar:
-            outcomes = work_off(
+            outcomes = run_tasks(
                 run.missing(sources),
                 partial(make_worker, settings),
                 replace(config.workers, gpus=0.0) if config.device == "cpu" else config.workers,

@@ -30,7 +30,7 @@ from splatfix.pairs.shards import (
     read_manifest_tree,
     write_manifest,
 )
-from splatfix.workers import Hopeless
+from splatfix.workers import RunAborted
 
 FITS = "fits.json"
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)  # and will be, for every other fit
@@ -155,7 +155,7 @@ def commit_fit(
     writing fails, so are all.
 
     Raises:
-        Hopeless: nobody may write here.
+        RunAborted: nobody may write here.
         OSError: writing failed.
     """
     written: list[str] = []
@@ -175,7 +175,7 @@ def commit_fit(
     except BaseException as error:
         _remove_unlisted(url, stem, written)
         if isinstance(error, OSError) and error.errno in REFUSED:
-            raise Hopeless(f"{url}: may not be written to ({error}); what was finished is whole") from None
+            raise RunAborted(f"{url}: may not be written to ({error}); what was finished is whole") from None
         raise
     if first:
         return DoneFit(stem, tuple(shards), record), True

@@ -19,7 +19,7 @@ from splatfix.loop.cache import SharedFits
 from splatfix.process import hidden_bars, logging_at, progress
 from splatfix.splats.scene import fit_identity
 from splatfix.sweep.config import SweepConfig
-from splatfix.workers import work_off
+from splatfix.workers import run_tasks
 
 REFERENCE = "reference.json"
 
@@ -147,7 +147,7 @@ def make_references(cases: Sequence[Case], config: SweepConfig, sweep: Path) -> 
     made = {}
     worker = partial(_ReferenceWorker, config.loop, sweep)
     with progress(total=len(cases), description="sparse fits and controls") as bar:
-        for outcome in work_off(cases, worker, config.workers, name=lambda case: case.name):
+        for outcome in run_tasks(cases, worker, config.workers, name=lambda case: case.name):
             if outcome.error is not None:
                 raise ValueError(f"{outcome.task.capture}: {outcome.error}")
             made[outcome.task.name] = outcome.result

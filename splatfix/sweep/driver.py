@@ -34,7 +34,7 @@ from splatfix.sweep.scheduler import ENDED, Desk
 from splatfix.sweep.space import apply, check_space
 from splatfix.sweep.trial import attempt, tidy
 from splatfix.tracking import without_password
-from splatfix.workers import Hopeless, connected, local_cpus, num_workers, runs_here
+from splatfix.workers import RunAborted, connect_ray, num_local_cpus, resolve_workers, runs_in_process
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def run_sweep(config: SweepConfig, out: Path, *, resume: bool = False, source: s
 
     Raises:
         ValueError: a field, a value or a capture is not usable, or ``out`` holds another sweep; nothing was begun.
-        Hopeless: no further trial can work, or none was completed.
+        RunAborted: no further trial can work, or none was completed.
     """
     out = Path(out).resolve()
     config = _resolved(config)
@@ -76,7 +76,7 @@ def run_sweep(config: SweepConfig, out: Path, *, resume: bool = False, source: s
     held = _held(config, out, resume=resume)
     run = open_run(out, _public(config))
     with _alone(out), _connection(config) as ray:
-        num, gpus = (1, 0.0) if ray is None else num_workers(ray, config.workers)
+        num, gpus = (1, 0.0) if ray is None else resolve_workers(ray, config.workers)
         if config.workers.num is None and config.search.parallel is not None:
             num = config.search.parallel  # of a cluster that grows, not all nodes are there yet
         parallel = held.get("parallel") or config.search.parallel or num
@@ -103,7 +103,7 @@ def _run(sweep: _Sweep, tracked: TrackedSweep, ray: Any) -> dict[str, Any]:
     best = best_of(sweep.records, config.objectives[0])
     if best is None:
         output.write(sweep.records, state="finished")
-        raise Hopeless("no trial was completed; sweep.html says why")
+        raise RunAborted("no trial was completed; sweep.html says why")
     found = apply(config.loop, best.values)
     output.write(sweep.records, state="running")
     if config.reruns > 0 and found != config.loop:
@@ -160,7 +160,7 @@ def check_sweep(config: SweepConfig, *, source: str) -> int:
     if both := set(config.captures) & set(config.held_out):
         raise ValueError(f"{source}: held_out: {min(both)} is among the captures, too; wanted one that no trial sees")
     # the driver of a cluster may stand on a node without a GPU
-    device = choose_device(config.loop.device) if runs_here(config.workers) else torch.device("cpu")
+    device = choose_device(config.loop.device) if runs_in_process(config.workers) else torch.device("cpu")
     restorers = config.space["restorer"].choice if "restorer" in config.space else None
     for restorer in dict.fromkeys([config.loop.restorer, *(restorers or ())]):
         try:
@@ -226,9 +226,9 @@ def _alone(out: Path) -> Iterator[None]:
 
 def _connection(config: SweepConfig) -> AbstractContextManager[Any]:
     workers = config.workers
-    if runs_here(workers):
+    if runs_in_process(workers):
         return nullcontext(None)
-    return connected(workers.address, num_cpus=local_cpus(workers), gpus=workers.gpus or 0)
+    return connect_ray(workers.address, num_cpus=num_local_cpus(workers), gpus=workers.gpus or 0)
 
 
 @contextmanager
@@ -267,7 +267,7 @@ def _run_trials(sweep: _Sweep, tracked: TrackedSweep, ray: Any) -> None:
     if desk.hopeless is not None:
         raise desk.hopeless
     if not desk.is_over:
-        raise Hopeless("some trials were not run; --resume goes on with them")
+        raise RunAborted("some trials were not run; --resume goes on with them")
 
 
 def _run_here(desk: Desk, config: SweepConfig, cases: Sequence[Case], out: Path) -> None:

@@ -26,7 +26,7 @@ from splatfix.sweep.cases import Case, silently
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.scheduler import Desk
 from splatfix.sweep.trial import attempt
-from splatfix.workers import judged
+from splatfix.workers import classify_failure
 
 ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the desk writes what is worth keeping
@@ -203,5 +203,5 @@ def _reason(trial: Any) -> str:
     """Why a trial's actor died, as Ray says."""
     path, told = trial.pickled_error_file, "no reason is known"
     if path is not None and Path(path).is_file():
-        told, _ = judged(pickle.loads(Path(path).read_bytes()))
+        told, _ = classify_failure(pickle.loads(Path(path).read_bytes()))
     return f"its worker died: {told}"

@@ -21,7 +21,7 @@ from splatfix.report import write_report
 from splatfix.sweep.analysis import rerun_row
 from splatfix.sweep.cases import Case, find_cases, of_case, silently
 from splatfix.sweep.config import SweepConfig
-from splatfix.workers import Outcome, work_off
+from splatfix.workers import Outcome, run_tasks
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def rerun(config: SweepConfig, best: LoopConfig, name: str, sweep: Path) -> Iter
     outcomes: dict[Path, Outcome[_Rerun]] = {}
     worker = partial(_LoopWorker, {"default": config.loop, "best": best})
     with progress(total=len(tasks), description="reruns of the default and the best") as bar:
-        for outcome in work_off(tasks, worker, config.workers, name=lambda task: str(task.folder)):
+        for outcome in run_tasks(tasks, worker, config.workers, name=lambda task: str(task.folder)):
             if outcome.error is not None:
                 log.warning("%s: %s", outcome.task.folder, outcome.error)
             outcomes[outcome.task.folder] = outcome

@@ -17,7 +17,7 @@ from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.proposals import Search, goes_on
 from splatfix.sweep.record import TrialRecord, read_record
 from splatfix.sweep.trial import trial_folder
-from splatfix.workers import DiskFull, Hopeless
+from splatfix.workers import DiskFull, RunAborted
 
 ENDED = ("complete", "stopped", "failed")
 MAX_FAILED_FIRST = 5  # trials, before any was complete: then it is not the trials
@@ -51,7 +51,7 @@ class Desk:
         self._attempts: Counter[int] = Counter()
         self.num_trials = self._search.num_trials
         self.records: list[TrialRecord] = []
-        self.hopeless: Hopeless | None = None
+        self.hopeless: RunAborted | None = None
 
     @property
     def num_running(self) -> int:
@@ -174,7 +174,7 @@ class Desk:
         some = any(record.status in ("complete", "stopped") for record in self.records)
         if some or len(failed) < min(MAX_FAILED_FIRST, self.num_trials):
             return
-        self.hopeless = Hopeless(f"the first {len(failed)} trials failed, the last with: {error}")
+        self.hopeless = RunAborted(f"the first {len(failed)} trials failed, the last with: {error}")
         for record in failed:
             record.status, record.error, record.elapsed = "running", None, None
             record.write(trial_folder(self._sweep, record.number))

@@ -34,7 +34,7 @@ from splatfix.splats.scene import SparseScene
 from splatfix.sweep.cases import Case, of_case, read_reference, reference_folder
 from splatfix.sweep.space import Values, apply
 from splatfix.views import BANDS, Split
-from splatfix.workers import Hopeless, judged
+from splatfix.workers import RunAborted, classify_failure
 
 ROUNDS, PICTURES = "rounds.json", "before-control-after"
 SHARED_ARMS = ("before", "control")
@@ -226,8 +226,8 @@ def attempt(
         end, reason = "error", f"out of memory: {' '.join(str(error).split())[:300]}"
     except Exception as error:
         try:
-            end, (reason, _) = "error", judged(error)
-        except Hopeless as full:
+            end, (reason, _) = "error", classify_failure(error)
+        except RunAborted as full:
             end, reason = "disk full", str(full)
     yield {"end": end, "error": reason}
 

@@ -22,7 +22,7 @@ from splatfix.training.config import TrainConfig
 from splatfix.training.data import check_divides, open_data
 from splatfix.training.state import read_state
 from splatfix.training.train import STATE, train
-from splatfix.workers import Hopeless, connected
+from splatfix.workers import RunAborted, connect_ray
 
 if TYPE_CHECKING:
     from splatfix.training.state import Progress
@@ -35,7 +35,7 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
     """Train in ``config.launch.num`` processes, or in this one. Errors as `train`.
 
     Raises:
-        Hopeless: processes died more often than ``launch.max_failures``; the message has the last reason.
+        RunAborted: processes died more often than ``launch.max_failures``; the message has the last reason.
     """
     wanted = config.launch
     if wanted.num == 0:
@@ -46,7 +46,7 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
         config = replace(config, start_from=str(Path(config.start_from).absolute()))
     check_divides(config.data.batch_size, wanted.num)
     open_data(shards_url, config.data, config.network, config.seed)  # what is wrong shows here, once
-    with connected(wanted.address, num_cpus=wanted.num * wanted.cpus, log_to_driver=True) as ray:
+    with connect_ray(wanted.address, num_cpus=wanted.num * wanted.cpus, log_to_driver=True) as ray:
         from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -157,4 +157,4 @@ def _plain(error: Any) -> Exception:
             return FloatingPointError(str(inner))
         if isinstance(inner, ValueError):
             return ValueError(str(inner))
-    return Hopeless(f"training failed: {' '.join(str(error).split())[:600]}")
+    return RunAborted(f"training failed: {' '.join(str(error).split())[:600]}")

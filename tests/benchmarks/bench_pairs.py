@@ -37,7 +37,7 @@ from splatfix.pairs.stream import Pair
 from splatfix.pairs.tasks import plan_tasks
 from splatfix.pairs.worker import PairWorker, WorkerSettings, quiet_fits
 from splatfix.sample import sample_path
-from splatfix.workers import WorkersConfig, work_off
+from splatfix.workers import WorkersConfig, run_tasks
 from tests.pairs.stub import StubWorker
 
 RECIPE = Recipe(size_px=192, num_fits=(1, 1), completed=(1.0, 1.0), steps=700, growth=0.0, num_train=(6, 6))
@@ -59,7 +59,7 @@ def fits(num: int, workers: int) -> dict[str, float]:
 
     with quiet_fits():
         made = list(
-            work_off(tasks, partial(PairWorker, settings), WorkersConfig(num=workers), name=_stem, on_busy=on_busy)
+            run_tasks(tasks, partial(PairWorker, settings), WorkersConfig(num=workers), name=_stem, on_busy=on_busy)
         )
     end = time.perf_counter()
     failed = [outcome.error for outcome in made if outcome.error is not None]

@@ -22,7 +22,7 @@ from splatfix.pairs.index import open_index, verify
 from splatfix.pairs.recipes import Recipe
 from splatfix.report.dataset import write_dataset_page
 from splatfix.sample import sample_path
-from splatfix.workers import DiskFull, Hopeless, WorkersConfig
+from splatfix.workers import DiskFull, RunAborted, WorkersConfig
 from tests.pairs.stub import StubWorker
 
 SMALL = Recipe(size_px=48, num_train=(3, 4), num_fits=(1, 1), steps=20, num_random=(50, 100), max_views=3)
@@ -187,7 +187,7 @@ def test_an_output_that_may_not_be_written_to_ends_the_run(tmp_path: Path, monke
 
     monkeypatch.setattr(obstore, "put", refused)
     url = f"memory://{tmp_path.name}"
-    with pytest.raises(Hopeless, match=r"may not be written to .*Access Denied.* what was finished is whole"):
+    with pytest.raises(RunAborted, match=r"may not be written to .*Access Denied.* what was finished is whole"):
         stubbed(captures, url)
     monkeypatch.undo()
     again = stubbed(captures, url)
