@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +73,34 @@ def to_tree(config: Any) -> dict[str, Any]:
 def to_yaml(config: Any) -> str:
     """A config as YAML text that `load_config` reads back to an equal config."""
     return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+
+
+def changed_fields(value: Any) -> Any:
+    """The fields of a config that are not at their default, by name, as JSON holds them; nested configs are trees.
+
+    Equal configs give equal trees, whatever their classes are called; a new field with a default changes no tree.
+    Other values are returned as JSON holds them (paths as text, tuples as lists).
+
+    Raises:
+        TypeError: a value that has no JSON form.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        held = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {field.name: changed_fields(item) for field, item in held.items() if item != _default(field)}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): changed_fields(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [changed_fields(item) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"{value!r} ({type(value).__name__}) is not a setting: wanted a config or a JSON value")
+
+
+def _default(field: dataclasses.Field) -> Any:
+    """The default of a dataclass field; `dataclasses.MISSING` for a required one."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _reject_unknown(kind: Any, tree: Any, source: str, prefix: str) -> None:

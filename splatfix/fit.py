@@ -114,7 +114,7 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, resume: boo
     log.info("fitting for %d steps", steps)
     with run.stage("fit"):
         fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
-        identity = fit_identity(scene, config.initial, config.fit, config.seed, steps)
+        identity = fit_identity(scene, initial=config.initial, fit=config.fit, seed=config.seed, steps=steps)
         stage = Stage("before", "sparse fit", steps, config.seed, identity)
         with profiled(settle_on(fit.exposure.device)) if profile else nullcontext() as found:
             train_stage(run, fit, scene, stage, config, resume=resume)
@@ -146,7 +146,7 @@ def fit_siblings(
     for number in range(1, num + 1):
         seed = sibling_seed(config.seed, number)
         fit = start_fit(scene, config.fit, config.initial, seed=seed)
-        identity = fit_identity(scene, config.initial, config.fit, seed, num_steps)
+        identity = fit_identity(scene, initial=config.initial, fit=config.fit, seed=seed, steps=num_steps)
         stage = Stage(f"sibling_{number}", f"sibling {number} of {num}", num_steps, seed, identity)
         train_stage(run, fit, scene, stage, config, resume=resume)
         siblings.append(fit.gaussians().detach())

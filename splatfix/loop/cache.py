@@ -28,7 +28,7 @@ class SharedFits:
 
     def at(self, run: Run, scene: SparseScene, config: FitRunConfig, *, seed: int, step: int) -> Fit:
         """The fit after so many steps; ``run`` takes the checkpoints of what is being trained."""
-        identity = fit_identity(scene, config.initial, config.fit, seed)
+        identity = fit_identity(scene, initial=config.initial, fit=config.fit, seed=seed)
         folder = self._folder / identity
         begun = time.monotonic()
         fit = self._nearest(folder, identity, scene, config, step)

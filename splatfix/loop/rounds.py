@@ -20,8 +20,9 @@ from splatfix.images import write_image
 from splatfix.loop.config import LoopConfig, RepairConfig
 from splatfix.restoration import Repaired, Restorer
 from splatfix.runs import Run
+from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
 from splatfix.splats.scene import SparseScene, fit_identity
-from splatfix.splats.train import Fit, TrainingView, read_checkpoint, write_checkpoint
+from splatfix.splats.train import Fit, TrainingView
 from splatfix.views import repair_cameras
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,15 @@ def repair_rounds(
     """
     repair = config.repair
     device = before.exposure.device
-    identity = fit_identity(scene, config.initial, config.fit, config.seed, before.step, config.restorer, repair)
+    identity = fit_identity(
+        scene,
+        initial=config.initial,
+        fit=config.fit,
+        seed=config.seed,
+        before=before.step,
+        restorer=config.restorer,
+        repair=repair,
+    )
     fit = before.copy()
     kept: list[list[TrainingView]] = []
     for number in range(1, repair.rounds + 1):

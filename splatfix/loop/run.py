@@ -34,7 +34,9 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
     last_step = before.step + config.repair.num_steps
     control = before.copy()
     with run.stage("control"):  # its checkpoint serves every restorer
-        identity = fit_identity(scene, config.initial, config.fit, config.seed, before.step, last_step)
+        identity = fit_identity(
+            scene, initial=config.initial, fit=config.fit, seed=config.seed, before=before.step, steps=last_step
+        )
         stage = Stage("control", "control", last_step, config.seed, identity)
         train_stage(run, control, scene, stage, config, resume=resume)
     write_ply(run.path / "control.ply", control.gaussians())

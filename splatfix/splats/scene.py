@@ -5,12 +5,11 @@ Nothing of the capture but the chosen photos, their cameras and the points that 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Points
 from splatfix.shapes import Float
 from splatfix.splats.backdrop import plain_color, plain_mask, shell
+from splatfix.splats.checkpoints import identity_hash
 from splatfix.splats.initialise import InitialiseConfig, Survey, initial_points, initialise, survey
 from splatfix.splats.train import Fit, FitConfig, TrainingView, scene_scale
 from splatfix.views import scene_depth
@@ -125,12 +125,6 @@ def _surveyed(
     return photos, masks, plain, survey(scene.cameras, photos, masks, scene.points, initial)
 
 
-def fit_identity(scene: SparseScene, *settings: object) -> str:
-    """A short hash of what a fit is a fit of: cameras, pixels and settings. Checkpoints carry it."""
-    digest = hashlib.sha256()
-    for camera, photo in zip(scene.cameras, scene.photos, strict=True):
-        digest.update(camera.name.encode())
-        digest.update(camera.camera_from_world.tobytes() + camera.intrinsics.tobytes())
-        digest.update(photo.cpu().numpy().tobytes())
-    digest.update(json.dumps([repr(setting) for setting in settings]).encode())
-    return digest.hexdigest()[:16]
+def fit_identity(scene: SparseScene, **settings: Any) -> str:
+    """A short hash of what a fit is a fit of: cameras, pixels and settings by name. Checkpoints carry it."""
+    return identity_hash(scene.cameras, scene.photos, settings)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from splatfix.gaussians import Gaussians
 from splatfix.profiling import OPTIMIZERS, stage
 from splatfix.rendering import render
 from splatfix.shapes import Float
+from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
 from splatfix.splats.densify import Densifier, DensifyConfig
 from splatfix.splats.losses import photometric_loss
 
@@ -170,34 +169,6 @@ def load_fit(path: Path, identity: str, config: FitConfig, scene_scale: float, d
     fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]))
     fit.load_state(state)
     return fit
-
-
-def write_checkpoint(path: Path, identity: str, state: dict) -> None:
-    """Write a state, whole or not at all. ``identity`` says what it is a state of."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")  # of no other process on a shared disk
-    try:
-        with aside.open("wb") as file:
-            torch.save({"identity": identity, "state": state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:
-    """Read a state. ValueError where it is broken or not of ``identity``."""
-    path = Path(path)
-    try:
-        held = torch.load(path, map_location=device, weights_only=True)
-        found, state = held["identity"], held["state"]
-    except Exception as error:  # torch.load raises many kinds; each means that the file is not a whole checkpoint
-        raise ValueError(f"{path}: not a whole checkpoint ({error}); delete it to start again") from error
-    if found != identity:
-        raise ValueError(f"{path}: checkpoint of another fit (other capture, photos, config or seed); delete it")
-    return state
 
 
 def _adam(parameter: torch.nn.Parameter, rate: float) -> torch.optim.Adam:

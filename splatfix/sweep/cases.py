@@ -83,7 +83,14 @@ def make_reference(case: Case, default: LoopConfig, sweep: Path) -> dict[str, An
     """
     config = of_case(default, case)
     run, capture, split, scene, device = prepare(Path(case.capture), reference_folder(sweep, case), config, resume=True)
-    identity = fit_identity(scene, config.initial, config.fit, config.seed, config.choose, config.repair.num_steps)
+    identity = fit_identity(
+        scene,
+        initial=config.initial,
+        fit=config.fit,
+        seed=config.seed,
+        choose=config.choose,
+        repair_steps=config.repair.num_steps,
+    )
     held = _read_reference(run.path)
     if held is not None and held.identity == identity:
         return read_json(run.path / "results.json")

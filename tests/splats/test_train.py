@@ -57,18 +57,6 @@ def test_stop_save_load_continue_equals_a_fit_in_one_go(photos, tmp_path, strate
     assert whole.losses == second.losses
 
 
-def test_checkpoints_of_another_fit_and_broken_ones_are_refused(photos, tmp_path):
-    fit = new_fit()
-    advance(fit, photos, 2, seed=0, background=None)
-    path = tmp_path / "a.pt"
-    fit.save(path, "one")
-    with pytest.raises(ValueError, match=r"a\.pt: checkpoint of another fit"):
-        new_fit().load(path, "other")
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"a\.pt: not a whole checkpoint"):
-        new_fit().load(path, "one")
-
-
 def test_repaired_views_of_no_weight_leave_only_the_photos_of_the_control(photos):
     """`after` with worthless repaired views differs from `control` only in the steps that it lost to them."""
     shown: dict[str, list[int]] = {"control": [], "after": []}

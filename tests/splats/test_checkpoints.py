@@ -1,0 +1,93 @@
+"""Checkpoints: who may resume one, and how the others are refused."""
+
+from dataclasses import dataclass, field, make_dataclass, replace
+
+import pytest
+import torch
+
+from splatfix.config import changed_fields
+from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
+from splatfix.splats.densify import DensifyConfig
+from splatfix.splats.scene import fit_identity
+from splatfix.splats.train import FitConfig
+from tests.splats.scene import small_scene
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """A nested config."""
+
+    cap: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A config."""
+
+    steps: int = 5
+    growth: Growth = field(default_factory=Growth)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return small_scene()
+
+
+def test_a_new_field_with_a_default_keeps_the_identity(scene):
+    wider_growth = make_dataclass(
+        "Growth", [("cap", int, 10), ("every", int, 3)], frozen=True, kw_only=True, namespace={"__module__": __name__}
+    )
+    wider = make_dataclass(
+        "Settings",
+        [("steps", int, 5), ("mode", str, "classic"), ("growth", wider_growth, field(default_factory=wider_growth))],
+        frozen=True,
+        kw_only=True,
+    )
+    assert fit_identity(scene, fit=wider()) == fit_identity(scene, fit=Settings())
+    ours = Settings(steps=7, growth=Growth(cap=2))
+    assert fit_identity(scene, fit=wider(steps=7, growth=wider_growth(cap=2))) == fit_identity(scene, fit=ours)
+
+
+def test_a_renamed_class_keeps_the_identity(scene):
+    renamed = make_dataclass("Renamed", [("steps", int, 5), ("growth", Growth, field(default_factory=Growth))])
+    assert fit_identity(scene, fit=renamed(steps=6)) == fit_identity(scene, fit=Settings(steps=6))
+
+
+def test_another_value_changes_the_identity(scene):
+    fits = [FitConfig(), FitConfig(dropout=0.1), FitConfig(densify=DensifyConfig(max_gaussians=7))]
+    identities = {fit_identity(scene, fit=fit, seed=0) for fit in fits}
+    identities |= {fit_identity(scene, fit=FitConfig(), seed=1), fit_identity(scene, fit=FitConfig())}
+    identities |= {fit_identity(replace(scene, cameras=scene.cameras[:2], photos=scene.photos[:2]), fit=FitConfig())}
+    identities |= {fit_identity(replace(scene, photos=tuple(1 - photo for photo in scene.photos)), fit=FitConfig())}
+    assert len(identities) == 7
+
+
+def test_only_fields_that_differ_from_their_default_count():
+    assert changed_fields(Settings()) == {}
+    assert changed_fields(Settings(growth=Growth(cap=3))) == {"growth": {"cap": 3}}
+    assert changed_fields({"sizes": (1, 2)}) == {"sizes": [1, 2]}
+    with pytest.raises(TypeError, match="is not a setting"):
+        changed_fields(object())
+
+
+def test_checkpoints_of_other_fits_and_damaged_ones_are_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    write_checkpoint(path, "one", {"step": 3})
+    assert read_checkpoint(path, "one", CPU) == {"step": 3}
+    with pytest.raises(ValueError, match=r"a\.pt: checkpoint of another fit .* delete it to start again"):
+        read_checkpoint(path, "other", CPU)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"a\.pt: not a whole checkpoint .* delete it to start again"):
+        read_checkpoint(path, "one", CPU)
+
+
+@pytest.mark.parametrize("schema", [None, 99])
+def test_checkpoints_of_another_version_are_refused_in_a_sentence(schema, tmp_path):
+    path = tmp_path / "a.pt"
+    checkpoint = {"identity": "0123456789abcdef", "state": {"step": 3}}
+    torch.save(checkpoint if schema is None else {**checkpoint, "schema": schema}, path)
+    with pytest.raises(ValueError, match=r"a\.pt: checkpoint of another version of splatfix .* delete it") as caught:
+        read_checkpoint(path, "0123456789abcdef", CPU)
+    assert "\n" not in str(caught.value)
