@@ -1,7 +1,8 @@
-"""Leased work: every task ends once, in its order of dependence, whatever becomes of the workers."""
+"""Tasks on workers: each ends once and after the task that it needs, even where workers fail or die."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -13,11 +14,12 @@ import numba
 import pytest
 import torch
 
-from splatfix.workers import DiskFull, Outcome, RunAborted, WorkersConfig, run_tasks
+from splatfix.workers import DiskFull, Outcome, RunAborted, WorkersConfig, classify_failure, run_tasks
+from splatfix.workers.tasks import TaskQueue
 
 
 class Echo:
-    """Answers with the task; some tasks are trouble."""
+    """Returns the task, the upcoming one and the process; the names of some tasks make them fail."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,8 +36,8 @@ class Echo:
             raise RuntimeError("fails the first time")
         if task.startswith("full"):
             raise OSError(28, "No space left on device", "/there")
-        if task.startswith("hopeless"):
-            raise RunAborted("not for anyone")
+        if task.startswith("abort"):
+            raise RunAborted("no task can work")
         if task.startswith("dies") and tried == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         if task.startswith("slow"):
@@ -43,16 +45,16 @@ class Echo:
         return task, upcoming, os.getpid()
 
 
-def finish(tasks: list[str], folder: Path, num: int, **more) -> tuple[dict[str, Outcome], list[str]]:
-    """All outcomes by task, in the order in which they came, and the tasks that were repeated."""
-    repeated: list[str] = []
+def run_echo(tasks: list[str], folder: Path, num: int, **more) -> tuple[dict[str, Outcome], list[str]]:
+    """Run the tasks: outcomes by task, in the order in which they came, and the tasks that were retried."""
+    retried: list[str] = []
     outcomes: dict[str, Outcome] = {}
     config = WorkersConfig(num=num, attempts=3)
-    on_retry = lambda task, _reason: repeated.append(task)  # noqa: E731
+    on_retry = lambda task, _reason: retried.append(task)  # noqa: E731
     for outcome in run_tasks(tasks, partial(Echo, folder), config, name=str, on_retry=on_retry, **more):
         assert outcome.task not in outcomes
         outcomes[outcome.task] = outcome
-    return outcomes, repeated
+    return outcomes, retried
 
 
 @pytest.fixture(scope="module")
@@ -75,82 +77,82 @@ def ray_here() -> Iterator[None]:
 TASKS = ["a", "never", "b", "once", "always", "slow", "c", "d"]
 
 
-def check(outcomes: dict[str, Outcome], repeated: list[str]) -> None:
+def check_outcomes(outcomes: dict[str, Outcome], retried: list[str]) -> None:
     assert sorted(outcomes) == sorted(TASKS)
     for task in ("a", "b", "c", "d", "slow", "once"):
         assert outcomes[task].error is None and outcomes[task].result[0] == task
     assert outcomes["never"].error == "cannot work" and outcomes["never"].attempts == 1
     assert outcomes["always"].error == "RuntimeError: fails each time" and outcomes["always"].attempts == 3
     assert outcomes["once"].attempts == 2
-    assert sorted(repeated) == ["always", "always", "once"]
+    assert sorted(retried) == ["always", "always", "once"]
 
 
-def test_in_this_process(tmp_path: Path) -> None:
-    outcomes, repeated = finish(TASKS, tmp_path, 0)
-    check(outcomes, repeated)
+def test_tasks_run_in_this_process(tmp_path: Path) -> None:
+    outcomes, retried = run_echo(TASKS, tmp_path, 0)
+    check_outcomes(outcomes, retried)
     assert outcomes["a"].result == ("a", "never", os.getpid())
 
 
 @pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize("num", [1, 2])
-def test_on_actors(tmp_path: Path, num: int) -> None:
-    outcomes, repeated = finish(TASKS, tmp_path, num)
-    check(outcomes, repeated)
+def test_tasks_run_on_actors(tmp_path: Path, num: int) -> None:
+    outcomes, retried = run_echo(TASKS, tmp_path, num)
+    check_outcomes(outcomes, retried)
     assert os.getpid() not in {outcomes[task].result[2] for task in "abcd"}
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_worker_that_dies_costs_one_attempt(tmp_path: Path) -> None:
-    outcomes, repeated = finish(["slow1", "dies", "slow2", "a", "b"], tmp_path, 2)
+def test_the_death_of_a_worker_costs_one_attempt(tmp_path: Path) -> None:
+    outcomes, retried = run_echo(["slow1", "dies", "slow2", "a", "b"], tmp_path, 2)
     assert all(outcome.error is None for outcome in outcomes.values())
     assert sorted(outcomes) == ["a", "b", "dies", "slow1", "slow2"]
-    assert outcomes["dies"].attempts == 2 and repeated == ["dies"]
-    assert (tmp_path / "a").read_text() == "x"  # what was only kept for it is not done twice
+    assert outcomes["dies"].attempts == 2 and retried == ["dies"]
+    assert (tmp_path / "a").read_text() == "x"  # the task that was reserved for it runs once
 
 
 @pytest.mark.parametrize("num", [0, 2])
-def test_a_task_waits_for_the_one_it_needs(tmp_path: Path, num: int, request) -> None:
+def test_a_task_waits_for_the_task_it_needs(tmp_path: Path, num: int, request) -> None:
     if num:
         request.getfixturevalue("ray_here")
     needs = {"b": "slow", "c": "slow", "e": "never", "f": "not among the tasks"}
-    outcomes, _ = finish(["slow", "b", "c", "never", "e", "f", "d"], tmp_path, num, after=needs.get)
+    outcomes, _ = run_echo(["slow", "b", "c", "never", "e", "f", "d"], tmp_path, num, after=needs.get)
     order = list(outcomes)
     assert sorted(order) == ["b", "c", "d", "e", "f", "never", "slow"]
     assert order.index("slow") < min(order.index("b"), order.index("c"))
-    assert order.index("never") < order.index("e")  # it ended, though badly: whoever needs it finds out
+    assert order.index("never") < order.index("e")  # a failed task releases those that need it
 
 
 @pytest.mark.parametrize("num", [0, 2])
-def test_a_full_disk_stops_everything(tmp_path: Path, num: int, request) -> None:
+def test_a_full_disk_aborts_the_run(tmp_path: Path, num: int, request) -> None:
     if num:
         request.getfixturevalue("ray_here")
     with pytest.raises(DiskFull, match="/there"):
-        finish(["a", "full", "b", "c", "d", "e"], tmp_path, num)
+        run_echo(["a", "full", "b", "c", "d", "e"], tmp_path, num)
 
 
 @pytest.mark.parametrize("num", [0, 2])
-def test_what_is_hopeless_stops_everything(tmp_path: Path, num: int, request) -> None:
+def test_run_aborted_ends_the_run(tmp_path: Path, num: int, request) -> None:
     if num:
         request.getfixturevalue("ray_here")
-    with pytest.raises(RunAborted, match=r"^not for anyone$"):
-        finish(["a", "hopeless", "b", "c", "d", "e"], tmp_path, num)
+    with pytest.raises(RunAborted, match=r"^no task can work$"):
+        run_echo(["a", "abort", "b", "c", "d", "e"], tmp_path, num)
 
 
-def test_work_in_this_process_takes_the_threads_of_a_worker() -> None:
+def test_tasks_in_this_process_use_the_threads_of_a_worker() -> None:
     seen = []
 
-    class Counts:
+    class CountThreads:
         def run(self, _task: str, _upcoming: str | None) -> None:
             seen.append((torch.get_num_threads(), numba.get_num_threads()))
 
     before = torch.get_num_threads(), numba.get_num_threads()
-    list(run_tasks(["a", "b"], Counts, WorkersConfig(num=0, cpus=1), name=str))
+    list(run_tasks(["a", "b"], CountThreads, WorkersConfig(num=0, cpus=1), name=str))
     assert seen == [(1, 1), (1, 1)]
     assert (torch.get_num_threads(), numba.get_num_threads()) == before
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_workers_that_cannot_be_made_are_an_error() -> None:
+def test_a_worker_that_cannot_be_created_is_an_error() -> None:
     def broken() -> Echo:
         raise ValueError("no such device")
 
@@ -158,8 +160,8 @@ def test_workers_that_cannot_be_made_are_an_error() -> None:
         list(run_tasks(["a"], broken, WorkersConfig(num=1), name=str))
 
 
-def test_tasks_are_read_as_they_are_needed_and_forgotten() -> None:
-    class Nothing:
+def test_tasks_are_read_one_at_a_time() -> None:
+    class Idle:
         def run(self, task: str, upcoming: str | None) -> None:  # noqa: ARG002
             return None
 
@@ -171,5 +173,27 @@ def test_tasks_are_read_as_they_are_needed_and_forgotten() -> None:
             read += 1
             yield f"task{number}"
 
-    for done, _ in enumerate(run_tasks(stream(), Nothing, WorkersConfig(num=0), name=str), start=1):
-        assert read <= done + 2
+    for num_done, _ in enumerate(run_tasks(stream(), Idle, WorkersConfig(num=0), name=str), start=1):
+        assert read <= num_done + 2
+
+
+def test_a_queue_blocks_tasks_until_the_one_they_need_has_finished() -> None:
+    queue = TaskQueue(iter(["a", "b", "c", "d"]), {"b": "a", "d": "unknown"}.get, str)
+    assert [queue.next(), queue.next(), queue.next(), queue.next()] == ["a", "c", "d", None]
+    queue.finish("a")
+    assert queue.next() == "b" and queue.next() is None
+    for task in ("b", "c", "d"):
+        queue.finish(task)
+    assert not queue.unfinished and not queue.blocked and not queue.returned
+
+
+def test_failures_are_classified() -> None:
+    assert classify_failure(ValueError("a.png: no such file")) == ("a.png: no such file", True)
+    assert classify_failure(RuntimeError("one\n\n  two")) == ("RuntimeError: one; two", False)
+    assert classify_failure(KeyError()) == ("KeyError: no message", False)
+    reason, _ = classify_failure(RuntimeError("x" * 5000))
+    assert len(reason) == 600
+    with pytest.raises(DiskFull, match=r"^out/a\.tar$"):
+        classify_failure(OSError(errno.EDQUOT, "Disk quota exceeded", "out/a.tar"))
+    with pytest.raises(RunAborted, match=r"^no$"):
+        classify_failure(RunAborted("no"))

@@ -1,0 +1,40 @@
+"""Failures of a task: which are worth another attempt, and which end the whole run."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import traceback
+
+log = logging.getLogger(__name__)
+
+MAX_REASON = 600  # characters
+MAX_REASON_LINES = 6
+
+
+class RunAborted(Exception):  # noqa: N818 - not a fault of one task, but the end of the run
+    """Raised where no other task can succeed either, so that the run ends."""
+
+
+class DiskFull(RunAborted):
+    """Raised where there is no room for results."""
+
+
+def classify_failure(error: BaseException) -> tuple[str, bool]:
+    """Return the reason for a failed attempt in one line, and whether the failure is permanent.
+
+    A ``ValueError`` is permanent: the task cannot succeed. Any other exception may have to do with the machine, and is
+    worth another attempt.
+
+    Raises:
+        RunAborted: no other task can succeed either (DiskFull: no room to write).
+    """
+    if isinstance(error, RunAborted):
+        raise error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise DiskFull(str(error.filename or error)) from None
+    if isinstance(error, ValueError):
+        return str(error), True
+    log.debug("%s", "".join(traceback.format_exception(error)))
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    return f"{type(error).__name__}: {'; '.join(lines[:MAX_REASON_LINES])}"[:MAX_REASON], False

@@ -1,0 +1,79 @@
+"""Run all tasks, on Ray actors or in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TypeVar
+
+from splatfix.process import using_threads
+from splatfix.workers.actors import ActorPool
+from splatfix.workers.cluster import connect_ray, num_local_cpus
+from splatfix.workers.config import WorkersConfig, runs_in_process
+from splatfix.workers.failures import classify_failure
+from splatfix.workers.tasks import Outcome, TaskQueue, Worker
+
+T = TypeVar("T")
+
+
+def run_tasks(
+    tasks: Iterable[T],
+    worker: Callable[[], Worker],
+    config: WorkersConfig,
+    *,
+    name: Callable[[T], str],
+    after: Callable[[T], str | None] = lambda _: None,
+    on_retry: Callable[[T, str], object] = lambda _task, _reason: None,
+    on_busy: Callable[[int, int], object] = lambda _busy, _ready: None,
+) -> Generator[Outcome[T], None, None]:
+    """Run all tasks, and yield the outcome of each when it ends.
+
+    Args:
+        tasks: read one at a time, when a worker is free.
+        worker: creates a worker, once in each process; must be picklable.
+        config: number of workers, and the resources of each.
+        name: of a task.
+        after: name of the task that has to end first, or None. It must come earlier in ``tasks``; a name that is not
+            among them does not block.
+        on_retry: called with the task and the reason when an attempt failed and another follows.
+        on_busy: called with the number of workers that have a task, and of all that are ready.
+
+    Raises:
+        ValueError: a worker cannot be created with these settings.
+        RunAborted: no other task can succeed (DiskFull: no room to write), or workers cannot be started.
+    """
+    queue = TaskQueue(iter(tasks), after, name)
+    if runs_in_process(config):
+        yield from _run_in_process(queue, worker, config, on_retry)
+        return
+    with connect_ray(config.address, num_cpus=num_local_cpus(config), gpus=config.gpus or 0) as ray:
+        yield from ActorPool(ray, queue, worker, config, on_retry, on_busy).run()
+
+
+def _run_in_process(
+    queue: TaskQueue[T], create: Callable[[], Worker], config: WorkersConfig, on_retry: Callable[[T, str], object]
+) -> Iterator[Outcome[T]]:
+    worker: Worker | None = None
+    upcoming = queue.next()
+    while (task := upcoming) is not None:
+        worker = create() if worker is None else worker
+        upcoming = queue.next()
+        outcome = _try_task(task, upcoming, worker, config, on_retry)
+        queue.finish(task)
+        upcoming = queue.next() if upcoming is None else upcoming
+        yield outcome
+
+
+def _try_task(
+    task: T, upcoming: T | None, worker: Worker, config: WorkersConfig, on_retry: Callable[[T, str], object]
+) -> Outcome[T]:
+    attempt = 1
+    while True:
+        try:
+            with using_threads(config.cpus):
+                return Outcome(task, worker.run(task, upcoming), None, attempt)
+        except Exception as error:
+            reason, is_permanent = classify_failure(error)
+            if is_permanent or attempt == config.attempts:
+                return Outcome(task, None, reason, attempt)
+            on_retry(task, reason)
+        attempt += 1
