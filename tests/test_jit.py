@@ -30,13 +30,14 @@ def test_a_change_of_any_source_makes_kernels_stale(tmp_path: Path) -> None:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "one.py").write_text("1")
     (tmp_path / "cpu" / "two.py").write_text("2")
-    before = _stamp(tmp_path)
-    assert _stamp(tmp_path) == before
-    os.utime(tmp_path / "cpu" / "two.py", (before[0] + 5, before[0] + 5))
-    touched = _stamp(tmp_path)
+    sources = [tmp_path / "one.py", tmp_path / "cpu" / "two.py"]
+    before = _stamp(sources)
+    assert _stamp(sources) == before
+    os.utime(sources[1], (before[0] + 5, before[0] + 5))
+    touched = _stamp(sources)
     assert touched != before
-    (tmp_path / "one.py").write_text("12")
-    assert _stamp(tmp_path) != touched
+    sources[0].write_text("12")
+    assert _stamp(sources) != touched
 
 
 @pytest.mark.parametrize(("work", "wanted"), [(0, 1), (99, 1), (200, 2), (400, 4)])

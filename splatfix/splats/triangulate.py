@@ -19,6 +19,7 @@ from splatfix.cameras import Camera
 from splatfix.shapes import Bool, Float, Int
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601 luma
+EQUAL_DESCRIPTORS = 1e-5  # squared distance of unit descriptors that float32 cannot tell from 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,8 @@ def matched(
     """Mutual nearest neighbours that pass the ratio test both ways: indices into ``a`` and ``b``, and distances."""
     if len(a) < 2 or len(b) < 2:
         return np.zeros((0, 2), int), np.zeros(0)
-    squared = np.maximum(2 - 2 * (a @ b.T), 0)
+    squared = 2 - 2 * (a @ b.T)
+    squared[squared < EQUAL_DESCRIPTORS] = 0  # rounding depends on the BLAS kernel, and would pass for a difference
     rows = np.arange(len(a))
     forth, back = squared.argmin(1), squared.argmin(0)
     best = squared[rows, forth]
