@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: help setup demo test test-all lint bench bench-compare bench-pairs bench-training gpu-check clean
+.PHONY: help setup demo test test-all lint docs bench bench-compare bench-pairs bench-training gpu-check clean
 
 help:
 	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
 	@echo "make test       set up, then the default tests (no GPU, no network)"
 	@echo "make test-all   the slow tests too"
-	@echo "make lint       ruff, mypy, import-linter, codespell"
+	@echo "make lint       ruff, mypy, import-linter, codespell, and the documentation built with warnings as errors"
+	@echo "make docs       the documentation as a site, in site/"
 	@echo "make bench      kernels, step and fit, timed; the table is also saved in runs/bench/"
 	@echo "make bench-compare OLD=FILE NEW=FILE   two such tables, row by row"
 	@echo "make bench-pairs PAIRS=folder   what Ray, 100,000 scenes and reading cost beside the fits"
@@ -23,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "splatfix needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (about 5 GB, mostly torch; a few minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[viewer,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[viewer,docs,dev]"
 	@touch $(STAMP)
 
 demo: setup
@@ -41,6 +43,11 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(MKDOCS)
+
+docs: setup
+	$(MKDOCS)
+	@echo "open site/index.html"
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.bench_rendering --json runs/bench/$$(git describe --always --dirty).json
@@ -64,4 +71,4 @@ gpu-check:
 	$(PYTHON) -m tests.gpu.run
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) runs build dist site *.egg-info
