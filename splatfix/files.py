@@ -1,30 +1,98 @@
-"""Whole files: written aside, synchronised and renamed, so that a reader finds all of a file or none of it."""
+"""Whole files: written aside, synchronized and renamed, so that a reader finds all of a file or none of it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import re
+import socket
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+# .NAME.MACHINE-PROCESS-RANDOM.partial, and .NAME.RANDOM.partial of older versions
+LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-)?[0-9a-f]+\.partial")
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write to; then synchronize the file to disk and rename it to ``path``.
+
+    The temporary file is in the same folder, which is created if needed. If the block raises, the file is removed and
+    what ``path`` was before stays. The temporary name does not end in the suffix of ``path``.
+    """
+    path = Path(path)
+    with temporary_beside(path) as temporary:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Yield an unused path in the folder of ``path``, which is created if needed; the file is removed at the end.
+
+    The name tells machine and process, so that `drop_leftovers` recognizes the files of killed processes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unique = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary = path.with_name(f".{path.name}.{unique}.partial")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def drop_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files that killed processes of this machine left in a folder.
+
+    Files of other machines are kept, since those may still be writing. With ``name``, leftovers of that file alone are
+    removed, from every machine: for a file that only the calling process writes.
+    """
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = LEFTOVER.fullmatch(entry.name)
+            if match is None:
+                continue
+            is_dead = match["machine"] == _machine() and not _is_alive(int(match["process"]))
+            if match["name"] == name or (name is None and is_dead):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole: aside, then renamed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")  # of no other process on a shared disk
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    """Write a UTF-8 text file whole."""
+    with write_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

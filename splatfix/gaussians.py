@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from splatfix.files import write_whole
 from splatfix.shapes import Float, Shaped
 
 SH_C0 = 0.28209479177387814  # the constant band of real spherical harmonics
@@ -119,10 +120,8 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
         axis=1,
     )
     vertex = np.ascontiguousarray(table).view([(name, "<f4") for name in _columns(k)]).reshape(n)
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.partial")
-    PlyData([PlyElement.describe(vertex, "vertex")]).write(str(aside))
-    aside.replace(path)
+    with write_whole(path) as temporary:
+        PlyData([PlyElement.describe(vertex, "vertex")]).write(str(temporary))
 
 
 def read_ply(path: Path) -> Gaussians:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy import ndarray
 from PIL import Image
 
+from splatfix.files import write_whole
 from splatfix.shapes import Float
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
@@ -119,9 +120,9 @@ def to_bytes(image: Float[ndarray, "H W *C"]) -> ndarray:
 
 def write_image(path: Path, image: Float[ndarray, "H W *C"]) -> None:
     """Write a float image; the suffix chooses the format. The file appears whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".partial-{path.name}")
-    options: dict[str, Any] = {"quality": 92} if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
-    Image.fromarray(to_bytes(image)).save(aside, **options)
-    aside.replace(path)
+    suffix = Path(path).suffix.lower()
+    if suffix not in Image.registered_extensions():
+        raise ValueError(f"{path}: cannot be written as an image; wanted a name that ends in .png, .jpg or the like")
+    options: dict[str, Any] = {"quality": 92} if suffix in (".jpg", ".jpeg", ".webp") else {}
+    with write_whole(path) as temporary:
+        Image.fromarray(to_bytes(image)).save(temporary, Image.registered_extensions()[suffix], **options)

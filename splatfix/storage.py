@@ -8,18 +8,18 @@ A file appears whole: locally it is written aside, synchronised and renamed; on 
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import os
 import re
-import socket
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from splatfix import files
+from splatfix.files import sync, temporary_beside, write_whole
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 REFUSALS = ("PermissionDeniedError", "UnauthenticatedError")  # of obstore
@@ -126,8 +126,8 @@ def commit(url: str, content: bytes) -> None:
     """Write a file whole; one that was there before is replaced. OSError where that fails."""
     place = _resolve(url)
     if isinstance(place, Path):
-        with _aside(place, content) as aside:
-            aside.replace(place)
+        with write_whole(place) as temporary:
+            temporary.write_bytes(content)
         return
     import obstore
 
@@ -139,9 +139,11 @@ def create(url: str, content: bytes) -> bool:
     """Write a file whole, but only where there is none: of several writers exactly one is told True."""
     place = _resolve(url)
     if isinstance(place, Path):
-        with _aside(place, content) as aside:
+        with temporary_beside(place) as temporary:
+            temporary.write_bytes(content)
+            sync(temporary)
             try:
-                os.link(aside, place)
+                os.link(temporary, place)
             except FileExistsError:
                 return False
             except OSError as error:
@@ -192,46 +194,11 @@ def _create_without_links(place: Path, content: bytes) -> bool:
     return True
 
 
-@contextmanager
-def _aside(place: Path, content: bytes) -> Iterator[Path]:
-    """The content in a file beside its place, safe on the disk; gone afterwards, whatever happens."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    aside = place.with_name(f".{place.name}.{_this_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield aside
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-@lru_cache(maxsize=1)
-def _this_machine() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-
-
 def drop_leftovers(url: str) -> None:
-    """Drop what killed processes of this machine left half-written in a local folder; others may still be writing."""
-    folder = _resolve(url)
-    if not isinstance(folder, Path) or not folder.is_dir():
-        return
-    ours = re.compile(rf"\..+\.{_this_machine()}-(\d+)-[0-9a-f]{{8}}\.partial")
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if (found := ours.fullmatch(entry.name)) and not _is_alive(int(found[1])):
-                Path(entry.path).unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    """Remove the temporary files that killed processes of this machine left in a local folder."""
+    place = _resolve(url)
+    if isinstance(place, Path):
+        files.drop_leftovers(place)
 
 
 def _get(store: Any, path: str) -> bytes:

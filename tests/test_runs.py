@@ -1,39 +1,16 @@
-"""Run folders: files appear whole, JSON holds no NaN, the device is chosen in one place."""
+"""Run folders and processes: config and provenance, signals, progress, the choice of the device."""
 
 import contextlib
-import json
 import signal
 from threading import Thread
 
 import pytest
 import torch
 
-from splatfix.files import read_json, write_json, write_text
+from splatfix.files import read_json
 from splatfix.process import choose_device, keeping_handler, progress, stop_on_signals, stop_requested
 from splatfix.runs import Run, open_run
 from tests.test_config import Outer
-
-
-def test_json_has_no_nan(tmp_path):
-    write_json(tmp_path / "a.json", {"x": float("nan"), "y": [float("inf"), 1.5], "z": {"k": (1, 2)}})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [None, 1.5], "z": {"k": [1, 2]}}
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "\ud800")
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_broken_json_names_the_file(tmp_path):
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(ValueError, match=r"a\.json: not valid JSON"):
-        read_json(tmp_path / "a.json")
-    with pytest.raises(ValueError, match=r"b\.json: no such file"):
-        read_json(tmp_path / "b.json")
 
 
 def test_a_run_writes_its_config_and_its_provenance(tmp_path):

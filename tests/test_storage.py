@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +63,7 @@ def test_nothing_half_written_stays_when_the_disk_is_full(tmp_path: Path, monkey
     def full(_number: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("splatfix.storage.os.fsync", full)
+    monkeypatch.setattr("splatfix.files.os.fsync", full)
     for write in (storage.commit, storage.create):
         with pytest.raises(OSError, match="No space left"):
             write(str(tmp_path / "a"), b"x")
@@ -104,22 +102,9 @@ def test_any_name_goes(url: str, name: str) -> None:
     assert storage.read_bytes(storage.join(url, name)) == b"x"
 
 
-def test_what_a_killed_writer_left_is_dropped_and_what_is_being_written_stays(tmp_path):
-    """A writer that is killed in the middle, one that is still at it, and one of another machine."""
-    program = """
-import os, signal, sys
-from pathlib import Path
-from splatfix import storage
-with storage._aside(Path(sys.argv[1]) / "a-00000-0123456789ab.tar", b"half"):
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
-    (left,) = tmp_path.iterdir()
-    other = tmp_path / left.name.replace(storage._this_machine(), "00000000")
-    other.touch()
-    (tmp_path / "fits.json").touch()
-    with storage._aside(tmp_path / "b-00000-0123456789ab.tar", b"being written") as aside:
-        storage.drop_leftovers(str(tmp_path))
-        assert set(tmp_path.iterdir()) == {aside, other, tmp_path / "fits.json"}
-    storage.drop_leftovers("memory://nothing")
-    storage.drop_leftovers(str(tmp_path / "nowhere"))
+def test_leftovers_are_dropped_from_local_folders_alone(tmp_path: Path) -> None:
+    leftover = tmp_path / ".a.tar.0123456789ab.partial"
+    leftover.touch()
+    for url in ("memory://nothing", str(tmp_path / "missing"), str(tmp_path)):
+        storage.drop_leftovers(url)
+    assert leftover.exists()  # of unknown origin: its writer may still be running

@@ -19,6 +19,7 @@ from splatfix.cameras import (
     quaternion_from_rotation,
     rotation_from_quaternion,
 )
+from splatfix.files import write_whole
 from splatfix.shapes import Float
 
 MAX_KEYFRAMES = 12
@@ -35,43 +36,38 @@ def write_video(path: Path, frames: Iterable[ndarray], fps: int = 24, there_and_
     """
     import imageio_ffmpeg
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".partial-{path.name}")
-    writer, size, backwards = None, None, []
-    try:
-        for frame in frames:
-            even = np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2], dtype=np.uint8)
-            if writer is None:
-                size = even.shape
-                writer = imageio_ffmpeg.write_frames(
-                    str(aside),
-                    (size[1], size[0]),
-                    fps=fps,
-                    codec="libx264",
-                    pix_fmt_out="yuv420p",
-                    quality=None,
-                    macro_block_size=1,
-                    ffmpeg_log_level="error",
-                    output_params=["-crf", "25", "-preset", "medium", "-movflags", "+faststart", "-threads", "2"],
-                )
-                writer.send(None)
-            if even.shape != size:
-                raise ValueError(f"{path}: frame of shape {frame.shape} after frames of {size}; wanted one size")
-            writer.send(even)
-            backwards.append(even)
-        if writer is None:
-            raise ValueError(f"{path}: no frames to write")
-        if there_and_back:
-            for even in backwards[-2:0:-1]:
+    encoding = ["-f", "mp4", "-crf", "25", "-preset", "medium", "-movflags", "+faststart", "-threads", "2"]
+    with write_whole(path) as temporary:
+        writer, size, backwards = None, None, []
+        try:
+            for frame in frames:
+                even = np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2], dtype=np.uint8)
+                if writer is None:
+                    size = even.shape
+                    writer = imageio_ffmpeg.write_frames(
+                        str(temporary),
+                        (size[1], size[0]),
+                        fps=fps,
+                        codec="libx264",
+                        pix_fmt_out="yuv420p",
+                        quality=None,
+                        macro_block_size=1,
+                        ffmpeg_log_level="error",
+                        output_params=encoding,
+                    )
+                    writer.send(None)
+                if even.shape != size:
+                    raise ValueError(f"{path}: frame of shape {frame.shape} after frames of {size}; wanted one size")
                 writer.send(even)
-        writer.close()
-        writer = None
-        aside.replace(path)
-    finally:
-        if writer is not None:
-            writer.close()
-        aside.unlink(missing_ok=True)
+                backwards.append(even)
+            if writer is None:
+                raise ValueError(f"{path}: no frames to write")
+            if there_and_back:
+                for even in backwards[-2:0:-1]:
+                    writer.send(even)
+        finally:
+            if writer is not None:
+                writer.close()
 
 
 def path_cameras(train_cameras: Sequence[Camera], num_frames: int) -> list[Camera]:

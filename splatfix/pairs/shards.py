@@ -20,12 +20,13 @@ import webdataset as wds
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from splatfix import storage
+from splatfix.files import LEFTOVER
 from splatfix.pairs.pair import EXTENSIONS, Pair, decode, encode
 
 MANIFEST = "manifest.json"
 MAX_SHARD_BYTES = 256 * 2**20
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.tar")
-OURS = re.compile(r"[A-Za-z0-9_-]+-\d{5}-[0-9a-f]{12}\.tar|[A-Za-z0-9_-]+-[0-9a-f]{12}\.ply|\..+\.[0-9a-f-]+\.partial")
+OURS = re.compile(r"[A-Za-z0-9_-]+-\d{5}-[0-9a-f]{12}\.tar|[A-Za-z0-9_-]+-[0-9a-f]{12}\.ply|" + LEFTOVER.pattern)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.config import changed_fields
+from splatfix.files import write_whole
 
 SCHEMA = 2  # raise it when the layout of a checkpoint or the default of a setting of a fit changes
 
@@ -37,17 +36,8 @@ def identity_hash(cameras: Sequence[Camera], photos: Sequence[Tensor], settings:
 
 def write_checkpoint(path: Path, identity: str, state: dict) -> None:
     """Write a state, whole or not at all. ``identity`` says what it is a state of (`splats.scene.fit_identity`)."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")  # unique per process on a shared disk
-    try:
-        with aside.open("wb") as file:
-            torch.save({"schema": SCHEMA, "identity": identity, "state": state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with write_whole(path) as temporary, temporary.open("wb") as file:
+        torch.save({"schema": SCHEMA, "identity": identity, "state": state}, file)
 
 
 def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:

@@ -18,7 +18,7 @@ from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import error_path, image_path
-from splatfix.files import read_json, write_json
+from splatfix.files import read_json, write_json, write_whole
 from splatfix.fit import prepare, sibling_seed
 from splatfix.gaussians import read_ply, write_ply
 from splatfix.images import read_image, write_image
@@ -179,9 +179,8 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        aside = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(source, aside)
-        aside.replace(target)
+        with write_whole(target) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def _write_pictures(folder: Path, case: Case) -> None:

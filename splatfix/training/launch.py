@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splatfix import storage
+from splatfix.files import write_whole
 from splatfix.process import keeping_handler, log
 from splatfix.training.config import TrainConfig
 from splatfix.training.data import check_divides, open_data
@@ -135,9 +136,8 @@ def _take_over(checkpoint: Path, out: Path) -> None:
         return
     log.info("%s: takes over the state after step %d", out, step)
     shutil.copytree(checkpoint, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STATE))
-    aside = out / f".{STATE}.taken.partial"  # the state last and whole: it says how far the rest is
-    shutil.copy2(checkpoint / STATE, aside)
-    aside.replace(out / STATE)
+    with write_whole(out / STATE) as temporary:  # last: the state says how far the other files are
+        shutil.copyfile(checkpoint / STATE, temporary)
 
 
 def _step(folder: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from splatfix.files import drop_leftovers, write_whole
 
 
 @dataclass
@@ -45,28 +46,19 @@ def save_state(
     scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Write the state whole. ``tag`` describes what must be the same when it is loaded."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.*.partial"):  # of a process that was killed here
-        leftover.unlink(missing_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with aside.open("wb") as file:
-            torch.save(
-                {
-                    "progress": asdict(progress),
-                    "network": network.state_dict(),
-                    "ema": ema.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "scaler": None if scaler is None else scaler.state_dict(),
-                    "tag": tag,
-                },
-                file,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    drop_leftovers(path.parent, path.name)
+    with write_whole(path) as temporary, temporary.open("wb") as file:
+        torch.save(
+            {
+                "progress": asdict(progress),
+                "network": network.state_dict(),
+                "ema": ema.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "tag": tag,
+            },
+            file,
+        )
 
 
 def read_state(path: Path, tag: dict[str, Any] | None = None) -> dict[str, Any]:

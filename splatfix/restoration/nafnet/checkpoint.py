@@ -6,7 +6,6 @@ load with ``head: residual``, no references, alpha, depth or error.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from splatfix.config import build_config, to_tree
-from splatfix.files import read_json, write_json, write_text
+from splatfix.files import read_json, sync, write_json, write_text
 from splatfix.process import log
 from splatfix.restoration.nafnet.card import model_card
 from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig
@@ -64,16 +63,11 @@ def save_checkpoint(folder: Path, network: GuidedNet, config: RestorerConfig) ->
     write_json(aside / CONFIG, {"format": FORMAT, "schema": 1, **to_tree(config)})
     write_text(aside / CARD, model_card(to_tree(config), num_parameters=sum(t.numel() for t in tensors.values())))
     for file in aside.iterdir():
-        _sync(file)
+        sync(file)
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(file: Path) -> None:
-    with file.open("rb+") as stream:
-        os.fsync(stream.fileno())
 
 
 def load_checkpoint(place: str | Path, device: torch.device | str = "cpu") -> tuple[GuidedNet, RestorerConfig]:

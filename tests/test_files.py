@@ -1,0 +1,99 @@
+"""Whole files: they appear at once, keep the old file on failure, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from splatfix import files
+from splatfix.files import LEFTOVER, drop_leftovers, read_json, write_json, write_text, write_whole
+
+
+def test_json_has_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"x": float("nan"), "y": [float("inf"), 1.5], "z": {"k": (1, 2)}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [None, 1.5], "z": {"k": [1, 2]}}
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "\ud800")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_invalid_json_names_the_file(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(ValueError, match=r"a\.json: not valid JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(ValueError, match=r"b\.json: no such file"):
+        read_json(tmp_path / "b.json")
+
+
+def test_a_file_appears_whole_with_the_mode_of_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.bin"
+    before = os.umask(0o022)
+    try:
+        with write_whole(path) as temporary:
+            temporary.write_bytes(b"whole")
+            assert not path.exists() and temporary.parent == path.parent
+            assert LEFTOVER.fullmatch(temporary.name)
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"whole"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with write_whole(path) as first:
+        first.write_text("first")
+        write_text(path, "second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+
+
+def leave_partial(folder: Path) -> Path:
+    """Let a process be killed while it writes ``a.tar``; what it leaves."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+from splatfix.files import write_whole
+with write_whole(Path(sys.argv[1]) / "a.tar") as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program, str(folder)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (leftover,) = folder.iterdir()
+    return leftover
+
+
+def test_leftovers_of_killed_processes_are_dropped(tmp_path: Path) -> None:
+    leftover = leave_partial(tmp_path)
+    other = tmp_path / leftover.name.replace(files._machine(), "00000000")
+    unknown = tmp_path / ".a.tar.0123456789ab.partial"
+    for path in (other, unknown, tmp_path / "fits.json"):
+        path.touch()
+    with write_whole(tmp_path / "b.tar") as being_written:
+        being_written.touch()
+        drop_leftovers(tmp_path)
+        assert set(tmp_path.iterdir()) == {being_written, other, unknown, tmp_path / "fits.json"}
+
+
+def test_leftovers_of_one_file_are_dropped_from_every_machine(tmp_path: Path) -> None:
+    leftover = leave_partial(tmp_path)
+    other = tmp_path / leftover.name.replace(files._machine(), "00000000")
+    another_file = tmp_path / leftover.name.replace("a.tar", "b.tar")
+    for path in (other, another_file):
+        path.touch()
+    drop_leftovers(tmp_path, "a.tar")
+    assert set(tmp_path.iterdir()) == {another_file}
