@@ -1,7 +1,7 @@
 """Pinhole cameras and their geometry.
 
 Conventions (the only ones in splatfix): OpenCV axes (x right, y down, z forward); poses are ``camera_from_world``,
-read right to left; pixel centres lie at +0.5, so an image spans ``[0, width] x [0, height]``. Readers convert once,
+read right to left; pixel centers lie at +0.5, so an image spans ``[0, width] x [0, height]``. Readers convert once,
 at the door; lens distortion is removed there too.
 """
 
@@ -41,8 +41,8 @@ class Camera:
         return self.camera_from_world[:3, :3]
 
     @property
-    def centre(self) -> Float[ndarray, "3"]:
-        """Camera centre in world coordinates."""
+    def center(self) -> Float[ndarray, "3"]:
+        """Camera center in world coordinates."""
         return -self.rotation.T @ self.camera_from_world[:3, 3]
 
     @property
@@ -55,7 +55,7 @@ class Camera:
         """Inverse pose."""
         pose = np.eye(4)
         pose[:3, :3] = self.rotation.T
-        pose[:3, 3] = self.centre
+        pose[:3, 3] = self.center
         return pose
 
     @property
@@ -99,17 +99,17 @@ class Camera:
 
 
 def separation(a: Camera, b: Camera, depth: float) -> float:
-    """Distance between two views: ``sqrt((|centre difference| / depth)^2 + angle^2)``, dimensionless."""
-    return math.hypot(float(np.linalg.norm(a.centre - b.centre)) / depth, angle_between_rad(a, b))
+    """Distance between two views: ``sqrt((|center difference| / depth)^2 + angle^2)``, dimensionless."""
+    return math.hypot(float(np.linalg.norm(a.center - b.center)) / depth, angle_between_rad(a, b))
 
 
 def separations(cameras: Sequence[Camera], depth: float) -> Float[ndarray, "C C"]:
     """The `separation` of each view from each, dimensionless."""
-    centres = np.stack([camera.centre for camera in cameras])
+    centers = np.stack([camera.center for camera in cameras])
     axes = np.stack([camera.axis for camera in cameras])
     angles = np.arccos(np.clip(axes @ axes.T, -1, 1))
     np.fill_diagonal(angles, 0.0)
-    return np.hypot(np.linalg.norm(centres[:, None] - centres, axis=2) / depth, angles)
+    return np.hypot(np.linalg.norm(centers[:, None] - centers, axis=2) / depth, angles)
 
 
 def fitted_size(width_px: int, height_px: int, longest_side_px: int | None) -> tuple[int, int]:
@@ -132,23 +132,23 @@ def to_tensors(
     return poses.to(device, non_blocking=True), intrinsics.to(device, non_blocking=True)
 
 
-def look_at(centre: Float[ndarray, "3"], target: Float[ndarray, "3"], up: Float[ndarray, "3"]) -> Float[ndarray, "4 4"]:
-    """``camera_from_world`` of a camera at ``centre`` that looks at ``target``, image up along ``up``."""
-    forward = target - centre
+def look_at(center: Float[ndarray, "3"], target: Float[ndarray, "3"], up: Float[ndarray, "3"]) -> Float[ndarray, "4 4"]:
+    """``camera_from_world`` of a camera at ``center`` that looks at ``target``, image up along ``up``."""
+    forward = target - center
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, up)
     if np.linalg.norm(right) < 1e-8:
         right = np.cross(forward, np.eye(3)[np.argmin(np.abs(forward))])
     right = right / np.linalg.norm(right)
     rotation = np.stack([right, np.cross(forward, right), forward])
-    return pose_from(rotation, centre)
+    return pose_from(rotation, center)
 
 
-def pose_from(rotation: Float[ndarray, "3 3"], centre: Float[ndarray, "3"]) -> Float[ndarray, "4 4"]:
-    """``camera_from_world`` from its rotation part and the camera centre."""
+def pose_from(rotation: Float[ndarray, "3 3"], center: Float[ndarray, "3"]) -> Float[ndarray, "4 4"]:
+    """``camera_from_world`` from its rotation part and the camera center."""
     pose = np.eye(4)
     pose[:3, :3] = rotation
-    pose[:3, 3] = -rotation @ centre
+    pose[:3, 3] = -rotation @ center
     return pose
 
 
@@ -193,15 +193,15 @@ def slerp(a: Float[ndarray, "4"], b: Float[ndarray, "4"], t: float) -> Float[nda
 
 
 def interpolated(a: Camera, b: Camera, t: float, name: str) -> Camera:
-    """A camera between ``a`` (t = 0) and ``b`` (t = 1), or beyond: centre linear, rotation by slerp.
+    """A camera between ``a`` (t = 0) and ``b`` (t = 1), or beyond: center linear, rotation by slerp.
 
     Size and intrinsics are those of the nearer of the two.
     """
     rotation = rotation_from_quaternion(
         slerp(quaternion_from_rotation(a.rotation), quaternion_from_rotation(b.rotation), t)
     )
-    centre = (1 - t) * a.centre + t * b.centre
-    return replace(a if t <= 0.5 else b, name=name, camera_from_world=pose_from(rotation, centre))
+    center = (1 - t) * a.center + t * b.center
+    return replace(a if t <= 0.5 else b, name=name, camera_from_world=pose_from(rotation, center))
 
 
 def angle_between_rad(a: Camera, b: Camera) -> float:
@@ -216,5 +216,5 @@ def focus_point(cameras: Sequence[Camera]) -> Float[ndarray, "3"]:
     for camera in cameras:
         across = np.eye(3) - np.outer(camera.axis, camera.axis)
         a += across
-        b += across @ camera.centre
+        b += across @ camera.center
     return np.linalg.lstsq(a, b, rcond=None)[0]

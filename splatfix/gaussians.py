@@ -24,7 +24,7 @@ class Gaussians:
     """``N`` Gaussians.
 
     Attributes:
-        means: centres in world units, ``[N, 3]``.
+        means: centers in world units, ``[N, 3]``.
         log_scales: natural log of the standard deviation per axis, ``[N, 3]``.
         quats: rotations wxyz, not necessarily unit, ``[N, 4]``.
         opacity_logits: inverse sigmoid of the opacity, ``[N]``.

@@ -1,8 +1,9 @@
-"""How the CPU kernels are compiled: one decorator, and a bit cast that numba lacks.
+"""Compile the CPU kernels: one decorator, and a bit cast that numba lacks.
 
-Compiled kernels are kept beside the source (``__pycache__``), or in the user's cache directory where the install is
-read-only (``NUMBA_CACHE_DIR`` overrides both). Where neither can be written, kernels are compiled in every process.
-A kernel compiles anew when its own file or one of ``splatfix.rendering`` changes: it may inline functions of those.
+Compiled kernels are cached beside the source (``__pycache__``), or in the user's cache directory where the install is
+read-only (``NUMBA_CACHE_DIR`` overrides both). Where neither is writable, every process compiles them again. A change
+of a kernel's file or of one in ``splatfix.rendering`` recompiles it, because it may inline functions of those.
+Constants of other modules (`metrics`, `gaussians`) are compiled in: they are published definitions and do not change.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-# Of ``parallel=True`` only ``prange``: numba would also make threads' work, and seconds of compilation, of every
-# ``np.zeros`` and ``array[:] = 0``. (The price: no expressions of whole arrays inside ``prange``.)
+# ``parallel=True`` is for ``prange`` only: numba would also run every ``np.zeros`` and ``array[:] = 0`` on threads, and
+# compile these for seconds. (The price: no expressions of whole arrays inside ``prange``.)
 NOT_PARALLEL = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
 
 
 def _stamp(files: Iterable[Path]) -> tuple[float, int]:
-    """Newest time and total size of source files."""
+    """Newest modification time and total size of source files."""
     stats = [file.stat() for file in files]
     return max((stat.st_mtime for stat in stats), default=0.0), sum(stat.st_size for stat in stats)
 
@@ -33,19 +34,19 @@ SOURCES = _stamp([Path(__file__), *sorted((Path(__file__).parent / "rendering").
 
 
 def kernel(*, parallel: bool = False, fastmath: bool = False) -> Callable[[Callable], Callable]:
-    """``numba.njit`` with numpy's division (no exceptions) and an on-disk cache where there is a place for one."""
+    """``numba.njit`` with numpy's division (no exceptions), cached on disk where possible."""
 
     def compiled(function: Callable) -> Callable:
-        function = inspect.unwrap(function)  # tests check types by wrapping every function; numba needs the bare one
+        function = inspect.unwrap(function)  # tests wrap every function to check types; numba needs the original
         loops = dict.fromkeys(NOT_PARALLEL, False) if parallel else False
         options: dict[str, Any] = {"parallel": loops, "fastmath": fastmath, "error_model": "numpy"}
         try:
             dispatcher = njit(cache=True, **options)(function)
-        except RuntimeError as error:  # "cannot cache function: no locator available": nowhere is writable
+        except RuntimeError as error:  # "cannot cache function: no locator available": no folder is writable
             if "cannot cache" not in str(error):
                 raise
             return njit(**options)(function)
-        # numba knows a kernel that is out of date by the stamp of its own file alone
+        # numba itself compares only the stamp of the kernel's own file
         file = dispatcher._cache._cache_file
         file._source_stamp = (file._source_stamp, SOURCES)
         return dispatcher
@@ -55,9 +56,9 @@ def kernel(*, parallel: bool = False, fastmath: bool = False) -> Callable[[Calla
 
 @contextmanager
 def threads_for(work: int, least: int) -> Iterator[int]:
-    """Run kernels on as many threads as find ``least`` of the work each; gives their number.
+    """Run kernels on as many threads as get at least ``least`` of the work each; yields their number.
 
-    A sleeping thread takes 0.1 ms to wake, so that small work is done sooner without it.
+    Waking a thread takes 0.1 ms, so small work finishes sooner on fewer threads.
     """
     available = numba.get_num_threads()
     num = max(1, min(available, work // least))

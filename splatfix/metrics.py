@@ -16,10 +16,10 @@ from torch import Tensor
 
 from splatfix.shapes import Float
 
-SSIM_WINDOW_PX = 11
+SSIM_RADIUS_PX = 5  # the window has 11 x 11 pixels
 SSIM_SIGMA_PX = 1.5
-_C1 = 0.01**2  # K1 = 0.01, data range 1
-_C2 = 0.03**2  # K2 = 0.03
+SSIM_C1 = 0.01**2  # K1 = 0.01, data range 1
+SSIM_C2 = 0.03**2  # K2 = 0.03
 VGG16_FILE = "vgg16-397923af.pth"  # torchvision's VGG16_Weights.IMAGENET1K_V1
 LPIPS_MIN_SIDE_PX = 32  # below, the deepest VGG features have no extent
 
@@ -62,11 +62,11 @@ def ssim_map(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> Float[Tens
     stack = torch.stack([a, b, a * a, b * b, a * b])  # [5, H, W, 3]
     planes = stack.permute(0, 3, 1, 2).reshape(15, height, width)
     # The window is separable; as banded matrices it is some eight times faster on a CPU than convolutions.
-    planes = _window(height, a.dtype, a.device) @ planes @ _window(width, a.dtype, a.device)
+    planes = _banded_window(height, a.dtype, a.device) @ planes @ _banded_window(width, a.dtype, a.device)
     mean_a, mean_b, mean_aa, mean_bb, mean_ab = planes.view(5, 3, height, width).unbind(0)
     var_a, var_b, cov = mean_aa - mean_a**2, mean_bb - mean_b**2, mean_ab - mean_a * mean_b
-    luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
-    structure = (2 * cov + _C2) / (var_a + var_b + _C2)
+    luminance = (2 * mean_a * mean_b + SSIM_C1) / (mean_a**2 + mean_b**2 + SSIM_C1)
+    structure = (2 * cov + SSIM_C2) / (var_a + var_b + SSIM_C2)
     return (luminance * structure).permute(1, 2, 0)
 
 
@@ -150,14 +150,20 @@ def _lpips_network(device: str):
 
 
 @lru_cache(maxsize=8)
-def _window(size_px: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "S S"]:
-    """The Gaussian window along an axis as a symmetric banded matrix; what falls over the edge counts as zero."""
-    position = torch.arange(size_px, dtype=torch.float64)
+def ssim_window(dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Float[Tensor, " W"]:
+    """The Gaussian window of SSIM along one axis, normalized, ``[11]``."""
+    offset = torch.arange(-SSIM_RADIUS_PX, SSIM_RADIUS_PX + 1, dtype=torch.float64)
+    weight = torch.exp(-(offset**2) / (2 * SSIM_SIGMA_PX**2))
+    return (weight / weight.sum()).to(device, dtype)
+
+
+@lru_cache(maxsize=8)
+def _banded_window(size_px: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "S S"]:
+    """The window at every position of an axis, as a symmetric banded matrix; pixels beyond the edge count as zero."""
+    position = torch.arange(size_px)
     offset = position[:, None] - position[None, :]
-    half = SSIM_WINDOW_PX // 2
-    total = sum(math.exp(-(k**2) / (2 * SSIM_SIGMA_PX**2)) for k in range(-half, half + 1))
-    weight = torch.exp(-(offset**2) / (2 * SSIM_SIGMA_PX**2)) / total
-    return torch.where(offset.abs() <= half, weight, 0.0).to(device=device, dtype=dtype)
+    weight = ssim_window()[offset.clamp(-SSIM_RADIUS_PX, SSIM_RADIUS_PX) + SSIM_RADIUS_PX]
+    return torch.where(offset.abs() <= SSIM_RADIUS_PX, weight, 0.0).to(device=device, dtype=dtype)
 
 
 def _check(a: Tensor, b: Tensor) -> None:

@@ -98,9 +98,9 @@ def _point_the_way(server: ViserServer, splat: Gaussians, cameras: Sequence[Came
         up = -np.mean([camera.rotation[1] for camera in cameras], axis=0)
         up = up if np.linalg.norm(up) > 1e-3 else -first.rotation[1]
         target = focus_point(cameras)
-        if (target - first.centre) @ first.axis <= 0:  # axes that diverge, as from inside a room
-            target = first.centre + first.axis
-        away = first.centre - target
+        if (target - first.center) @ first.axis <= 0:  # axes that diverge, as from inside a room
+            target = first.center + first.axis
+        away = first.center - target
         position = target + 1.7 * away + 0.35 * np.linalg.norm(away) * up / np.linalg.norm(up)  # behind and above it
         fov_rad = 2 * np.arctan(0.5 * first.height_px / first.intrinsics[1, 1])
     else:
@@ -119,10 +119,10 @@ def _point_the_way(server: ViserServer, splat: Gaussians, cameras: Sequence[Came
 
 
 def _add_cameras(server: ViserServer, capture: Capture) -> None:
-    centres = np.stack([camera.centre for camera in capture.cameras])
-    gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1) + np.diag(np.full(len(centres), np.inf))
-    nearest = np.median(gaps.min(axis=1)) if len(centres) > 1 else 1.0
-    far = np.median(np.linalg.norm(centres - focus_point(capture.cameras), axis=1))
+    centers = np.stack([camera.center for camera in capture.cameras])
+    gaps = np.linalg.norm(centers[:, None] - centers[None], axis=-1) + np.diag(np.full(len(centers), np.inf))
+    nearest = np.median(gaps.min(axis=1)) if len(centers) > 1 else 1.0
+    far = np.median(np.linalg.norm(centers - focus_point(capture.cameras), axis=1))
     sizes = [size for size in (0.35 * nearest, 0.08 * far) if np.isfinite(size) and size > 0]
     scale = float(min(sizes, default=0.1))  # small enough to leave the splat in sight
     handles = []
@@ -140,7 +140,7 @@ def _add_cameras(server: ViserServer, capture: Capture) -> None:
                 image=_thumbnail(capture, number),
                 format="jpeg",
                 wxyz=quaternion_from_rotation(camera.rotation.T),
-                position=camera.centre,
+                position=camera.center,
             )
         )
 
@@ -158,7 +158,7 @@ def _add_cameras(server: ViserServer, capture: Capture) -> None:
             return
         camera = capture.view(names.value).camera
         with event.client.atomic():
-            event.client.camera.position = camera.centre
+            event.client.camera.position = camera.center
             event.client.camera.wxyz = quaternion_from_rotation(camera.rotation.T)
             event.client.camera.fov = float(2 * np.arctan(0.5 * camera.height_px / camera.intrinsics[1, 1]))
 

@@ -143,7 +143,7 @@ def scene_depth(cameras: Sequence[Camera], points: Points | None = None) -> floa
         if len(seen):
             return float(np.median(seen))
     focus = focus_point(cameras)
-    return max(float(np.median([np.linalg.norm(camera.centre - focus) for camera in cameras])), 1e-6)
+    return max(float(np.median([np.linalg.norm(camera.center - focus) for camera in cameras])), 1e-6)
 
 
 def view_distances(
@@ -185,7 +185,7 @@ def between(a: Camera, b: Camera, t: float, depth: float, name: str) -> Camera:
     """
     quaternion = slerp(quaternion_from_rotation(a.rotation), quaternion_from_rotation(b.rotation), t)
     rotation = rotation_from_quaternion(quaternion)
-    target = (1 - t) * (a.centre + depth * a.axis) + t * (b.centre + depth * b.axis)
+    target = (1 - t) * (a.center + depth * a.axis) + t * (b.center + depth * b.axis)
     nearer = a if t <= 0.5 else b
     return replace(nearer, name=name, camera_from_world=pose_from(rotation, target - depth * rotation[2]))
 
@@ -193,13 +193,13 @@ def between(a: Camera, b: Camera, t: float, depth: float, name: str) -> Camera:
 def displaced(camera: Camera, direction_rad: float, length: float, depth: float, name: str) -> Camera:
     """The camera moved by ``length`` across its axis, turned so that it still looks at the point at ``depth``."""
     right, down, forward = camera.rotation
-    target = camera.centre + depth * forward
-    centre = camera.centre + length * (math.cos(direction_rad) * right + math.sin(direction_rad) * down)
-    new_forward = (target - centre) / np.linalg.norm(target - centre)
+    target = camera.center + depth * forward
+    center = camera.center + length * (math.cos(direction_rad) * right + math.sin(direction_rad) * down)
+    new_forward = (target - center) / np.linalg.norm(target - center)
     new_right = np.cross(down, new_forward)
     new_right /= np.linalg.norm(new_right)
     rotation = np.stack([new_right, np.cross(new_forward, new_right), new_forward])
-    return replace(camera, name=name, camera_from_world=pose_from(rotation, centre))
+    return replace(camera, name=name, camera_from_world=pose_from(rotation, center))
 
 
 def neighbour_pairs(cameras: Sequence[Camera], depth: float, per_camera: int = 2) -> list[tuple[int, int]]:
@@ -229,7 +229,7 @@ def repair_cameras(
     """
     training = sorted(training, key=lambda camera: camera.name)
     pairs = neighbour_pairs(training, depth)
-    step = np.median([np.linalg.norm(training[i].centre - training[j].centre) for i, j in pairs]) if pairs else depth
+    step = np.median([np.linalg.norm(training[i].center - training[j].center) for i, j in pairs]) if pairs else depth
     step = float(step) if step > 0 else 0.1 * depth
     fraction = outward * round_index / max(num_rounds - 1, 1) if pairs else outward * (round_index + 1) / num_rounds
     cameras = []

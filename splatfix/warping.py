@@ -83,7 +83,7 @@ def inside(pixels: Float[Tensor, "*N 2"], camera: Camera) -> Tensor:
 
 
 def sample(image: Float[Tensor, "H W C"], pixels: Float[Tensor, "h w 2"]) -> Float[Tensor, "h w C"]:
-    """Bilinear samples of an image at pixel coordinates (centres at +0.5); beyond the border, the border."""
+    """Bilinear samples of an image at pixel coordinates (centers at +0.5); beyond the border, the border."""
     height, width = image.shape[:2]
     size = torch.tensor([width, height], device=pixels.device, dtype=pixels.dtype)
     grid = (pixels / size * 2 - 1).nan_to_num(nan=-2.0).clamp(-2, 2)

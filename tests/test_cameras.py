@@ -15,9 +15,9 @@ from splatfix.cameras import (
 )
 
 
-def camera_at(centre, target=(0, 0, 0), name="c", width=64, height=48) -> Camera:
+def camera_at(center, target=(0, 0, 0), name="c", width=64, height=48) -> Camera:
     intrinsics = np.array([[60.0, 0, width / 2], [0, 55.0, height / 2], [0, 0, 1]])
-    pose = look_at(np.array(centre, float), np.array(target, float), np.array([0.0, -1, 0]))
+    pose = look_at(np.array(center, float), np.array(target, float), np.array([0.0, -1, 0]))
     return Camera(name, width, height, intrinsics, pose)
 
 

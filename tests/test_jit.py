@@ -1,4 +1,4 @@
-"""The kernels' decorator, and how many threads they get."""
+"""The kernels' decorator, its cache, and the number of threads that kernels get."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from splatfix.splats.stereo import cpu as sweep
 
 
 def test_compiles_where_nothing_can_be_cached() -> None:
-    """A function without a file stands for an install and a home that cannot be written."""
+    """A function without a file: as in an install and a home that are read-only."""
     names: dict = {}
     exec(compile("def double(x):\n    return 2 * x\n", "<nowhere>", "exec"), names)
     assert kernel()(names["double"])(21) == 42
 
 
 def test_a_change_of_any_source_makes_kernels_stale(tmp_path: Path) -> None:
-    """numba looks at a kernel's own file alone, but kernels inline functions of other files."""
+    """numba looks at the kernel's own file alone, but kernels inline functions of other files."""
     kernels = compositing.composite, compositing.composite_backward, sweep.swept
     stamps = [each._cache._cache_file._source_stamp for each in kernels]
     assert [shared for _, shared in stamps] == [SOURCES] * 3

@@ -30,8 +30,8 @@ def a_capture() -> Capture:
     intrinsics = np.array([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]])
     views = []
     for k in range(4):
-        centre = 3 * np.array([np.cos(k), -0.3, np.sin(k)])
-        pose = look_at(centre, np.zeros(3), np.array([0.0, -1, 0]))
+        center = 3 * np.array([np.cos(k), -0.3, np.sin(k)])
+        pose = look_at(center, np.zeros(3), np.array([0.0, -1, 0]))
         camera = Camera(f"{k}.jpg", 64, 48, intrinsics, pose)
         views.append(View(camera, lambda: Photo(np.full((48, 64, 3), 0.5, np.float32))))
     return Capture("test", Path("test"), "colmap", tuple(views))

@@ -126,14 +126,14 @@ def test_points_of_other_photos_are_not_admissible():
 def test_between_follows_an_arc_around_what_is_looked_at():
     a, b = camera_at((4, 0, 0), name="a"), camera_at((0, 0, 4), name="b")
     middle = between(a, b, 0.5, 4.0, "m")
-    assert np.linalg.norm(middle.centre) == pytest.approx(4)
+    assert np.linalg.norm(middle.center) == pytest.approx(4)
     np.testing.assert_allclose(between(a, b, 0.0, 4.0, "m").camera_from_world, a.camera_from_world, atol=1e-9)
 
 
 def test_displaced_still_looks_at_the_same_point():
     camera = camera_at((0, 0, -5))
     moved = displaced(camera, 0.7, 1.5, 5.0, "m")
-    assert np.linalg.norm(moved.centre - camera.centre) == pytest.approx(1.5)
+    assert np.linalg.norm(moved.center - camera.center) == pytest.approx(1.5)
     pixel, _ = moved.project(np.zeros((1, 3)))
     np.testing.assert_allclose(pixel[0], [32, 24], atol=1e-6)
     np.testing.assert_allclose(moved.rotation @ moved.rotation.T, np.eye(3), atol=1e-12)
@@ -147,7 +147,7 @@ def test_repair_cameras_come_from_training_cameras_alone_and_step_outwards():
     assert len(set(names)) == len(names) == 72
 
     def off_ring(camera):  # distance from the circle on which the training cameras stand
-        x, y, z = camera.centre
+        x, y, z = camera.center
         return np.hypot(np.hypot(x, z) - 4, y + 1)
 
     spread = [float(np.median([off_ring(camera) for camera in cameras])) for cameras in rounds]
@@ -159,7 +159,7 @@ def test_repair_cameras_come_from_training_cameras_alone_and_step_outwards():
 
 def test_repair_cameras_of_a_single_photo_stand_around_it():
     cameras = repair_cameras(ring(1), num=3, round_index=0, num_rounds=2, outward=0.5, depth=4.0)
-    assert all(np.linalg.norm(camera.centre - ring(1)[0].centre) > 0.1 for camera in cameras)
+    assert all(np.linalg.norm(camera.center - ring(1)[0].center) > 0.1 for camera in cameras)
 
 
 def test_neighbours_on_a_ring_are_the_adjacent_ones():

@@ -24,7 +24,7 @@ def plane_depth(of: Camera, offset: float = 0.0) -> torch.Tensor:
     """Depth along the axis of the world plane z = offset."""
     y, x = np.mgrid[0 : of.height_px, 0 : of.width_px] + 0.5
     rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(of.intrinsics).T @ of.rotation
-    return torch.tensor((offset - of.centre[2]) / rays[..., 2], dtype=torch.float32)
+    return torch.tensor((offset - of.center[2]) / rays[..., 2], dtype=torch.float32)
 
 
 def painted(of: Camera) -> torch.Tensor:
@@ -104,7 +104,7 @@ def test_points_behind_the_reference_have_no_pixels():
     assert (validity[z <= 0] == 0).all()
 
 
-def test_sample_hits_pixel_centres_exactly():
+def test_sample_hits_pixel_centers_exactly():
     image = torch.rand(4, 6, 2)
     y, x = torch.meshgrid(torch.arange(4) + 0.5, torch.arange(6) + 0.5, indexing="ij")
     torch.testing.assert_close(sample(image, torch.stack([x, y], -1)), image)

@@ -57,7 +57,7 @@ def frame_lens(file: FramesFile, frame: Frame, image_size: tuple[int, int], wher
     """The lens of a frame, at the size that the file states, else at the image's own.
 
     Distortion k1, k2, p1, p2 (and k3) is OpenCV's, k1 to k4 of a fisheye OpenCV's fisheye; a missing principal point
-    is the image centre.
+    is the image center.
 
     Raises:
         ValueError: no focal length, a value out of range, or a camera model without a pinhole image.

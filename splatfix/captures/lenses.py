@@ -43,8 +43,8 @@ class Lens:
     @property
     def is_pinhole(self) -> bool:
         """Whether images of this lens need no undistortion: a pinhole, or distortion that is exactly zero."""
-        num_focal_and_centre = 4 if self._colmap().params_info.startswith("fx") else 3
-        return self.model in PINHOLES or ("FISHEYE" not in self.model and not any(self.params[num_focal_and_centre:]))
+        num_focal_and_center = 4 if self._colmap().params_info.startswith("fx") else 3
+        return self.model in PINHOLES or ("FISHEYE" not in self.model and not any(self.params[num_focal_and_center:]))
 
     def _colmap(self) -> pycolmap.Camera:
         return pycolmap.Camera(model=self.model, width=self.width_px, height=self.height_px, params=list(self.params))

@@ -1,7 +1,7 @@
 """LLFF: ``poses_bounds.npy``, one row per image of ``images/`` in the order of their names.
 
-A row is a 3x5 matrix (camera axes down, right, backward as columns, camera centre, and height, width, focal length)
-followed by the nearest and farthest depth. The principal point is the image centre.
+A row is a 3x5 matrix (camera axes down, right, backward as columns, camera center, and height, width, focal length)
+followed by the nearest and farthest depth. The principal point is the image center.
 """
 
 from __future__ import annotations

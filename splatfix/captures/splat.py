@@ -30,7 +30,7 @@ NUM_ORBIT, ORBIT_SIZE_PX, ORBIT_VIEW_RAD = 60, 512, np.deg2rad(45)
 
 
 class SplatCamera(Record):
-    """An entry of ``cameras.json`` as 3DGS writes it: camera centre, and the camera's axes as columns (OpenCV)."""
+    """An entry of ``cameras.json`` as 3DGS writes it: camera center, and the camera's axes as columns (OpenCV)."""
 
     img_name: str
     width: float
@@ -180,8 +180,8 @@ def orbit(gaussians: Gaussians) -> list[Camera]:
     for index in range(NUM_ORBIT):
         azimuth, height = 2 * np.pi * index / NUM_ORBIT, np.deg2rad((10, 25, 40)[index % 3])
         side = np.array([np.cos(azimuth), 0, np.sin(azimuth)])
-        centre = middle + distance * (np.cos(height) * side + np.sin(height) * UP)
-        pose = look_at(centre, middle, UP)
+        center = middle + distance * (np.cos(height) * side + np.sin(height) * UP)
+        pose = look_at(center, middle, UP)
         cameras.append(Camera(f"orbit_{index:02d}", ORBIT_SIZE_PX, ORBIT_SIZE_PX, intrinsics, pose))
     return cameras
 

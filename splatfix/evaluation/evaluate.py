@@ -116,7 +116,7 @@ def camera_records(
 def _record(camera: Camera, **more: Any) -> dict[str, Any]:
     return {
         "name": camera.name,
-        "centre": camera.centre.tolist(),
+        "centre": camera.center.tolist(),
         "axis": camera.axis.tolist(),
         "up": (-camera.rotation[1]).tolist(),
         "focal_px": camera.focal_px,

@@ -96,7 +96,7 @@ def path_cameras(train_cameras: Sequence[Camera], num_frames: int) -> list[Camer
     keys += [tour[-1], _along_screw(tour[-2], tour[-1], 4 / 3)]
     step = float(np.median([_separation(a, b) for a, b in pairwise(tour)]))
     travelled = np.concatenate([[0.0], np.cumsum([_separation(a, b) for a, b in pairwise(keys)])])
-    values = np.concatenate([np.stack([key.centre for key in keys]), _aligned_quaternions(keys)], axis=1)  # [K, 7]
+    values = np.concatenate([np.stack([key.center for key in keys]), _aligned_quaternions(keys)], axis=1)  # [K, 7]
     stops = travelled[1:-1:3]  # where the training cameras stand
     eased = _ease(np.linspace(0, 1, num_frames)) * travelled[-1]
     samples = _catmull_rom(travelled, values, eased)
@@ -106,8 +106,8 @@ def path_cameras(train_cameras: Sequence[Camera], num_frames: int) -> list[Camer
         k = int(np.clip(np.searchsorted(stops, at, side="right") - 1, 0, len(stops) - 2))
         within = (at - stops[k]) / max(stops[k + 1] - stops[k], 1e-12)
         rise = step / 16 * np.sin(np.pi * np.clip(within, 0, 1)) ** 2
-        centre = sample[:3] - rise * rotation[1]  # y points down in the image
-        cameras.append(replace(base, name=f"path_{i:04d}", camera_from_world=pose_from(rotation, centre)))
+        center = sample[:3] - rise * rotation[1]  # y points down in the image
+        cameras.append(replace(base, name=f"path_{i:04d}", camera_from_world=pose_from(rotation, center)))
     return cameras
 
 
@@ -156,8 +156,8 @@ def _length(order: Sequence[int], gaps: ndarray) -> float:
 
 
 def _separation(a: Camera, b: Camera) -> float:
-    """How far apart two cameras look: the distance of their centres, and what their turn would sweep at that scale."""
-    distance = float(np.linalg.norm(a.centre - b.centre))
+    """How far apart two cameras look: the distance of their centers, and what their turn would sweep at that scale."""
+    distance = float(np.linalg.norm(a.center - b.center))
     return distance * (1 + angle_between_rad(a, b) / np.pi)
 
 
@@ -165,7 +165,7 @@ def _along_screw(a: Camera, b: Camera, t: float) -> Camera:
     """A camera on the screw motion that carries ``a`` (t = 0) to ``b`` (t = 1), or beyond.
 
     Two cameras that look at one point turn about it, where straight lines would cut through or leave it. Turns of
-    nearly half a circle have no definite screw axis: there the centre moves straight.
+    nearly half a circle have no definite screw axis: there the center moves straight.
     """
     relative = np.linalg.inv(a.world_from_camera) @ b.world_from_camera
     if np.trace(relative[:3, :3]) < 2 * np.cos(np.radians(160)) + 1:

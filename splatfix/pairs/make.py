@@ -266,7 +266,7 @@ def random_views(capture: Capture, num: int, rng: np.random.Generator) -> tuple[
     if rng.random() < 0.4 and len(cameras) >= 2 * num:  # a stretch of neighbours: narrower baselines
         size = int(rng.integers(num + 1, len(cameras) + 1))
         depth = scene_depth(cameras)
-        centre = int(rng.integers(len(cameras)))
-        order = np.argsort([separation(cameras[centre], camera, depth) for camera in cameras], kind="stable")
+        center = int(rng.integers(len(cameras)))
+        order = np.argsort([separation(cameras[center], camera, depth) for camera in cameras], kind="stable")
         pool = order[:size]
     return farthest_views([cameras[i] for i in pool], num, start=int(rng.integers(len(pool))))

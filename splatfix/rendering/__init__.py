@@ -26,7 +26,7 @@ class Rendering:
     """Images of ``C`` cameras. Smaller ones are padded with 0 on the right and at the bottom.
 
     Attributes:
-        rgb: colours over the background, ``[C, H, W, 3]``; not clamped to 1.
+        rgb: colors over the background, ``[C, H, W, 3]``; not clamped to 1.
         alpha: coverage, ``[C, H, W]``.
         depth: expected depth along the optical axis where alpha > 0, else 0, in world units, ``[C, H, W]``.
         sizes: (width, height) of each camera, in px.

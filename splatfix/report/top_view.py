@@ -24,17 +24,17 @@ def camera_plan(cameras: dict[str, Any]) -> Markup | None:
     entries, places, headings = [], [], []
     for role in ("repair", "test", "train"):  # training cameras on top
         for entry in cameras.get(role) or []:
-            centre, axis = _vector(entry, "centre"), _vector(entry, "axis")
-            if centre is not None and axis is not None:
+            center, axis = _vector(entry, "centre"), _vector(entry, "axis")
+            if center is not None and axis is not None:
                 entries.append((role, entry))
-                places.append(centre)
+                places.append(center)
                 headings.append(axis)
     if len(entries) < 2:
         return None
-    centres = np.stack(places)
+    centers = np.stack(places)
     ups = [up for _, entry in entries if (up := _vector(entry, "up")) is not None]
-    right, up = _directions(centres, np.stack(headings), np.array(ups).reshape(-1, 3))
-    flat = np.stack([centres @ right, centres @ up], axis=1)
+    right, up = _directions(centers, np.stack(headings), np.array(ups).reshape(-1, 3))
+    flat = np.stack([centers @ right, centers @ up], axis=1)
     low, high = flat.min(axis=0), flat.max(axis=0)
     size = np.maximum(high - low, 1e-9)
     scale = min((WIDTH - 2 * MARGIN) / size[0], (HEIGHT - 2 * MARGIN) / size[1])
@@ -71,12 +71,12 @@ def _camera(role: str, entry: dict, x: float, y: float, axis: Float[ndarray, "2"
 
 
 def _directions(
-    centres: Float[ndarray, "N 3"], axes: Float[ndarray, "N 3"], ups: Float[ndarray, "M 3"]
+    centers: Float[ndarray, "N 3"], axes: Float[ndarray, "N 3"], ups: Float[ndarray, "M 3"]
 ) -> tuple[Float[ndarray, "3"], Float[ndarray, "3"]]:
     """Right and up of the drawing, in world coordinates."""
     image_up = ups.mean(axis=0) if len(ups) else np.array([0.0, 0.0, 1.0])
     forward = axes.mean(axis=0)
-    spread, directions = np.linalg.svd(centres - centres.mean(axis=0), full_matrices=True)[1:]
+    spread, directions = np.linalg.svd(centers - centers.mean(axis=0), full_matrices=True)[1:]
     flat = len(spread) > 2 and spread[2] < 0.6 * spread[1]
     normal = directions[2] if flat else image_up
     normal = normal / max(np.linalg.norm(normal), 1e-12)

@@ -63,9 +63,9 @@ def shell(
     k = np.arange(num) + 0.5
     polar, azimuth = np.arccos(1 - 2 * k / num), np.pi * (3 - np.sqrt(5)) * k
     directions = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], axis=1)
-    centres = np.stack([camera.centre for camera in cameras])
-    radius = distance * float(np.linalg.norm(np.concatenate([centres, points]) - centres.mean(0), axis=1).max())
-    positions = centres.mean(0) + radius * directions
+    centers = np.stack([camera.center for camera in cameras])
+    radius = distance * float(np.linalg.norm(np.concatenate([centers, points]) - centers.mean(0), axis=1).max())
+    positions = centers.mean(0) + radius * directions
     if color is None:
         mean = np.mean([photo.mean((0, 1)) for photo in photos], axis=0)
         looked_at = np.stack([camera.sees(positions) for camera in cameras], axis=1)

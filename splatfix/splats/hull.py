@@ -21,9 +21,9 @@ def neighbour_angles_deg(cameras: Sequence[Camera], depth: float) -> Float[ndarr
     """
     angles = np.full((len(cameras), len(cameras)), np.inf)
     for i, camera in enumerate(cameras):
-        target = camera.centre + depth * camera.axis
+        target = camera.center + depth * camera.axis
         for j, other in enumerate(cameras):
-            ray = target - other.centre
+            ray = target - other.center
             if i != j and ray @ other.axis > 0:
                 cosine = ray @ camera.axis / max(float(np.linalg.norm(ray)), 1e-12)
                 angles[i, j] = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
@@ -51,9 +51,9 @@ def depth_ranges(cameras: Sequence[Camera], positions: Float[ndarray, "P 3"]) ->
 def _range_of_cameras(cameras: Sequence[Camera]) -> tuple[float, float]:
     """Depths around the focus point; where the axes do not meet in front, multiples of the widest baseline."""
     focus = focus_point(cameras)
-    depths = np.array([(focus - camera.centre) @ camera.axis for camera in cameras])
-    centres = np.stack([camera.centre for camera in cameras])
-    spread = float(np.linalg.norm(centres[:, None] - centres, axis=-1).max())
+    depths = np.array([(focus - camera.center) @ camera.axis for camera in cameras])
+    centers = np.stack([camera.center for camera in cameras])
+    spread = float(np.linalg.norm(centers[:, None] - centers, axis=-1).max())
     if (depths > 0.1 * spread).all() and depths.max() > 0 and (spread == 0 or depths.max() < 50 * spread):
         middle = float(np.median(depths))
         return 0.5 * middle, 2 * middle

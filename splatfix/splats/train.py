@@ -181,8 +181,8 @@ def scene_scale(cameras: Sequence[Camera], depth: float) -> float:
     3DGS takes 1.1 times the largest distance of a camera from their mean; a tenth of the scene depth is the least,
     so that cameras close together do not freeze the positions.
     """
-    centres = torch.tensor([camera.centre.tolist() for camera in cameras])
-    extent = float((centres - centres.mean(0)).norm(dim=1).max()) * 1.1
+    centers = torch.tensor([camera.center.tolist() for camera in cameras])
+    extent = float((centers - centers.mean(0)).norm(dim=1).max()) * 1.1
     return max(extent, 0.1 * depth)
 
 

@@ -99,7 +99,7 @@ def triangulate(
 def keypoints(
     photo: Float[ndarray, "H W 3"], mask: Float[ndarray, "H W"] | None, config: TriangulateConfig
 ) -> tuple[Float[ndarray, "F 2"], Float[ndarray, "F 128"]]:
-    """SIFT keypoints of one photo: pixel coordinates (centres at +0.5) and RootSIFT descriptors of unit length.
+    """SIFT keypoints of one photo: pixel coordinates (centers at +0.5) and RootSIFT descriptors of unit length.
 
     Lowe 2004; Arandjelovic and Zisserman 2012 for the descriptors. The pyramid starts at twice the photo's size.
     """
@@ -228,7 +228,7 @@ def widest_angle_rad(
     cameras: Sequence[Camera], positions: Float[ndarray, "P 3"], seen: Bool[ndarray, "P C"]
 ) -> Float[ndarray, " P"]:
     """Largest angle between the rays of the cameras that see each point, in radians (0 with fewer than two)."""
-    rays = positions[:, None] - np.stack([camera.centre for camera in cameras])
+    rays = positions[:, None] - np.stack([camera.center for camera in cameras])
     rays = rays / np.maximum(np.linalg.norm(rays, axis=-1, keepdims=True), 1e-12)
     cosines = np.einsum("pid,pjd->pij", rays, rays)
     both = seen[:, :, None] & seen[:, None, :]

@@ -28,7 +28,7 @@ from splatfix.process import choose_device
 from splatfix.profiling import settle_on
 from splatfix.rendering import l1_and_ssim, render
 from splatfix.rendering.cpu import tiles
-from splatfix.rendering.cpu.functions import Colour, Project, Rasterize
+from splatfix.rendering.cpu.functions import Color, Project, Rasterize
 from splatfix.rendering.cpu.lanes import LANES
 from splatfix.rendering.cpu.projection import pack_camera
 from splatfix.splats.densify import DensifyConfig
@@ -69,8 +69,8 @@ def drawing(capture: Capture, size_px: int, num: int, repeats: int, peak: float)
     with torch.no_grad():
         projected = Project.apply(g.means, g.log_scales, g.quats, g.opacity_logits, None, packed, False)
         *values, radii = projected
-        colours = Colour.apply(g.means, g.sh0, g.sh_rest, radii, packed, 3)
-    leaves = [value.detach().requires_grad_() for value in (*values, colours)]
+        colors = Color.apply(g.means, g.sh0, g.sh_rest, radii, packed, 3)
+    leaves = [value.detach().requires_grad_() for value in (*values, colors)]
     sizes, behind = [(size_px, size_px)], torch.zeros(3)
     upstream = torch.rand(1, size_px, size_px, 3)
 
@@ -82,10 +82,10 @@ def drawing(capture: Capture, size_px: int, num: int, repeats: int, peak: float)
         rgb, _, _ = Rasterize.apply(*leaves, behind, radii, sizes)
         return torch.autograd.grad(rgb, leaves, upstream)
 
-    arrays = [value.numpy()[0] for value in (*values, colours)]
-    visible, order = tiles.depth_order(arrays[2], radii.numpy()[0])
-    records, rooms = tiles.pack(visible, *arrays, radii.numpy()[0], size_px, size_px, 1)
-    entries, starts, _ = tiles.deal(records, order, rooms, size_px, size_px, 1)
+    arrays = [value.numpy()[0] for value in (*values, colors)]
+    visible, order = tiles.sort_by_depth(arrays[2], radii.numpy()[0])
+    records, capacities = tiles.pack(visible, *arrays, radii.numpy()[0], size_px, size_px, 1)
+    entries, starts, _ = tiles.assign_to_tiles(records, order, capacities, size_px, size_px, 1)
     blends, blocks = count_blends(records, entries, starts, size_px, size_px)
     rows = []
     for work, action, operations in (("forward", forward, FORWARD), ("forward + backward", both, FORWARD + BACKWARD)):

@@ -180,7 +180,7 @@ def test_scaled_or_slightly_rough_rotations(rows, tmp_path):
     for seen, wanted in zip(capture.cameras, writers.cameras(), strict=True):
         np.testing.assert_allclose(seen.rotation @ seen.rotation.T, np.eye(3), atol=1e-12)
         np.testing.assert_allclose(seen.rotation, wanted.rotation, atol=3e-3)
-        np.testing.assert_allclose(seen.centre, wanted.centre, atol=1e-9)
+        np.testing.assert_allclose(seen.center, wanted.center, atol=1e-9)
 
 
 def test_resolve_understands_how_splits_spell_names(tmp_path):

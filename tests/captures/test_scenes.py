@@ -100,10 +100,10 @@ def test_matches_lie_on_their_epipolar_lines(capture):
 def nearest(capture, view):
     """The nearest other view that does not almost coincide, and a farther one."""
     others = [other for other in capture.views if other is not view]
-    spread = np.median([np.linalg.norm(other.camera.centre - view.camera.centre) for other in others])
+    spread = np.median([np.linalg.norm(other.camera.center - view.camera.center) for other in others])
 
     def distance(other):
-        apart = np.linalg.norm(other.camera.centre - view.camera.centre) / spread
+        apart = np.linalg.norm(other.camera.center - view.camera.center) / spread
         return apart + angle_between_rad(other.camera, view.camera) + 9 * (apart < 0.02)
 
     others = sorted(others, key=distance)

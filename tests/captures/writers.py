@@ -20,13 +20,13 @@ FRAME = {"fl_x": FOCAL, "fl_y": FOCAL, "w": WIDTH, "h": HEIGHT}
 
 
 def cameras() -> list[Camera]:
-    """Four cameras around the origin, with the principal point at the centre."""
+    """Four cameras around the origin, with the principal point at the center."""
     intrinsics = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
     up = np.array([0.1, -1.0, 0.2])
     made = []
     for index, name in enumerate(NAMES):
-        centre = np.array([np.cos(index), -0.3 * index, np.sin(index)]) * 3
-        made.append(Camera(name, WIDTH, HEIGHT, intrinsics, look_at(centre, np.zeros(3), up)))
+        center = np.array([np.cos(index), -0.3 * index, np.sin(index)]) * 3
+        made.append(Camera(name, WIDTH, HEIGHT, intrinsics, look_at(center, np.zeros(3), up)))
     return made
 
 
@@ -95,8 +95,8 @@ def write_llff(root: Path) -> Path:
     rows = []
     for camera in cameras():
         c2w = camera.world_from_camera
-        right, down, forward, centre = c2w[:3, 0], c2w[:3, 1], c2w[:3, 2], c2w[:3, 3]
-        table = np.stack([down, right, -forward, centre, [HEIGHT, WIDTH, FOCAL]], axis=1)
+        right, down, forward, center = c2w[:3, 0], c2w[:3, 1], c2w[:3, 2], c2w[:3, 3]
+        table = np.stack([down, right, -forward, center, [HEIGHT, WIDTH, FOCAL]], axis=1)
         rows.append([*table.ravel(), 1.0, 9.0])
     np.save(root / "poses_bounds.npy", np.array(rows))
     return root
@@ -155,7 +155,7 @@ def write_splat(root: Path) -> Path:
             "img_name": camera.name,
             "width": WIDTH,
             "height": HEIGHT,
-            "position": camera.centre.tolist(),
+            "position": camera.center.tolist(),
             "rotation": camera.rotation.T.tolist(),
             "fx": FOCAL,
             "fy": FOCAL,

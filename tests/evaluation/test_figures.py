@@ -17,8 +17,8 @@ def ring(num: int, radius: float = 2.0, arc_rad: float = 2 * np.pi) -> list[Came
     angles = np.arange(num) * arc_rad / num
     cameras = []
     for i in np.random.default_rng(0).permutation(num):
-        centre = radius * np.array([np.cos(angles[i]), np.sin(angles[i]), 0.3])
-        cameras.append(Camera(f"{i}", 64, 48, INTRINSICS, look_at(centre, np.zeros(3), np.array([0.0, 0, 1]))))
+        center = radius * np.array([np.cos(angles[i]), np.sin(angles[i]), 0.3])
+        cameras.append(Camera(f"{i}", 64, 48, INTRINSICS, look_at(center, np.zeros(3), np.array([0.0, 0, 1]))))
     return cameras
 
 
@@ -44,22 +44,22 @@ def test_path_is_smooth_and_goes_beyond_the_cameras(num):
     cameras = ring(num, arc_rad=np.pi)
     path = video.path_cameras(cameras, 60)
     assert len(path) == 60 and len({camera.name for camera in path}) == 60
-    centres = np.stack([camera.centre for camera in path])
-    steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
+    centers = np.stack([camera.center for camera in path])
+    steps = np.linalg.norm(np.diff(centers, axis=0), axis=1)
     assert steps.max() < 3.5 * np.median(steps)
     turns = [np.degrees(np.arccos(np.clip(a.axis @ b.axis, -1, 1))) for a, b in pairwise(path)]
     assert max(turns) < 15
     for camera in path:
         assert np.allclose(camera.rotation @ camera.rotation.T, np.eye(3), atol=1e-9)
         assert np.linalg.det(camera.rotation) == pytest.approx(1)
-    training = np.stack([camera.centre for camera in cameras])
+    training = np.stack([camera.center for camera in cameras])
     gaps = np.linalg.norm(training[:, None] - training[None], axis=-1)
-    assert np.linalg.norm(training - centres[0], axis=1).min() > 0.05 * gaps[gaps > 0].min()
+    assert np.linalg.norm(training - centers[0], axis=1).min() > 0.05 * gaps[gaps > 0].min()
 
 
 def test_path_follows_neighbours_not_the_given_order():
-    centres = np.stack([camera.centre for camera in video.path_cameras(ring(8), 200)])
-    length = np.linalg.norm(np.diff(centres, axis=0), axis=1).sum()
+    centers = np.stack([camera.center for camera in video.path_cameras(ring(8), 200)])
+    length = np.linalg.norm(np.diff(centers, axis=0), axis=1).sum()
     assert length < 2 * np.pi * 2.1 * 1.2  # about once around
 
 

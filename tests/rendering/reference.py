@@ -105,10 +105,10 @@ def render(
     size = torch.tensor([width, height], dtype=torch.float64)
     seen = seen & (opacity >= MIN_ALPHA) & ((means2d + box > 0) & (means2d - box < size)).all(-1)
 
-    directions = g.means - torch.tensor(camera.centre)
+    directions = g.means - torch.tensor(camera.center)
     directions = directions / directions.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     coefficients = torch.cat([g.sh0, g.sh_rest], dim=1)[:, : (degree + 1) ** 2]
-    colours = (0.5 + (harmonics(directions, degree)[:, :, None] * coefficients).sum(1)).clamp(min=0)
+    colors = (0.5 + (harmonics(directions, degree)[:, :, None] * coefficients).sum(1)).clamp(min=0)
 
     order = torch.argsort(depth.detach(), stable=True)
     order = order[seen[order]]
@@ -123,7 +123,7 @@ def render(
     weights = torch.where(live, alpha * before, torch.zeros_like(alpha))
     left = torch.where(live, 1 - alpha, torch.ones_like(alpha)).prod(dim=1)
 
-    rgb = weights @ colours[order] + left[:, None] * background
+    rgb = weights @ colors[order] + left[:, None] * background
     covered = 1 - left
     expected = torch.where(covered > 0, (weights @ depth[order]) / covered.clamp(min=1e-10), torch.zeros_like(left))
     margins = [(raw * 255 - 1).abs(), (raw / MAX_ALPHA - 1).abs(), (after / MIN_TRANSMITTANCE - 1).abs()]

@@ -10,10 +10,10 @@ from splatfix.gaussians import Gaussians
 
 
 def camera(width_px: int, height_px: int, *, focal: float = 1.1, angle_rad: float = 0.3, name: str = "view") -> Camera:
-    """A camera four units from the origin, looking at it; ``focal`` is in image widths, the centre a bit off."""
+    """A camera four units from the origin, looking at it; ``focal`` is in image widths, the center a bit off."""
     k = np.array([[focal * width_px, 0, 0.48 * width_px], [0, 1.05 * focal * width_px, 0.53 * height_px], [0, 0, 1.0]])
-    centre = 4 * np.array([np.sin(angle_rad), 0.2, -np.cos(angle_rad)])
-    return Camera(name, width_px, height_px, k, look_at(centre, np.zeros(3), np.array([0.0, -1.0, 0.0])))
+    center = 4 * np.array([np.sin(angle_rad), 0.2, -np.cos(angle_rad)])
+    return Camera(name, width_px, height_px, k, look_at(center, np.zeros(3), np.array([0.0, -1.0, 0.0])))
 
 
 def cloud(

@@ -98,7 +98,7 @@ def test_no_gradients_wanted() -> None:
 DEGENERATE = {
     "none": cloud(0),
     "behind": replace(cloud(20), means=torch.tensor([0.0, 0, -40]) + cloud(20).means),
-    "at the camera": replace(cloud(3), means=torch.tensor(camera(20, 20).centre).float().expand(3, 3)),
+    "at the camera": replace(cloud(3), means=torch.tensor(camera(20, 20).center).float().expand(3, 3)),
     "off screen": replace(cloud(20), means=torch.tensor([900.0, 0, 0]) + cloud(20).means),
     "huge": replace(cloud(20), log_scales=torch.full((20, 3), 15.0)),
     "beyond huge": replace(cloud(20), log_scales=torch.full((20, 3), 200.0)),

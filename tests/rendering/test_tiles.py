@@ -19,11 +19,11 @@ def test_no_gaussian_takes_more_tiles_than_it_has_room_for() -> None:
     means2d = np.stack([x, random.uniform(20, size - 20, n)], 1).astype(np.float32)
     conics = np.stack([1 / variance, np.zeros(n), 1 / variance], 1).astype(np.float32)
     radii = np.ceil(np.stack([half, half], 1)).astype(np.int32)
-    depths, colours = np.ones(n, np.float32), np.zeros((n, 3), np.float32)
+    depths, colors = np.ones(n, np.float32), np.zeros((n, 3), np.float32)
     for shift in (0.0, -0.5, 0.5):  # whichever side of a pixel the edge of a tile is taken to be
         moved = means2d + np.array([shift, 0], np.float32)
-        visible, order = tiles.depth_order(depths, radii)
-        records, rooms = tiles.pack(visible, moved, conics, depths, opacities, colours, radii, size, size, 1)
-        entries, _, _ = tiles.deal(records, order, rooms, size, size, 1)
+        visible, order = tiles.sort_by_depth(depths, radii)
+        records, capacities = tiles.pack(visible, moved, conics, depths, opacities, colors, radii, size, size, 1)
+        entries, _, _ = tiles.assign_to_tiles(records, order, capacities, size, size, 1)
         taken = np.bincount((entries >> np.uint64(tiles.BLOCKS)).astype(np.int64), minlength=n)
-        assert (taken <= rooms).all(), f"{(taken > rooms).sum()} of {n}"
+        assert (taken <= capacities).all(), f"{(taken > capacities).sum()} of {n}"

@@ -78,10 +78,10 @@ def _summary(views: list[dict], band: str, arms) -> dict | None:
 
 def _cameras(views: list[dict]) -> dict:
     def camera(angle: float, **more) -> dict:
-        centre = [np.cos(angle), 0.0, np.sin(angle)]
+        center = [np.cos(angle), 0.0, np.sin(angle)]
         axis = [-np.cos(angle), 0.0, -np.sin(angle)]
         size = {"focal_px": 40.0, "width_px": 36, "height_px": 24}
-        return {"name": f"<{angle}>", "centre": centre, "axis": axis, "up": [0.0, -1.0, 0.0], **size, **more}
+        return {"name": f"<{angle}>", "centre": center, "axis": axis, "up": [0.0, -1.0, 0.0], **size, **more}
 
     return {
         "train": [camera(0.0), camera(2.0)],

@@ -19,9 +19,9 @@ def points(svg) -> np.ndarray:
 def ring(normal_axis: int, num: int = 6) -> dict:
     cameras = []
     for angle in np.arange(num) * 2 * np.pi / num:
-        centre = np.insert(3 * np.array([np.cos(angle), np.sin(angle)]), normal_axis, 0.1 * (angle > 3))
+        center = np.insert(3 * np.array([np.cos(angle), np.sin(angle)]), normal_axis, 0.1 * (angle > 3))
         up = np.eye(3)[normal_axis]
-        cameras.append({"name": "c", "centre": centre.tolist(), "axis": (-centre / 3).tolist(), "up": up.tolist()})
+        cameras.append({"name": "c", "centre": center.tolist(), "axis": (-center / 3).tolist(), "up": up.tolist()})
     return {"train": cameras}
 
 

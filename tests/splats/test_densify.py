@@ -16,7 +16,7 @@ def test_relocation_follows_the_paper():
     for copies in (1, 2, 3, 7):
         new_opacity, new_scale = relocated(torch.tensor([opacity]), scale, torch.tensor([copies]), binoms)
         assert float(new_opacity) == pytest.approx(1 - (1 - opacity) ** (1 / copies), rel=1e-6)
-        # along a line through the centre the copies together let the same total through as the original
+        # along a line through the center the copies together let the same total through as the original
         x = torch.linspace(-4, 4, 20001, dtype=torch.float64)
         original = opacity * torch.exp(-0.5 * (x / 0.1) ** 2)
         one = float(new_opacity) * torch.exp(-0.5 * (x / float(new_scale[0, 0])) ** 2)

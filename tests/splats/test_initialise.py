@@ -175,7 +175,7 @@ def test_what_a_mask_keeps_in_view_is_nowhere_else():
     width, height = camera.width_px, camera.height_px
     pixels = np.array([[width / 2, height / 2], [1.5, 1.5], [-9, height / 2], [width + 9, height / 2], [-9, -9]])
     points = camera.unproject(pixels, np.full(5, 3.0))
-    points = np.concatenate([points, camera.centre[None] - 2 * camera.axis])  # and one behind it
+    points = np.concatenate([points, camera.center[None] - 2 * camera.axis])  # and one behind it
 
     def inside(*parts):
         mask = np.zeros((height, width), np.float32)

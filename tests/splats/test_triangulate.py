@@ -80,7 +80,7 @@ def test_tracks_hold_one_keypoint_per_view_and_prefer_the_better_match():
     assert sorted(map(tuple, tracks.tolist())) == [(0, 2, 4), (1, 3, -1)]
 
 
-def test_keypoint_pixels_have_their_centres_at_one_half():
+def test_keypoint_pixels_have_their_centers_at_one_half():
     x, y = np.meshgrid(np.arange(120) + 0.5, np.arange(100) + 0.5)
     blob = np.exp(-((x - 60.5) ** 2 + (y - 40.5) ** 2) / 32).astype(np.float32)
     pixels, descriptors = keypoints(blob[..., None].repeat(3, -1), None, CONFIG)

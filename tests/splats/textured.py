@@ -48,14 +48,14 @@ def camera(x: float, y: float = 0.0, name: str | None = None) -> Camera:
 def photographed(view: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Photo float32 ``[H, W, 3]``, depth along the axis ``[H, W]``, and which pixels show the board ``[H, W]``."""
     column, row = np.meshgrid(np.arange(view.width_px) + 0.5, np.arange(view.height_px) + 0.5)
-    rays = view.unproject(np.stack([column, row], -1), np.ones_like(column)) - view.centre
+    rays = view.unproject(np.stack([column, row], -1), np.ones_like(column)) - view.center
     depth = np.full(column.shape, np.inf)
     rgb = np.zeros((*column.shape, 3))
     board = np.zeros(column.shape, bool)
     for index, quad in enumerate(quads()):
         normal = np.cross(quad.right, quad.down)
-        t = ((quad.corner - view.centre) @ normal) / (rays @ normal)
-        local = view.centre + t[..., None] * rays - quad.corner
+        t = ((quad.corner - view.center) @ normal) / (rays @ normal)
+        local = view.center + t[..., None] * rays - quad.corner
         u, v = local @ quad.right / (quad.right @ quad.right), local @ quad.down / (quad.down @ quad.down)
         hit = (t > 0) & (t < depth) & (u >= 0) & (u < 1) & (v >= 0) & (v < 1)
         size = len(quad.texture) - 1.001

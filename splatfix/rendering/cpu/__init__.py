@@ -1,7 +1,8 @@
 """Rendering on the CPU: numba kernels for projection, harmonics, rasterization and SSIM.
 
-``compile`` says how kernels are compiled, ``projection`` and ``harmonics`` work per Gaussian, ``tiles`` sorts and deals
-out, ``compositing`` draws, ``functions`` makes them differentiable, and ``render`` here puts them together.
+``projection`` and ``harmonics`` work per Gaussian, ``tiles`` sorts by depth and assigns Gaussians to tiles,
+``compositing`` draws, ``functions`` makes these differentiable, and ``render`` here calls them in turn. ``lanes`` has
+the vectors that inner loops compute with; `splatfix.jit` compiles the kernels.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.gaussians import Gaussians
-from splatfix.rendering.cpu.functions import Colour, Project, Rasterize
+from splatfix.rendering.cpu.functions import Color, Project, Rasterize
 from splatfix.rendering.cpu.projection import pack_camera
 
 
@@ -24,14 +25,14 @@ def render(
     sh_degree: int,
     keep: Tensor | None,  # [N] bool
 ) -> tuple[Tensor, Tensor, Tensor, dict]:
-    """Images ``rgb [C, H, W, 3]``, ``alpha [C, H, W]``, ``depth [C, H, W]``, and what gsplat's strategies read."""
+    """Draw ``rgb [C, H, W, 3]``, ``alpha [C, H, W]`` and ``depth [C, H, W]``; the dict is for gsplat's strategies."""
     g = gaussians
     packed = [pack_camera(camera) for camera in cameras]
     sizes = [(camera.width_px, camera.height_px) for camera in cameras]
     means2d, conics, depths, opacities, radii = Project.apply(
         g.means.float(), g.log_scales.float(), g.quats.float(), g.opacity_logits.float(), keep, packed, antialiased
     )
-    colours = Colour.apply(g.means.float(), g.sh0.float(), g.sh_rest.float(), radii, packed, sh_degree)
-    rgb, alpha, depth = Rasterize.apply(means2d, conics, depths, opacities, colours, background, radii, sizes)
+    colors = Color.apply(g.means.float(), g.sh0.float(), g.sh_rest.float(), radii, packed, sh_degree)
+    rgb, alpha, depth = Rasterize.apply(means2d, conics, depths, opacities, colors, background, radii, sizes)
     info = {"means2d": means2d, "radii": radii, "depths": depths, "conics": conics, "opacities": opacities}
     return rgb, alpha, depth, info

@@ -1,12 +1,12 @@
 """Alpha compositing of sorted Gaussians, tile by tile, forward and backward.
 
 A tile is 16 blocks of 4x4 pixels, and a block is one vector (`lanes`): no branch depends on a pixel. A tile's list is
-taken in chunks. Within a chunk the forward pass goes block by block, each block's pixels in registers, over the
-Gaussians that reach it. The backward pass replays it so far as the weights (transmittance times alpha) go, and keeps
-these; then it goes Gaussian by Gaussian, the sums of its gradients in registers, over the blocks that it reaches. All
-that it carries per pixel is one scalar, the part of (image . its gradient) that lies behind the current Gaussian. A
-block whose pixels are all finished (transmittance would fall to 1e-4) is left out. Each thread sums gradients in its
-own buffer: no atomics, and the same result for the same number of threads.
+processed in chunks. The forward pass takes a chunk block by block: it keeps the block's pixels in registers and loops
+over the Gaussians that reach it. The backward pass first repeats this to get the weights (transmittance times alpha)
+and stores them; then it takes the chunk Gaussian by Gaussian: it keeps the sums of its gradients in registers and loops
+over the blocks that it reaches. Its only state per pixel is one scalar, the part of (image . its gradient) behind the
+current Gaussian. Blocks whose pixels are all finished (transmittance would fall to 1e-4) are skipped. Each thread sums
+gradients in a separate buffer: no atomics, and the same result for the same number of threads.
 """
 
 from __future__ import annotations
@@ -41,37 +41,37 @@ MIN_POWER = np.float32(-LOG2_255)  # alpha = 1/255
 MIN_TRANSMITTANCE = np.float32(1e-4)
 ZERO, ONE = np.float32(0), np.float32(1)
 FORWARD_CHUNK, BACKWARD_CHUNK = 64, 16  # Gaussians; the second keeps two vectors for each of their blocks in the cache
-CHECK_EVERY = 8  # Gaussians between two looks at whether a block is finished
+CHECK_EVERY = 8  # Gaussians between two checks whether a block is finished
 
-# sections of the flat state of a tile; within a section pixels go block by block
+# sections of the flat state of a tile; within a section pixels are ordered block by block
 S1, S2, S3, S4, S5 = (np.uint64(k * PIXELS) for k in range(1, 6))
 # gradients per Gaussian: red, green, blue, depth, and the moments 1, x, y, xx, xy, yy of d(-log alpha)
 SUMS = LANES
 
 
-def _centres(along_x: bool) -> np.ndarray:
-    """Pixel centres of a tile, block by block, along one axis: float32 ``[256]``."""
+def _pixel_centers(along_x: bool) -> np.ndarray:
+    """Pixel centers of a tile, block by block, along one axis: float32 ``[256]``."""
     blocks, lanes = np.divmod(np.arange(PIXELS), LANES)
     if along_x:
         return (BLOCK * (blocks % 4) + lanes % 4 + 0.5).astype(np.float32)
     return (BLOCK * (blocks // 4) + lanes // 4 + 0.5).astype(np.float32)
 
 
-CENTRES_X, CENTRES_Y = _centres(along_x=True), _centres(along_x=False)
-# A chunk copies its Gaussians' records; in place of the position stand u and v at the tile's corner.
+CENTERS_X, CENTERS_Y = _pixel_centers(along_x=True), _pixel_centers(along_x=False)
+# A chunk copies its Gaussians' records, with u and v at the tile's corner in place of the position.
 U_0, V_0 = X, Y
 
 
 @kernel()
-def _place(row, column):
-    """Where a pixel of a tile stands in a section of the state."""
+def _pixel_index(row, column):
+    """Index of a pixel of a tile within a section of the state."""
     block = (row // BLOCK) * (TILE // BLOCK) + column // BLOCK
     return block * LANES + (row % BLOCK) * BLOCK + column % BLOCK
 
 
 @kernel()
-def _room(chunk_size):
-    """Where `_collect` spreads a chunk of up to ``chunk_size`` entries."""
+def _workspace(chunk_size):
+    """Arrays that `_collect` fills from a chunk of up to ``chunk_size`` entries."""
     copies, numbers = aligned(chunk_size * RECORD), np.empty(chunk_size, np.uint64)
     items, owners = np.empty(chunk_size * BLOCKS, np.uint64), np.empty(chunk_size * BLOCKS, np.uint64)
     firsts, lengths = np.empty(chunk_size + 1, np.uint64), np.empty(BLOCKS, np.uint64)
@@ -79,15 +79,15 @@ def _room(chunk_size):
 
 
 @kernel()
-def _collect(chunk, alive, records, x0, y0, room):
-    """Spread a chunk of entries over the blocks that are ``alive``; returns how many Gaussians are left.
+def _collect(chunk, alive, records, x0, y0, workspace):
+    """List a chunk's entries by block, for the blocks that are ``alive``; returns the number of Gaussians in them.
 
-    Of ``room``, ``copies`` gets their records, for the tile at pixel (``x0``, ``y0``), and ``numbers`` says which these
-    are. Item k stands for one block of one Gaussian, in the order of the entries: ``items[k]`` is the block,
-    ``owners[k]`` the Gaussian's place in ``copies``. Gaussian g has the items from ``firsts[g]`` to ``firsts[g + 1]``.
+    In ``workspace``, ``copies`` receives their records, for the tile at pixel (``x0``, ``y0``), and ``numbers`` their
+    record numbers. Item k is one block of one Gaussian, in the order of the entries: ``items[k]`` is the block,
+    ``owners[k]`` the Gaussian's index in ``copies``. Gaussian g has the items from ``firsts[g]`` to ``firsts[g + 1]``.
     Block b has the items ``lists[b, : lengths[b]]``.
     """
-    copies, numbers, items, owners, firsts, lists, lengths = room
+    copies, numbers, items, owners, firsts, lists, lengths = workspace
     lengths[:] = 0
     num_items, num = uint64(0), uint64(0)
     for k in range(len(chunk)):
@@ -114,8 +114,8 @@ def _collect(chunk, alive, records, x0, y0, room):
 
 
 @kernel()
-def _opaque(copies, q, x, y):
-    """Alpha before it is held at its limit, of one Gaussian at 16 pixels; 0 below 1/255."""
+def _evaluate_alpha(copies, q, x, y):
+    """Alpha of one Gaussian at 16 pixels, before the upper limit is applied; 0 below 1/255."""
     v = copies[q + uint64(V_Y)] * y + copies[q + uint64(V_0)]
     u = copies[q + uint64(U_X)] * x + (copies[q + uint64(U_Y)] * y + copies[q + uint64(U_0)])
     power = copies[q + uint64(LOG_OPACITY)] - v * v - u * u
@@ -126,13 +126,13 @@ def _opaque(copies, q, x, y):
 def composite(records, entries, starts, num_threads, width, height, background, rgb, alpha, depth, work):
     """Draw one image: ``rgb [H, W, 3]`` over ``background [3]``, ``alpha [H, W]``, expected ``depth [H, W]``.
 
-    ``records`` (flat), ``entries`` and ``starts`` as made by ``tiles``. ``work [tiles]`` gets the number of blocks
+    ``records`` (flat), ``entries`` and ``starts`` come from ``tiles``. ``work [tiles]`` receives the number of blocks
     that were drawn before the tile was finished.
     """
     tiles_x = (width + TILE - 1) // TILE
     for thread in prange(num_threads):
-        state, room = aligned(6 * PIXELS), _room(FORWARD_CHUNK)
-        copies, _, _, owners, _, lists, lengths = room
+        state, workspace = aligned(6 * PIXELS), _workspace(FORWARD_CHUNK)
+        copies, _, _, owners, _, lists, lengths = workspace
         for tile in range(len(work)):
             if (tile % tiles_x + tile // tiles_x) % num_threads != thread:
                 continue
@@ -141,31 +141,31 @@ def composite(records, entries, starts, num_threads, width, height, background, 
             state[:] = 0
             for row in range(rows):
                 for column in range(columns):
-                    state[_place(row, column)] = 1
-                    state[_place(row, column) + 5 * PIXELS] = 1
+                    state[_pixel_index(row, column)] = 1
+                    state[_pixel_index(row, column) + 5 * PIXELS] = 1
             e, alive, drawn = starts[tile], BLOCK_BITS, uint64(0)
             while e < starts[tile + 1] and alive:
                 chunk = entries[e : min(e + FORWARD_CHUNK, starts[tile + 1])]
                 e += len(chunk)
-                _collect(chunk, alive, records, float32(x0), float32(y0), room)
+                _collect(chunk, alive, records, float32(x0), float32(y0), workspace)
                 for block in range(uint64(BLOCKS)):
                     if lengths[block] == 0:
                         continue
                     drawn += lengths[block]
                     p = block * uint64(LANES)
-                    x, y = load(CENTRES_X, p), load(CENTRES_Y, p)
-                    t, left = load(state, p), load(state, p + S5)
+                    x, y = load(CENTERS_X, p), load(CENTERS_Y, p)
+                    t, remaining = load(state, p), load(state, p + S5)
                     red, green, blue = load(state, p + S1), load(state, p + S2), load(state, p + S3)
                     far = load(state, p + S4)
                     k = uint64(0)
                     while k < lengths[block]:
                         for _ in range(min(uint64(CHECK_EVERY), lengths[block] - k)):
                             q = owners[lists[block, k]] * uint64(RECORD)
-                            opaque = minimum(_opaque(copies, q, x, y), MAX_ALPHA)
+                            opaque = minimum(_evaluate_alpha(copies, q, x, y), MAX_ALPHA)
                             after = t * (ONE - opaque)
                             live = after > MIN_TRANSMITTANCE
                             weight = select(live, t * opaque, ZERO)
-                            left = select(live, after, left)
+                            remaining = select(live, after, remaining)
                             red += weight * copies[q + uint64(RED)]
                             green += weight * copies[q + uint64(GREEN)]
                             blue += weight * copies[q + uint64(BLUE)]
@@ -181,11 +181,11 @@ def composite(records, entries, starts, num_threads, width, height, background, 
                     store(state, p + S2, green)
                     store(state, p + S3, blue)
                     store(state, p + S4, far)
-                    store(state, p + S5, left)
+                    store(state, p + S5, remaining)
             work[tile] = drawn
             for row in range(rows):
                 for column in range(columns):
-                    p, v, u = _place(row, column), y0 + row, x0 + column
+                    p, v, u = _pixel_index(row, column), y0 + row, x0 + column
                     behind = state[p + 5 * PIXELS]
                     rgb[v, u, 0] = state[p + PIXELS] + behind * background[0]
                     rgb[v, u, 1] = state[p + 2 * PIXELS] + behind * background[1]
@@ -201,12 +201,12 @@ def composite_backward(
     """Gradients of ``composite``, summed into ``totals [threads * V * 16]`` (zero before).
 
     ``rgb``, ``alpha`` and ``depth`` are the images that it drew, ``d_*`` their gradients (``d_depth`` may be None: no
-    gradient); ``borders`` cuts the tiles into one run per thread.
+    gradient); ``borders`` splits the tiles into one run per thread.
     """
     tiles_x = (width + TILE - 1) // TILE
     for thread in prange(len(borders) - 1):
-        state, room = aligned(6 * PIXELS), _room(BACKWARD_CHUNK)
-        copies, numbers, items, owners, firsts, lists, lengths = room
+        state, workspace = aligned(6 * PIXELS), _workspace(BACKWARD_CHUNK)
+        copies, numbers, items, owners, firsts, lists, lengths = workspace
         weights, ratios = aligned(BACKWARD_CHUNK * PIXELS), aligned(BACKWARD_CHUNK * PIXELS)
         mine = uint64(thread) * uint64(len(records) // RECORD)
         for tile in range(borders[thread], borders[thread + 1]):
@@ -216,7 +216,7 @@ def composite_backward(
             state[:] = 0
             for row in range(min(TILE, height - y0)):
                 for column in range(min(TILE, width - x0)):
-                    p, v, u = _place(row, column), y0 + row, x0 + column
+                    p, v, u = _pixel_index(row, column), y0 + row, x0 + column
                     covered, behind = alpha[v, u], ZERO
                     d_covered = d_alpha[v, u]
                     if d_depth is not None:
@@ -235,21 +235,21 @@ def composite_backward(
             e, alive = starts[tile], BLOCK_BITS
             while e < starts[tile + 1] and alive:
                 chunk = entries[e : min(e + BACKWARD_CHUNK, starts[tile + 1])]
-                num = _collect(chunk, alive, records, float32(x0), float32(y0), room)
+                num = _collect(chunk, alive, records, float32(x0), float32(y0), workspace)
                 for block in range(uint64(BLOCKS)):
                     if lengths[block] == 0:
                         continue
                     p = block * uint64(LANES)
-                    x, y, t = load(CENTRES_X, p), load(CENTRES_Y, p), load(state, p)
+                    x, y, t = load(CENTERS_X, p), load(CENTERS_Y, p), load(state, p)
                     for k in range(lengths[block]):
                         item = lists[block, k]
-                        raw = _opaque(copies, owners[item] * uint64(RECORD), x, y)
+                        raw = _evaluate_alpha(copies, owners[item] * uint64(RECORD), x, y)
                         opaque = minimum(raw, MAX_ALPHA)
                         through = ONE - opaque
                         after = t * through
                         live = after > MIN_TRANSMITTANCE
                         store(weights, item * uint64(LANES), select(live, t * opaque, ZERO))
-                        # alpha / (1 - alpha); negative where alpha is held at its limit
+                        # alpha / (1 - alpha); negative where alpha is at its limit
                         ratio = select(live, opaque / through, ZERO)
                         store(ratios, item * uint64(LANES), select(raw <= MAX_ALPHA, ratio, -ONE))
                         t = after
@@ -281,7 +281,7 @@ def composite_backward(
                         s_red += weight * d_red
                         s_green += weight * d_green
                         s_blue += weight * d_blue
-                        dx, dy = load(CENTRES_X, p) - x_g, load(CENTRES_Y, p) - y_g
+                        dx, dy = load(CENTERS_X, p) - x_g, load(CENTERS_Y, p) - y_g
                         d_qx, d_qy = d_q * dx, d_q * dy
                         s_1 += d_q
                         s_x += d_qx
@@ -290,14 +290,14 @@ def composite_backward(
                         s_xy += d_qx * dy
                         s_yy += d_qy * dy
                     to = (mine + numbers[g]) * uint64(SUMS)
-                    found = sums(s_red, s_green, s_blue, s_depth, s_1, s_x, s_y, s_xx, s_xy, s_yy)
-                    store(totals, to, load(totals, to) + found)
+                    gradients = sums(s_red, s_green, s_blue, s_depth, s_1, s_x, s_y, s_xx, s_xy, s_yy)
+                    store(totals, to, load(totals, to) + gradients)
                 e += len(chunk)
 
 
 @kernel(parallel=True)
-def gather(visible, totals, conics, opacities, num_threads, d_means2d, d_conics, d_depths, d_opacities, d_colours):
-    """Add up the threads' ``totals [threads, V, 16]`` and write the gradients at the Gaussians' own places ``[N, .]``.
+def gather(visible, totals, conics, opacities, num_threads, d_means2d, d_conics, d_depths, d_opacities, d_colors):
+    """Add up the threads' ``totals [threads, V, 16]`` and write the gradients at the Gaussians' indices ``[N, .]``.
 
     With ``sigma = -log(alpha / opacity)``, the moments are those of ``d sigma``, around the mean (pixel minus mean).
     """
@@ -309,7 +309,7 @@ def gather(visible, totals, conics, opacities, num_threads, d_means2d, d_conics,
                 for m in range(10):
                     totals[0, j, m] += totals[k, j, m]
             for m in range(3):
-                d_colours[i, m] = totals[0, j, m]
+                d_colors[i, m] = totals[0, j, m]
             d_depths[i] = totals[0, j, 3]
             one, x, y = totals[0, j, 4], totals[0, j, 5], totals[0, j, 6]
             d_opacities[i] = -one / opacities[i]

@@ -1,7 +1,7 @@
-"""The CPU kernels as differentiable functions: project, colour, rasterize.
+"""The CPU kernels as differentiable functions: project, color, rasterize.
 
-They are three so that ``means2d`` is a tensor of the graph, whose gradient densification reads. All take tensors of
-``C`` cameras; the kernels see one camera at a time.
+There are three so that ``means2d`` is a tensor of the graph, whose gradient densification reads. All take tensors of
+``C`` cameras; a kernel handles one camera at a time.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from splatfix.profiling import stage
 from splatfix.rendering.cpu import compositing, harmonics, projection, tiles
 from splatfix.rendering.cpu.lanes import aligned
 
-# The least work that is worth waking a thread for.
-GAUSSIANS_PROJECTED, GAUSSIANS_COLOURED = 4000, 6000
+# The least work per thread: waking one for less takes longer than the work.
+GAUSSIANS_PROJECTED, GAUSSIANS_COLORED = 4000, 6000
 GAUSSIANS_PACKED, TILES_TOUCHED, BLOCKS_DRAWN, GAUSSIANS_GATHERED = 20000, 30000, 15000, 20000
 
-EVERYTHING = np.zeros(0, np.bool_)  # the ``keep`` mask that drops nothing
+KEEP_ALL = np.zeros(0, np.bool_)  # the ``keep`` mask that drops nothing
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -54,11 +54,11 @@ class Project(Function):
         outputs = [torch.empty(shape, dtype=torch.float32) for shape in shapes]
         radii = torch.empty((c, n, 2), dtype=torch.int32)
         parameters = [_array(t) for t in (means, log_scales, quats, opacity_logits)]
-        kept = EVERYTHING if keep is None else _array(keep)
+        mask = KEEP_ALL if keep is None else _array(keep)
         for i, camera in enumerate(cameras):
             views = [output[i].numpy() for output in (*outputs, radii)]
             with stage("project"), threads_for(n, GAUSSIANS_PROJECTED) as threads:
-                projection.project(*parameters, kept, camera, antialiased, threads, *views)
+                projection.project(*parameters, mask, camera, antialiased, threads, *views)
         ctx.save_for_backward(means, log_scales, quats, opacity_logits, radii)
         ctx.cameras, ctx.antialiased = cameras, antialiased
         ctx.mark_non_differentiable(radii)
@@ -70,7 +70,7 @@ class Project(Function):
     def backward(ctx, d_means2d, d_conics, d_depths, d_opacities, _):
         *parameters, radii = ctx.saved_tensors
         c, n = radii.shape[:2]
-        given = [
+        d_outputs = [
             np.zeros((c, n, *end), np.float32) if d is None else _array(d)
             for d, end in ((d_means2d, (2,)), (d_conics, (3,)), (d_depths, ()), (d_opacities, ()))
         ]
@@ -81,40 +81,40 @@ class Project(Function):
         for i, camera in enumerate(ctx.cameras):
             with stage("project, backward"), threads_for(n, GAUSSIANS_PROJECTED) as threads:
                 projection.project_backward(
-                    *arrays, camera, ctx.antialiased, threads, seen[i], *(d[i] for d in given), *results, i == 0
+                    *arrays, camera, ctx.antialiased, threads, seen[i], *(d[i] for d in d_outputs), *results, i == 0
                 )
         return *gradients, None, None, None
 
 
-class Colour(Function):
-    """Means and harmonics to colours ``[C, N, 3]``, zero for what ``radii [C, N, 2]`` marks as not seen."""
+class Color(Function):
+    """Means and harmonics to colors ``[C, N, 3]``, zero where ``radii [C, N, 2]`` is 0 (not visible)."""
 
     @staticmethod
     def forward(
         ctx, means: Tensor, sh0: Tensor, sh_rest: Tensor, radii: Tensor, cameras: Sequence[np.ndarray], degree: int
     ) -> Tensor:
-        colours = torch.empty((*radii.shape[:2], 3), dtype=torch.float32)
+        colors = torch.empty((*radii.shape[:2], 3), dtype=torch.float32)
         parameters = [_array(t) for t in (means, sh0, sh_rest)]
         seen = _array(radii)
         for i, camera in enumerate(cameras):
-            with stage("colour"), threads_for(len(means), GAUSSIANS_COLOURED) as threads:
-                harmonics.colour(*parameters, camera[18:], degree, seen[i], threads, colours[i].numpy())
-        ctx.save_for_backward(means, sh0, sh_rest, radii, colours)
+            with stage("color"), threads_for(len(means), GAUSSIANS_COLORED) as threads:
+                harmonics.color(*parameters, camera[18:], degree, seen[i], threads, colors[i].numpy())
+        ctx.save_for_backward(means, sh0, sh_rest, radii, colors)
         ctx.cameras, ctx.degree = cameras, degree
-        return colours
+        return colors
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_colours):
-        means, sh0, sh_rest, radii, colours = ctx.saved_tensors
+    def backward(ctx, d_colors):
+        means, sh0, sh_rest, radii, colors = ctx.saved_tensors
         gradients = [torch.empty(t.shape, dtype=torch.float32) for t in (means, sh0, sh_rest)]
         results = [g.numpy() for g in gradients]
         inputs = [_array(means), _array(sh_rest)]
-        seen, shown, given = _array(radii), _array(colours), _array(d_colours)
+        seen, shown, d_shown = _array(radii), _array(colors), _array(d_colors)
         for i, camera in enumerate(ctx.cameras):
-            with stage("colour, backward"), threads_for(len(means), GAUSSIANS_COLOURED) as threads:
-                harmonics.colour_backward(
-                    *inputs, camera[18:], ctx.degree, seen[i], shown[i], threads, given[i], *results, i == 0
+            with stage("color, backward"), threads_for(len(means), GAUSSIANS_COLORED) as threads:
+                harmonics.color_backward(
+                    *inputs, camera[18:], ctx.degree, seen[i], shown[i], threads, d_shown[i], *results, i == 0
                 )
         return *gradients, None, None, None
 
@@ -129,7 +129,7 @@ class Rasterize(Function):
         conics: Tensor,
         depths: Tensor,
         opacities: Tensor,
-        colours: Tensor,
+        colors: Tensor,
         background: Tensor,
         radii: Tensor,
         sizes: Sequence[tuple[int, int]],
@@ -137,16 +137,16 @@ class Rasterize(Function):
         c, width, height = len(sizes), max(w for w, _ in sizes), max(h for _, h in sizes)
         new = torch.empty if len(set(sizes)) == 1 else torch.zeros
         images = [new(shape, dtype=torch.float32) for shape in ((c, height, width, 3), *[(c, height, width)] * 2)]
-        given = [_array(t) for t in (means2d, conics, depths, opacities, colours, radii)]
+        projected = [_array(t) for t in (means2d, conics, depths, opacities, colors, radii)]
         behind = _array(background)
         ctx.drawn = []
         for i, (w, h) in enumerate(sizes):
             with stage("sort by depth"):
-                visible, order = tiles.depth_order(given[2][i], given[5][i])
+                visible, order = tiles.sort_by_depth(projected[2][i], projected[5][i])
             with stage("pack records"), threads_for(len(visible), GAUSSIANS_PACKED) as threads:
-                records, rooms = tiles.pack(visible, *(array[i] for array in given), w, h, threads)
-            with stage("deal to tiles"), threads_for(int(rooms.sum()), TILES_TOUCHED) as threads:
-                entries, starts, work = tiles.deal(records, order, rooms, w, h, threads)
+                records, capacities = tiles.pack(visible, *(array[i] for array in projected), w, h, threads)
+            with stage("deal to tiles"), threads_for(int(capacities.sum()), TILES_TOUCHED) as threads:
+                entries, starts, work = tiles.assign_to_tiles(records, order, capacities, w, h, threads)
             drawn = [image[i].numpy() for image in images]
             with stage("draw"), threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
                 compositing.composite(records.reshape(-1), entries, starts, threads, w, h, behind, *drawn, work)
@@ -164,8 +164,8 @@ class Rasterize(Function):
         c, n = opacities.shape
         gradients = [torch.zeros((c, n, *end), dtype=torch.float32) for end in ((2,), (3,), (), (), (3,))]
         images = [_array(t) for t in (rgb, alpha, depth)]
-        given = [_gradient(d, image) for d, image in ((d_rgb, rgb), (d_alpha, alpha))]
-        given_depth = None if d_depth is None else _array(d_depth)
+        d_shown = [_gradient(d, image) for d, image in ((d_rgb, rgb), (d_alpha, alpha))]
+        d_depths = None if d_depth is None else _array(d_depth)
         d_background = None
         if ctx.needs_input_grad[5] and d_rgb is not None:
             seen = torch.zeros_like(alpha)
@@ -175,13 +175,13 @@ class Rasterize(Function):
         projected = [_array(t) for t in (conics, opacities)]
         for i, (w, h) in enumerate(ctx.sizes):
             visible, records, entries, starts, work = ctx.drawn[i]
-            d_images = [*(d[i] for d in given), None if given_depth is None else given_depth[i]]
+            d_images = [*(d[i] for d in d_shown), None if d_depths is None else d_depths[i]]
             with stage("draw, backward"), threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
                 shape = threads, len(visible), compositing.SUMS
                 totals = aligned(math.prod(shape)).reshape(shape)
                 totals.fill(0)
                 compositing.composite_backward(
-                    records.reshape(-1), entries, starts, tiles.shares(work, threads), w, h,
+                    records.reshape(-1), entries, starts, tiles.split_work(work, threads), w, h,
                     *(image[i] for image in images), *d_images, totals.reshape(-1),
                 )  # fmt: skip
             with stage("gather gradients"), threads_for(len(visible), GAUSSIANS_GATHERED) as threads:

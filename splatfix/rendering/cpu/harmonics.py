@@ -1,7 +1,7 @@
-"""View-dependent colour from real spherical harmonics of degree 0 to 3, forward and backward.
+"""View-dependent color from real spherical harmonics of degree 0 to 3, forward and backward.
 
 Basis and signs as in 3D Gaussian Splatting; polynomial form after Sloan, "Efficient Spherical Harmonic Evaluation",
-JCGT 2013. Colour = max(0, 0.5 + sum of coefficient times basis at the unit vector from the camera to the mean).
+JCGT 2013. Color = max(0, 0.5 + sum of coefficient times basis at the unit vector from the camera to the mean).
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from splatfix.gaussians import SH_C0
 from splatfix.jit import kernel
 
-C0 = 0.28209479177387814
+C0 = SH_C0
 C1 = 0.4886025119029199
 C2 = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
 C3 = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901154, 1.445305721320277)
 
 
 @kernel()
-def _direction(means, i, centre):
-    """Unit vector from the camera's centre to mean ``i``, and the distance (0 gives the zero vector)."""
-    x, y, z = means[i, 0] - centre[0], means[i, 1] - centre[1], means[i, 2] - centre[2]
+def _direction(means, i, center):
+    """Unit vector from the camera's center to mean ``i``, and the distance (at 0 the zero vector)."""
+    x, y, z = means[i, 0] - center[0], means[i, 1] - center[1], means[i, 2] - center[2]
     distance = np.sqrt(x * x + y * y + z * z)
     scale = 1 / distance if distance > 0 else 0.0
     return x * scale, y * scale, z * scale, distance
@@ -28,7 +29,7 @@ def _direction(means, i, centre):
 
 @kernel()
 def _write_basis(x, y, z, degree, basis):
-    """The (degree + 1)^2 - 1 non-constant basis functions at the unit vector, into ``basis``."""
+    """Write the (degree + 1)^2 - 1 non-constant basis functions at the unit vector into ``basis``."""
     if degree >= 1:
         basis[0], basis[1], basis[2] = -C1 * y, C1 * z, -C1 * x
     if degree >= 2:
@@ -67,10 +68,10 @@ def _d_direction(x, y, z, degree, s):
 
 
 @kernel(parallel=True)
-def colour(means, sh0, sh_rest, centre, degree, radii, num_threads, colours):
-    """Colours seen from ``centre [3]``, into ``colours [N, 3]``; 0 where ``radii [N, 2]`` says not seen.
+def color(means, sh0, sh_rest, center, degree, radii, num_threads, colors):
+    """Evaluate the colors seen from ``center [3]`` into ``colors [N, 3]``; 0 where ``radii [N, 2]`` is 0 (not visible).
 
-    ``sh0 [N, 1, 3]`` and ``sh_rest [N, K, 3]`` hold the coefficients; bands above ``degree`` are left out.
+    ``sh0 [N, 1, 3]`` and ``sh_rest [N, K, 3]`` hold the coefficients; bands above ``degree`` are ignored.
     """
     n = len(means)
     count = (degree + 1) ** 2 - 1
@@ -78,26 +79,26 @@ def colour(means, sh0, sh_rest, centre, degree, radii, num_threads, colours):
         basis = np.zeros(15)
         for i in range(n * thread // num_threads, n * (thread + 1) // num_threads):
             if radii[i, 0] == 0:
-                colours[i, 0] = colours[i, 1] = colours[i, 2] = 0
+                colors[i, 0] = colors[i, 1] = colors[i, 2] = 0
                 continue
             red, green, blue = 0.5 + C0 * sh0[i, 0, 0], 0.5 + C0 * sh0[i, 0, 1], 0.5 + C0 * sh0[i, 0, 2]
             if degree > 0:
-                x, y, z, _ = _direction(means, i, centre)
+                x, y, z, _ = _direction(means, i, center)
                 _write_basis(x, y, z, degree, basis)
                 for k in range(count):
                     red += basis[k] * sh_rest[i, k, 0]
                     green += basis[k] * sh_rest[i, k, 1]
                     blue += basis[k] * sh_rest[i, k, 2]
-            colours[i, 0], colours[i, 1], colours[i, 2] = max(red, 0.0), max(green, 0.0), max(blue, 0.0)
+            colors[i, 0], colors[i, 1], colors[i, 2] = max(red, 0.0), max(green, 0.0), max(blue, 0.0)
 
 
 @kernel(parallel=True)
-def colour_backward(
-    means, sh_rest, centre, degree, radii, colours, num_threads, d_colours, d_means, d_sh0, d_sh_rest, first
+def color_backward(
+    means, sh_rest, center, degree, radii, colors, num_threads, d_colors, d_means, d_sh0, d_sh_rest, first
 ):
-    """Gradients of ``colour``: reads that of ``colours``, adds to those of ``means``, ``sh0`` and ``sh_rest``.
+    """Gradients of ``color``: reads that of ``colors``, adds to those of ``means``, ``sh0`` and ``sh_rest``.
 
-    The ``first`` camera writes them, whatever they were. A channel clamped at 0 has no gradient.
+    The ``first`` camera overwrites them. A channel clamped at 0 has no gradient.
     """
     n = len(means)
     count = (degree + 1) ** 2 - 1
@@ -110,15 +111,15 @@ def colour_backward(
                 d_sh_rest[i] = 0
             if radii[i, 0] == 0:
                 continue
-            red = d_colours[i, 0] if colours[i, 0] > 0 else np.float32(0)
-            green = d_colours[i, 1] if colours[i, 1] > 0 else np.float32(0)
-            blue = d_colours[i, 2] if colours[i, 2] > 0 else np.float32(0)
+            red = d_colors[i, 0] if colors[i, 0] > 0 else np.float32(0)
+            green = d_colors[i, 1] if colors[i, 1] > 0 else np.float32(0)
+            blue = d_colors[i, 2] if colors[i, 2] > 0 else np.float32(0)
             d_sh0[i, 0, 0] += C0 * red
             d_sh0[i, 0, 1] += C0 * green
             d_sh0[i, 0, 2] += C0 * blue
             if degree == 0:
                 continue
-            x, y, z, distance = _direction(means, i, centre)
+            x, y, z, distance = _direction(means, i, center)
             _write_basis(x, y, z, degree, basis)
             for k in range(count):
                 s[k] = sh_rest[i, k, 0] * red + sh_rest[i, k, 1] * green + sh_rest[i, k, 2] * blue
@@ -128,7 +129,7 @@ def colour_backward(
             if distance == 0:
                 continue
             dx, dy, dz = _d_direction(x, y, z, degree, s)
-            along = dx * x + dy * y + dz * z  # the direction stays a unit vector
+            along = dx * x + dy * y + dz * z  # the direction remains a unit vector
             d_means[i, 0] += (dx - along * x) / distance
             d_means[i, 1] += (dy - along * y) / distance
             d_means[i, 2] += (dz - along * z) / distance

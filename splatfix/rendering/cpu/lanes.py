@@ -1,12 +1,12 @@
 """Vectors of 16 numbers inside numba kernels.
 
-numba has scalars and arrays; what its compiler makes of a loop is left to luck. These types are values of 16 float32
-and of 16 truths, with the operators that kernels need, so that an inner loop is what it reads like. A processor with
-shorter vectors takes two or four of its own for each: no width is assumed. Operations round as written, but for
+numba has scalars and arrays, and does not guarantee that it vectorizes a loop. These types are values of 16 float32
+and of 16 booleans, with the operators that kernels need, so that an inner loop compiles to the vectors it spells out. A
+processor with shorter vectors uses two or four for each: no width is assumed. Operations round as written, except
 ``a * b + c``, which may become one multiply-add.
 
-Operators: ``+ - * /`` and comparisons of float lanes, one side may be a float32; ``&`` of truths. The functions are at
-the end of the file; they can be called in kernels only.
+Operators: ``+ - * /`` and comparisons of float lanes, where one side may be a float32; ``&`` of booleans. The functions
+are at the end of the file; they can be called in kernels only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from splatfix.jit import kernel
 
 LANES = 16
 _F32, _I32, _I1 = ir.FloatType(), ir.IntType(32), ir.IntType(1)
-_FLOATS, _INTS, _TRUTHS = (ir.VectorType(kind, LANES) for kind in (_F32, _I32, _I1))
+_FLOATS, _INTS, _BOOLS = (ir.VectorType(kind, LANES) for kind in (_F32, _I32, _I1))
 
 
 class FloatLanes(types.Type):
@@ -36,14 +36,14 @@ class FloatLanes(types.Type):
         super().__init__("FloatLanes")
 
 
-class TruthLanes(types.Type):
-    """16 truths."""
+class BoolLanes(types.Type):
+    """16 booleans."""
 
     def __init__(self) -> None:
-        super().__init__("TruthLanes")
+        super().__init__("BoolLanes")
 
 
-floats, truths = FloatLanes(), TruthLanes()
+floats, bools = FloatLanes(), BoolLanes()
 
 
 def _register(kind: type[types.Type], held: ir.VectorType) -> None:
@@ -55,7 +55,7 @@ def _register(kind: type[types.Type], held: ir.VectorType) -> None:
 
 
 _register(FloatLanes, _FLOATS)
-_register(TruthLanes, _TRUTHS)
+_register(BoolLanes, _BOOLS)
 
 
 def _constant(value: float, held: ir.VectorType = _FLOATS) -> ir.Constant:
@@ -85,7 +85,7 @@ def _declare(python: Callable, *signatures: Signature) -> None:
 
 
 def _define(python: Callable, emit: Callable, *signatures: Signature) -> None:
-    """What ``python`` means in kernels: ``emit(builder, *values)``. Scalars beside lanes are spread over them."""
+    """Compile ``python`` in kernels to ``emit(builder, *values)``. A scalar beside lanes is copied to each of them."""
     _declare(python, *signatures)
 
     def lower(_context, builder, called, values):
@@ -96,18 +96,18 @@ def _define(python: Callable, emit: Callable, *signatures: Signature) -> None:
         lower_builtin(python, *each.args)(lower)
 
 
-def _stand_in() -> Any:
-    """Something to call in kernels."""
+def _placeholder() -> Any:
+    """A function that only kernels can call."""
 
-    def stand_in(*_given):
+    def placeholder(*_given):
         raise TypeError("vectors of lanes exist in compiled kernels only")
 
-    return stand_in
+    return placeholder
 
 
 def _function(emit: Callable, *signatures: Signature) -> Any:
-    """A function for kernels, as in `_define`."""
-    function = _stand_in()
+    """A function for kernels, defined as in `_define`."""
+    function = _placeholder()
     _define(function, emit, *signatures)
     return function
 
@@ -127,22 +127,22 @@ for _name, _emitted in (("add", "fadd"), ("sub", "fsub"), ("mul", "fmul"), ("tru
     for _python in (getattr(operator, _name), getattr(operator, f"i{_name}")):
         _define(_python, _arithmetic(_emitted), *(floats(*pair) for pair in _FLOAT_PAIRS))
 for _python, _sign in ((operator.ge, ">="), (operator.gt, ">"), (operator.le, "<="), (operator.lt, "<")):
-    _define(_python, _comparison(_sign), *(truths(*pair) for pair in _FLOAT_PAIRS))
-_define(operator.and_, lambda builder, a, b: builder.and_(a, b), truths(truths, truths))
+    _define(_python, _comparison(_sign), *(bools(*pair) for pair in _FLOAT_PAIRS))
+_define(operator.and_, lambda builder, a, b: builder.and_(a, b), bools(bools, bools))
 
 
 _ARRAYS = (types.float32[::1], types.Array(types.float32, 1, "C", readonly=True))  # a kernel's constants are read-only
 
 
 def _place(context, builder, kinds, values):
-    """Pointer to the 16 numbers of an array that begin at an index."""
+    """Pointer to 16 numbers of an array, from an index on."""
     data = context.make_array(kinds[0])(context, builder, values[0]).data
     return builder.bitcast(builder.gep(data, [values[1]]), _FLOATS.as_pointer())
 
 
 def _memory(lower: Callable, result: types.Type, *rest: types.Type) -> Any:
     """A function for kernels of an array, an index and the ``rest``."""
-    function = _stand_in()
+    function = _placeholder()
     signatures = [result(array, types.uint64, *rest) for array in _ARRAYS]
     _declare(function, *signatures)
     for each in signatures:
@@ -170,14 +170,14 @@ def _first(builder, num):
 
 def _load_part(context, builder, called, values):
     pointer, which = _place(context, builder, called.args, values), _first(builder, values[2])
-    kind = ir.FunctionType(_FLOATS, [pointer.type, _I32, _TRUTHS, _FLOATS])
+    kind = ir.FunctionType(_FLOATS, [pointer.type, _I32, _BOOLS, _FLOATS])
     masked = get_or_insert_function(builder.module, kind, f"llvm.masked.load.v{LANES}f32.p0")
     return builder.call(masked, [pointer, ir.Constant(_I32, 4), which, _constant(0.0)])
 
 
 def _store_part(context, builder, called, values):
     pointer, which = _place(context, builder, called.args, values), _first(builder, values[3])
-    kind = ir.FunctionType(ir.VoidType(), [_FLOATS, pointer.type, _I32, _TRUTHS])
+    kind = ir.FunctionType(ir.VoidType(), [_FLOATS, pointer.type, _I32, _BOOLS])
     masked = get_or_insert_function(builder.module, kind, f"llvm.masked.store.v{LANES}f32.p0")
     builder.call(masked, [values[2], pointer, ir.Constant(_I32, 4), which])
     return context.get_dummy_value()
@@ -192,7 +192,7 @@ def _prefetch(context, builder, called, values):
 
 
 def _sums(builder, *vectors):
-    """Fold pairs of vectors into one, halving the lanes that each sum is spread over, until there is one lane each."""
+    """Fold pairs of vectors into one, halving the lanes of each partial sum, until every sum takes one lane."""
     rows = list(vectors)
     for half in (8, 4, 2, 1):
         rows += [_constant(0.0)] * (len(rows) % 2)
@@ -220,43 +220,43 @@ def _exp2(builder, x):
     return builder.bitcast(builder.add(builder.bitcast(power, _INTS), exponent), _FLOATS)
 
 
-def _bits(builder, truths):
-    return builder.zext(builder.bitcast(truths, ir.IntType(LANES)), ir.IntType(64))
+def _bits(builder, bools):
+    return builder.zext(builder.bitcast(bools, ir.IntType(LANES)), ir.IntType(64))
 
 
-# ``minimum(a, b)`` and ``maximum(a, b)`` per lane; ``b`` where ``a`` is no number
+# ``minimum(a, b)`` and ``maximum(a, b)`` per lane; ``b`` where ``a`` is NaN
 minimum = _function(lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y), *(floats(*p) for p in _FLOAT_PAIRS))
 maximum = _function(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y), *(floats(*p) for p in _FLOAT_PAIRS))
-# ``select(truths, a, b)``: ``a`` where true, else ``b``
+# ``select(bools, a, b)``: ``a`` where true, else ``b``
 select = _function(
     lambda builder, which, a, b: builder.select(which, a, b),
-    *(floats(truths, *pair) for pair in (*_FLOAT_PAIRS, (types.float32, types.float32))),
+    *(floats(bools, *pair) for pair in (*_FLOAT_PAIRS, (types.float32, types.float32))),
 )
-# ``splat(number)``: 16 of it
+# ``splat(number)``: the number in every lane
 splat = _function(lambda _builder, wide: wide, floats(types.float32))
 square_root = _function(lambda builder, x: _intrinsic(builder, "sqrt", x), floats(floats))
-# ``exp2(a)``: 2^a for -126 <= a <= 127; anything elsewhere
+# ``exp2(a)``: 2^a for -126 <= a <= 127; undefined elsewhere
 exp2 = _function(_exp2, floats(floats))
-# ``bits(truths)``: bit k of a uint64 for lane k
-bits = _function(_bits, types.uint64(truths))
-# ``lowest(number)``: the place of the lowest bit of a uint64 that is not 0; ``count_bits(number)``: how many are set
+# ``bits(bools)``: bit k of a uint64 for lane k
+bits = _function(_bits, types.uint64(bools))
+# ``lowest(number)``: index of the lowest bit that is set in a uint64 other than 0; ``count_bits(number)``: how many are
 lowest = _function(lambda builder, x: builder.cttz(x, ir.Constant(_I1, 1)), types.uint64(types.uint64))
 count_bits = _function(lambda builder, x: builder.ctpop(x), types.uint64(types.uint64))
 # ``sums(a, b, ...)``: the sum of each of up to 16 vectors, in that order, then zeros
 sums = _function(_sums, *(floats(*[floats] * num) for num in range(1, LANES + 1)))
-# ``load(array, i)``, ``store(array, i, lanes)``: 16 neighbours of a flat float32 array; ``i`` is a uint64
+# ``load(array, i)``, ``store(array, i, lanes)``: 16 consecutive numbers of a flat float32 array; ``i`` is a uint64
 load = _memory(_load, floats)
 store = _memory(_store, types.none, floats)
 # ``load_part(array, i, num)``, ``store_part(array, i, lanes, num)``: only the first ``num`` (int64); others load as 0
 load_part = _memory(_load_part, floats, types.int64)
 store_part = _memory(_store_part, types.none, floats, types.int64)
-# ``prefetch(array, i)``: begin to fetch the numbers around ``i`` into the cache
+# ``prefetch(array, i)``: start to load the numbers around ``i`` into the cache
 prefetch = _memory(_prefetch, types.none)
 
 
 @kernel()
 def aligned(num):
-    """A new float32 array ``[num]`` from the start of a cache line on, so that no vector in it straddles two."""
-    room = np.empty(num + LANES, np.float32)
-    start = (-room.ctypes.data // 4) % LANES
-    return room[start : start + num]
+    """A new float32 array ``[num]`` that starts at a cache line, so that no vector in it straddles two."""
+    buffer = np.empty(num + LANES, np.float32)
+    start = (-buffer.ctypes.data // 4) % LANES
+    return buffer[start : start + num]

@@ -1,7 +1,7 @@
 """Projection of 3D Gaussians to the image plane, forward and backward (EWA splatting, Zwicker et al. 2001).
 
 The numbers follow gsplat 1.5: near plane 0.01, the Jacobian's limits at 1.3 half fields of view, low-pass 0.3 px^2,
-and boxes that end where alpha falls below 1/255. The activations of the parameters (exp, sigmoid, normalisation) are
+and boxes that end where alpha falls below 1/255. The activations of the parameters (exp, sigmoid, normalization) are
 part of these kernels. Scalars are float64: the kernels are not bound by arithmetic.
 """
 
@@ -16,20 +16,20 @@ NEAR, FAR = 0.01, 1e10  # world units
 LOW_PASS = 0.3  # px^2, added to the variances of the projected Gaussian
 REACH = 3.33  # standard deviations at which a fully opaque Gaussian falls below MIN_ALPHA
 MIN_ALPHA = 1.0 / 255.0
-LARGEST_RADIUS = 1e9  # px; beyond it the numbers mean nothing and would overflow an int32
+LARGEST_RADIUS = 1e9  # px; larger ones are meaningless and would overflow an int32
 
 
 def pack_camera(camera) -> np.ndarray:
-    """What the kernels read of a ``Camera``: rotation, translation, fx, fy, cx, cy, width, height, centre. ``[21]``."""
+    """Pack a ``Camera`` for the kernels: rotation, translation, fx, fy, cx, cy, width, height, center, ``[21]``."""
     k = camera.intrinsics
     pose = camera.camera_from_world
     lens = [k[0, 0], k[1, 1], k[0, 2], k[1, 2], camera.width_px, camera.height_px]
-    return np.concatenate([pose[:3, :3].ravel(), pose[:3, 3], lens, camera.centre]).astype(np.float64)
+    return np.concatenate([pose[:3, :3].ravel(), pose[:3, 3], lens, camera.center]).astype(np.float64)
 
 
 @kernel()
-def _rotation(quats, i):
-    """Rotation matrix of quaternion ``i`` (nine numbers, by rows), the unit quaternion and the former norm."""
+def _rotation_matrix(quats, i):
+    """Rotation matrix of quaternion ``i`` (nine numbers, by rows), the unit quaternion and the norm before."""
     w, x, y, z = np.float64(quats[i, 0]), np.float64(quats[i, 1]), np.float64(quats[i, 2]), np.float64(quats[i, 3])
     norm = max(np.sqrt(w * w + x * x + y * y + z * z), 1e-12)
     w, x, y, z = w / norm, x / norm, y / norm, z / norm
@@ -42,7 +42,7 @@ def _rotation(quats, i):
 
 
 @kernel()
-def _local(means, i, cam):
+def _camera_coordinates(means, i, cam):
     """Mean ``i`` in camera coordinates."""
     x, y, z = np.float64(means[i, 0]), np.float64(means[i, 1]), np.float64(means[i, 2])
     return (
@@ -53,8 +53,8 @@ def _local(means, i, cam):
 
 
 @kernel()
-def _limited(x, y, z, cam):
-    """``x`` and ``y`` as the Jacobian sees them: held within 1.3 half fields of view."""
+def _clamp_to_view(x, y, z, cam):
+    """``x`` and ``y`` for the Jacobian: clamped to 1.3 half fields of view."""
     fx, fy, cx, cy, width, height = cam[12], cam[13], cam[14], cam[15], cam[16], cam[17]
     margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
     tx = z * min((width - cx) / fx + margin_x, max(-cx / fx - margin_x, x / z))
@@ -63,8 +63,8 @@ def _limited(x, y, z, cam):
 
 
 @kernel()
-def _axes(log_scales, i, rotation, cam, fx_z, fy_z, jx, jy):
-    """The axes of Gaussian ``i``, scaled, in camera coordinates (``m``, by rows) and in the image (``u``, ``v``).
+def _project_axes(log_scales, i, rotation, cam, fx_z, fy_z, jx, jy):
+    """Scaled axes of Gaussian ``i`` in camera coordinates (``m``, by rows) and in the image (``u``, ``v``).
 
     The covariance in the image is ``[[u.u, u.v], [u.v, v.v]]``.
     """
@@ -105,7 +105,7 @@ def project(
     Reads float32 ``means [N, 3]``, ``log_scales [N, 3]``, ``quats [N, 4]``, ``opacity_logits [N]``, boolean ``keep``
     (``[N]``, or ``[0]`` for all) and the packed camera. Writes ``means2d [N, 2]`` in px, ``conics [N, 3]`` (upper
     triangle of the inverse covariance, px^-2), ``depths [N]``, ``opacities [N]`` (with the compensation of
-    ``antialiased`` mode, Yu et al. 2024) and ``radii [N, 2]`` in px: zero, as all the rest, for what is not seen.
+    ``antialiased`` mode, Yu et al. 2024) and ``radii [N, 2]`` in px. All are zero for Gaussians that are not visible.
     """
     n = len(means)
     fx, fy, cx, cy, width, height = cam[12], cam[13], cam[14], cam[15], cam[16], cam[17]
@@ -117,15 +117,17 @@ def project(
             radii[i, 0] = radii[i, 1] = 0
             if len(keep) > 0 and not keep[i]:
                 continue
-            x, y, z = _local(means, i, cam)
+            x, y, z = _camera_coordinates(means, i, cam)
             if not (NEAR <= z <= FAR):
                 continue
             opacity = _sigmoid(opacity_logits[i])
             if not opacity >= MIN_ALPHA:
                 continue
-            rotation, _, _ = _rotation(quats, i)
-            tx, ty = _limited(x, y, z, cam)
-            _, _, u, v = _axes(log_scales, i, rotation, cam, fx / z, fy / z, -fx * tx / (z * z), -fy * ty / (z * z))
+            rotation, _, _ = _rotation_matrix(quats, i)
+            tx, ty = _clamp_to_view(x, y, z, cam)
+            _, _, u, v = _project_axes(
+                log_scales, i, rotation, cam, fx / z, fy / z, -fx * tx / (z * z), -fy * ty / (z * z)
+            )
             xx = u[0] * u[0] + u[1] * u[1] + u[2] * u[2]
             xy = u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
             yy = v[0] * v[0] + v[1] * v[1] + v[2] * v[2]
@@ -160,7 +162,7 @@ def project_backward(
 ):  # fmt: skip
     """Gradients of ``project``: reads those of its outputs (``d_*``, same shapes), adds to those of its parameters.
 
-    The ``first`` camera writes them, whatever they were.
+    The ``first`` camera overwrites them.
     """
     n = len(means)
     fx, fy = cam[12], cam[13]
@@ -173,11 +175,11 @@ def project_backward(
                 d_opacity_logits[i] = 0
             if radii[i, 0] == 0:
                 continue
-            x, y, z = _local(means, i, cam)
-            rotation, q, norm = _rotation(quats, i)
-            tx, ty = _limited(x, y, z, cam)
+            x, y, z = _camera_coordinates(means, i, cam)
+            rotation, q, norm = _rotation_matrix(quats, i)
+            tx, ty = _clamp_to_view(x, y, z, cam)
             fx_z, fy_z, jx, jy = fx / z, fy / z, -fx * tx / (z * z), -fy * ty / (z * z)
-            scale, m, u, v = _axes(log_scales, i, rotation, cam, fx_z, fy_z, jx, jy)
+            scale, m, u, v = _project_axes(log_scales, i, rotation, cam, fx_z, fy_z, jx, jy)
             xx = u[0] * u[0] + u[1] * u[1] + u[2] * u[2]
             xy = u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
             yy = v[0] * v[0] + v[1] * v[1] + v[2] * v[2]

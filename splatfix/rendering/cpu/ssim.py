@@ -1,8 +1,8 @@
 """Structural similarity, and the loss of a training step, in one fused pass per direction.
 
-Images stay interleaved ``[H, W, 3]``: along a row the window steps by three numbers, so every loop runs over contiguous
-memory, 16 numbers at a time. Each thread takes a band of rows; nothing of the size of an image is stored but what the
-backward pass needs.
+Images remain interleaved ``[H, W, 3]``: along a row the window steps by three numbers, so every loop runs over
+contiguous memory, 16 numbers at a time. Each thread takes a band of rows. Nothing as large as an image is stored except
+what the backward pass needs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from splatfix.jit import kernel, threads_for
+from splatfix.metrics import SSIM_C1, SSIM_C2, SSIM_RADIUS_PX, ssim_window
 from splatfix.rendering.cpu.lanes import (
     LANES,
     aligned,
@@ -27,20 +28,20 @@ from splatfix.rendering.cpu.lanes import (
     store_part,
     sums,
 )
-from splatfix.rendering.ssim import K1, K2, RADIUS, window
 
+RADIUS = SSIM_RADIUS_PX
 PADDING = 3 * RADIUS  # numbers on either side of a row
-WINDOW = window(torch.float32).numpy()
+WINDOW = ssim_window(torch.float32).numpy()
 W0, W1, W2, W3, W4, W5 = (np.float32(weight) for weight in WINDOW[: RADIUS + 1])
-C1, C2 = np.float32(K1), np.float32(K2)
+C1, C2 = np.float32(SSIM_C1), np.float32(SSIM_C2)
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
-NUMBERS_COMPARED = 100_000  # the least that is worth waking a thread for
+NUMBERS_COMPARED = 100_000  # the least work per thread
 ONES = np.ones(LANES, np.float32)
 
 
 @kernel()
 def _stride(length):
-    """Room for a row of ``length`` numbers with its padding, in whole vectors."""
+    """Length of a row of ``length`` numbers with its padding, in whole vectors."""
     return uint64((length + 2 * PADDING + 2 * LANES - 1) // LANES * LANES)
 
 
@@ -77,7 +78,7 @@ def _down(a, b, row, height, length, stride, moments):
 
 @kernel()
 def _across(source, i):
-    """Window along the row over 16 numbers, of which the first stands at ``i`` without the padding."""
+    """Window along the row over 16 numbers, the first at index ``i`` of the row without its padding."""
     total = W5 * load(source, i + uint64(15))
     total += W4 * (load(source, i + uint64(12)) + load(source, i + uint64(18)))
     total += W3 * (load(source, i + uint64(9)) + load(source, i + uint64(21)))
@@ -89,15 +90,15 @@ def _across(source, i):
 
 @kernel(parallel=True)
 def similarity_forward(a, b, height, similarity, partials, totals):
-    """Similarity of ``a`` and ``b`` (flat, of ``height`` rows) into ``similarity``, flat, if that is not empty.
+    """Write the similarity of ``a`` and ``b`` (flat, of ``height`` rows) to ``similarity``, flat, unless that is empty.
 
-    ``partials``, flat ``[3 * size]`` if not empty: its derivatives by the window's mean of a, aa and ab. ``totals
-    [threads, 2]``: sums of the similarity and of ``|a - b|``, by each thread's rows.
+    ``partials``, flat ``[3 * size]`` unless empty, receives its derivatives by the window's mean of a, aa and ab;
+    ``totals [threads, 2]`` the sums of the similarity and of ``|a - b|`` over each thread's rows.
     """
     length = len(a) // height
     stride = _stride(length)
     for thread in prange(len(totals)):
-        moments, room = aligned(5 * stride), aligned(LANES)
+        moments, row_sums = aligned(5 * stride), aligned(LANES)
         moments[:] = 0
         total, distance = 0.0, 0.0
         for row in range(height * thread // len(totals), height * (thread + 1) // len(totals)):
@@ -127,9 +128,9 @@ def similarity_forward(a, b, height, similarity, partials, totals):
                     store_part(partials, at, d_mean, num)
                     store_part(partials, at + uint64(len(a)), d_aa, num)
                     store_part(partials, at + uint64(2 * len(a)), d_ab, num)
-            store(room, uint64(0), sums(row_total, row_distance))
-            total += room[0]
-            distance += room[1]
+            store(row_sums, uint64(0), sums(row_total, row_distance))
+            total += row_sums[0]
+            distance += row_sums[1]
         totals[thread, 0], totals[thread, 1] = total, distance
 
 
@@ -143,7 +144,7 @@ def _down_weighted(partials, d, row, height, length, stride, moments):
         s_mean = s_aa = s_ab = splat(ZERO)
         for r in range(first, last):
             at, weight = uint64(r * length + c), WINDOW[r - row + RADIUS]
-            # a vector may reach into the next row: what it finds there is not used
+            # a vector may reach into the next row: those numbers are not used
             by_mean, by_aa = load(partials, at), load(partials, at + size)
             by_ab = load(partials, at + size + size) if num == LANES else load_part(partials, at + size + size, num)
             if d is None:
@@ -163,8 +164,9 @@ def _down_weighted(partials, d, row, height, length, stride, moments):
 
 @kernel(parallel=True)
 def similarity_backward(a, b, height, partials, d, scale, distance_scale, d_a, num_threads):
-    """Gradient of ``a``: of ``scale`` times the sum of the similarity (times ``d``, if not None), plus
-    ``distance_scale`` times the sum of ``|a - b|``. All flat, as in `similarity_forward`.
+    """Write the gradient by ``a`` of ``scale * sum(similarity) + distance_scale * sum(|a - b|)`` to ``d_a``.
+
+    The similarity is weighted by ``d`` unless that is None. All flat, as in `similarity_forward`.
     """
     length = len(a) // height
     stride = _stride(length)
@@ -221,13 +223,13 @@ class Photometric(Function):
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor, ssim_weight: float) -> Tensor:
-        wanted = ctx.needs_input_grad[0]
-        partials = np.empty(3 * a.numel() if wanted else 0, np.float32)
+        with_gradient = ctx.needs_input_grad[0]
+        partials = np.empty(3 * a.numel() if with_gradient else 0, np.float32)
         images = _flat(a), _flat(b)
         with threads_for(a.numel(), NUMBERS_COMPARED) as threads:
             totals = np.empty((threads, 2))
             similarity_forward(*images, len(a), _nothing(), partials, totals)
-            if wanted:
+            if with_gradient:
                 d_a = torch.empty(a.shape)
                 scales = np.float32(-ssim_weight / a.numel()), np.float32((1 - ssim_weight) / a.numel())
                 similarity_backward(*images, len(a), partials, None, *scales, _flat(d_a), threads)

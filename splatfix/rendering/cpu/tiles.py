@@ -1,9 +1,9 @@
 """Which Gaussians reach which pixels, in order of depth, and how the tiles are shared among threads.
 
-Visible Gaussians are copied into records, in their own order, and sorted by depth once (radix sort); a stable counting
-sort then deals them in that order out to the 16x16 tiles that their ellipse of alpha >= 1/255 touches, so every tile's
-list is sorted. A tile is 4x4 blocks of 4x4 pixels; each list entry also says which blocks the ellipse touches, a bit
-each.
+Visible Gaussians are copied into records, without a change of order, and sorted by depth once (radix sort). A stable
+counting sort then assigns them, nearest first, to the 16x16 tiles that their ellipse of alpha >= 1/255 touches, so that
+every tile's list is sorted. A tile is 4x4 blocks of 4x4 pixels; each list entry also says which blocks the ellipse
+touches, one bit each.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ TILE = 16  # px
 SHIFT = 4  # pixel >> SHIFT is its tile
 PIXELS = TILE * TILE
 BLOCK = 4  # px; a block is one vector
-BLOCKS = 16  # of a tile: one bit each in the low bits of an entry
+BLOCKS = 16  # of a tile: one bit each, the lowest bits of an entry
 BLOCK_BITS = np.uint64((1 << BLOCKS) - 1)
 
 # One record per visible Gaussian, float32. Exponents are base 2: alpha = 2^(LOG_OPACITY - u^2 - v^2) with
-# u = U_X dx + U_Y dy and v = V_Y dy (the conic's Cholesky factor). At height y from its centre the ellipse of
+# u = U_X dx + U_Y dy and v = V_Y dy (the conic's Cholesky factor). At height y from its center the ellipse of
 # alpha = 1/255 spans SLOPE y -+ RATIO sqrt(HALF_HEIGHT^2 - y^2); it is furthest right at y = RIGHTMOST.
 X, Y, U_X, U_Y, V_Y, LOG_OPACITY, RED, GREEN, BLUE, DEPTH, SLOPE, RATIO, HALF_WIDTH, HALF_HEIGHT, RIGHTMOST = range(15)
 RECORD = 16  # padded to a cache line
@@ -43,17 +43,17 @@ LOG2_255 = 7.994353436858858
 SLACK = np.float32(0.01)  # px by which ellipses are widened, for rounding
 ZERO, ONE, THREE = np.float32(0), np.float32(1), np.float32(3)
 HALF, QUARTER = np.float32(0.5), np.float32(0.25)
-AHEAD = 12  # records; how far ahead of their use they are fetched
+AHEAD = 12  # records: how far ahead of their use they are prefetched
 ALMOST_ONE = np.float32(1 - 1e-5)
 STRIPS = np.arange(LANES, dtype=np.float32) * np.float32(BLOCK)  # tops of 16 strips of one block's height
 FAR_RIGHT = np.float32(1 << 20)  # a block column beyond any image
 
 
 @kernel()
-def depth_order(depths, radii):
-    """Indices ``visible [V]`` of the visible Gaussians, rising, and the places in it from near to far, ``order [V]``.
+def sort_by_depth(depths, radii):
+    """Indices of the visible Gaussians, ``visible [V]``, ascending; and ``order [V]``: indices into it, nearest first.
 
-    Ties by index. Both int32; a radix sort of the float bits.
+    Ties keep the order of the Gaussians. Both int32; a radix sort of the float bits.
     """
     n = len(depths)
     count = 0
@@ -66,7 +66,7 @@ def depth_order(depths, radii):
     v = 0
     for i in range(n):
         if radii[i, 0] > 0:
-            # depths are positive: their bits sort as they do
+            # depths are positive, so their bits have the same order
             key = bits_from_float(depths[i])  # type: ignore[call-arg, var-annotated]
             keys[v], ids[v], visible[v] = key, v, i
             counts[0, key & np.uint32(2047)] += 1
@@ -76,9 +76,9 @@ def depth_order(depths, radii):
     for digit in range(3):
         place = 0
         for j in range(2048):
-            here = counts[digit, j]
+            num_here = counts[digit, j]
             counts[digit, j] = place
-            place += here
+            place += num_here
         shift = np.uint32(11 * digit)
         for j in range(count):
             key = keys[j]
@@ -92,24 +92,24 @@ def depth_order(depths, radii):
 
 
 @kernel()
-def _pixels(centre, half, size):
-    """First and last (inclusive) of ``size`` pixels with centres within ``half`` of ``centre``, a bit widened."""
-    first = max(float32(0), np.ceil(centre - half - HALF - SLACK))
-    last = min(float32(size) - float32(1), np.floor(centre + half - HALF + SLACK))
+def _pixel_range(center, half, size):
+    """First and last (inclusive) of ``size`` pixels with centers within ``half`` of ``center``, slightly widened."""
+    first = max(float32(0), np.ceil(center - half - HALF - SLACK))
+    last = min(float32(size) - float32(1), np.floor(center + half - HALF + SLACK))
     if not first <= last:
         return 0, -1
     return int(first), int(last)
 
 
 @kernel(parallel=True)
-def pack(visible, means2d, conics, depths, opacities, colours, radii, width, height, num_threads):
-    """Copy the visible Gaussians out.
+def pack(visible, means2d, conics, depths, opacities, colors, radii, width, height, num_threads):
+    """Copy the visible Gaussians into records.
 
-    Returns ``records [V, 16]`` and ``rooms [V]``, the number of tiles that the box around each ellipse touches.
+    Returns ``records [V, 16]`` and ``capacities [V]``, the number of tiles that the box around each ellipse touches.
     """
     v = len(visible)
     records = aligned(v * RECORD).reshape((v, RECORD))
-    rooms = np.empty(v, np.int64)
+    capacities = np.empty(v, np.int64)
     for thread in prange(num_threads):
         for j in range(v * thread // num_threads, v * (thread + 1) // num_threads):
             i = visible[j]
@@ -117,7 +117,7 @@ def pack(visible, means2d, conics, depths, opacities, colours, radii, width, hei
             log_opacity = np.log2(np.float64(opacities[i]))
             records[j, X], records[j, Y] = means2d[i, 0], means2d[i, 1]
             records[j, LOG_OPACITY] = log_opacity
-            records[j, RED], records[j, GREEN], records[j, BLUE] = colours[i, 0], colours[i, 1], colours[i, 2]
+            records[j, RED], records[j, GREEN], records[j, BLUE] = colors[i, 0], colors[i, 1], colors[i, 2]
             records[j, DEPTH] = depths[i]
             limit = max(0.0, log_opacity + LOG2_255)
             determinant = a * c - b * b
@@ -128,19 +128,19 @@ def pack(visible, means2d, conics, depths, opacities, colours, radii, width, hei
                 records[j, HALF_WIDTH] = np.sqrt(c * limit / determinant)
                 records[j, HALF_HEIGHT] = np.sqrt(a * limit / determinant)
                 records[j, RIGHTMOST] = -b * np.sqrt(limit / (c * determinant))
-            else:  # too thin to trust: the whole box
+            else:  # too thin for these formulas: the whole box
                 records[j, SLOPE], records[j, RATIO], records[j, RIGHTMOST] = 0, 1e9, 0
                 records[j, HALF_WIDTH], records[j, HALF_HEIGHT] = radii[i, 0] + 1, radii[i, 1] + 1
-            left, right = _pixels(records[j, X], records[j, HALF_WIDTH], width)
-            top, bottom = _pixels(records[j, Y], records[j, HALF_HEIGHT], height)
-            rooms[j] = ((right >> SHIFT) - (left >> SHIFT) + 1) * ((bottom >> SHIFT) - (top >> SHIFT) + 1)
-    return records, rooms
+            left, right = _pixel_range(records[j, X], records[j, HALF_WIDTH], width)
+            top, bottom = _pixel_range(records[j, Y], records[j, HALF_HEIGHT], height)
+            capacities[j] = ((right >> SHIFT) - (left >> SHIFT) + 1) * ((bottom >> SHIFT) - (top >> SHIFT) + 1)
+    return records, capacities
 
 
 @kernel()
-def shares(work, num_threads):
-    """Cut a list into ``num_threads`` runs of about equal work: int64 ``[num_threads + 1]`` borders."""
-    overhead = 4  # a place costs something even where it is empty
+def split_work(work, num_threads):
+    """Split a list into ``num_threads`` runs of about equal work: int64 ``[num_threads + 1]`` borders."""
+    overhead = 4  # an entry costs something even without work
     total = 0
     for i in range(len(work)):
         total += work[i] + overhead
@@ -156,10 +156,10 @@ def shares(work, num_threads):
 
 
 @kernel()
-def _spans(record, first_strip, last_block, spans):
-    """First and last block column that the ellipse touches in 16 strips of 4 rows, into ``spans [2 * 16]``.
+def _write_spans(record, first_strip, last_block, spans):
+    """Write the first and last block column that the ellipse touches in 16 strips of 4 rows into ``spans [2 * 16]``.
 
-    They are not yet rounded: down, after adding 1 to the last, which is then excluded.
+    They are not yet rounded. The caller rounds down; the last one is already increased by 1, so that it is exclusive.
     """
     x, slope, ratio, half_height = record[X], record[SLOPE], record[RATIO], record[HALF_HEIGHT]
     low = load(STRIPS, uint64(0)) + (float32(BLOCK * first_strip) + HALF - record[Y] - SLACK)
@@ -170,7 +170,7 @@ def _spans(record, first_strip, last_block, spans):
     y = maximum(minimum(high, -record[RIGHTMOST]), low)
     left = slope * y - ratio * square_root(maximum((half_height - y) * (half_height + y), ZERO))
     left, right = maximum(left, -record[HALF_WIDTH]), minimum(right, record[HALF_WIDTH])
-    # pixel p of block k has its centre at 4 k + p + 0.5
+    # pixel p of block k has its center at 4 k + p + 0.5
     start = maximum((left + (x - HALF - SLACK - THREE)) * QUARTER + ALMOST_ONE, ZERO)
     end = minimum((right + (x - HALF + SLACK)) * QUARTER + ONE, last_block + ONE)
     store(spans, uint64(0), select(root >= ZERO, start, FAR_RIGHT))
@@ -178,27 +178,27 @@ def _spans(record, first_strip, last_block, spans):
 
 
 @kernel()
-def _touched(start, end, tile_x):
-    """A tile's four block columns, a bit each, that lie within the image's block columns ``start`` to ``end``."""
+def _touched_columns(start, end, tile_x):
+    """The tile's four block columns, one bit each, that are within the image's block columns ``start`` to ``end``."""
     first, last = min(max(start - 4 * tile_x, 0), 4), min(max(end - 4 * tile_x, 0), 4)
     return (15 << first) & (15 >> (4 - last)) & 15
 
 
 @kernel()
-def _find(records, order, first, last, width, height, place, found, tiles, counts, works):
-    """Write the entries of ``order[first:last]``, and their tiles, from ``place`` on; return the place after them."""
+def _write_entries(records, order, first, last, width, height, place, unsorted, tiles, counts, works):
+    """Write the entries of ``order[first:last]`` and their tiles from ``place`` on; return the place after them."""
     tiles_x, last_block = (width + TILE - 1) // TILE, float32((width - 1) // BLOCK)
     spans, borders = np.empty(2 * LANES, np.float32), np.empty(8, np.int64)
     flat = records.reshape(-1)
     for k in range(first, last):
         prefetch(flat, uint64(order[min(k + AHEAD, last - 1)]) * uint64(RECORD))  # records are not in this order
         j = order[k]
-        top, bottom = _pixels(records[j, Y], records[j, HALF_HEIGHT], height)
-        west, east = _pixels(records[j, X], records[j, HALF_WIDTH], width)
+        top, bottom = _pixel_range(records[j, Y], records[j, HALF_HEIGHT], height)
+        west, east = _pixel_range(records[j, X], records[j, HALF_WIDTH], width)
         strip = 0
         for tile_y in range(top >> SHIFT, (bottom >> SHIFT) + 1):
             if strip & (LANES - 1) == 0:
-                _spans(records[j], 4 * tile_y, last_block, spans)
+                _write_spans(records[j], 4 * tile_y, last_block, spans)
                 strip = 0
             left, right = int(FAR_RIGHT), 0
             for row in range(4):
@@ -206,14 +206,14 @@ def _find(records, order, first, last, width, height, place, found, tiles, count
                 borders[row], borders[row + 4] = start, end
                 left, right = min(left, start), max(right, end)
             strip += 4
-            # within the box for which there is room: rounding may find a tile beside it
+            # only within the box that the capacity was counted from: rounding may reach a tile beside it
             for tile_x in range(max(left >> 2, west >> SHIFT), min((right + 3) >> 2, (east >> SHIFT) + 1)):
                 blocks = 0
                 for row in range(4):
-                    blocks |= _touched(borders[row], borders[row + 4], tile_x) << (4 * row)
-                # where there are none, the next overwrites this
+                    blocks |= _touched_columns(borders[row], borders[row + 4], tile_x) << (4 * row)
+                # without any blocks, the next entry overwrites this one
                 tile, some = tile_y * tiles_x + tile_x, int(blocks != 0)
-                found[place] = uint64(j) << uint64(BLOCKS) | uint64(blocks)
+                unsorted[place] = uint64(j) << uint64(BLOCKS) | uint64(blocks)
                 tiles[place] = tile
                 counts[tile] += some
                 works[tile] += count_bits(uint64(blocks))
@@ -222,47 +222,47 @@ def _find(records, order, first, last, width, height, place, found, tiles, count
 
 
 @kernel()
-def _scatter(found, tiles, first, last, places, entries):
-    """Copy ``found`` entries to their tiles' next places."""
+def _scatter(unsorted, tiles, first, last, places, entries):
+    """Copy ``unsorted`` entries to the next places of their tiles."""
     for k in range(first, last):
-        entries[places[tiles[k]]] = found[k]
+        entries[places[tiles[k]]] = unsorted[k]
         places[tiles[k]] += 1
 
 
 @kernel(parallel=True)
-def deal(records, order, rooms, width, height, num_threads):
-    """Deal the records, in their ``order``, out to the tiles of a ``width`` by ``height`` image.
+def assign_to_tiles(records, order, capacities, width, height, num_threads):
+    """Assign the records, in their ``order``, to the tiles of a ``width`` by ``height`` image.
 
     Returns ``entries`` (uint64: record number << 16 | blocks touched, bit 4 row + column), ``starts [tiles + 1]`` into
-    it, and ``work [tiles]``, the number of blocks to draw. Every thread deals its own run of the order.
+    it, and ``work [tiles]``, the number of blocks to draw. Each thread handles one run of the order.
     """
     num_tiles = ((width + TILE - 1) // TILE) * ((height + TILE - 1) // TILE)
-    rooms = rooms[order]
-    borders = shares(rooms, num_threads)
-    room = np.zeros(num_threads + 1, np.int64)
+    capacities = capacities[order]
+    borders = split_work(capacities, num_threads)
+    first_places = np.zeros(num_threads + 1, np.int64)
     for thread in range(num_threads):
-        room[thread + 1] = room[thread] + 1  # the last place of each run may be written in vain
+        first_places[thread + 1] = first_places[thread] + 1  # one more: a run's last write may be an empty entry
         for j in range(borders[thread], borders[thread + 1]):
-            room[thread + 1] += rooms[j]
-    found, tiles = np.empty(room[num_threads], np.uint64), np.empty(room[num_threads], np.int32)
+            first_places[thread + 1] += capacities[j]
+    unsorted, tiles = np.empty(first_places[num_threads], np.uint64), np.empty(first_places[num_threads], np.int32)
     ends = np.zeros(num_threads, np.int64)
     counts, works = np.zeros((num_threads, num_tiles), np.int64), np.zeros((num_threads, num_tiles), np.int64)
     for thread in prange(num_threads):
-        ends[thread] = _find(
-            records, order, borders[thread], borders[thread + 1], width, height, room[thread],
-            found, tiles, counts[thread], works[thread],
+        ends[thread] = _write_entries(
+            records, order, borders[thread], borders[thread + 1], width, height, first_places[thread],
+            unsorted, tiles, counts[thread], works[thread],
         )  # fmt: skip
     starts, work = np.zeros(num_tiles + 1, np.int64), np.zeros(num_tiles, np.int64)
     place = 0
     for tile in range(num_tiles):
         starts[tile] = place
         for thread in range(num_threads):
-            here = counts[thread, tile]
+            num_here = counts[thread, tile]
             counts[thread, tile] = place
-            place += here
+            place += num_here
             work[tile] += works[thread, tile]
     starts[num_tiles] = place
     entries = np.empty(place, np.uint64)
     for thread in prange(num_threads):
-        _scatter(found, tiles, room[thread], ends[thread], counts[thread], entries)
+        _scatter(unsorted, tiles, first_places[thread], ends[thread], counts[thread], entries)
     return entries, starts, work
