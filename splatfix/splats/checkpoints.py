@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from splatfix.cameras import Camera
-from splatfix.config import changed_fields
 from splatfix.files import write_whole
 
 SCHEMA = 2  # raise it when the layout of a checkpoint or the default of a setting of a fit changes
@@ -24,6 +23,8 @@ SCHEMA = 2  # raise it when the layout of a checkpoint or the default of a setti
 
 def identity_hash(cameras: Sequence[Camera], photos: Sequence[Tensor], settings: dict[str, Any]) -> str:
     """A short hash of cameras, pixels and named settings (values, or config dataclasses)."""
+    from splatfix.config import changed_fields  # here: fits import without pydantic and yaml
+
     digest = hashlib.sha256()
     for camera, photo in zip(cameras, photos, strict=True):
         digest.update(camera.name.encode())
