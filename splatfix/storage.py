@@ -1,8 +1,8 @@
-"""Where shards lie: local folders and object stores behind one small door (obstore).
+"""Read, write and list files in local folders and object stores (obstore) by path or URL.
 
-Only named protocols are opened: no shell (``pipe:``), no chained URLs. Credentials and endpoints come from the
-environment, as the stores' own tools read it (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ``AWS_ALLOW_HTTP``, ...).
-A file appears whole: locally it is written aside, synchronised and renamed; on an object store it is one object.
+Only the protocols of `PROTOCOLS` are opened: no shell (``pipe:``), no chained URLs. Credentials and endpoints come from
+the environment variables that the stores' own tools read (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``,
+``AWS_ALLOW_HTTP``, ...). Writes are atomic: a local file is written aside and renamed, an object appears at once.
 """
 
 from __future__ import annotations
@@ -28,89 +28,89 @@ RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=
 
 
 def join(url: str | Path, name: str) -> str:
-    """A file's place within a folder or URL."""
+    """The path or URL of a file in a folder."""
     return f"{str(url).rstrip('/')}/{name}"
 
 
 def is_local(url: str | Path) -> bool:
-    """Whether a place is in this machine's file system. ValueError where its protocol is not allowed."""
+    """Whether a path or URL is in the file system. ValueError where its protocol is not allowed."""
     return isinstance(_resolve(str(url)), Path)
 
 
 def absolute(url: str | Path) -> str:
-    """A place as every process understands it, whatever folder it works in."""
+    """Make a local path absolute, so that it does not depend on the working directory; a URL is returned as it is."""
     place = _resolve(str(url))
     return os.path.abspath(place) if isinstance(place, Path) else str(url).rstrip("/")
 
 
-class NotThereError(ValueError):
-    """There is no such file."""
+class MissingFileError(ValueError):
+    """Raised where a file does not exist."""
 
 
 class StorageError(OSError):
-    """A store that does not answer, or refuses: what is there is not known."""
+    """Raised where a store does not answer, so that it is not known whether a file exists."""
 
 
 def open_binary(url: str) -> io.BufferedIOBase:
     """Open a file for reading.
 
     Raises:
-        ValueError: it does not exist (NotThereError), or its protocol is not allowed.
-        OSError: it cannot be read now.
+        ValueError: it does not exist (MissingFileError), or its protocol is not allowed.
+        OSError: the store or disk does not answer.
     """
     place = _resolve(url)
-    with _told(url):
+    with _translate_errors(url):
         return place.open("rb") if isinstance(place, Path) else io.BytesIO(_get(*place))
 
 
 def read_bytes(url: str) -> bytes:
-    """The content of a file. Errors as `open_binary`."""
+    """Read a whole file. Errors as `open_binary`."""
     place = _resolve(url)
-    with _told(url):
+    with _translate_errors(url):
         return place.read_bytes() if isinstance(place, Path) else _get(*place)
 
 
 def exists(url: str) -> bool:
-    """Whether there is a file. OSError where that cannot be found out: it must not pass for "not there"."""
+    """Whether a file exists. OSError where the store does not answer: the file may exist."""
     place = _resolve(url)
     if isinstance(place, Path):
         return place.is_file()
     import obstore
 
     try:
-        with _told(url):
+        with _translate_errors(url):
             obstore.head(*place)
-    except NotThereError:
+    except MissingFileError:
         return False
     return True
 
 
 def list_folder(url: str | Path) -> tuple[list[str], list[str]]:
-    """Sorted names of the files and of the folders in a folder; empty where it does not exist."""
+    """List a folder: the sorted names of its files, and of its folders; empty where it does not exist."""
     place = _resolve(str(url))
     if isinstance(place, Path):
         try:
             with os.scandir(place) as entries:
-                found = [(entry.name, entry.is_dir()) for entry in entries]
+                children = [(entry.name, entry.is_dir()) for entry in entries]
         except FileNotFoundError:
             return [], []
-        return sorted(n for n, folder in found if not folder), sorted(n for n, folder in found if folder)
+        return sorted(n for n, is_dir in children if not is_dir), sorted(n for n, is_dir in children if is_dir)
     import obstore
 
     store, prefix = place
-    with _told(str(url)):
-        listed = obstore.list_with_delimiter(store, prefix or None)
-    files = sorted(str(entry["path"]).rsplit("/", 1)[-1] for entry in listed["objects"])
-    return files, sorted(str(each).rstrip("/").rsplit("/", 1)[-1] for each in listed["common_prefixes"])
+    with _translate_errors(str(url)):
+        listing = obstore.list_with_delimiter(store, prefix or None)
+    names = sorted(str(entry["path"]).rsplit("/", 1)[-1] for entry in listing["objects"])
+    return names, sorted(str(each).rstrip("/").rsplit("/", 1)[-1] for each in listing["common_prefixes"])
 
 
 def list_names(url: str | Path) -> list[str]:
-    """Sorted names of the files in a folder; empty where it does not exist."""
+    """List the files in a folder: their sorted names; empty where it does not exist."""
     return list_folder(url)[0]
 
 
 def list_tree(url: str | Path) -> list[str]:
-    """Sorted paths of all files below a folder, relative to it; empty where it does not exist."""
+    """List all files below a folder: sorted paths relative to it; empty where it does not exist."""
     place = _resolve(str(url))
     if isinstance(place, Path):
         return sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
@@ -118,12 +118,12 @@ def list_tree(url: str | Path) -> list[str]:
 
     store, prefix = place
     start = len(prefix) + 1 if prefix else 0
-    with _told(str(url)):
+    with _translate_errors(str(url)):
         return sorted(entry["path"][start:] for batch in obstore.list(store, prefix or None) for entry in batch)
 
 
-def commit(url: str, content: bytes) -> None:
-    """Write a file whole; one that was there before is replaced. OSError where that fails."""
+def write_bytes(url: str, content: bytes) -> None:
+    """Write a file atomically; an existing one is replaced. OSError where that fails."""
     place = _resolve(url)
     if isinstance(place, Path):
         with write_whole(place) as temporary:
@@ -131,12 +131,12 @@ def commit(url: str, content: bytes) -> None:
         return
     import obstore
 
-    with _told(url):
+    with _translate_errors(url):
         obstore.put(*place, content)
 
 
 def create(url: str, content: bytes) -> bool:
-    """Write a file whole, but only where there is none: of several writers exactly one is told True."""
+    """Write a file atomically unless it exists. Of several concurrent writers, exactly one gets True."""
     place = _resolve(url)
     if isinstance(place, Path):
         with temporary_beside(place) as temporary:
@@ -154,7 +154,7 @@ def create(url: str, content: bytes) -> bool:
     import obstore
     from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-    with _told(url):
+    with _translate_errors(url):
         try:
             obstore.put(*place, content, mode="create")
         except (AlreadyExistsError, PreconditionError):
@@ -163,7 +163,7 @@ def create(url: str, content: bytes) -> bool:
 
 
 def delete(url: str) -> None:
-    """Remove a file; nothing happens where there is none."""
+    """Remove a file, if it exists."""
     place = _resolve(url)
     if isinstance(place, Path):
         place.unlink(missing_ok=True)
@@ -171,14 +171,14 @@ def delete(url: str) -> None:
     import obstore
 
     try:
-        with _told(url):
+        with _translate_errors(url):
             obstore.delete(*place)
-    except NotThereError:  # some stores mind that it is not there
+    except MissingFileError:  # raised by some stores only
         return
 
 
 def _create_without_links(place: Path, content: bytes) -> bool:
-    """For file systems without hard links: still only once, but for a moment not whole."""
+    """Create a file on a file system without hard links: exclusive, but readers may see a part of it for a moment."""
     try:
         file = place.open("xb")
     except FileExistsError:
@@ -208,7 +208,7 @@ def _get(store: Any, path: str) -> bytes:
 
 
 def _resolve(url: str) -> Path | tuple[Any, str]:
-    """A local path, or a store and a path within it."""
+    """Return a local path, or a store and the path in it."""
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)  # two letters at least: a drive is not a protocol
     protocol = match.group(1) if match else "file"
     if "::" in url or protocol not in PROTOCOLS:
@@ -219,7 +219,7 @@ def _resolve(url: str) -> Path | tuple[Any, str]:
     path = path.strip("/")
     if protocol == "memory":
         return _memory(), f"{bucket}/{path}".strip("/")
-    with _told(url):
+    with _translate_errors(url):
         return _store(f"{protocol}://{bucket}"), path
 
 
@@ -233,19 +233,19 @@ def _store(root: str) -> Any:
 
 @lru_cache(maxsize=1)
 def _memory() -> Any:
-    """One store for this process: for tests."""
+    """The store behind ``memory://`` URLs, one for this process (for tests)."""
     from obstore.store import MemoryStore
 
     return MemoryStore()
 
 
 @contextmanager
-def _told(url: str) -> Iterator[None]:
-    """Errors in one kind for every store: NotThereError for what is not there, OSError for what does not work."""
+def _translate_errors(url: str) -> Iterator[None]:
+    """Raise the same errors for every store: MissingFileError for a missing file, OSError for any other failure."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise NotThereError(f"{url}: cannot be opened ({_first_line(error)})") from None
+        raise MissingFileError(f"{url}: cannot be opened ({_first_line(error)})") from None
     except OSError:
         raise
     except Exception as error:  # obstore's own kinds

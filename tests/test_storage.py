@@ -1,4 +1,4 @@
-"""Files that appear whole, and only once where that is asked for: on a disk, in memory and on an object store."""
+"""Storage: the same behavior in a local folder, in memory and on an object store."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from splatfix import storage
 
 @pytest.fixture(params=["folder", "memory", "s3"])
 def url(request, tmp_path: Path) -> Iterator[str]:
-    """A place of each kind."""
+    """The URL of a folder that does not exist, of each kind."""
     if request.param == "s3":
         yield f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
     else:
         yield str(tmp_path / "deep" / "er") if request.param == "folder" else f"memory://{tmp_path.name}/x"
 
 
-def test_files_come_and_go(url: str) -> None:
+def test_files_are_written_read_listed_and_deleted(url: str) -> None:
     file = storage.join(url, "a.txt")
     assert not storage.exists(file) and storage.list_names(url) == []
     with pytest.raises(ValueError, match=r"a\.txt: cannot be opened"):
         storage.read_bytes(file)
-    storage.commit(file, b"one")
-    storage.commit(file, b"two")
+    storage.write_bytes(file, b"one")
+    storage.write_bytes(file, b"two")
     assert storage.exists(file) and storage.read_bytes(file) == b"two"
     with storage.open_binary(file) as stream:
         assert stream.read() == b"two"
-    storage.commit(storage.join(url, "sub/b.txt"), b"")
+    storage.write_bytes(storage.join(url, "sub/b.txt"), b"")
     assert storage.list_names(url) == ["a.txt"]
     assert storage.list_folder(url) == (["a.txt"], ["sub"])
     assert storage.list_tree(url) == ["a.txt", "sub/b.txt"]
@@ -40,7 +40,7 @@ def test_files_come_and_go(url: str) -> None:
     assert storage.list_tree(url) == ["sub/b.txt"]
 
 
-def test_of_several_creators_one_wins(url: str) -> None:
+def test_one_of_several_concurrent_creators_wins(url: str) -> None:
     file, won = storage.join(url, "once"), []
     start = threading.Barrier(8)
 
@@ -59,18 +59,18 @@ def test_of_several_creators_one_wins(url: str) -> None:
     assert storage.list_names(url) == ["once"]
 
 
-def test_nothing_half_written_stays_when_the_disk_is_full(tmp_path: Path, monkeypatch) -> None:
+def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch) -> None:
     def full(_number: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("splatfix.files.os.fsync", full)
-    for write in (storage.commit, storage.create):
+    for write in (storage.write_bytes, storage.create):
         with pytest.raises(OSError, match="No space left"):
             write(str(tmp_path / "a"), b"x")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_hard_links(tmp_path: Path, monkeypatch) -> None:
+def test_create_works_without_hard_links(tmp_path: Path, monkeypatch) -> None:
     def no_links(_a: object, _b: object) -> None:
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
@@ -80,24 +80,24 @@ def test_without_hard_links(tmp_path: Path, monkeypatch) -> None:
     assert (tmp_path / "a").read_bytes() == b"1"
 
 
-def test_an_unreachable_store_is_an_error_and_not_an_empty_one(monkeypatch) -> None:
+def test_an_unreachable_store_is_not_taken_for_an_empty_one(monkeypatch) -> None:
     for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ALLOW_HTTP": "true"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     monkeypatch.setattr(storage, "RETRIES", {"max_retries": 0})
     storage._store.cache_clear()
-    for ask in (storage.exists, storage.read_bytes, storage.list_names):
+    for read in (storage.exists, storage.read_bytes, storage.list_names):
         with pytest.raises(OSError, match="s3://nowhere/a: "):
-            ask("s3://nowhere/a")
+            read("s3://nowhere/a")
     with pytest.raises(OSError, match="s3://nowhere/a: "):
         storage.create("s3://nowhere/a", b"")
     storage._store.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["a b", "a#1.png", "a?x=1", "ü"])
-def test_any_name_goes(url: str, name: str) -> None:
-    storage.commit(storage.join(url, name), b"x")
+def test_names_may_have_special_characters(url: str, name: str) -> None:
+    storage.write_bytes(storage.join(url, name), b"x")
     assert storage.list_names(url) == [name]
     assert storage.read_bytes(storage.join(url, name)) == b"x"
 

@@ -329,7 +329,7 @@ def _keep_settings(out: str, config: GenerateConfig, words: Sequence[str | Path]
             )
     config = replace(config, captures=tuple(dict.fromkeys([*stored.captures, *config.captures])))
     if config != stored:
-        storage.commit(where, to_yaml(config).encode())
+        storage.write_bytes(where, to_yaml(config).encode())
 
 
 def read_settings(out: str) -> GenerateConfig:
@@ -365,6 +365,6 @@ def _write_quarantine(out: str, quarantine: dict[str, dict[str, Any]], index: In
         del quarantine[stem]
     where = storage.join(out, QUARANTINE)
     if quarantine:
-        storage.commit(where, (json.dumps({"schema": 1, "fits": quarantine}, indent=1) + "\n").encode())
+        storage.write_bytes(where, (json.dumps({"schema": 1, "fits": quarantine}, indent=1) + "\n").encode())
     else:
         storage.delete(where)

@@ -101,7 +101,7 @@ class Index(Mapping[str, DoneFit]):
         self.refresh()
         for _ in range(MAX_GATHERINGS):
             parts = (json.dumps(stem).encode() + b":" + self._fits[stem] for stem in sorted(self._fits))
-            storage.commit(storage.join(self.url, FITS), b'{"schema":1,"fits":{' + b",\n".join(parts) + b"}}\n")
+            storage.write_bytes(storage.join(self.url, FITS), b'{"schema":1,"fits":{' + b",\n".join(parts) + b"}}\n")
             write_manifest(self.url, self.shards())
             if not self.refresh():  # else another driver may have gathered before, and known less than there is now
                 return
@@ -164,7 +164,7 @@ def commit_fit(
         for suffix, content in (files or {}).items():
             digest = hashlib.sha256(content).hexdigest()
             written.append(f"{stem}-{digest[:12]}{suffix}")
-            storage.commit(storage.join(url, written[-1]), content)
+            storage.write_bytes(storage.join(url, written[-1]), content)
             kept.append({"name": written[-1], "bytes": len(content), "sha256": digest})
         shards = put_shards(
             pairs, url, samples_per_shard=samples_per_shard, stem=stem, on_name=lambda name: written.append(name)

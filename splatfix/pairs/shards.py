@@ -93,7 +93,7 @@ def put_shards(
         digest = hashlib.sha256(content).hexdigest()
         name = f"{stem}-{len(shards):05d}-{digest[:12]}.tar"
         on_name(name)
-        storage.commit(storage.join(url, name), content)
+        storage.write_bytes(storage.join(url, name), content)
         scene = members[0].scene
         group = str(members[0].meta.get("group", scene))
         shards.append(Shard(name, scene, group, len(members), len(content), digest))
@@ -121,7 +121,7 @@ def _tars(pairs: Iterable[Pair], samples_per_shard: int) -> Iterator[tuple[bytes
 
 def write_manifest(url: str | Path, shards: Iterable[Shard]) -> None:
     """Write ``manifest.json``, which lists these shards."""
-    storage.commit(storage.join(url, MANIFEST), manifest_bytes(shards))
+    storage.write_bytes(storage.join(url, MANIFEST), manifest_bytes(shards))
 
 
 def manifest_bytes(shards: Iterable[Shard], **more: Any) -> bytes:
@@ -145,7 +145,7 @@ def read_manifest_tree(url: str | Path, name: str = MANIFEST) -> tuple[list[Shar
     where = storage.join(url, name)
     try:
         content = storage.read_bytes(where)
-    except storage.NotThereError:
+    except storage.MissingFileError:
         raise ValueError(f"{where}: no such file; wanted a folder of shards (splatfix generate makes one)") from None
     try:
         tree: Any = json.loads(content)

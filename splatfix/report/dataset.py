@@ -36,7 +36,7 @@ def write_dataset_page(url: str) -> str:
     index = open_index(url)
     page = environment().get_template("dataset.html.j2").render(_context(url, index))
     where = storage.join(url, PAGE)
-    storage.commit(where, page.encode())
+    storage.write_bytes(where, page.encode())
     return where
 
 

@@ -127,7 +127,7 @@ def test_errors_of_writers(tmp_path):
         write_shards([pair(0), pair(0)], tmp_path)
     with pytest.raises(ValueError, match="stem"):
         write_shards(pairs(1), tmp_path, stem="a/b")
-    storage.commit(str(tmp_path / "manifest.json"), b"{}")
+    storage.write_bytes(str(tmp_path / "manifest.json"), b"{}")
     with pytest.raises(ValueError, match="not a manifest"):
         read_manifest(tmp_path)
 

@@ -89,7 +89,7 @@ def test_captures_on_an_object_store(bucket: str, tmp_path: Path) -> None:
         for file in sample_path().rglob("*"):
             if file.is_file():
                 name = file.relative_to(sample_path()).as_posix()
-                storage.commit(f"{bucket}/{place}/{name}", file.read_bytes())
+                storage.write_bytes(f"{bucket}/{place}/{name}", file.read_bytes())
     found = find_sources([f"{bucket}/set"], {})
     assert [source.name for source in found] == ["one", "two"]
     room = make_room()
@@ -100,7 +100,7 @@ def test_captures_on_an_object_store(bucket: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no capture there"):
         find_sources([f"{bucket}/nothing"], {})
     hostile = Source(f"{bucket}/bad", "bad", "bad")
-    storage.commit(f"{bucket}/bad/transforms.json", b"{")
+    storage.write_bytes(f"{bucket}/bad/transforms.json", b"{")
     with pytest.raises(ValueError, match=r"transforms\.json: invalid JSON"):
         hostile.open(32, tmp_path)
 

@@ -203,7 +203,7 @@ def test_a_broken_shard_is_told_in_one_line_by_workers_too(shards, tmp_path):
 
 def test_workers_read_from_an_object_store(shards, tmp_path, bucket):
     for file in Path(shards).iterdir():
-        storage.commit(f"{bucket}/shards/{file.name}", file.read_bytes())
+        storage.write_bytes(f"{bucket}/shards/{file.name}", file.read_bytes())
     config = replace(CONFIG, steps=3, data=replace(CONFIG.data, num_workers=1))
     losses = [
         train(url, tmp_path / str(i), config).history[0]["loss"] for i, url in enumerate((shards, f"{bucket}/shards"))
