@@ -98,7 +98,7 @@ def _columns(num_rest: int) -> list[str]:
     ]
 
 
-def write_ply(path: Path, gaussians: Gaussians) -> None:
+def write_ply(path: Path | str, gaussians: Gaussians) -> None:
     """Write the standard 3DGS ``.ply`` (binary, float32, normals zero), whole or not at all.
 
     ``f_rest`` is channel-major: all red coefficients, then green, then blue.
@@ -120,11 +120,11 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
         axis=1,
     )
     vertex = np.ascontiguousarray(table).view([(name, "<f4") for name in _columns(k)]).reshape(n)
-    with write_whole(path) as temporary:
+    with write_whole(Path(path)) as temporary:
         PlyData([PlyElement.describe(vertex, "vertex")]).write(str(temporary))
 
 
-def read_ply(path: Path) -> Gaussians:
+def read_ply(path: Path | str) -> Gaussians:
     """Read a 3DGS ``.ply``: SH degree 0 to 3, with or without normals, properties in any order.
 
     Infinite opacity logits (of splats baked at opacity 0 or 1) become +-30.

@@ -1,0 +1,34 @@
+from splatfix.api import FittedCapture, evaluate, fit_capture, render_flawed, repair, retrain
+from splatfix.captures import Capture, open_capture
+from splatfix.flawed import FlawedView
+from splatfix.gaussians import Gaussians, read_ply, write_ply
+from splatfix.loop import LoopConfig, RepairConfig, run_loop
+from splatfix.restoration import Repaired, Restorer
+from splatfix.sample import sample_path
+from splatfix.splats.train import FitConfig
+from splatfix.views import Split, ViewsConfig
+
+__version__: str
+__all__ = [
+    "Capture",
+    "FitConfig",
+    "FittedCapture",
+    "FlawedView",
+    "Gaussians",
+    "LoopConfig",
+    "RepairConfig",
+    "Repaired",
+    "Restorer",
+    "Split",
+    "ViewsConfig",
+    "evaluate",
+    "fit_capture",
+    "open_capture",
+    "read_ply",
+    "render_flawed",
+    "repair",
+    "retrain",
+    "run_loop",
+    "sample_path",
+    "write_ply",
+]

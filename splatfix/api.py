@@ -1,0 +1,135 @@
+"""The steps of a loop as functions: fit, render, repair, retrain, evaluate. ``import splatfix`` gives them.
+
+With the same config they compute what ``splatfix loop`` computes, in memory: no run folder, checkpoints or page
+(`loop.run_loop` writes these).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from splatfix.captures import Capture
+from splatfix.evaluation.measure import assemble, evaluate_views
+from splatfix.flawed import FlawedView
+from splatfix.gaussians import Gaussians
+from splatfix.loop import LoopConfig
+from splatfix.loop.rounds import flawed_views, trusted
+from splatfix.process import choose_device, seed_everything
+from splatfix.restoration import Repaired, Restorer, open_restorer
+from splatfix.splats.early_stopping import choose_stop
+from splatfix.splats.scene import SparseScene, load_scene, start_fit
+from splatfix.splats.train import Fit, advance
+from splatfix.views import Split, make_split
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedCapture:
+    """A capture, the photos that were chosen from it, and a splat fitted to them.
+
+    Attributes:
+        capture: what was fitted.
+        split: photos to fit from, and photos to test on.
+        config: all settings.
+        scene: the photos to fit from, loaded.
+        fit: parameters and optimizers, ready to be trained further.
+    """
+
+    capture: Capture
+    split: Split
+    config: LoopConfig
+    scene: SparseScene
+    fit: Fit
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The splat."""
+        return self.fit.gaussians().detach()
+
+
+def fit_capture(capture: Capture, config: LoopConfig | None = None) -> FittedCapture:
+    """Fit a splat to a few photos of a capture (``before``).
+
+    Raises:
+        ValueError: the photos cannot be chosen as the config says; the message names the field.
+    """
+    config = config or LoopConfig()
+    split = make_split(capture, config.views)
+    seed_everything(config.seed)
+    scene = load_scene(capture, split.train_ids, choose_device(config.device))
+    stop = choose_stop(scene, config.initial, config.fit, config.choose, seed=config.seed)
+    fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
+    advance(fit, scene.views(), stop.steps, seed=config.seed, background=scene.background)
+    return FittedCapture(capture=capture, split=split, config=config, scene=scene, fit=fit)
+
+
+def render_flawed(
+    fitted: FittedCapture, siblings: Sequence[FittedCapture] = (), *, round_index: int = 0
+) -> list[FlawedView]:
+    """Render the novel views of a round, with all that a restorer is given of them.
+
+    The renders of ``siblings`` (fits of the same photos with other seeds) are averaged with the fit's own. Views of
+    which the fit covers too little are left out.
+    """
+    splats = [fitted.gaussians, *(sibling.gaussians for sibling in siblings)]
+    return flawed_views(splats, fitted.scene, fitted.config.repair, round_index)
+
+
+def repair(views: Sequence[FlawedView], restorer: str | Path | Restorer = "nafnet", *, seed: int = 0) -> list[Repaired]:
+    """Repair flawed views with a restorer: its name, the folder of a checkpoint, or an object.
+
+    Raises:
+        ValueError: no such restorer; the message lists the known ones.
+    """
+    if isinstance(restorer, str | Path):
+        restorer = open_restorer(restorer, device=views[0].rgb.device if views else "cpu")
+    return restorer.repair(views, seed=seed)
+
+
+def retrain(
+    fitted: FittedCapture, views: Sequence[FlawedView] = (), repaired: Sequence[Repaired] = ()
+) -> FittedCapture:
+    """Train a fit for another round: on its photos and on repaired views (``after``), or on photos alone (``control``).
+
+    The given fit stays as it is.
+    """
+    config, scene, fit = fitted.config, fitted.scene, fitted.fit.copy()
+    advance(
+        fit,
+        scene.views(),
+        config.repair.steps,
+        seed=config.seed,
+        background=scene.background,
+        repaired=trusted(views, repaired, config.repair),
+        repaired_probability=config.repair.probability,
+    )
+    return replace(fitted, fit=fit)
+
+
+def evaluate(arms: Mapping[str, FittedCapture]) -> dict[str, Any]:
+    """Measure fits of the same capture on its test photos: what ``results.json`` holds.
+
+    Args:
+        arms: the fits as ``before``, ``control`` and ``after``, any of them; the gain needs all three.
+
+    Raises:
+        ValueError: no arm.
+    """
+    if not arms:
+        raise ValueError("no arms; wanted at least one of before, control, after")
+    fitted = next(iter(arms.values()))
+    splats = {arm: one.gaussians for arm, one in arms.items()}
+    reasons: dict[str, str] = {}
+    rows = evaluate_views(fitted.capture, fitted.split, splats, mode=fitted.config.fit.mode, reasons=reasons)
+    return assemble(
+        capture=fitted.capture,
+        restorer=None,
+        seed=fitted.config.seed,
+        size_px=fitted.config.views.size_px,
+        rows=rows,
+        arms=splats,
+        seconds={},
+        reasons=reasons,
+    )
