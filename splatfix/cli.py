@@ -358,7 +358,7 @@ def _say_outcome(results: dict, out: Path) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Measure a splat on the test photos of a capture."""
-    from splatfix.evaluation.command import EvaluateConfig, run_evaluate
+    from splatfix.evaluation.run import EvaluateConfig, run_evaluate
 
     default, rest = _settings(EvaluateConfig, argv)
 
@@ -439,7 +439,7 @@ def _loop(capture: Path, out: Path, settings, resume: bool) -> None:
     _finish(out, run_loop(capture, out, settings, resume=resume))
 
 
-def _finish(out: Path, results: dict) -> None:
+def _finish(out: Path, results) -> None:
     """The table in the terminal and the page on disk, at the end of every measured run."""
     from splatfix.report import write_report
     from splatfix.report.terminal import results_table

@@ -14,6 +14,7 @@ import torch
 
 from splatfix.captures import Capture, open_capture
 from splatfix.evaluation.evaluate import evaluate_arms
+from splatfix.evaluation.results import Results
 from splatfix.files import write_json
 from splatfix.gaussians import Gaussians, read_ply, write_ply
 from splatfix.process import choose_device, progress, seed_everything
@@ -55,8 +56,8 @@ class FitRunConfig:
 
 def run_fit(
     capture_path: Path, out: Path, config: FitRunConfig, *, resume: bool = False, profile: bool = False
-) -> dict[str, Any]:
-    """Fit, export ``before.ply``, measure it on the test views; returns what ``results.json`` holds.
+) -> Results:
+    """Fit, export ``before.ply`` and measure it on the test views.
 
     ``profile`` writes where the time of the fit went to ``profile.json``, and to the log.
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,7 +28,8 @@ from splatfix.captures.capture import Points
 from splatfix.config import require
 from splatfix.files import read_json
 
-BANDS = ("near", "mid", "far")
+Band = Literal["near", "mid", "far"]
+BANDS: tuple[Band, ...] = ("near", "mid", "far")
 MAX_TEST_VIEWS = 24
 
 
@@ -154,7 +155,7 @@ def view_distances(
     return {view.name: min(separation(view, camera, depth) for camera in training) for view in views}
 
 
-def assign_bands(distances: Mapping[str, float]) -> dict[str, str]:
+def assign_bands(distances: Mapping[str, float]) -> dict[str, Band]:
     """Band of each view: terciles of the distance, ties by name. With fewer than three views a band is empty."""
     ordered = sorted(distances, key=lambda name: (distances[name], name))
     parts = np.array_split(np.arange(len(ordered)), len(BANDS))

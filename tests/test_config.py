@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from splatfix.config import build_config, load_config, to_yaml
-from splatfix.evaluation.command import EvaluateConfig
+from splatfix.evaluation.run import EvaluateConfig
 from splatfix.fit import FitRunConfig
 from splatfix.loop import LoopConfig
 from splatfix.pairs.generate import GenerateConfig

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from splatfix.captures import open_capture
 from splatfix.cli import main
 from splatfix.files import read_json
 from splatfix.restoration.baselines import Warp
@@ -48,7 +49,7 @@ def loop_run(tmp_path_factory) -> Path:
 def test_a_loop_leaves_a_whole_run_folder(loop_run):
     names = {path.name for path in loop_run.iterdir()}
     wanted = {"config.yaml", "run.json", "split.json", "before.ply", "control.ply", "after.ply", "results.json"}
-    assert wanted | {"report.html", "history.json", "cameras.json", "images", "rounds"} <= names
+    assert wanted | {"report.html", "history.json", "views.json", "images", "rounds"} <= names
     assert not [path for path in loop_run.rglob("*") if "partial" in path.name]
 
 
@@ -95,6 +96,11 @@ def test_evaluate_reproduces_the_figures(loop_run, tmp_path):
         assert other["before"] is None
         assert other["band"] == one["band"]
     assert again["summary"]["all"]["gain"] is None
+
+
+def test_a_splat_of_a_run_folder_opens_as_a_capture(loop_run):
+    capture = open_capture(loop_run / "after.ply", longest_side_px=32)
+    assert "no cameras.json" in capture.notes[0]
 
 
 def test_the_same_seed_gives_the_same_splats(loop_run, tmp_path):

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture
-from splatfix.evaluation.figures import error_map
+from splatfix.evaluation.camera_path import path_cameras
+from splatfix.evaluation.error_maps import error_map
 from splatfix.evaluation.layout import VIDEO, error_path, image_path
-from splatfix.evaluation.measure import Measured, assemble, evaluate_views
-from splatfix.evaluation.video import path_cameras, write_video
-from splatfix.files import write_json
+from splatfix.evaluation.measure import MeasuredView, measure_views, summarize
+from splatfix.evaluation.results import Elongation, Results, ViewResult, write_results
+from splatfix.evaluation.video import write_video
+from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
 from splatfix.flawed import Reference, render_flawed, render_references
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Gaussians, elongation
 from splatfix.images import to_bytes, write_image
 from splatfix.process import progress
 from splatfix.rendering import render
 from splatfix.restoration import Restorer
 from splatfix.runs import Run
+from splatfix.splats.backdrop import without_shell
 from splatfix.splats.scene import SparseScene
 from splatfix.views import Split
 
@@ -42,18 +46,16 @@ def evaluate_arms(
     mode: Literal["classic", "antialiased"],
     scene: SparseScene,
     repair_views: Sequence[tuple[int, Camera]] = (),
-    known: Mapping[str, Mapping[str, Any]] | None = None,
-) -> dict[str, Any]:
-    """Measure all arms, write pictures, video, ``cameras.json`` and ``results.json`` into the run.
+    known: Results | None = None,
+) -> Results:
+    """Measure all arms; write pictures, video, ``views.json`` and ``results.json`` into the run.
 
     ``post`` (the restorer once more, on the rendered test view) is measured where a restorer and ``after`` are given.
-    ``repair_views`` (round, camera) are only recorded. ``known`` are figures by test view and arm that another run has
-    measured on the same splats: those arms are not measured again. Returns the results.
+    ``repair_views`` (round, camera) are only recorded. ``known`` holds results of the same splats on the same test
+    views, from another run: its arms are taken from there and not measured again.
     """
     reasons: dict[str, str] = {}
     references: list[Reference] = []
-    known = known or {}
-    measured = {arm for figures in known.values() for arm in figures}
 
     def restore(name: str, gaussians: Gaussians) -> torch.Tensor:
         if not references:
@@ -65,73 +67,54 @@ def evaluate_arms(
 
     with run.stage("evaluate"), progress(total=len(split.test_ids), description="test views") as bar:
 
-        def on_view(view: Measured) -> None:
+        def on_view(view: MeasuredView) -> None:
             write_pictures(run, view)
             bar.update()
 
-        rows = evaluate_views(
+        views = measure_views(
             capture,
             split,
-            {arm: gaussians for arm, gaussians in arms.items() if arm not in measured},
+            {arm: gaussians for arm, gaussians in arms.items() if known is None or arm not in known.arms},
             restore=None if restorer is None or "after" not in arms else restore,
             mode=mode,
             reasons=reasons,
             on_view=on_view,
         )
-    for row in rows:
-        row.update(known.get(row["name"], {}))
+    if known is not None:
+        views = _with_known_arms(views, known)
     if video:
         with run.stage("video"):
             shown = [arms[name] for name in ("before", "after") if name in arms]
             write_video(run.path / VIDEO, video_frames(scene, shown, mode))
-    results = assemble(
-        capture=capture,
+    results = Results(
+        capture=capture.name,
         restorer=restorer_name,
         seed=seed,
         size_px=split.size_px or max(max(c.width_px, c.height_px) for c in scene.cameras),
-        rows=rows,
-        arms=arms,
+        views=tuple(views),
+        summary=summarize(views),
+        elongation={arm: Elongation(**elongation(without_shell(gaussians))) for arm, gaussians in arms.items()},
         seconds={name: round(value, 2) for name, value in run.seconds.items()},
+        num_gaussians={arm: len(gaussians) for arm, gaussians in arms.items()},
         reasons=reasons,
     )
-    write_json(run.path / "cameras.json", camera_records(capture, split, rows, repair_views))
-    write_json(run.path / "results.json", results)
+    write_view_cameras(run.path, locate_views(capture, split, views, repair_views))
+    write_results(run.path, results)
     return results
 
 
-def camera_records(
-    capture: Capture,
-    split: Split,
-    rows: Sequence[Mapping[str, Any]],
-    repair_views: Sequence[tuple[int, Camera]],
-) -> dict[str, list[dict[str, Any]]]:
-    """What ``cameras.json`` holds: training, test (with band and distance) and repair cameras (with their round)."""
-    return {
-        "train": [_record(capture.view(name).camera) for name in split.train_ids],
-        "test": [_record(capture.view(row["name"]).camera, band=row["band"], distance=row["distance"]) for row in rows],
-        "repair": [_record(camera, round=number) for number, camera in repair_views],
-    }
+def _with_known_arms(views: Sequence[ViewResult], known: Results) -> list[ViewResult]:
+    by_name = {view.name: view for view in known.views}
+    return [replace(view, **{arm: getattr(by_name[view.name], arm) for arm in known.arms}) for view in views]
 
 
-def _record(camera: Camera, **more: Any) -> dict[str, Any]:
-    return {
-        "name": camera.name,
-        "centre": camera.center.tolist(),
-        "axis": camera.axis.tolist(),
-        "up": (-camera.rotation[1]).tolist(),
-        "focal_px": camera.focal_px,
-        "width_px": camera.width_px,
-        "height_px": camera.height_px,
-        **more,
-    }
-
-
-def write_pictures(run: Run, measured: Measured) -> None:
+def write_pictures(run: Run, view: MeasuredView) -> None:
     """Photo, renders and error maps of one test view, where `layout` says."""
-    write_image(image_path(run.path, measured.name, "photo"), measured.photo)
-    for arm, rgb in measured.renders.items():
-        write_image(image_path(run.path, measured.name, arm), rgb)
-        write_image(error_path(run.path, measured.name, arm), error_map(rgb, measured.photo))
+    name = view.result.name
+    write_image(image_path(run.path, name, "photo"), view.photo)
+    for arm, rgb in view.renders.items():
+        write_image(image_path(run.path, name, arm), rgb)
+        write_image(error_path(run.path, name, arm), error_map(rgb, view.photo))
 
 
 def video_frames(

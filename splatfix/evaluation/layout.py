@@ -3,7 +3,7 @@
 ::
 
     images/<stem>/{photo,before,control,after,post}.jpg   at the size of the evaluation
-    images/<stem>/error_{before,control,after,post}.png   `figures.error_map`
+    images/<stem>/error_{before,control,after,post}.png   `error_maps.error_map`
     rounds/<round>/<stem>.{render,repaired}.jpg           repair views
     path.mp4                                              before | after along a path
 """
@@ -14,7 +14,8 @@ import hashlib
 import re
 from pathlib import Path
 
-ARMS = ("before", "control", "after", "post")
+from splatfix.evaluation.results import ARMS
+
 VIDEO = "path.mp4"
 
 
@@ -63,8 +64,3 @@ def repair_pairs(run: Path, round_number: int) -> list[tuple[Path, Path]]:
     renders = sorted(folder.glob("*.render.jpg"))
     pairs = [(path, path.with_name(path.name.replace(".render.", ".repaired."))) for path in renders]
     return [pair for pair in pairs if pair[1].is_file()]
-
-
-def restorer_folder(restorer: str) -> str:
-    """The folder of one restorer inside a ``compare`` run; a path to a checkpoint becomes a safe name."""
-    return restorer if re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,39}", restorer) else view_stem(restorer)

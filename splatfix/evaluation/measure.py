@@ -1,4 +1,4 @@
-"""Renders of exported splats against test photos: per view, per band, per arm, into ``results.json``.
+"""Renders of exported splats against test photos: per view, per band, per arm.
 
 Everything here is measured on test photos at test poses, from the ``.ply`` files as they were exported.
 """
@@ -7,40 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from splatfix.captures.capture import Capture
-from splatfix.evaluation.layout import ARMS
-from splatfix.gaussians import Gaussians, elongation
+from splatfix.evaluation.results import ARMS, Arm, BandSummary, Metrics, Summary, ViewResult, gain
+from splatfix.gaussians import Gaussians
 from splatfix.metrics import image_metrics
 from splatfix.rendering import render
 from splatfix.shapes import Float
-from splatfix.splats.backdrop import without_shell
 from splatfix.views import BANDS, Split, assign_bands, view_distances
-
-LOWER_IS_BETTER = frozenset({"lpips"})
-
-Metrics = dict[str, float | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """One test view: its photo, the render of each arm, and their metrics."""
+class MeasuredView:
+    """One test view: its result, its photo, and the render of each arm."""
 
-    name: str
-    band: str
-    distance: float
+    result: ViewResult
     photo: Float[np.ndarray, "H W 3"]
-    mask: Float[np.ndarray, "H W"] | None
-    renders: dict[str, Float[np.ndarray, "H W 3"]]
-    metrics: dict[str, Metrics]
+    renders: dict[Arm, Float[np.ndarray, "H W 3"]]
 
 
-def evaluate_views(
+def measure_views(
     capture: Capture,
     split: Split,
     arms: Mapping[str, Gaussians],
@@ -48,9 +39,9 @@ def evaluate_views(
     restore: Callable[[str, Gaussians], Float[Tensor, "H W 3"]] | None = None,
     mode: Literal["classic", "antialiased"] = "classic",
     reasons: dict[str, str],
-    on_view: Callable[[Measured], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Measure every test view for every arm.
+    on_view: Callable[[MeasuredView], None] | None = None,
+) -> list[ViewResult]:
+    """Measure every arm on every test view.
 
     Args:
         arms: the splats by arm name; they decide the device.
@@ -63,11 +54,13 @@ def evaluate_views(
     points = None if capture.points is None else capture.points.admissible(split.train_ids)
     distances = view_distances([capture.view(name).camera for name in split.test_ids], training, points)
     bands = assign_bands(distances)
-    rows = []
+    results = []
     for name in split.test_ids:
         view = capture.view(name)
         photo = view.load()
-        renders, figures = {}, {}
+        mask = None if photo.mask is None else torch.from_numpy(photo.mask)
+        renders: dict[Arm, np.ndarray] = {}
+        metrics: dict[Arm, Metrics] = {}
         for arm in ARMS:
             source = "after" if arm == "post" else arm
             if source not in arms or (arm == "post" and restore is None):
@@ -79,85 +72,48 @@ def evaluate_views(
                 else:
                     rgb = render(gaussians, [view.camera], background=capture.background, mode=mode).rgb[0]
             rgb = rgb.cpu().clamp(0, 1)
-            mask = None if photo.mask is None else torch.from_numpy(photo.mask)
             renders[arm] = rgb.numpy()
-            figures[arm], missing = image_metrics(rgb, torch.from_numpy(photo.rgb), mask)
+            metrics[arm], missing = image_metrics(rgb, torch.from_numpy(photo.rgb), mask)
             reasons.update(missing)
-        if on_view is not None:
-            on_view(Measured(name, bands[name], distances[name], photo.rgb, photo.mask, renders, figures))
-        rows.append(
-            {"name": name, "band": bands[name], "distance": distances[name], **{a: figures.get(a) for a in ARMS}}
+        results.append(
+            ViewResult(
+                name=name,
+                band=bands[name],
+                distance=distances[name],
+                before=metrics.get("before"),
+                control=metrics.get("control"),
+                after=metrics.get("after"),
+                post=metrics.get("post"),
+            )
         )
-    return rows
+        if on_view is not None:
+            on_view(MeasuredView(results[-1], photo.rgb, renders))
+    return results
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over the views of each band and of all, with ``gain`` = after minus the better of before and control.
+def summarize(views: Sequence[ViewResult]) -> Summary:
+    """Means over the views of each band and of all, and the gain of these means.
 
-    For LPIPS, where less is better, a negative gain is an improvement. An empty band is None; a metric that any of
-    the views lacks is None.
+    None for a band without views; a metric that any of the views lacks is None.
     """
-    summary: dict[str, Any] = {}
-    for band in ("all", *BANDS):
-        members = [row for row in rows if band in ("all", row["band"])]
-        if not members:
-            summary[band] = None
-            continue
-        means = {arm: _means([row[arm] for row in members]) for arm in ARMS}
-        summary[band] = {**means, "gain": _gain(means)}
-    return summary
+    by_band = {band: _band_summary([view for view in views if view.band == band]) for band in BANDS}
+    return Summary(all=_band_summary(views), **by_band)
 
 
-def _means(figures: Sequence[Metrics | None]) -> Metrics | None:
-    held = [figure for figure in figures if figure is not None]
-    if not held or len(held) < len(figures):
+def _band_summary(views: Sequence[ViewResult]) -> BandSummary | None:
+    if not views:
+        return None
+    means = {arm: _means([getattr(view, arm) for view in views]) for arm in ARMS}
+    return BandSummary(**means, gain=gain(means["before"], means["control"], means["after"]))
+
+
+def _means(metrics: Sequence[Metrics | None]) -> Metrics | None:
+    present = [held for held in metrics if held is not None]
+    if not present or len(present) < len(metrics):
         return None
     means: Metrics = {}
-    for key in held[0]:
-        values = [figure.get(key) for figure in held]
-        numbers = [value for value in values if value is not None]
-        means[key] = float(np.mean(numbers)) if len(numbers) == len(values) else None
+    for key in present[0]:
+        values = [held.get(key) for held in present]
+        known = [value for value in values if value is not None]
+        means[key] = float(np.mean(known)) if len(known) == len(values) else None
     return means
-
-
-def _gain(means: Mapping[str, Metrics | None]) -> Metrics | None:
-    after = means["after"]
-    rivals = [means[arm] for arm in ("before", "control")]
-    if after is None or None in rivals:
-        return None
-    gain: Metrics = {}
-    for key, value in after.items():
-        others = [rival[key] for rival in rivals if rival is not None]
-        if value is None or any(other is None for other in others):
-            gain[key] = None
-            continue
-        numbers = [other for other in others if other is not None]
-        gain[key] = value - (min(numbers) if key in LOWER_IS_BETTER else max(numbers))
-    return gain
-
-
-def assemble(
-    *,
-    capture: Capture,
-    restorer: str | None,
-    seed: int | None,
-    size_px: int,
-    rows: Sequence[Mapping[str, Any]],
-    arms: Mapping[str, Gaussians],
-    seconds: Mapping[str, float],
-    reasons: Mapping[str, str],
-) -> dict[str, Any]:
-    """The whole of ``results.json`` (schema 1)."""
-    return {
-        "schema": 1,
-        "capture": capture.name,
-        "restorer": restorer,
-        "seed": seed,
-        "size_px": size_px,
-        "views": list(rows),
-        "summary": summarise(rows),
-        "elongation": {arm: elongation(without_shell(gaussians)) for arm, gaussians in arms.items()},
-        "seconds": dict(seconds),
-        "num_gaussians": {arm: len(gaussians) for arm, gaussians in arms.items()},
-        "reasons": dict(reasons),
-    }

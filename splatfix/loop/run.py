@@ -7,10 +7,10 @@ and on repaired novel views, round by round. Both use the same seed, steps and s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from splatfix.cameras import Camera
 from splatfix.evaluation.evaluate import evaluate_arms
+from splatfix.evaluation.results import Results
 from splatfix.files import write_json
 from splatfix.fit import Stage, fit_scene, fit_siblings, history, prepare, train_stage
 from splatfix.gaussians import read_ply, write_ply
@@ -21,8 +21,8 @@ from splatfix.restoration import open_restorer
 from splatfix.splats.scene import fit_identity
 
 
-def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool = False) -> dict[str, Any]:
-    """Run the loop and write the run folder; returns what ``results.json`` holds. ``resume`` goes on where it stopped.
+def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool = False) -> Results:
+    """Run the loop and write the run folder. ``resume`` continues where it stopped.
 
     Raises:
         ValueError: the capture, the split or a setting is not usable; the message names it.

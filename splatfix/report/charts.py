@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from splatfix.evaluation.layout import ARMS
+from splatfix.evaluation.results import ARMS, ViewResult
 from splatfix.report.load import number
 from splatfix.report.wording import view_gain, written
 from splatfix.views import BANDS
@@ -41,12 +41,12 @@ class Frame:
 FRAME = Frame()
 
 
-def gain_scatter(views: Sequence[dict]) -> Markup | None:
+def gain_scatter(views: Sequence[ViewResult]) -> Markup | None:
     """PSNR gain of each test view against its distance from the training cameras; None with fewer than two views."""
     points = [
-        (distance, gain, view.get("band"), view.get("name"))
+        (view.distance, gain, view.band, view.name)
         for view in views
-        if (distance := number(view, "distance")) is not None and (gain := view_gain(view)) is not None
+        if view.distance is not None and (gain := view_gain(view)) is not None
     ]
     if len(points) < 2:
         return None
@@ -82,28 +82,6 @@ def loss_curves(history: Sequence[dict]) -> Markup | None:
         path = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(math.log10(y)):.1f}" for x, y in points)
         parts.append(f'<polyline class="curve arm-{_css(arm)}" points="{path}"><title>{escape(arm)}</title></polyline>')
     return svg(parts, "Training loss over steps per arm: " + ", ".join(curves))
-
-
-def round_curve(rounds: Sequence[dict]) -> Markup | None:
-    """PSNR on the test photos after each round; None with fewer than two rounds."""
-    points = [
-        (at, value)
-        for record in rounds
-        if (at := number(record, "round")) is not None and (value := number(record, "psnr")) is not None
-    ]
-    if len(points) < 2:
-        return None
-    points.sort()
-    x_axis = Axis([x for x, _ in points], FRAME.left + 14, FRAME.width - FRAME.right - 14, whole=True)
-    y_axis = Axis([y for _, y in points], *FRAME.y_px)
-    path = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(y):.1f}" for x, y in points)
-    parts = [grid(x_axis, y_axis), labels("round", "PSNR on test photos, dB")]
-    parts.append(f'<polyline class="curve arm-after" points="{path}"/>')
-    for x, y in points:
-        title = f"round {x:.0f}: {written(y, 2)} dB"
-        place = f'cx="{x_axis.at(x):.1f}" cy="{y_axis.at(y):.1f}"'
-        parts.append(f'<circle class="dot arm-after" {place} r="4"><title>{title}</title></circle>')
-    return svg(parts, "PSNR on the test photos per round: " + ", ".join(written(y, 2) for _, y in points))
 
 
 def marker(band: str | None, x: float, y: float, title: str, size: float = 5.0) -> str:

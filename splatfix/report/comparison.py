@@ -8,25 +8,22 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from splatfix.evaluation import layout
+from splatfix.evaluation.results import ARMS
 from splatfix.report import charts, pictures, wording
-from splatfix.report.load import RunFiles, number
+from splatfix.report.load import RunFiles
 from splatfix.report.selection import telling_views
 from splatfix.views import BANDS
 
 MAX_SHARED_VIEWS = 4
+TILE_SIDE_PX = 420
 MAX_PAGE_PICTURES = 60
-
-
-def saw_group(run: RunFiles) -> bool:
-    """Whether the restorer was trained on the capture's scene group: shown, marked, never called best."""
-    return bool(run.results.get("in_training"))
 
 
 def headline(runs: Sequence[RunFiles]) -> wording.Headline:
     """Which run gained most, where the runs can be compared (one capture, the same test photos)."""
-    gains = {run.label: run.number("summary", "all", "gain", "psnr") for run in runs if not saw_group(run)}
+    gains = {run.label: run.results.summary.value("all", "gain", "psnr") for run in runs}
     known = {label: gain for label, gain in gains.items() if gain is not None}
-    captures = sorted({str(run.results.get("capture")) for run in runs})
+    captures = sorted({run.results.capture for run in runs})
     where = f"on {captures[0]}" if len(captures) == 1 else f"on {len(captures)} captures"
     details = []
     if len(known) < len(gains):
@@ -54,36 +51,20 @@ def rows(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
         table.append(
             {
                 "run": run,
-                "marked": saw_group(run),
-                "arms": {arm: run.number("summary", "all", arm, "psnr") for arm in layout.ARMS},
+                "arms": {arm: run.results.summary.value("all", arm, "psnr") for arm in ARMS},
                 "gains": {
-                    metric.key: run.number("summary", "all", "gain", metric.key)
+                    metric.key: run.results.summary.value("all", "gain", metric.key)
                     for metric in (wording.PSNR, wording.SSIM, wording.LPIPS)
                 },
-                "seconds": sum(
-                    float(v) for v in (run.results.get("seconds") or {}).values() if isinstance(v, int | float)
-                ),
-                "extra": {name: _extra(run, name) for name in extra_columns(runs)},
+                "seconds": sum(run.results.seconds.values()),
             }
         )
     return table
 
 
-def extra_columns(runs: Sequence[RunFiles]) -> list[str]:
-    """Single figures of ``compare.json`` beside the results: drift, consistency."""
-    names = []
-    for run in runs:
-        for key in ("drift", "consistency"):
-            value = run.results.get(key)
-            for name in [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]:
-                if name not in names and _extra(run, name) is not None:
-                    names.append(name)
-    return names[:6]
-
-
 def gain_bars(runs: Sequence[RunFiles]) -> Markup | None:
     """PSNR gain per band and run as bars; None where no run has a gain."""
-    table = [(run.label, {band: run.number("summary", band, "gain", "psnr") for band in BANDS}) for run in runs]
+    table = [(run.label, {band: run.results.summary.value(band, "gain", "psnr") for band in BANDS}) for run in runs]
     values = [gain for _, gains in table for gain in gains.values() if gain is not None]
     if not values:
         return None
@@ -125,19 +106,15 @@ def shared_views(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
         return []
     num = max(1, min(MAX_SHARED_VIEWS, MAX_PAGE_PICTURES // (len(runs) + 2)))
     shown = []
-    for view, roles in telling_views(runs[0].results.get("views") or [])[:num]:
+    for view, roles in telling_views(runs[0].results.views)[:num]:
         tiles, photo, before = [], None, None
         for run in runs:
-            if run.path is None:
-                continue
-            entry: dict[str, Any] = next((v for v in run.results.get("views") or [] if v["name"] == view["name"]), {})
-            photo = photo or pictures.picture(pictures.either(layout.image_path(run.path, view["name"], "photo")), 420)
-            before = before or pictures.picture(
-                pictures.either(layout.image_path(run.path, view["name"], "before")), 420
-            )
-            image = pictures.picture(pictures.either(layout.image_path(run.path, view["name"], "after")), 420)
+            same = next(other for other in run.results.views if other.name == view.name)
+            photo = photo or pictures.picture(layout.image_path(run.path, view.name, "photo"), TILE_SIDE_PX)
+            before = before or pictures.picture(layout.image_path(run.path, view.name, "before"), TILE_SIDE_PX)
+            image = pictures.picture(layout.image_path(run.path, view.name, "after"), TILE_SIDE_PX)
             if image:
-                tiles.append({"label": run.label, "image": image, "psnr": number(entry, "after", "psnr")})
+                tiles.append({"label": run.label, "image": image, "psnr": same.value("after", "psnr")})
         if tiles:
             shown.append({"view": view, "roles": roles, "photo": photo, "before": before, "tiles": tiles})
     return shown
@@ -147,12 +124,8 @@ def _same_views(runs: Sequence[RunFiles]) -> bool:
     """Whether capture, test photos, image size and training photos (where known) are the same in all runs."""
 
     def key(run: RunFiles) -> tuple:
-        names = tuple(sorted(view["name"] for view in run.results.get("views") or []))
-        return run.results.get("capture"), names, run.results.get("size_px")
+        names = tuple(sorted(view.name for view in run.results.views))
+        return run.results.capture, names, run.results.size_px
 
-    known_training = {tuple(sorted(run.split["train_ids"])) for run in runs if run.split.get("train_ids")}
+    known_training = {tuple(sorted(run.train_ids)) for run in runs if run.train_ids}
     return len({key(run) for run in runs}) == 1 and len(known_training) <= 1
-
-
-def _extra(run: RunFiles, name: str) -> float | None:
-    return number(run.results, *name.split(".", 1))

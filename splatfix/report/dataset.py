@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from splatfix import storage
-from splatfix.evaluation.figures import error_map
+from splatfix.evaluation.error_maps import error_map
 from splatfix.images import to_bytes
 from splatfix.pairs import Pair, read_pairs
 from splatfix.pairs.generate import QUARANTINE

@@ -2,43 +2,84 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from splatfix.evaluation import layout
+from splatfix.evaluation.layout import VIDEO
+from splatfix.evaluation.results import Results, read_results
+from splatfix.evaluation.view_cameras import ViewCameras, read_view_cameras
 from splatfix.files import read_json
+from splatfix.views import read_split
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RunFiles:
     """One run as the report sees it.
 
     Attributes:
-        path: the run folder; None for an entry of ``compare.json`` without a folder of its own.
+        path: the run folder.
         label: what to call it beside other runs.
         results: ``results.json``.
-        provenance: ``run.json``; empty where missing, as the others below.
-        config_text: ``config.yaml`` as it stands.
-        split: ``split.json``.
-        cameras: ``cameras.json``.
+        cameras: ``views.json``; empty where missing, as the others below.
+        provenance: ``run.json``.
+        config_text: ``config.yaml`` as it is written.
+        train_ids: the names of the training photos, of ``split.json``.
         history: ``history.json``, records with ``arm``, ``step``, ``loss``.
         video: ``path.mp4`` where it exists.
     """
 
-    path: Path | None
+    path: Path
     label: str
-    results: dict[str, Any]
+    results: Results
+    cameras: ViewCameras = field(default_factory=ViewCameras)
     provenance: dict[str, Any] = field(default_factory=dict)
     config_text: str | None = None
-    split: dict[str, Any] = field(default_factory=dict)
-    cameras: dict[str, Any] = field(default_factory=dict)
+    train_ids: tuple[str, ...] = ()
     history: list[dict[str, Any]] = field(default_factory=list)
     video: Path | None = None
 
-    def number(self, *keys: str) -> float | None:
-        """A number of the results by its path of keys; None where it is missing or null."""
-        return number(self.results, *keys)
+
+def load_runs(folders: Sequence[Path]) -> list[RunFiles]:
+    """Load the runs in some folders; runs of one name are numbered.
+
+    Raises:
+        ValueError: no folder, no results in it, or a file that is not what its name says.
+    """
+    runs = [_load(Path(folder)) for folder in folders]
+    labels = [run.label for run in runs]
+    return [
+        run if labels.count(run.label) == 1 else replace(run, label=f"{run.label} ({k})")
+        for k, run in enumerate(runs, start=1)
+    ]
+
+
+def _load(folder: Path) -> RunFiles:
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such run folder")
+    config, video, split = folder / "config.yaml", folder / VIDEO, folder / "split.json"
+    return RunFiles(
+        path=folder,
+        label=folder.resolve().name,
+        results=read_results(folder),
+        cameras=read_view_cameras(folder),
+        provenance=_read(folder / "run.json", dict) or {},
+        config_text=config.read_text(encoding="utf-8") if config.is_file() else None,
+        train_ids=read_split(split).train_ids if split.is_file() else (),
+        history=_read(folder / "history.json", list) or [],
+        video=video if video.is_file() else None,
+    )
+
+
+def _read(path: Path, kind: type) -> Any:
+    """A JSON file with a value of this type at the top; None where it does not exist."""
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if not isinstance(value, kind):
+        raise ValueError(f"{path}: wanted a {kind.__name__} at the top, saw {type(value).__name__}")
+    return value
 
 
 def number(tree: Any, *keys: str) -> float | None:
@@ -48,78 +89,3 @@ def number(tree: Any, *keys: str) -> float | None:
             return None
         tree = tree.get(key)
     return float(tree) if isinstance(tree, int | float) and not isinstance(tree, bool) else None
-
-
-def load_runs(folders: list[Path]) -> list[RunFiles]:
-    """The runs in some folders; a folder with ``compare.json`` holds one per restorer.
-
-    Raises:
-        ValueError: no folder, no results in it, or a file that is not what its name says.
-    """
-    runs = []
-    for folder in folders:
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: no such run folder")
-        if (folder / "compare.json").is_file():
-            runs.extend(_compared(folder))
-        else:
-            runs.append(_load(folder))
-    labels = [run.label for run in runs]
-    return [run if labels.count(run.label) == 1 else _relabelled(run, k + 1) for k, run in enumerate(runs)]
-
-
-def _load(folder: Path, label: str | None = None) -> RunFiles:
-    if not (folder / "results.json").is_file():
-        raise ValueError(
-            f"{folder}: no results.json; wanted the folder of a finished fit, loop, evaluate or compare run"
-        )
-    results = _mapping(folder / "results.json")
-    if results.get("schema") != 1:
-        raise ValueError(f"{folder / 'results.json'}: schema = {results.get('schema')!r}; this splatfix reads schema 1")
-    config = folder / "config.yaml"
-    history = read_json(folder / "history.json") if (folder / "history.json").is_file() else []
-    return RunFiles(
-        path=folder,
-        label=label or folder.resolve().name,
-        results=results,
-        provenance=_mapping(folder / "run.json"),
-        config_text=config.read_text(encoding="utf-8") if config.is_file() else None,
-        split=_mapping(folder / "split.json"),
-        cameras=_mapping(folder / "cameras.json"),
-        history=[record for record in history if isinstance(record, dict)] if isinstance(history, list) else [],
-        video=folder / layout.VIDEO if (folder / layout.VIDEO).is_file() else None,
-    )
-
-
-def _compared(folder: Path) -> list[RunFiles]:
-    """One run per restorer of ``compare.json``, with the pictures of ``folder/<restorer>`` where they are."""
-    entries = _mapping(folder / "compare.json")
-    provenance = _mapping(folder / "run.json")
-    runs = []
-    for restorer, results in entries.items():
-        if not isinstance(results, dict):
-            continue
-        own = folder / layout.restorer_folder(restorer)
-        if (own / "results.json").is_file():
-            loaded = _load(own, label=restorer)
-            runs.append(RunFiles(**{**loaded.__dict__, "results": {**loaded.results, **results}}))
-        else:
-            split = _mapping(folder / "split.json")
-            runs.append(RunFiles(path=None, label=restorer, results=results, provenance=provenance, split=split))
-    if not runs:
-        raise ValueError(f"{folder / 'compare.json'}: no restorer in it")
-    return runs
-
-
-def _relabelled(run: RunFiles, position: int) -> RunFiles:
-    return RunFiles(**{**run.__dict__, "label": f"{run.label} ({position})"})
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: wanted a mapping at the top, saw {type(value).__name__}")
-    return value

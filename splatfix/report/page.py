@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 import splatfix
 from splatfix.evaluation import layout
-from splatfix.evaluation.figures import ERROR_MAX, error_legend
-from splatfix.evaluation.layout import ARMS
+from splatfix.evaluation.error_maps import ERROR_MAX, error_legend
+from splatfix.evaluation.results import ARMS, ViewResult
 from splatfix.files import write_text
 from splatfix.report import charts, comparison, pictures, wording
 from splatfix.report.load import RunFiles, load_runs, number
@@ -22,11 +22,12 @@ from splatfix.views import BANDS
 MAX_PAIRS_PER_ROUND = 8
 MAX_ROUNDS_SHOWN = 4
 MAIN_METRICS = (wording.PSNR, wording.SSIM, wording.LPIPS)
+ERROR_SIDE_PX = 320
 MAX_PAGE_BYTES = 6_000_000
 
 
 def write_report(run_folders: Sequence[Path], out: Path | None = None) -> Path:
-    """Write ``report.html``: a page for one run, a comparison for several (or for a ``compare`` run).
+    """Write ``report.html``: a page for one run, a comparison for several.
 
     Args:
         run_folders: finished runs.
@@ -41,8 +42,7 @@ def write_report(run_folders: Sequence[Path], out: Path | None = None) -> Path:
         raise ValueError("no run folder given; wanted at least one")
     folders = [Path(folder) for folder in run_folders]
     runs = load_runs(folders)
-    compares = len(runs) > 1 or (folders[0] / "compare.json").is_file()
-    text = comparison_page(runs) if compares else run_page(runs[0])
+    text = comparison_page(runs) if len(runs) > 1 else run_page(runs[0])
     out = Path(out) if out is not None else folders[0] / "report.html"
     write_text(out, text)
     return out
@@ -51,35 +51,31 @@ def write_report(run_folders: Sequence[Path], out: Path | None = None) -> Path:
 def run_page(run: RunFiles) -> str:
     """The page of one run."""
     results = run.results
-    cards = [view_card(run, view, roles) for view, roles in telling_views(results.get("views") or [])]
+    cards = [view_card(run, view, roles) for view, roles in telling_views(results.views)]
     rounds = _rounds(run)
     context = {
-        "title": f"{results.get('capture') or run.label}: splatfix report",
+        "title": f"{results.capture}: splatfix report",
         "run": run,
         "facts": _facts(run),
         "headline": wording.headline(run),
         "hero": next((card for card in cards if card["first"] and card["second"]), None),
         "tables": metric_tables(run),
-        "arms": _arms(run),
-        "bands": [
-            {"name": band, "num": sum(view.get("band") == band for view in results.get("views") or [])}
-            for band in BANDS
-        ],
-        "reasons": results.get("reasons") or {},
+        "arms": results.arms,
+        "bands": [{"name": band, "num": sum(view.band == band for view in results.views)} for band in BANDS],
+        "reasons": results.reasons,
         "cards": cards,
         "rounds": rounds,
         "plan": camera_plan(run.cameras),
-        "has_repair": bool(run.cameras.get("repair")),
-        "scatter": charts.gain_scatter(results.get("views") or []),
+        "has_repair": bool(run.cameras.repair),
+        "scatter": charts.gain_scatter(results.views),
         "loss": charts.loss_curves(run.history),
         "loss_arms": [arm for arm in ARMS if any(record.get("arm") == arm for record in run.history)],
-        "round_curve": charts.round_curve(results.get("rounds") or []),
-        "elongation": results.get("elongation") or {},
-        "num_gaussians": results.get("num_gaussians") or {},
-        "seconds": _seconds(run),
-        "all_views": sorted(results.get("views") or [], key=lambda view: (number(view, "distance") or 0, view["name"])),
+        "elongation": results.elongation,
+        "num_gaussians": results.num_gaussians,
+        "seconds": list(results.seconds.items()),
+        "all_views": sorted(results.views, key=lambda view: (view.distance or 0.0, view.name)),
         "provenance": _provenance(run),
-        "notes": [*(run.provenance.get("capture_notes") or []), *(run.provenance.get("notes") or [])],
+        "notes": run.provenance.get("notes") or [],
         "config_text": run.config_text,
         "video": None,
     }
@@ -99,24 +95,19 @@ def comparison_page(runs: Sequence[RunFiles]) -> str:
         "runs": runs,
         "metrics": MAIN_METRICS,
         "rows": comparison.rows(runs),
-        "extra_columns": comparison.extra_columns(runs),
         "bars": comparison.gain_bars(runs),
         "views": comparison.shared_views(runs),
-        "reasons": [(run.label, run.results.get("reasons")) for run in runs if run.results.get("reasons")],
+        "reasons": [(run.label, run.results.reasons) for run in runs if run.results.reasons],
         "provenance": [(run.label, _provenance(run), run.config_text) for run in runs],
-        "some_marked": any(comparison.saw_group(run) for run in runs),
     }
     return environment().get_template("comparison.html.j2").render(context)
 
 
-def view_card(run: RunFiles, view: dict[str, Any], roles: Sequence[str]) -> dict[str, Any]:
+def view_card(run: RunFiles, view: ViewResult, roles: Sequence[str]) -> dict[str, Any]:
     """Pictures and numbers of one test view: the renders that exist, the photo, the error maps."""
-    renders, errors, photo = {}, {}, None
-    if run.path is not None:
-        photo = pictures.picture(pictures.either(layout.image_path(run.path, view["name"], "photo")))
-        for arm in ARMS:
-            renders[arm] = pictures.picture(pictures.either(layout.image_path(run.path, view["name"], arm)))
-            errors[arm] = pictures.picture(pictures.either(layout.error_path(run.path, view["name"], arm)), 320)
+    photo = pictures.picture(layout.image_path(run.path, view.name, "photo"))
+    renders = {arm: pictures.picture(layout.image_path(run.path, view.name, arm)) for arm in ARMS}
+    errors = {arm: pictures.picture(layout.error_path(run.path, view.name, arm), ERROR_SIDE_PX) for arm in ARMS}
     if errors.get("after"):
         errors.pop("post", None)
     renders = {arm: image for arm, image in renders.items() if image}
@@ -134,22 +125,21 @@ def view_card(run: RunFiles, view: dict[str, Any], roles: Sequence[str]) -> dict
         "gain": wording.view_gain(view),
         "left": [arm for arm in ("before", "control") if arm in renders] or arms[:1],
         "right": [arm for arm in ("after", "post") if arm in renders and arm != first] + (["photo"] if photo else []),
-        "metrics": [m for m in MAIN_METRICS if any(number(view, arm, m.key) is not None for arm in ARMS)],
-        "arms": [arm for arm in ARMS if view.get(arm)],
+        "metrics": [m for m in MAIN_METRICS if any(view.value(arm, m.key) is not None for arm in ARMS)],
+        "arms": [arm for arm in ARMS if getattr(view, arm) is not None],
     }
 
 
 def metric_tables(run: RunFiles) -> list[dict[str, Any]]:
     """One table per metric: rows are bands, columns the arms that the run has, and the gain."""
-    summary = run.results.get("summary") or {}
-    columns = _arms(run)
+    summary, columns = run.results.summary, run.results.arms
     tables = []
     for metric in wording.METRICS:
         rows = []
         measured = False
         for band in ("all", *BANDS):
-            values = {arm: number(summary, band, arm, metric.key) for arm in columns}
-            rows.append({"band": band, "values": values, "gain": number(summary, band, "gain", metric.key)})
+            values = {arm: summary.value(band, arm, metric.key) for arm in columns}
+            rows.append({"band": band, "values": values, "gain": summary.value(band, "gain", metric.key)})
             measured |= any(value is not None for value in values.values())
         if not measured and metric not in MAIN_METRICS:
             continue
@@ -160,22 +150,13 @@ def metric_tables(run: RunFiles) -> list[dict[str, Any]]:
                 "rows": rows,
                 "has_gain": "after" in columns and len(columns) > 1,
                 "measured": measured,
-                "reason": (run.results.get("reasons") or {}).get(metric.key),
+                "reason": run.results.reasons.get(metric.key),
             }
         )
     return sorted(tables, key=lambda table: not table["measured"])  # stable: what was not measured comes last
 
 
-def _arms(run: RunFiles) -> list[str]:
-    """The arms that were evaluated, by the summary or, where that is empty, by the views."""
-    summary = (run.results.get("summary") or {}).get("all") or {}
-    arms = [arm for arm in ARMS if summary.get(arm)]
-    return arms or [arm for arm in ARMS if any(view.get(arm) for view in run.results.get("views") or [])]
-
-
 def _rounds(run: RunFiles) -> list[dict[str, Any]]:
-    if run.path is None:
-        return []
     rounds = []
     for round_number in evenly(layout.repair_rounds(run.path), MAX_ROUNDS_SHOWN):
         pairs = layout.repair_pairs(run.path, round_number)
@@ -194,22 +175,12 @@ def _rounds(run: RunFiles) -> list[dict[str, Any]]:
 
 def _facts(run: RunFiles) -> list[str]:
     """The line under the title."""
-    results, num_train = run.results, len(run.split.get("train_ids") or [])
-    facts = []
-    if num_train:
-        facts.append(wording.count(num_train, "training photo"))
-    if results.get("views"):
-        facts.append(wording.count(len(results["views"]), "test photo"))
-    if results.get("size_px"):
-        facts.append(f"longest side {results['size_px']} px")
-    if results.get("restorer"):
-        facts.append(f"restorer {results['restorer']}")
-    return facts
-
-
-def _seconds(run: RunFiles) -> list[tuple[str, float]]:
-    seconds = run.results.get("seconds") or run.provenance.get("seconds") or {}
-    return [(str(stage), float(value)) for stage, value in seconds.items() if isinstance(value, int | float)]
+    results = run.results
+    facts = [wording.count(len(run.train_ids), "training photo")] if run.train_ids else []
+    if results.views:
+        facts.append(wording.count(len(results.views), "test photo"))
+    facts.append(f"longest side {results.size_px} px")
+    return [*facts, f"restorer {results.restorer}"] if results.restorer else facts
 
 
 def _provenance(run: RunFiles) -> list[tuple[str, str]]:
@@ -221,9 +192,9 @@ def _provenance(run: RunFiles) -> list[tuple[str, str]]:
     memory = p.get("peak_memory_mb")
     pairs = [
         ("command", p.get("command")),
-        ("capture", run.results.get("capture")),
-        ("restorer", run.results.get("restorer")),
-        ("seed", run.results.get("seed") if run.results.get("seed") is not None else p.get("seed")),
+        ("capture", run.results.capture),
+        ("restorer", run.results.restorer),
+        ("seed", run.results.seed),
         ("device", device),
         ("splatfix", p.get("version")),
         ("commit", p.get("commit")),

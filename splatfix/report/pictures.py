@@ -43,14 +43,6 @@ def embedded(pixels: ndarray) -> dict:
     return {"uri": _uri("image/jpeg", buffer.getvalue()), "width": pixels.shape[1], "height": pixels.shape[0]}
 
 
-def either(path: Path) -> Path | None:
-    """The picture under this name as .jpg or as .png, whichever exists."""
-    for suffix in (".jpg", ".png"):
-        if path.with_suffix(suffix).is_file():
-            return path.with_suffix(suffix)
-    return None
-
-
 def video(path: Path | None, room_bytes: int = MAX_VIDEO_BYTES) -> dict | None:
     """``{"uri"}`` of a small MP4, ``{"link"}`` of one that is too large to embed, None where there is none."""
     if path is None or not path.is_file():

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from splatfix.evaluation.layout import ARMS
-from splatfix.report.load import number
+from splatfix.evaluation.results import Results
 from splatfix.report.wording import METRICS, PSNR_COLOR, written
 from splatfix.views import BANDS
 
@@ -14,20 +13,18 @@ WIDTH = 80
 _CELL = 9
 
 
-def results_table(results: Mapping[str, Any]) -> str:
+def results_table(results: Results) -> str:
     """before, control, after, post and gain by band, one block per metric that was measured; null as an em dash.
 
     Arms that the run does not have are left out; reasons for what could not be measured stand below.
     """
-    results = dict(results)
-    summary = results.get("summary") or {}
-    arms = [arm for arm in ARMS if (summary.get("all") or {}).get(arm)]
+    arms = results.arms
     if not arms:
-        return "No test view was measured." + _reasons(results)
+        return "No test view was measured." + _reasons(results.reasons)
     has_gain = "after" in arms and len(arms) > 1
     lines = []
     for metric in METRICS:
-        measured = any(number(summary, "all", arm, metric.key) is not None for arm in arms)
+        measured = any(results.summary.value("all", arm, metric.key) is not None for arm in arms)
         if metric is PSNR_COLOR or (not measured and metric.key not in ("psnr", "ssim", "lpips")):
             continue
         title = metric.title + ("" if metric.higher_is_better else " (lower is better)")
@@ -39,15 +36,15 @@ def results_table(results: Mapping[str, Any]) -> str:
         lines.append(title)
         lines.append("  " + f"{'':<14}" + "".join(f"{column:>{_CELL}}" for column in columns))
         for band in ("all", *BANDS):
-            views = [view for view in results.get("views") or [] if band == "all" or view.get("band") == band]
-            cells = [written(number(summary, band, arm, metric.key), metric.digits) for arm in arms]
+            views = [view for view in results.views if band in ("all", view.band)]
+            cells = [written(results.summary.value(band, arm, metric.key), metric.digits) for arm in arms]
             if has_gain:
-                cells.append(written(number(summary, band, "gain", metric.key), metric.digits, signed=True))
+                cells.append(written(results.summary.value(band, "gain", metric.key), metric.digits, signed=True))
             label = f"{band} ({len(views)})"
             lines.append("  " + f"{label:<14}" + "".join(f"{cell:>{_CELL}}" for cell in cells))
     if has_gain:
         lines += ["", "gain: after minus the better of before and control; (n): test photos in the band"]
-    return "\n".join(lines).lstrip("\n") + _reasons(results)
+    return "\n".join(lines).lstrip("\n") + _reasons(results.reasons)
 
 
 def sweep_table(results: Mapping[str, Any], num: int = 5) -> str:
@@ -82,11 +79,11 @@ def _plain(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _reasons(results: Mapping[str, Any]) -> str:
+def _reasons(reasons: Mapping[str, str]) -> str:
     import textwrap
 
     lines = []
-    for name, reason in (results.get("reasons") or {}).items():
+    for name, reason in reasons.items():
         lines.append(
             textwrap.fill(
                 f"{name}: {reason}", WIDTH, initial_indent="— ", subsequent_indent="  ", break_on_hyphens=False

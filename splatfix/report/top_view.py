@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from markupsafe import Markup
 from numpy import ndarray
 
+from splatfix.evaluation.view_cameras import ViewCamera, ViewCameras
 from splatfix.report.charts import marker, svg
-from splatfix.report.load import number
+from splatfix.report.wording import written
 from splatfix.shapes import Float
 
 WIDTH, HEIGHT, MARGIN = 460.0, 330.0, 26.0
 WEDGE_PX = 26.0
 
 
-def camera_plan(cameras: dict[str, Any]) -> Markup | None:
+def camera_plan(cameras: ViewCameras) -> Markup | None:
     """Training cameras, test cameras by band and repair views, seen along the direction in which they spread least.
 
-    For a walk around an object or through a room that is from above. None without two readable cameras.
+    For a walk around an object or through a room that is from above. None with fewer than two cameras.
     """
-    entries, places, headings = [], [], []
-    for role in ("repair", "test", "train"):  # training cameras on top
-        for entry in cameras.get(role) or []:
-            center, axis = _vector(entry, "centre"), _vector(entry, "axis")
-            if center is not None and axis is not None:
-                entries.append((role, entry))
-                places.append(center)
-                headings.append(axis)
+    entries = [(role, camera) for role in ("repair", "test", "train") for camera in getattr(cameras, role)]
     if len(entries) < 2:
         return None
-    centers = np.stack(places)
-    ups = [up for _, entry in entries if (up := _vector(entry, "up")) is not None]
-    right, up = _directions(centers, np.stack(headings), np.array(ups).reshape(-1, 3))
+    centers, headings, ups = (
+        np.array([getattr(camera, name) for _, camera in entries]) for name in ("centre", "axis", "up")
+    )
+    right, up = _directions(centers, headings, ups)
     flat = np.stack([centers @ right, centers @ up], axis=1)
     low, high = flat.min(axis=0), flat.max(axis=0)
     size = np.maximum(high - low, 1e-9)
@@ -50,11 +43,10 @@ def camera_plan(cameras: dict[str, Any]) -> Markup | None:
     return svg(parts, text, WIDTH, height)
 
 
-def _camera(role: str, entry: dict, x: float, y: float, axis: Float[ndarray, "2"]) -> str:
-    name = str(entry.get("name", ""))
+def _camera(role: str, camera: ViewCamera, x: float, y: float, axis: Float[ndarray, "2"]) -> str:
     wedge = ""
     if role == "train" and np.linalg.norm(axis) > 0.25:  # seen head-on it has no direction to show
-        half = np.arctan(0.5 * (number(entry, "width_px") or 1.0) / (number(entry, "focal_px") or 1.0))
+        half = np.arctan(0.5 * camera.width_px / camera.focal_px)
         heading = np.arctan2(axis[1], axis[0])
         length = WEDGE_PX * float(np.linalg.norm(axis))
         ends = [(x + length * np.cos(heading + s * half), y + length * np.sin(heading + s * half)) for s in (-1, 1)]
@@ -62,12 +54,12 @@ def _camera(role: str, entry: dict, x: float, y: float, axis: Float[ndarray, "2"
             f'<polygon class="wedge" points="{x:.1f},{y:.1f} ' + " ".join(f"{a:.1f},{b:.1f}" for a, b in ends) + '"/>'
         )
     if role == "test":
-        distance = number(entry, "distance")
-        where = f", distance {distance:.2f}" if distance is not None else ""
-        return marker(entry.get("band"), x, y, f"test {name} ({entry.get('band')}{where})")
+        title = f"test {camera.name} ({camera.band}, distance {written(camera.distance, 2)})"
+        return marker(camera.band, x, y, title)
     if role == "repair":
-        return marker(None, x, y, f"repair view {name}, round {entry.get('round')}", 2.6).replace("band-none", "repair")
-    return wedge + marker(None, x, y, f"training {name}", 4.5).replace("band-none", "train")
+        title = f"repair view {camera.name}, round {camera.round}"
+        return marker(None, x, y, title, 2.6).replace("band-none", "repair")
+    return wedge + marker(None, x, y, f"training {camera.name}", 4.5).replace("band-none", "train")
 
 
 def _directions(
@@ -91,11 +83,3 @@ def _directions(
     up = up / max(length, 1e-12)
     right = np.cross(up, normal)
     return right, up
-
-
-def _vector(entry: Any, key: str) -> Float[ndarray, "3"] | None:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, list | tuple) or len(value) != 3 or any(not isinstance(v, int | float) for v in value):
-        return None
-    vector = np.array(value, float)
-    return vector if np.isfinite(vector).all() else None

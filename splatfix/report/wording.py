@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splatfix.evaluation.layout import ARMS
-from splatfix.report.load import RunFiles, number
+from splatfix.evaluation.results import ARMS, LOWER_IS_BETTER, Results, ViewResult
+from splatfix.report.load import RunFiles
 from splatfix.views import BANDS
 
 NONE = "—"
@@ -22,7 +22,6 @@ class Metric:
         key: its key in the results.
         title: its name, with the unit.
         digits: decimals shown.
-        higher_is_better: the direction of improvement.
         noticeable: a change below this is called no change.
         note: a sentence for readers.
     """
@@ -30,9 +29,13 @@ class Metric:
     key: str
     title: str
     digits: int
-    higher_is_better: bool = True
     noticeable: float = 0.0
     note: str = ""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of improvement."""
+        return self.key not in LOWER_IS_BETTER
 
     def improves(self, change: float | None) -> bool | None:
         """Whether a change is for the better; None where it is below notice or unknown."""
@@ -47,7 +50,6 @@ LPIPS = Metric(
     key="lpips",
     title="LPIPS",
     digits=3,
-    higher_is_better=False,
     noticeable=0.002,
     note="Lower is better: a negative gain is an improvement.",
 )
@@ -108,32 +110,29 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def baseline_arm(run: RunFiles) -> str | None:
+def baseline_arm(results: Results) -> str | None:
     """The better of ``before`` and ``control`` by mean PSNR: what the gain is measured against."""
-    values = {arm: run.number("summary", "all", arm, "psnr") for arm in ("before", "control")}
+    values = {arm: results.summary.value("all", arm, "psnr") for arm in BASELINES}
     known = {arm: value for arm, value in values.items() if value is not None}
     return max(known, key=lambda arm: known[arm]) if known else None
 
 
-def view_gain(view: dict) -> float | None:
-    """PSNR of ``after`` minus the better of ``before`` and ``control`` at one test view, in dB."""
-    after = number(view, "after", "psnr")
-    rivals = [number(view, arm, "psnr") for arm in ("before", "control")]
-    known = [rival for rival in rivals if rival is not None]
-    return None if after is None or not known else after - max(known)
+def view_gain(view: ViewResult) -> float | None:
+    """PSNR gain at one test view, in dB."""
+    return None if view.gain is None else view.gain["psnr"]
 
 
 def headline(run: RunFiles) -> Headline:
     """What the run gained or did not, in plain words."""
-    views = run.results.get("views") or []
-    photos = count(len(views), "test photo")
-    gain = run.number("summary", "all", "gain", "psnr")
+    results = run.results
+    photos = count(len(results.views), "test photo")
+    gain = results.summary.value("all", "gain", "psnr")
     if gain is not None:
-        return _loop_headline(run, gain, photos)
-    reached = {arm: run.number("summary", "all", arm, "psnr") for arm in ARMS}
+        return _loop_headline(results, gain, photos)
+    reached = {arm: results.summary.value("all", arm, "psnr") for arm in ARMS}
     known = [arm for arm in ARMS if reached[arm] is not None]
     if not known:
-        why = (run.results.get("reasons") or {}).get("psnr")
+        why = results.reasons.get("psnr")
         return Headline(
             "Nothing could be measured in this run.",
             (f"Reason: {why}.",) if why else (),
@@ -142,24 +141,24 @@ def headline(run: RunFiles) -> Headline:
             "plain",
         )
     arm = known[-1] if known[-1] != "post" or len(known) == 1 else known[-2]
-    num_train = len(run.split.get("train_ids") or [])
+    num_train = len(run.train_ids)
     source = f"From {count(num_train, 'photo')}, the fit" if arm == "before" and num_train else "The splat"
     if arm == "before" and not num_train:
         source = "The fit"
     value = written(reached[arm], 2)
     return Headline(
         f"{source} reaches {value} dB PSNR on {photos}.",
-        tuple(filter(None, (_other_values(run, arm), _missing_lpips(run)))),
+        tuple(filter(None, (_other_values(results, arm), _missing_lpips(results)))),
         f"{value} dB",
         "mean PSNR on test photos",
         "plain",
     )
 
 
-def _loop_headline(run: RunFiles, gain: float, photos: str) -> Headline:
-    arm = baseline_arm(run) or "before"
-    base = written(run.number("summary", "all", arm, "psnr"), 2)
-    after = written(run.number("summary", "all", "after", "psnr"), 2)
+def _loop_headline(results: Results, gain: float, photos: str) -> Headline:
+    arm = baseline_arm(results) or "before"
+    base = written(results.summary.value("all", arm, "psnr"), 2)
+    after = written(results.summary.value("all", "after", "psnr"), 2)
     change = written(abs(gain), 2)
     verdict = PSNR.improves(gain)
     if verdict is None:
@@ -179,18 +178,18 @@ def _loop_headline(run: RunFiles, gain: float, photos: str) -> Headline:
             f"{BASELINES[arm]}."
         )
         tone = "bad"
-    others, disagree = _others(run, verdict)
+    others, disagree = _others(results, verdict)
     if verdict is False and not disagree:
         sentence += f" Better use {arm}.ply."
-    details = tuple(filter(None, (others, _spread(run), _bands(run), _missing_lpips(run))))
+    details = tuple(filter(None, (others, _spread(results), _bands(results), _missing_lpips(results))))
     return Headline(sentence, details, f"{written(gain, 2, signed=True)} dB", "PSNR gain on test photos", tone)
 
 
-def _others(run: RunFiles, verdict: bool | None) -> tuple[str | None, bool]:
+def _others(results: Results, verdict: bool | None) -> tuple[str | None, bool]:
     """What the other metrics did, and whether any of them contradicts PSNR."""
     parts, disagreement = [], False
     for metric in (SSIM, LPIPS, PSNR_MASK):
-        gain = run.number("summary", "all", "gain", metric.key)
+        gain = results.summary.value("all", "gain", metric.key)
         if gain is None:
             continue
         better = metric.improves(gain)
@@ -206,14 +205,14 @@ def _others(run: RunFiles, verdict: bool | None) -> tuple[str | None, bool]:
     return (f"The metrics disagree: {text}" if disagreement else text), disagreement
 
 
-def _other_values(run: RunFiles, arm: str) -> str | None:
-    values = {metric.title: (run.number("summary", "all", arm, metric.key), metric.digits) for metric in (SSIM, LPIPS)}
+def _other_values(results: Results, arm: str) -> str | None:
+    values = {metric.title: (results.summary.value("all", arm, metric.key), metric.digits) for metric in (SSIM, LPIPS)}
     parts = [f"{title} {written(value, digits)}" for title, (value, digits) in values.items() if value is not None]
     return ", ".join(parts) + "." if parts else None
 
 
-def _spread(run: RunFiles) -> str | None:
-    gains = [gain for gain in map(view_gain, run.results.get("views") or []) if gain is not None]
+def _spread(results: Results) -> str | None:
+    gains = [gain for gain in map(view_gain, results.views) if gain is not None]
     if len(gains) < 2:
         return None
     better = sum(PSNR.improves(gain) is True for gain in gains)
@@ -224,13 +223,12 @@ def _spread(run: RunFiles) -> str | None:
     )
 
 
-def _bands(run: RunFiles) -> str | None:
-    gains = {band: run.number("summary", band, "gain", "psnr") for band in BANDS}
+def _bands(results: Results) -> str | None:
+    gains = {band: results.summary.value(band, "gain", "psnr") for band in BANDS}
     parts = [f"{band} {written(gain, 2, signed=True)}" for band, gain in gains.items() if gain is not None]
     return f"By distance from the training photos: {', '.join(parts)} dB." if len(parts) > 1 else None
 
 
-def _missing_lpips(run: RunFiles) -> str | None:
-    summary = (run.results.get("summary") or {}).get("all") or {}
-    measured = any(number(summary, arm, "lpips") is not None for arm in ARMS)
-    return None if measured or "lpips" not in (run.results.get("reasons") or {}) else "LPIPS was not measured."
+def _missing_lpips(results: Results) -> str | None:
+    measured = any(results.summary.value("all", arm, "lpips") is not None for arm in ARMS)
+    return None if measured or "lpips" not in results.reasons else "LPIPS was not measured."

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from splatfix.report.load import number
+from splatfix.evaluation.results import Results
 from splatfix.report.wording import written
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import FIGURES, TrialRecord
@@ -85,8 +85,8 @@ def verdict(rows: Sequence[Mapping[str, Any]], who: str, metric: str) -> Verdict
     return Verdict(beats, mean, spread, low, high, sentence + more)
 
 
-def rerun_row(default: Mapping[str, Any], best: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """Figures of the default and the best on the same capture and seed, from their ``results.json``.
+def rerun_row(default: Results, best: Results, metric: str) -> dict[str, Any]:
+    """Figures of the default and the best on the same capture and seed,.
 
     ``gain`` of each is against its own control, which has its own number of steps; ``difference`` is not.
     """
@@ -95,10 +95,10 @@ def rerun_row(default: Mapping[str, Any], best: Mapping[str, Any], metric: str) 
     return {**sides, "difference": None if None in afters else afters[1] - afters[0]}
 
 
-def _side(results: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    summary = results["summary"]
-    arms = {arm: number(summary, "all", arm, metric) for arm in ("before", "control", "after", "gain")}
-    return {**arms, **{band: number(summary, band, "gain", metric) for band in BANDS}}
+def _side(results: Results, metric: str) -> dict[str, Any]:
+    summary = results.summary
+    arms = {arm: summary.value("all", arm, metric) for arm in ("before", "control", "after", "gain")}
+    return {**arms, **{band: summary.value(band, "gain", metric) for band in BANDS}}
 
 
 def trial_rows(config: SweepConfig, records: Sequence[TrialRecord]) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from splatfix.evaluation.evaluate import evaluate_arms
+from splatfix.evaluation.results import RESULTS, Results, read_results
 from splatfix.files import read_json, write_json
 from splatfix.fit import choose_steps, prepare
 from splatfix.gaussians import write_ply
@@ -76,8 +76,8 @@ class Reference:
     seconds: float
 
 
-def make_reference(case: Case, default: LoopConfig, sweep: Path) -> dict[str, Any]:
-    """``before`` and ``control`` of a case with the default config, as a run folder; returns its ``results.json``.
+def make_reference(case: Case, default: LoopConfig, sweep: Path) -> Results:
+    """Make ``before`` and ``control`` of a case with the default config, as a run folder; returns its results.
 
     What is there already is kept, unless it is of other photos or settings.
     """
@@ -93,7 +93,7 @@ def make_reference(case: Case, default: LoopConfig, sweep: Path) -> dict[str, An
     )
     held = _read_reference(run.path)
     if held is not None and held.identity == identity:
-        return read_json(run.path / "results.json")
+        return read_results(run.path)
     if not split.test_ids:
         raise ValueError("no photo is left to test on; ask for fewer training photos (views.num_train)")
     steps = choose_steps(run, scene, config)
@@ -133,20 +133,20 @@ def read_reference(sweep: Path, case: Case) -> Reference:
 
 def _read_reference(folder: Path) -> Reference | None:
     path = folder / REFERENCE
-    return Reference(**read_json(path)) if path.is_file() and (folder / "results.json").is_file() else None
+    return Reference(**read_json(path)) if path.is_file() and (folder / RESULTS).is_file() else None
 
 
 class _ReferenceWorker:
     def __init__(self, default: LoopConfig, sweep: Path) -> None:
         self._default, self._sweep = default, sweep
 
-    def run(self, task: Case, upcoming: Case | None) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
+    def run(self, task: Case, upcoming: Case | None) -> Results:  # noqa: ARG002 - of the protocol
         with silently():
             return make_reference(task, self._default, self._sweep)
 
 
-def make_references(cases: Sequence[Case], config: SweepConfig, sweep: Path) -> dict[str, dict[str, Any]]:
-    """``results.json`` of the references of all cases, by their names.
+def make_references(cases: Sequence[Case], config: SweepConfig, sweep: Path) -> dict[str, Results]:
+    """Make the references of all cases; returns their results by the names of the cases.
 
     Raises:
         ValueError: one of them cannot be made; the message names its capture.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.config import to_tree, to_yaml
+from splatfix.evaluation.results import Results
 from splatfix.files import write_json, write_text
 from splatfix.report.sweep.load import SWEEP
 from splatfix.report.sweep.page import PAGE, write_sweep_page
@@ -33,14 +34,14 @@ class Output:
     """Writes what is known so far, again and again.
 
     Attributes:
-        references: ``results.json`` of the references, by case.
+        references: results of the references, by case.
         reruns: their rows, once there are any.
     """
 
     def __init__(self, config: SweepConfig, run: Run, cases: Sequence[Case], *, num_trials: int, parallel: int) -> None:
         self._config, self._run, self._cases = config, run, cases
         self.num_trials, self._parallel = num_trials, parallel
-        self.references: dict[str, dict[str, Any]] = {}
+        self.references: dict[str, Results] = {}
         self.reruns: list[dict[str, Any]] | None = None
         self._next_show = time.monotonic() + SHOW_SECONDS
 
@@ -111,8 +112,8 @@ class Output:
         return note, figures, best, [path for path in files if path.is_file()]
 
     def _case_row(self, case: Case) -> dict[str, Any]:
-        summary = self.references[case.name]["summary"]["all"]
-        arms = {arm: summary[arm][self._config.metric] for arm in ("before", "control")}
+        summary = self.references[case.name].summary
+        arms = {arm: summary.value("all", arm, self._config.metric) for arm in ("before", "control")}
         folder = f"references/{case.name}"
         return {"case": case.name, "capture": case.title, "seed": case.seed, "folder": folder, **arms}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.config import to_tree
+from splatfix.evaluation.results import Results, read_results
 from splatfix.files import read_json, write_json
 from splatfix.loop import LoopConfig, run_loop
 from splatfix.process import progress
@@ -40,11 +41,11 @@ class _LoopWorker:
     def __init__(self, configs: Mapping[str, LoopConfig]) -> None:
         self._configs = configs
 
-    def run(self, task: _Rerun, upcoming: _Rerun | None) -> dict[str, Any]:  # noqa: ARG002 - of the protocol
+    def run(self, task: _Rerun, upcoming: _Rerun | None) -> Results:  # noqa: ARG002 - of the protocol
         config = of_case(self._configs[task.side], task.case)
         done = task.folder / DONE
         if done.is_file() and read_json(done) == to_tree(config):
-            return read_json(task.folder / "results.json")
+            return read_results(task.folder)
         with silently():
             results = run_loop(Path(task.case.capture), task.folder, config, resume=True)
             write_report([task.folder])

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import error_path, image_path
+from splatfix.evaluation.results import Results, Summary, read_results
 from splatfix.files import read_json, write_json, write_whole
 from splatfix.fit import prepare, sibling_seed
 from splatfix.gaussians import read_ply, write_ply
@@ -26,7 +28,6 @@ from splatfix.loop import LoopConfig, repair_rounds
 from splatfix.loop.cache import SharedFits
 from splatfix.process import choose_device
 from splatfix.report import write_report
-from splatfix.report.load import number
 from splatfix.report.selection import telling_views
 from splatfix.restoration import Restorer, open_restorer
 from splatfix.runs import Run
@@ -74,7 +75,7 @@ def combined(figures: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str,
     """Figures of a round over all cases: means, and the worst gain; None where a case has none."""
 
     def gains_of(band: str, of_metric: str) -> dict[str, float | None]:
-        return {case: number(held["summary"], band, "gain", of_metric) for case, held in figures.items()}
+        return {case: held["summary"].value(band, "gain", of_metric) for case, held in figures.items()}
 
     gains = gains_of("all", metric)
     by_band = {band: gains_of(band, metric) for band in BANDS}
@@ -90,7 +91,7 @@ def combined(figures: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str,
             case: {
                 "gain": gains[case],
                 **{band: by_band[band][case] for band in BANDS},
-                "after": held["summary"]["all"]["after"][metric],
+                "after": held["summary"].value("all", "after", metric),
                 "seconds": held["seconds"],
             }
             for case, held in figures.items()
@@ -127,13 +128,14 @@ def _case_rounds(
             write_ply(folder / "after.ply", made.fit.gaussians())
             results = _evaluated(run, capture, split, scene, config, reference_folder(sweep, case), shown)
             run.write_provenance(command="sweep", seed=config.seed, device=device, notes=list(capture.notes))
-            reached = results["summary"]["all"]["after"]["psnr"]
+            reached = results.summary.value("all", "after", "psnr")
             if reached is None or not math.isfinite(reached):
                 raise FloatingPointError(f"{case.name}, round {made.number}: PSNR of after = {reached}")
             seconds = round(seconds_before + made.fit.seconds, 3)
-            known.append({"round": made.number, "summary": results["summary"], "seconds": seconds})
+            known.append({"round": made.number, "summary": asdict(results.summary), "seconds": seconds})
             write_json(folder / ROUNDS, known)
-        yield known[made.number - 1]
+        figures = known[made.number - 1]
+        yield {**figures, "summary": Summary.from_json(figures["summary"], str(folder / ROUNDS))}
 
 
 def _evaluated(
@@ -144,16 +146,16 @@ def _evaluated(
     config: LoopConfig,
     reference: Path,
     shown: Sequence[tuple[int, Camera]],
-) -> dict[str, Any]:
+) -> Results:
     """Measure ``after.ply``; ``before`` and ``control`` are the reference's, files and figures."""
     for arm in SHARED_ARMS:
         _link(reference / f"{arm}.ply", run.path / f"{arm}.ply")
     device = scene.photos[0].device
-    held = {row["name"]: row for row in read_json(reference / "results.json")["views"]}
-    for name in held:
+    known = read_results(reference)
+    for view in known.views:
         for arm in SHARED_ARMS:
-            _link(image_path(reference, name, arm), image_path(run.path, name, arm))
-            _link(error_path(reference, name, arm), error_path(run.path, name, arm))
+            _link(image_path(reference, view.name, arm), image_path(run.path, view.name, arm))
+            _link(error_path(reference, view.name, arm), error_path(run.path, view.name, arm))
     return evaluate_arms(
         run,
         capture,
@@ -167,7 +169,7 @@ def _evaluated(
         mode=config.fit.mode,
         scene=scene,
         repair_views=shown,
-        known={name: {arm: row[arm] for arm in SHARED_ARMS} for name, row in held.items()},
+        known=known,
     )
 
 
@@ -187,8 +189,8 @@ def _write_pictures(folder: Path, case: Case) -> None:
     """Photo, before, control and after of the views with the median, the largest and the smallest gain, as a sheet."""
     run, kinds = folder / case.name, ("photo", *SHARED_ARMS, "after")
     rows: list[np.ndarray] = []
-    for view, _ in telling_views(read_json(run / "results.json")["views"])[:3]:
-        pictures = [read_image(image_path(run, view["name"], kind)) for kind in kinds]
+    for view, _ in telling_views(read_results(run).views)[:3]:
+        pictures = [read_image(image_path(run, view.name, kind)) for kind in kinds]
         if not rows:
             rows.append(
                 np.concatenate(

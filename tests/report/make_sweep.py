@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 
 from splatfix.evaluation import layout
+from splatfix.evaluation.results import ViewResult, write_results
 from splatfix.files import write_json
 from splatfix.images import write_image
+from splatfix.views import BANDS
+from tests.report.make_run import make_results
 
 SEARCHED = [
     {"field": "repair.weight", "kind": "loguniform", "low": 0.1, "high": 2.0, "log": True, "default": 1.0},
@@ -27,7 +30,6 @@ SEARCHED = [
 SPACE: list[dict[str, Any]] = [{"when": None, **entry} for entry in SEARCHED]
 CASES = [("tankard", 0, 19.73, 20.34), ("<script>alert(2)</script>", 0, 22.10, 22.41)]
 VIEWS = ["IMG_0012.jpg", 'x<script>alert(1)</script>"&.jpg', "IMG_0033.jpg", "IMG_0040.jpg", "IMG_0051.jpg"]
-BANDS = ("near", "mid", "far")
 
 
 def make_sweep(
@@ -177,11 +179,10 @@ def _write_pictures(path: Path, best: int, size: tuple[int, int], rng: np.random
                 write_image(layout.image_path(reference, name, kind), np.clip(photo + _noise(size, noise, rng), 0, 1))
             write_image(layout.image_path(folder, name, "after"), np.clip(photo + _noise(size, 0.07, rng), 0, 1))
             arms = {"before": 19.0 + j, "control": 19.5 + j, "after": 19.3 + j + 0.21 * j + 0.05 * k}
-            views.append(
-                {"name": name, "band": BANDS[j * 3 // len(VIEWS)], "distance": 0.1 + 0.1 * j}
-                | {arm: {"psnr": psnr, "ssim": 0.6} for arm, psnr in arms.items()}
-            )
-        write_json(folder / "results.json", {"schema": 1, "views": views})
+            metrics = {arm: {"psnr": psnr, "ssim": 0.6} for arm, psnr in arms.items()}
+            band = BANDS[j * 3 // len(VIEWS)]
+            views.append(ViewResult(name=name, band=band, distance=0.1 + 0.1 * j, post=None, **metrics))
+        write_results(folder, make_results(views))
         for j in range(3):
             for made in (1, 2):
                 for kind, noise in (("render", 0.15), ("repaired", 0.03)):

@@ -6,8 +6,13 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from splatfix.evaluation.results import ViewResult
+from splatfix.evaluation.view_cameras import ViewCameras
 from splatfix.report import charts
 from splatfix.report.top_view import camera_plan
+from tests.report.make_run import make_camera
+
+BASE = {"psnr": 20.0}
 
 
 def points(svg) -> np.ndarray:
@@ -16,13 +21,13 @@ def points(svg) -> np.ndarray:
     return np.array(found, float)
 
 
-def ring(normal_axis: int, num: int = 6) -> dict:
+def ring(normal_axis: int, num: int = 6) -> ViewCameras:
     cameras = []
     for angle in np.arange(num) * 2 * np.pi / num:
         center = np.insert(3 * np.array([np.cos(angle), np.sin(angle)]), normal_axis, 0.1 * (angle > 3))
         up = np.eye(3)[normal_axis]
-        cameras.append({"name": "c", "centre": center.tolist(), "axis": (-center / 3).tolist(), "up": up.tolist()})
-    return {"train": cameras}
+        cameras.append(make_camera("c", center, -center / 3, up))
+    return ViewCameras(train=tuple(cameras))
 
 
 @pytest.mark.parametrize("normal_axis", [0, 1, 2])
@@ -43,11 +48,11 @@ def test_the_plan_is_seen_from_above_not_mirrored(normal_axis):
     assert counterclockwise == (normal_axis != 1)
 
 
-def test_cameras_in_a_line_or_broken_or_too_few():
-    line = [{"name": f"{k}", "centre": [k, 0, 0], "axis": [0, 0, 1], "up": [0, -1, 0]} for k in range(3)]
-    ElementTree.fromstring(camera_plan({"train": line, "test": [{"name": "broken"}], "repair": None}))
-    assert camera_plan({"train": line[:1]}) is None
-    assert camera_plan({}) is None
+def test_cameras_in_a_line_or_too_few():
+    line = tuple(make_camera(f"{k}", (k, 0, 0), (0, 0, 1)) for k in range(3))
+    ElementTree.fromstring(camera_plan(ViewCameras(train=line)))
+    assert camera_plan(ViewCameras(train=line[:1])) is None
+    assert camera_plan(ViewCameras()) is None
 
 
 def test_loss_curves_average_long_histories_and_skip_what_has_no_logarithm():
@@ -59,15 +64,9 @@ def test_loss_curves_average_long_histories_and_skip_what_has_no_logarithm():
     assert charts.loss_curves([{"arm": "before", "step": 0, "loss": None}]) is None
 
 
-def test_equal_values_have_an_axis():
-    rounds = [{"round": k, "psnr": 20.0} for k in range(3)]
-    ElementTree.fromstring(charts.round_curve(rounds))
-    assert charts.round_curve(rounds[:1]) is None
-
-
 def test_scatter_escapes_names():
     views = [
-        {"name": "<x>", "band": "near", "distance": d, "before": {"psnr": 20.0}, "after": {"psnr": 20.0 + d}}
+        ViewResult(name="<x>", band="near", distance=d, before=BASE, control=BASE, after={"psnr": 20.0 + d}, post=None)
         for d in (0.1, 0.2)
     ]
     svg = charts.gain_scatter(views)

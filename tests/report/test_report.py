@@ -1,14 +1,16 @@
 """The page: holds the figures of the results, nothing from elsewhere, and survives what is missing."""
 
-import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
+from splatfix.evaluation.results import ARMS, write_results
 from splatfix.report import write_report
 from splatfix.report.wording import written
-from tests.report.make_run import NAMES, make_run
+from splatfix.views import BANDS
+from tests.report.make_run import make_results, make_run
 
 VOID = {"meta", "link", "img", "input", "br", "line", "rect", "circle", "polygon", "polyline"}
 
@@ -62,11 +64,12 @@ def test_a_loop_run_shows_its_figures(tmp_path):
     path = write_report([tmp_path / "run"])
     assert path == tmp_path / "run" / "report.html"
     page = read(path)
-    for band, arms in results["summary"].items():
-        for arm in ("before", "control", "after", "post", "gain"):
-            assert written(arms[arm]["psnr"], 2, signed=arm == "gain") in page.text, (band, arm)
-            assert written(arms[arm]["ssim"], 3, signed=arm == "gain") in page.text, (band, arm)
-    gain = results["summary"]["all"]["gain"]["psnr"]
+    for band in ("all", *BANDS):
+        for column in (*ARMS, "gain"):
+            psnr, ssim = (results.summary.value(band, column, metric) for metric in ("psnr", "ssim"))
+            assert written(psnr, 2, signed=column == "gain") in page.text, (band, column)
+            assert written(ssim, 3, signed=column == "gain") in page.text, (band, column)
+    gain = results.summary.value("all", "gain", "psnr")
     assert "made this splat better" in page.text and f"is {gain:.2f} dB higher" in page.text
     assert "no weights of VGG-16 on disk" in page.text and "LPIPS was not measured" in page.text
     assert "castle & <b>moat</b>" in page.text and "</pre><script>" in page.text and "2 <files>" in page.text
@@ -96,8 +99,8 @@ def test_no_change_is_called_no_change(tmp_path):
 
 def test_disagreeing_metrics_are_said_to_disagree(tmp_path):
     results = make_run(tmp_path)
-    results["summary"]["all"]["gain"]["ssim"] = -0.05
-    (tmp_path / "results.json").write_text(json.dumps(results))
+    worse = replace(results.summary.all, gain={**results.summary.all.gain, "ssim": -0.05})
+    write_results(tmp_path, replace(results, summary=replace(results.summary, all=worse)))
     assert "The metrics disagree: SSIM fell by 0.050" in read(write_report([tmp_path])).text
 
 
@@ -112,23 +115,18 @@ def test_a_run_with_one_arm(tmp_path, arm, sentence):
 
 
 def test_only_results_without_any_picture(tmp_path):
-    results = make_run(tmp_path / "full")
-    results["summary"]["mid"] = None
-    for view in results["views"]:
-        view["band"] = "near" if view["band"] == "mid" else view["band"]
-        view["control"] = None
-    results["views"][0]["after"] = {"psnr": None, "ssim": None, "lpips": None}
-    for key in ("elongation", "seconds", "num_gaussians", "reasons"):
-        results[key] = {}
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare" / "results.json").write_text(json.dumps(results))
+    views = [
+        replace(view, band="near" if view.band == "mid" else view.band, control=None)
+        for view in make_run(tmp_path / "full").views
+    ]
+    views[0] = replace(views[0], after={"psnr": None, "ssim": None, "lpips": None})
+    write_results(tmp_path / "bare", make_results(views, seconds={}, reasons={}))
     page = read(write_report([tmp_path / "bare"]))
     assert "—" in page.text and "No reason was recorded" in page.text and "img" not in page.tags
 
 
 def test_nothing_measured(tmp_path):
-    results = {"schema": 1, "capture": "x", "restorer": None, "seed": 0, "size_px": 320, "views": [], "summary": {}}
-    (tmp_path / "results.json").write_text(json.dumps(results))
+    write_results(tmp_path, make_results([]))
     assert "Nothing could be measured" in read(write_report([tmp_path])).text
 
 
@@ -157,20 +155,9 @@ def test_several_runs_are_compared(tmp_path):
 def test_runs_on_other_photos_are_not_ranked(tmp_path):
     make_run(tmp_path / "one")
     results = make_run(tmp_path / "two")
-    results["capture"] = "elsewhere"
-    (tmp_path / "two" / "results.json").write_text(json.dumps(results))
+    write_results(tmp_path / "two", replace(results, capture="elsewhere"))
     text = read(write_report([tmp_path / "one", tmp_path / "two"])).text
     assert "must not be ranked" in text and "gained most" not in text
-
-
-def test_a_compare_run(tmp_path):
-    results = make_run(tmp_path / "nafnet")
-    marked = {**results, "restorer": "seen", "in_training": True, "drift": 0.25, "consistency": {"error": 0.5}}
-    (tmp_path / "compare.json").write_text(json.dumps({"nafnet": {**results, "drift": 0.125}, "seen": marked}))
-    text = read(write_report([tmp_path])).text
-    assert "0.1250" in text and "0.2500" in text and "0.5000" in text
-    assert "trained on this scene group" in text and "seen gained most" not in text
-    assert NAMES[3] in text  # pictures of the run inside
 
 
 @pytest.mark.parametrize(

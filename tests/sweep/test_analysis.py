@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from splatfix.evaluation.results import Results, ViewResult
 from splatfix.sweep.analysis import best_of, rerun_row, verdict
 from splatfix.sweep.record import TrialRecord
+from tests.report.make_run import make_results
 
 
 def rows(*by_seed: tuple[float, ...]) -> list[dict]:
@@ -49,9 +51,9 @@ def test_one_seed_is_too_few_and_none_is_nothing():
 
 
 def test_the_difference_is_of_after_alone():
-    def results(after: float, control: float) -> dict:
-        arms = {"before": {"psnr": 19.0}, "control": {"psnr": control}, "after": {"psnr": after}}
-        return {"summary": {"all": {**arms, "gain": {"psnr": after - max(19.0, control)}}, "near": None}}
+    def results(after: float, control: float) -> Results:
+        arms = {"before": {"psnr": 19.0}, "control": {"psnr": control}, "after": {"psnr": after}, "post": None}
+        return make_results([ViewResult(name="a", band="far", distance=0.1, **arms)])
 
     row = rerun_row(results(20.0, 19.5), results(20.4, 20.1), "psnr")
     assert row["difference"] == pytest.approx(0.4)

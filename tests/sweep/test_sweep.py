@@ -82,7 +82,7 @@ def test_the_best_config_makes_the_same_loop_as_the_trial(sweep, tmp_path):
     config = load_config(LoopConfig, sweep / "best.yaml")
     assert config == apply(small().loop, best.values)
     results = run_loop(sample_path(), tmp_path / "loop", config)
-    assert results["summary"]["all"]["after"]["psnr"] == pytest.approx(best.cases["tankard-s0"]["after"], abs=1e-9)
+    assert results.summary.value("all", "after", "psnr") == pytest.approx(best.cases["tankard-s0"]["after"], abs=1e-9)
     case = sweep / "trials" / best.name / "tankard-s0"
     assert (case / "after.ply").read_bytes() == (tmp_path / "loop" / "after.ply").read_bytes()
     assert (case / "before.ply").read_bytes() == (tmp_path / "loop" / "before.ply").read_bytes()
@@ -207,7 +207,8 @@ def test_a_splat_that_cannot_be_measured_fails_its_trial(tmp_path, monkeypatch):
     def broken(run, *arguments, **keywords):
         results = real(run, *arguments, **keywords)
         if "0001" in str(run.path):
-            results["summary"]["all"]["after"]["psnr"] = float("nan")
+            broken_means = replace(results.summary.all, after={**results.summary.all.after, "psnr": float("nan")})
+            return replace(results, summary=replace(results.summary, all=broken_means))
         return results
 
     monkeypatch.setattr(trial, "_evaluated", broken)
@@ -336,8 +337,8 @@ def test_a_reference_of_other_photos_is_made_again(tmp_path):
     assert make_reference(case, small().loop, tmp_path / "out") == first
     longer = apply(small().loop, {"repair.steps": 30})
     other = make_reference(case, longer, tmp_path / "out")
-    assert other["summary"]["all"]["before"] == first["summary"]["all"]["before"]
-    assert other["summary"]["all"]["control"] != first["summary"]["all"]["control"]
+    assert other.summary.all.before == first.summary.all.before
+    assert other.summary.all.control != first.summary.all.control
 
 
 def test_captures_of_the_same_name_stay_apart(tmp_path):

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.evaluation import layout
-from splatfix.files import read_json
+from splatfix.evaluation.results import RESULTS, ViewResult, read_results
 from splatfix.report import pictures
-from splatfix.report.load import number
 from splatfix.report.selection import evenly
 from splatfix.report.sweep.load import SweepFile
 from splatfix.report.wording import view_gain
@@ -27,12 +26,11 @@ def extreme_views(sweep: SweepFile) -> list[dict[str, Any]]:
     """
     found = []
     for case, folder in _folders(sweep):
-        results = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
-        for view in (results.get("views") or []) if isinstance(results, dict) else []:
+        for view in read_results(folder).views if (folder / RESULTS).is_file() else ():
             gain = view_gain(view)
-            if gain is not None and pictures.either(layout.image_path(folder, view["name"], "after")):
+            if gain is not None and layout.image_path(folder, view.name, "after").is_file():
                 found.append((gain, case, folder, view))
-    found.sort(key=lambda entry: (-entry[0], str(entry[1]["case"]), entry[3]["name"]))
+    found.sort(key=lambda entry: (-entry[0], str(entry[1]["case"]), entry[3].name))
     num = min(VIEWS_EACH, (len(found) + 1) // 2)
     chosen = [("largest gain", entry) for entry in found[:num]]
     chosen += [("smallest gain", entry) for entry in found[max(num, len(found) - num) :]]
@@ -66,7 +64,7 @@ def _folders(sweep: SweepFile) -> list[tuple[dict[str, Any], Path]]:
     return [(case, trial / str(case["case"])) for case in sweep.cases]
 
 
-def _shown(sweep: SweepFile, case: dict[str, Any], folder: Path, view: dict[str, Any]) -> list[dict[str, Any]]:
+def _shown(sweep: SweepFile, case: dict[str, Any], folder: Path, view: ViewResult) -> list[dict[str, Any]]:
     """The photo, ``control`` (or else ``before``) and ``after``.
 
     What the trial's folder lacks comes from the references, which all trials share.
@@ -75,9 +73,9 @@ def _shown(sweep: SweepFile, case: dict[str, Any], folder: Path, view: dict[str,
 
     def found(kind: str) -> list[dict[str, Any]]:
         for place in (folder, references):
-            path = pictures.either(layout.image_path(place, view["name"], kind))
-            if image := pictures.picture(path, VIEW_SIDE_PX):
-                return [{"kind": kind, "image": image, "psnr": number(view, kind, "psnr")}]
+            if image := pictures.picture(layout.image_path(place, view.name, kind), VIEW_SIDE_PX):
+                psnr = None if kind == "photo" else view.value(kind, "psnr")
+                return [{"kind": kind, "image": image, "psnr": psnr}]
         return []
 
     return [*found("photo"), *(found("control") or found("before")), *found("after")]

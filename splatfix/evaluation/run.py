@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from splatfix.captures import open_capture
 from splatfix.evaluation.evaluate import evaluate_arms
+from splatfix.evaluation.results import Results
 from splatfix.files import write_json
 from splatfix.gaussians import read_ply
 from splatfix.process import choose_device
@@ -40,9 +41,7 @@ class EvaluateConfig:
     video: bool = True
 
 
-def run_evaluate(
-    capture_path: Path, splat: Path, split_path: Path, out: Path, config: EvaluateConfig
-) -> dict[str, Any]:
+def run_evaluate(capture_path: Path, splat: Path, split_path: Path, out: Path, config: EvaluateConfig) -> Results:
     """Measure a splat on the test views of a split; ``after`` is the arm that it fills.
 
     Raises:
