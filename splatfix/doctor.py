@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import splatfix
-from splatfix.restoration import SHIPPED_NAFNET
+from splatfix.restoration.nafnet import SHIPPED_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _packages() -> list[Finding]:
 
 
 def _weights() -> Finding:
-    folder = SHIPPED_NAFNET
+    folder = SHIPPED_WEIGHTS
     if not folder.is_dir():
         return Finding("restorer nafnet", False, "no weights shipped", "train some: splatfix train --help")
     size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20

@@ -1,59 +1,104 @@
-"""Restorers: flawed views in, repaired views out.
+"""Restorers: flawed views in, repaired views out (see `Restorer`).
 
-A new restorer is a factory in `RESTORERS`; a trained network is a folder. See `restorer.Restorer`. What opens
-a network is imported when one is opened: the networks themselves must import with torch and numpy alone.
+A restorer is a factory in `RESTORERS`, or in another distribution (see `plugins`). A trained one is a checkpoint
+folder, whose kind is one of `KINDS`. Each family of networks has a folder here, with a front door in its
+``__init__.py`` that imports torch alone; opening a network imports the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from splatfix.restoration import nafnet
 from splatfix.restoration.baselines import Bilateral, Identity, Warp
-from splatfix.restoration.restorer import Repaired, Restorer
+from splatfix.restoration.choice import RestorerChoice
+from splatfix.restoration.plugins import find_plugin, plugin_names
+from splatfix.restoration.restorer import CheckpointKind, Repaired, Restorer, RestorerFactory
 
-__all__ = ["RESTORERS", "Repaired", "Restorer", "open_restorer"]
-
-SHIPPED_NAFNET = Path(__file__).parent / "nafnet" / "weights"
-
-
-def _trained(place: str | Path, device: torch.device) -> Restorer:
-    from splatfix.restoration.nafnet.restorer import LearnedRestorer
-
-    return LearnedRestorer.open(place, device)
-
-
-def _shipped_nafnet(device: torch.device) -> Restorer:
-    if not SHIPPED_NAFNET.is_dir():
-        raise ValueError(
-            f"restorer 'nafnet': its weights are not in this installation ({SHIPPED_NAFNET}); "
-            "train one with `splatfix train` and give its folder instead"
-        )
-    return _trained(SHIPPED_NAFNET, device)
+__all__ = [
+    "KINDS",
+    "RESTORERS",
+    "Repaired",
+    "Restorer",
+    "RestorerChoice",
+    "RestorerFactory",
+    "absolute_choice",
+    "open_restorer",
+    "restorer_options",
+]
 
 
-RESTORERS: dict[str, Callable[[torch.device], Restorer]] = {
-    "identity": lambda device: Identity(),  # noqa: ARG005
-    "classical": lambda device: Bilateral(),  # noqa: ARG005
-    "warp": lambda device: Warp(),  # noqa: ARG005
-    "nafnet": _shipped_nafnet,
+def _baseline(options: Restorer, device: torch.device) -> Restorer:  # noqa: ARG001
+    """A baseline holds its own options and follows the device of the views."""
+    return options
+
+
+RESTORERS: dict[str, RestorerFactory] = {
+    "identity": RestorerFactory(options=Identity, open=_baseline),
+    "classical": RestorerFactory(options=Bilateral, open=_baseline),
+    "warp": RestorerFactory(options=Warp, open=_baseline),
+    "nafnet": RestorerFactory(options=nafnet.NafnetOptions, open=nafnet.open_shipped),
+}
+
+KINDS: dict[str, CheckpointKind] = {
+    "nafnet": nafnet.KIND,
 }
 
 
-def open_restorer(name_or_path: str | Path, device: torch.device | str = "auto") -> Restorer:
-    """A restorer by name, or from a checkpoint folder, a training run or an id of the Hugging Face Hub.
+def open_restorer(choice: str | Path | RestorerChoice, device: torch.device | str = "auto") -> Restorer:
+    """Open a restorer by name, or from a checkpoint folder, a training run or an id of the Hugging Face Hub.
 
     Raises:
-        ValueError: neither a known name (they are listed) nor a checkpoint.
+        ValueError: neither a known name (they are listed) nor a checkpoint of a known kind, or options that the
+            restorer does not have or refuses.
     """
     from splatfix.process import choose_device
 
-    device = choose_device(device) if isinstance(device, str) else device
-    name = str(name_or_path)
+    choice = RestorerChoice.of(choice)
+    options = restorer_options(choice)
+    return _find_factory(choice.name).open(options, choose_device(device) if isinstance(device, str) else device)
+
+
+def restorer_options(choice: str | Path | RestorerChoice) -> Any:
+    """The options of a choice as the restorer's own dataclass, defaults filled in. Opens no network.
+
+    Raises:
+        ValueError: no such restorer, an option that it does not have (all are listed), or a value that it refuses.
+    """
+    from splatfix.config import build_config
+
+    choice = RestorerChoice.of(choice)
+    kind = _find_factory(choice.name).options
+    known = [field.name for field in fields(kind)]
+    for name in choice.options:
+        if name not in known:
+            hint = f"known: {', '.join(known)}" if known else "it has no options"
+            raise ValueError(f"restorer {choice.name!r}: unknown option {name!r}; {hint}")
+    return build_config(kind, choice.options, source=f"restorer {choice.name!r}")
+
+
+def absolute_choice(choice: str | RestorerChoice) -> str | RestorerChoice:
+    """The same choice for any working directory: a folder's path becomes absolute."""
+    known = RestorerChoice.of(choice)
+    if known.name in RESTORERS or known.name in plugin_names() or not Path(known.name).is_dir():
+        return choice
+    return RestorerChoice(name=str(Path(known.name).resolve()), options=known.options).short
+
+
+def _find_factory(name: str) -> RestorerFactory:
+    if (plugin := find_plugin(name, RESTORERS)) is not None:
+        return plugin
     if name in RESTORERS:
-        return RESTORERS[name](device)
+        return RESTORERS[name]
     if "/" in name or "\\" in name or Path(name).exists():
-        return _trained(name_or_path, device)
-    raise ValueError(f"restorer {name!r}: unknown; wanted one of {', '.join(RESTORERS)}, or a checkpoint's folder")
+        from splatfix.restoration.checkpoint import read_kind
+
+        kind = KINDS[read_kind(name, KINDS)]
+        return RestorerFactory(options=kind.options, open=partial(kind.open, name))
+    known = ", ".join([*RESTORERS, *plugin_names()])
+    raise ValueError(f"restorer {name!r}: unknown; wanted one of {known}, or a checkpoint's folder")

@@ -1,11 +1,13 @@
-"""What a restorer is: flawed views in, repaired views out."""
+"""What a restorer is: flawed views in, repaired views out; and how one is opened."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from splatfix.flawed import FlawedView
@@ -30,5 +32,38 @@ class Restorer(Protocol):
     """Anything that repairs flawed views."""
 
     def repair(self, views: Sequence[FlawedView], *, seed: int) -> list[Repaired]:
-        """One repaired view per flawed view, in order, at its size. The same seed gives the same result."""
+        """Repair views: one result per flawed view, in order, at its size. The same seed gives the same result."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorerFactory:
+    """How a restorer is opened: a value of `RESTORERS`, and of the entry points in the group ``splatfix.restorers``.
+
+    Attributes:
+        options: the frozen dataclass of its options: each has a default and is checked in ``__post_init__``.
+        open: the restorer with such options, on a device. Heavy libraries are imported when it is called.
+    """
+
+    options: type[Any]
+    open: Callable[[Any, torch.device], Restorer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointKind:
+    """How the checkpoints of one family are opened: a value of `KINDS`.
+
+    Attributes:
+        options: as in `RestorerFactory`.
+        open: the restorer of a checkpoint (a folder, a training run or a Hub id) with such options, on a device.
+    """
+
+    options: type[Any]
+    open: Callable[[str | Path, Any, torch.device], Restorer]
+
+
+def blend_correction(
+    render: Float[Tensor, "H W 3"], repaired: Float[Tensor, "H W 3"], strength: float
+) -> Float[Tensor, "H W 3"]:
+    """Apply a share of the correction to the render; the result is in [0, 1]."""
+    return (render + strength * (repaired - render)).clamp(0, 1)

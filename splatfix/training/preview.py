@@ -12,7 +12,7 @@ from numpy import ndarray
 from splatfix.images import resize, write_image
 from splatfix.pairs import Pair
 from splatfix.restoration.nafnet.network import GuidedNet
-from splatfix.restoration.nafnet.restorer import whole_output
+from splatfix.restoration.nafnet.restorer import repair_whole
 from splatfix.shapes import Float
 
 MAX_ROWS = 8
@@ -31,7 +31,7 @@ def preview(network: GuidedNet, pairs: Sequence[Pair]) -> Float[ndarray, "H W 3"
     rows = []
     for pair in list(first.values())[:MAX_ROWS]:
         guidance, (clean, _) = pair.guidance(), pair.target()
-        made = whole_output(network, guidance).rgb[0].permute(1, 2, 0)
+        made = repair_whole(network, guidance).rgb[0].permute(1, 2, 0)
         images = [guidance.rgb, made.clamp(0, 1), clean]
         images += [(ERROR_GAIN * (image - clean).abs()).clamp(0, 1) for image in images[:2]]
         row = torch.cat(images, dim=1).numpy()

@@ -32,7 +32,7 @@ from splatfix.files import write_json
 from splatfix.pairs import Pair
 from splatfix.process import choose_device, log, progress, seed_everything
 from splatfix.restoration.nafnet.architecture import use_local_pooling
-from splatfix.restoration.nafnet.checkpoint import RestorerConfig, load_checkpoint, save_checkpoint
+from splatfix.restoration.nafnet.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
 from splatfix.restoration.nafnet.network import GuidedNet, Output
 from splatfix.runs import Run, open_run, source_commit
 from splatfix.tracking import Tracker, TrackingConfig, open_tracker
@@ -352,12 +352,12 @@ def _check_unseen(config: TrainConfig, data: Data, earlier: dict[str, Any]) -> N
         raise ValueError(f"validation_groups: {min(seen)!r} was trained on by start_from = {config.start_from!r}")
 
 
-def _restorer(config: TrainConfig, data: Data, record: dict[str, Any], earlier: dict[str, Any]) -> RestorerConfig:
+def _restorer(config: TrainConfig, data: Data, record: dict[str, Any], earlier: dict[str, Any]) -> CheckpointConfig:
     validation, seen = record["validation"], data.provenance()
     if config.start_from is not None:
         both = {name: sorted({*seen[name], *earlier.get(name, [])}) for name in ("train_groups", "train_scenes")}
         seen |= both | {"start_from": {name: earlier.get(name) for name in ("step", "seconds", "num_pairs")}}
-    return RestorerConfig(
+    return CheckpointConfig(
         network=config.network,
         strength=validation["strength"] if validation else config.strength,
         train_patch_px=config.data.patch_px,

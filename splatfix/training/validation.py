@@ -13,7 +13,8 @@ import torch
 from splatfix import metrics
 from splatfix.pairs import Pair
 from splatfix.restoration.nafnet.network import GuidedNet
-from splatfix.restoration.nafnet.restorer import strengthened, whole_output
+from splatfix.restoration.nafnet.restorer import repair_whole
+from splatfix.restoration.restorer import blend_correction
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -33,7 +34,7 @@ def measure(network: GuidedNet, pair: Pair) -> list[Row]:
     """Gains of the network over the render of one pair, at every strength, on the whole image."""
     guidance = pair.guidance()
     clean, weight = pair.target()
-    full = whole_output(network, guidance).rgb[0].permute(1, 2, 0)
+    full = repair_whole(network, guidance).rgb[0].permute(1, 2, 0)
     mask = None if pair.mask is None else weight
 
     def score(image: torch.Tensor) -> tuple[float, float]:
@@ -42,7 +43,7 @@ def measure(network: GuidedNet, pair: Pair) -> list[Row]:
     psnr, ssim = score(guidance.rgb)
     rows = []
     for strength in STRENGTHS:
-        better_psnr, better_ssim = score(strengthened(guidance.rgb, full, strength))
+        better_psnr, better_ssim = score(blend_correction(guidance.rgb, full, strength))
         rows.append(Row(pair.scene, pair.meta.get("band"), strength, better_psnr - psnr, better_ssim - ssim))
     return rows
 

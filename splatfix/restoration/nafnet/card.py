@@ -1,4 +1,4 @@
-"""The README.md of a checkpoint: what the restorer is, what it has seen, and how much it helps."""
+"""The model card of a checkpoint (README.md): what the restorer is, what it was trained on, and how much it helps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def model_card(config: dict[str, Any], *, num_parameters: int) -> str:
-    """Markdown from the checkpoint's config; numbers that nobody measured are not mentioned."""
+    """Write the card from a checkpoint's config, as Markdown; it leaves out what was not measured."""
     network, provenance = config["network"], dict(config["provenance"])
     validation = provenance.pop("validation", None)
     groups = {name: provenance.pop(name, None) for name in ("train_groups", "validation_groups")}

@@ -1,7 +1,8 @@
-"""The network that repairs: NAFNet between a flawed view's guidance and an image.
+"""The network of a NAFNet restorer: from the guidance of a flawed view to an image.
 
-Inputs are the render, warped photos with their validity, alpha and nearness; outputs become an image in one of two
-`HEADS`. A fresh network returns the render: exactly with ``residual``, up to gates of under 1 % each with ``gated``.
+Inputs are the render, warped photos with their validity, alpha and nearness; one of two `HEADS` turns the outputs
+into an image. A fresh network returns the render: exactly with ``residual``, up to gates of under 1 % each with
+``gated``.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ class NetworkConfig:
     Attributes:
         head: ``gated`` mixes render and warped photos per pixel and adds a bounded residual; ``residual`` adds the
             network's output to the render, as published.
-        num_references: photos warped in, 0 to 10; missing ones count as invalid.
-        alpha: give the network the render's alpha.
-        depth: give the network the render's normalised inverse depth.
-        predict_error: also predict each pixel's absolute error, from which the confidence comes.
+        num_references: number of photos warped in, 0 to 10; missing ones count as invalid.
+        alpha: whether the render's alpha is an input.
+        depth: whether the render's normalized inverse depth is an input.
+        predict_error: also predict the absolute error of each pixel, which the confidence is computed from.
         max_residual: bound of the residual of the gated head, in sRGB.
-        shape: width and blocks by a name of `nafnet.SHAPES`, instead of the following.
+        shape: a name of `architecture.SHAPES`, which sets the following four.
         width: channels at full resolution.
         enc_blocks: blocks per level on the way down.
         mid_blocks: blocks at the bottom.
@@ -61,21 +62,21 @@ class NetworkConfig:
                 raise ValueError(f"network.shape = {self.shape!r}: wanted one of {', '.join(SHAPES)}")
             for name, value in vars(SHAPES[self.shape]).items():
                 object.__setattr__(self, name, value)
-            object.__setattr__(self, "shape", None)  # what it stands for is said now
+            object.__setattr__(self, "shape", None)  # its sizes are set now
 
     @property
     def in_channels(self) -> int:
-        """rgb, then rgb and validity of each warp, then alpha, then nearness."""
+        """Input channels: rgb, then rgb and validity of each warp, then alpha, then nearness."""
         return 3 + 4 * self.num_references + self.alpha + self.depth
 
     @property
     def out_channels(self) -> int:
-        """rgb residual, then one gate per warp (gated), then the log error."""
+        """Output channels: rgb residual, then one gate per warp (gated), then the log error."""
         return 3 + (self.num_references if self.head == "gated" else 0) + self.predict_error
 
 
 def network_inputs(guidance: Guidance, config: NetworkConfig) -> Float[Tensor, "C H W"]:
-    """The guidance as the network's channels, in the order of `NetworkConfig.in_channels`."""
+    """Stack the guidance as input channels, in the order of `NetworkConfig.in_channels`."""
     warps = guidance.warps[: config.num_references]
     missing = warps.new_zeros(config.num_references - len(warps), *warps.shape[1:])
     layers = [guidance.rgb, *warps, *missing]
@@ -85,19 +86,19 @@ def network_inputs(guidance: Guidance, config: NetworkConfig) -> Float[Tensor, "
 
 
 def warps_in(inputs: Float[Tensor, "B C H W"], num_references: int) -> Float[Tensor, "B R 4 H W"]:
-    """The warped photos (rgb and validity) within the network's channels."""
+    """The warped photos (rgb and validity) among the input channels: a view, not a copy."""
     return inputs[:, 3 : 3 + 4 * num_references].unflatten(1, (num_references, 4))
 
 
 class Output(NamedTuple):
-    """What the network says: the repaired image (not clamped) and the natural log of its absolute error."""
+    """Output of the network: the repaired image (not clamped) and the natural log of its absolute error."""
 
     rgb: Float[Tensor, "B 3 H W"]
     log_error: Float[Tensor, "B 1 H W"] | None
 
 
 class GuidedNet(nn.Module):
-    """NAFNet with inputs and a head of `NetworkConfig`."""
+    """NAFNet with the inputs and the head that a `NetworkConfig` names."""
 
     def __init__(self, config: NetworkConfig):
         super().__init__()
@@ -120,7 +121,7 @@ class GuidedNet(nn.Module):
         self.network.ending.bias = nn.Parameter(bias)
 
     def forward(self, inputs: Float[Tensor, "B C H W"]) -> Output:
-        """``inputs`` as `network_inputs` makes them; any size."""
+        """Repair a batch of `network_inputs`, of any size."""
         raw = self.network(inputs).float()
         rgb = HEADS[self.config.head](inputs.float(), raw, self.config)
         return Output(rgb, raw[:, -1:] if self.config.predict_error else None)
@@ -134,7 +135,7 @@ def residual_head(inputs: Tensor, raw: Tensor, config: NetworkConfig) -> Float[T
 def gated_head(inputs: Tensor, raw: Tensor, config: NetworkConfig) -> Float[Tensor, "B 3 H W"]:
     """A softmax over {render, warps} per pixel, warps in proportion to their validity, plus a bounded residual.
 
-    The render's logit is 0. An invalid warp has the logit -inf: the network cannot bring it in.
+    The render's logit is 0, that of an invalid warp -inf: no output of the network can mix it in.
     """
     render = inputs[:, :3]
     residual = config.max_residual * torch.tanh(raw[:, :3])
@@ -154,5 +155,5 @@ HEADS: dict[str, Callable[[Tensor, Tensor, NetworkConfig], Tensor]] = {
 
 
 def confidence_from(log_error: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B H W"]:
-    """How far a pixel can be trusted, in (0, 1]: ``exp(-error / 0.1)`` of the predicted absolute error."""
+    """The confidence in each pixel, in (0, 1]: ``exp(-error / 0.1)`` of the predicted absolute error."""
     return torch.exp(-log_error[:, 0].exp() / ERROR_SCALE)

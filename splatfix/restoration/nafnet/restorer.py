@@ -1,4 +1,4 @@
-"""A trained network as a restorer."""
+"""A trained NAFNet as a restorer."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ from torch import Tensor
 
 from splatfix.conditioning import Guidance, guidance_of
 from splatfix.flawed import FlawedView
+from splatfix.restoration.nafnet import NafnetOptions
 from splatfix.restoration.nafnet.architecture import use_local_pooling
-from splatfix.restoration.nafnet.checkpoint import RestorerConfig, load_checkpoint
+from splatfix.restoration.nafnet.checkpoint import CheckpointConfig, load_checkpoint
 from splatfix.restoration.nafnet.network import GuidedNet, Output, confidence_from, network_inputs
-from splatfix.restoration.restorer import Repaired
-from splatfix.restoration.tiles import TILE_OVERLAP_PX, TILE_PX, in_tiles
+from splatfix.restoration.restorer import Repaired, blend_correction
+from splatfix.restoration.tiles import TILE_OVERLAP_PX, TILE_PX, apply_in_tiles
 from splatfix.shapes import Float
 
 
-class LearnedRestorer:
+class NafnetRestorer:
     """Repairs with a `GuidedNet`, one view at a time, at the strength that validation chose."""
 
-    def __init__(self, network: GuidedNet, config: RestorerConfig, device: torch.device | str = "cpu"):
+    def __init__(self, network: GuidedNet, config: CheckpointConfig, device: torch.device | str = "cpu"):
         self.network = network.eval().to(device)
         self.config = config
         use_local_pooling(network.network, config.train_patch_px)
 
     @classmethod
-    def open(cls, place: str | Path, device: torch.device | str = "cpu") -> LearnedRestorer:
-        """From a checkpoint; ValueError as `load_checkpoint`."""
-        return cls(*load_checkpoint(place, device), device)
+    def open(
+        cls, place: str | Path, device: torch.device | str = "cpu", options: NafnetOptions | None = None
+    ) -> NafnetRestorer:
+        """Open a checkpoint, some of its settings replaced by the options; ValueError as `load_checkpoint`."""
+        network, config = load_checkpoint(place, device)
+        try:
+            return cls(network, config.with_options(options or NafnetOptions()), device)
+        except ValueError as error:
+            raise ValueError(f"restorer {str(place)!r}: {error}") from None
 
     def repair(self, views: Sequence[FlawedView], *, seed: int) -> list[Repaired]:  # noqa: ARG002
         """See `Restorer`. The confidence is about the whole correction, whatever the strength."""
-        return [self._repaired(view) for view in views]
+        return [self._repair(view) for view in views]
 
     @torch.no_grad()
-    def _repaired(self, view: FlawedView) -> Repaired:
+    def _repair(self, view: FlawedView) -> Repaired:
         guidance = guidance_of(view, self.config.network.num_references)
-        output = whole_output(self.network, guidance, self.config.tile_px, self.config.tile_overlap_px)
-        rgb = strengthened(guidance.rgb, output.rgb[0].permute(1, 2, 0), self.config.strength)
+        output = repair_whole(self.network, guidance, self.config.tile_px, self.config.tile_overlap_px)
+        rgb = blend_correction(guidance.rgb, output.rgb[0].permute(1, 2, 0), self.config.strength)
         return Repaired(rgb, None if output.log_error is None else confidence_from(output.log_error)[0])
 
 
 @torch.no_grad()
-def whole_output(
+def repair_whole(
     network: GuidedNet, guidance: Guidance, tile_px: int = TILE_PX, overlap_px: int = TILE_OVERLAP_PX
 ) -> Output:
-    """What the network says of a whole view, in tiles where it is large; a batch of one, where the guidance is."""
+    """Run the network on a whole view, in tiles where it is large: a batch of one, on the guidance's device."""
 
     def stacked(inputs: Float[Tensor, "1 C H W"]) -> Float[Tensor, "1 D H W"]:
         output = network(inputs)
         return output.rgb if output.log_error is None else torch.cat(output, dim=1)
 
     inputs = network_inputs(guidance, network.config)[None].to(next(network.parameters()).device)
-    made = in_tiles(stacked, inputs, tile_px, overlap_px).to(guidance.rgb.device)
-    return Output(made[:, :3], made[:, 3:] if network.config.predict_error else None)
-
-
-def strengthened(
-    render: Float[Tensor, "H W 3"], repaired: Float[Tensor, "H W 3"], strength: float
-) -> Float[Tensor, "H W 3"]:
-    """The render with a share of the correction, in [0, 1]."""
-    return (render + strength * (repaired - render)).clamp(0, 1)
+    planes = apply_in_tiles(stacked, inputs, tile_px, overlap_px).to(guidance.rgb.device)
+    return Output(planes[:, :3], planes[:, 3:] if network.config.predict_error else None)

@@ -1,4 +1,4 @@
-"""The guided network: identity at first, gates that invalid warps cannot pass, bounded corrections, tiles."""
+"""The guided network: identity at first, gates that invalid warps cannot pass, bounded corrections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from splatfix.conditioning import guidance_of
 from splatfix.config import build_config, to_tree
 from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig, confidence_from, network_inputs, warps_in
-from splatfix.restoration.tiles import in_tiles
 from tests.restoration.scenery import flawed_view
 
 SMALL = {"width": 8, "enc_blocks": (1, 1), "mid_blocks": 1, "dec_blocks": (1, 1)}
@@ -70,21 +69,6 @@ def test_confidence_falls_with_the_error():
     confidence = confidence_from(torch.tensor([1e-4, 0.05, 0.5]).log().view(1, 1, 1, 3))[0, 0]
     assert confidence[0] > 0.99
     assert confidence[0] > confidence[1] > confidence[2] > 0
-
-
-@pytest.mark.parametrize("size", [(40, 50), (90, 40), (64, 129)])
-def test_tiles_of_a_local_function_make_the_whole(size):
-    inputs = torch.rand(1, 3, *size)
-
-    def blur(x):
-        return torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-
-    made = in_tiles(blur, inputs, tile_px=48, overlap_px=16)
-    whole = blur(inputs)
-    assert made.shape == whole.shape
-    assert (made - whole).abs().max() < 0.15  # tile borders see one pixel less, at small weight
-    assert (made - whole).abs().mean() < 2e-3
-    torch.testing.assert_close(in_tiles(lambda x: x, inputs, 48, 16), inputs)
 
 
 def test_a_shape_by_name_stands_for_its_sizes():
