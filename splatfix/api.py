@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from splatfix.captures import Capture
-from splatfix.evaluation.measure import assemble, evaluate_views
+from splatfix.evaluation.measure import measure_views, summarize
+from splatfix.evaluation.results import Summary
 from splatfix.flawed import FlawedView
 from splatfix.gaussians import Gaussians
 from splatfix.loop import LoopConfig
@@ -108,8 +108,8 @@ def retrain(
     return replace(fitted, fit=fit)
 
 
-def evaluate(arms: Mapping[str, FittedCapture]) -> dict[str, Any]:
-    """Measure fits of the same capture on its test photos: what ``results.json`` holds.
+def evaluate(arms: Mapping[str, FittedCapture]) -> Summary:
+    """Measure fits of the same capture on its test photos: means over all views and per band, and the gain.
 
     Args:
         arms: the fits as ``before``, ``control`` and ``after``, any of them; the gain needs all three.
@@ -120,16 +120,6 @@ def evaluate(arms: Mapping[str, FittedCapture]) -> dict[str, Any]:
     if not arms:
         raise ValueError("no arms; wanted at least one of before, control, after")
     fitted = next(iter(arms.values()))
-    splats = {arm: one.gaussians for arm, one in arms.items()}
-    reasons: dict[str, str] = {}
-    rows = evaluate_views(fitted.capture, fitted.split, splats, mode=fitted.config.fit.mode, reasons=reasons)
-    return assemble(
-        capture=fitted.capture,
-        restorer=None,
-        seed=fitted.config.seed,
-        size_px=fitted.config.views.size_px,
-        rows=rows,
-        arms=splats,
-        seconds={},
-        reasons=reasons,
-    )
+    splats = {arm: each.gaussians for arm, each in arms.items()}
+    mode = fitted.config.fit.mode
+    return summarize(measure_views(fitted.capture, fitted.split, splats, mode=mode, reasons={}))
