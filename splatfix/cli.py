@@ -392,7 +392,8 @@ def report(argv: Sequence[str]) -> None:
 
         Args:
             runs: run folders, or the folder of a sweep (also while it runs).
-            out: where to write the page; by default report.html in the (first) run folder.
+            out: the HTML file to write, or a folder for it; by default report.html (of a sweep sweep.html) in the run
+                folder, or comparison.html in the first of several.
         """
         from splatfix.report import write_report
         from splatfix.report.sweep.page import is_sweep, write_sweep_page

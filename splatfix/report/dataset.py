@@ -17,7 +17,7 @@ from splatfix.pairs import Pair, read_pairs
 from splatfix.pairs.generate import QUARANTINE
 from splatfix.pairs.index import DoneFit, Index, open_index
 from splatfix.report import pictures
-from splatfix.report.page import environment
+from splatfix.report.html import render_page
 from splatfix.report.selection import evenly
 from splatfix.views import BANDS
 
@@ -34,7 +34,7 @@ def write_dataset_page(url: str) -> str:
         ValueError: the place cannot be read.
     """
     index = open_index(url)
-    page = environment().get_template("dataset.html.j2").render(_context(url, index))
+    page = render_page("dataset.html.j2", _context(url, index))
     where = storage.join(url, PAGE)
     storage.write_bytes(where, page.encode())
     return where

@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-import splatfix
 from splatfix.evaluation import layout
-from splatfix.evaluation.error_maps import ERROR_MAX, error_legend
 from splatfix.evaluation.results import ARMS, ViewResult
 from splatfix.files import write_text
 from splatfix.report import charts, comparison, pictures, wording
-from splatfix.report.load import RunFiles, load_runs, number
+from splatfix.report.html import page_path, render_page
+from splatfix.report.load import RunFiles, load_runs
 from splatfix.report.selection import evenly, telling_views
 from splatfix.report.top_view import camera_plan
 from splatfix.views import BANDS
 
+REPORT, COMPARISON = "report.html", "comparison.html"
 MAX_PAIRS_PER_ROUND = 8
 MAX_ROUNDS_SHOWN = 4
 MAIN_METRICS = (wording.PSNR, wording.SSIM, wording.LPIPS)
@@ -27,25 +25,26 @@ MAX_PAGE_BYTES = 6_000_000
 
 
 def write_report(run_folders: Sequence[Path], out: Path | None = None) -> Path:
-    """Write ``report.html``: a page for one run, a comparison for several.
+    """Write the page of one run (``report.html``), or the comparison of several (``comparison.html``).
 
     Args:
         run_folders: finished runs.
-        out: the file to write; by default ``report.html`` in the first folder.
+        out: the HTML file to write, or a folder for it; by default the (first) run folder.
 
     Returns the file written.
 
     Raises:
-        ValueError: no folder, or one without readable results.
+        ValueError: no folder, one without readable results, or ``out`` is the page of one of the compared runs.
     """
     if not run_folders:
         raise ValueError("no run folder given; wanted at least one")
     folders = [Path(folder) for folder in run_folders]
     runs = load_runs(folders)
-    text = comparison_page(runs) if len(runs) > 1 else run_page(runs[0])
-    out = Path(out) if out is not None else folders[0] / "report.html"
-    write_text(out, text)
-    return out
+    path = page_path(out, folders[0], REPORT if len(runs) == 1 else COMPARISON)
+    if len(runs) > 1 and path.resolve() in [(folder / REPORT).resolve() for folder in folders]:
+        raise ValueError(f"{path}: is the page of one of the compared runs; wanted another file")
+    write_text(path, run_page(runs[0]) if len(runs) == 1 else comparison_page(runs))
+    return path
 
 
 def run_page(run: RunFiles) -> str:
@@ -79,11 +78,10 @@ def run_page(run: RunFiles) -> str:
         "config_text": run.config_text,
         "video": None,
     }
-    template = environment().get_template("run.html.j2")
-    text = template.render(context)
+    text = render_page("run.html.j2", context)
     if run.video is not None:  # after all else, for as much room as is left
         room = int((MAX_PAGE_BYTES - len(text.encode("utf-8"))) * 3 / 4)
-        text = template.render({**context, "video": pictures.video(run.video, room)})
+        text = render_page("run.html.j2", {**context, "video": pictures.video(run.video, room)})
     return text
 
 
@@ -100,7 +98,7 @@ def comparison_page(runs: Sequence[RunFiles]) -> str:
         "reasons": [(run.label, run.results.reasons) for run in runs if run.results.reasons],
         "provenance": [(run.label, _provenance(run), run.config_text) for run in runs],
     }
-    return environment().get_template("comparison.html.j2").render(context)
+    return render_page("comparison.html.j2", context)
 
 
 def view_card(run: RunFiles, view: ViewResult, roles: Sequence[str]) -> dict[str, Any]:
@@ -204,30 +202,3 @@ def _provenance(run: RunFiles) -> list[tuple[str, str]]:
         ("finished", p.get("finished")),
     ]
     return [(name, str(value)) for name, value in pairs if value is not None]
-
-
-def environment() -> Environment:
-    """The templates, with what all pages use."""
-    environment = Environment(
-        loader=PackageLoader("splatfix.report", "templates"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        version=splatfix.__version__,
-        number=number,
-        meanings=wording.ARM_MEANINGS,
-        legend=error_legend(),
-        error_max=ERROR_MAX,
-        PSNR=wording.PSNR,
-        gain_of=wording.view_gain,
-    )
-    environment.filters.update(
-        written=wording.written,
-        duration=wording.duration,
-        counted=wording.count,
-        marker=lambda band: charts.Markup(charts.marker(band, 7.0, 7.0, band or "", 4.5)),
-    )
-    return environment

@@ -152,6 +152,25 @@ def test_several_runs_are_compared(tmp_path):
     assert path == tmp_path / "page.html" and "two gained most" in page.text and "identity" in page.text
 
 
+def test_a_comparison_never_replaces_the_page_of_a_run(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        make_run(folder)
+    page = write_report(folders[:1]).read_bytes()
+    assert write_report(folders) == tmp_path / "one" / "comparison.html"
+    with pytest.raises(ValueError, match=r"report\.html: is the page of one of the compared runs"):
+        write_report(folders, tmp_path / "two" / ".." / "one" / "report.html")
+    assert (tmp_path / "one" / "report.html").read_bytes() == page
+
+
+def test_a_page_may_go_into_a_folder_or_a_file(tmp_path):
+    make_run(tmp_path / "run")
+    assert write_report([tmp_path / "run"], tmp_path / "new") == tmp_path / "new" / "report.html"
+    assert write_report([tmp_path / "run"] * 2, tmp_path / "new") == tmp_path / "new" / "comparison.html"
+    assert write_report([tmp_path / "run"], tmp_path / "x.HTML") == tmp_path / "x.HTML"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "new", "x.HTML"}
+
+
 def test_runs_on_other_photos_are_not_ranked(tmp_path):
     make_run(tmp_path / "one")
     results = make_run(tmp_path / "two")

@@ -7,8 +7,8 @@ from typing import Any
 
 from splatfix.files import write_text
 from splatfix.report import wording
+from splatfix.report.html import page_path, render_page
 from splatfix.report.load import number
-from splatfix.report.page import environment
 from splatfix.report.sweep.axes import NOT_SET, field_scales
 from splatfix.report.sweep.charts import (
     differences,
@@ -37,14 +37,16 @@ def is_sweep(run: Path) -> bool:
 
 
 def write_sweep_page(run: Path, out: Path | None = None) -> Path:
-    """Write the page of a sweep, also of one under way: ``sweep.html`` in its folder, or ``out``; returns the file.
+    """Write the page of a sweep, also of one under way; returns the file.
+
+    ``out`` is an HTML file or a folder; by default ``sweep.html`` in the folder of the sweep.
 
     Raises:
         ValueError: no ``sweep.json`` in the folder, or not one that this splatfix reads.
     """
     sweep = load_sweep(run)
-    path = sweep.path / PAGE if out is None else Path(out)
-    write_text(path, environment().get_template("sweep.html.j2").render(_context(sweep)))
+    path = page_path(out, sweep.path, PAGE)
+    write_text(path, render_page("sweep.html.j2", _context(sweep)))
     return path
 
 
