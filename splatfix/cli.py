@@ -243,13 +243,13 @@ def verify(argv: Sequence[str]) -> None:
 
         Args:
             url: folder or URL of the shards.
-            repair: drop what is broken or stray, and make it again with the settings that stand there (not while
+            repair: drop what is broken or unlisted, and make it again with the settings that stand there (not while
                 pairs are being generated into the same place).
         """
         from splatfix.pairs.generate import generate as make
         from splatfix.pairs.generate import read_settings
-        from splatfix.pairs.index import repair as drop
-        from splatfix.pairs.index import verify as check
+        from splatfix.pairs.verify import repair as drop
+        from splatfix.pairs.verify import verify as check
         from splatfix.process import progress
 
         with progress(description="files") as bar:
@@ -262,7 +262,7 @@ def verify(argv: Sequence[str]) -> None:
         if not repair:
             raise ValueError(f"{url}: {len(found.problems)} problems; --repair drops what is broken and makes it again")
         again = drop(url, found)
-        print(f"dropped {len(found.broken)} fits and {len(found.strays)} stray files")
+        print(f"dropped {len(found.broken)} fits and {len(found.unlisted)} unlisted files")
         if again:
             print(make((), url, read_settings(url)).text())
         _dataset_page(url)

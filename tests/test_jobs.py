@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from splatfix.pairs.index import verify
+from splatfix.pairs.verify import verify
 from splatfix.sample import sample_path
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -153,7 +153,7 @@ def generate(
                     bar.update()
     except DiskFull as error:
         raise DiskFull(
-            f"the disk is full ({error}); what was finished is whole: free some room and run this again"
+            f"the disk is full ({error}); finished fits are intact: free some space and run the command again"
         ) from None
     finally:
         run.summary.seconds = time.monotonic() - start

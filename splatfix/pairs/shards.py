@@ -1,8 +1,8 @@
-"""Shards of pairs: tar files that webdataset reads, and the manifest beside them.
+"""Write, read and check shards of pairs: tar files that webdataset reads, and the manifest beside them.
 
 A shard holds samples of one scene, so that readers can balance scenes and leave groups out without opening a file.
-Shards are named by their content and committed before the manifest that lists them; nothing is listed that is not
-there. The same pairs make byte-identical shards.
+Shards are named by their content and written before the manifest that lists them, so that a manifest never lists a
+missing file. The same pairs give byte-identical shards.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from splatfix.pairs.pair import EXTENSIONS, Pair, decode, encode
 MANIFEST = "manifest.json"
 MAX_SHARD_BYTES = 256 * 2**20
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.tar")
-OURS = re.compile(r"[A-Za-z0-9_-]+-\d{5}-[0-9a-f]{12}\.tar|[A-Za-z0-9_-]+-[0-9a-f]{12}\.ply|" + LEFTOVER.pattern)
+_SPLAT_NAME = re.compile(r"[A-Za-z0-9_-]+-[0-9a-f]{12}\.ply")
+_WRITTEN_NAME = re.compile(rf"[A-Za-z0-9_-]+-\d{{5}}-[0-9a-f]{{12}}\.tar|{_SPLAT_NAME.pattern}|{LEFTOVER.pattern}")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One line of a manifest.
+    """An entry of a manifest.
 
     Attributes:
         name: file name beside the manifest.
-        scene, group: of all its samples; train and validation are split by group.
+        scene, group: of all samples in it; training and validation are split by group.
         samples: number of pairs.
         bytes, sha256: of the file.
     """
@@ -55,21 +56,21 @@ def write_shards(
     samples_per_shard: int = 64,
     stem: str = "pairs",
 ) -> list[Shard]:
-    """Write pairs as shards ``<stem>-<number>-<content>.tar`` and their manifest into a folder or URL.
+    """Write pairs as shards ``<stem>-<number>-<digest>.tar`` and their manifest into a folder or URL.
 
     A new shard begins where the scene changes.
 
     Raises:
-        ValueError: no pairs, a key that stands twice, or a stem that is not plain.
+        ValueError: no pairs, a duplicate key, or a stem with other characters than letters, digits, - and _.
     """
-    shards = put_shards(pairs, url, samples_per_shard=samples_per_shard, stem=stem)
+    shards = write_shard_files(pairs, url, samples_per_shard=samples_per_shard, stem=stem)
     if not shards:
         raise ValueError(f"{url}: no pairs to write")
     write_manifest(url, shards)
     return shards
 
 
-def put_shards(
+def write_shard_files(
     pairs: Iterable[Pair],
     url: str | Path,
     *,
@@ -77,18 +78,18 @@ def put_shards(
     stem: str,
     on_name: Callable[[str], object] = lambda _: None,
 ) -> list[Shard]:
-    """Write shards that no manifest lists yet; no pairs make no shards. Errors as `write_shards`.
+    """Write shards without a manifest; no pairs make no shards. Errors as `write_shards`.
 
-    ``on_name`` is told the name of each file before it is written.
+    ``on_name`` is called with the name of each file before it is written.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", stem):
         raise ValueError(f"stem = {stem!r}: wanted letters, digits, - and _ only")
     shards: list[Shard] = []
     seen: set[str] = set()
-    for content, members in _tars(pairs, samples_per_shard):
+    for content, members in _pack_tars(pairs, samples_per_shard):
         for pair in members:
             if pair.key in seen:
-                raise ValueError(f"{url}: the key {pair.key} stands twice; views of a fit need distinct names")
+                raise ValueError(f"{url}: duplicate key {pair.key}; views of a fit need distinct names")
             seen.add(pair.key)
         digest = hashlib.sha256(content).hexdigest()
         name = f"{stem}-{len(shards):05d}-{digest[:12]}.tar"
@@ -100,13 +101,13 @@ def put_shards(
     return shards
 
 
-def _tars(pairs: Iterable[Pair], samples_per_shard: int) -> Iterator[tuple[bytes, list[Pair]]]:
-    """Tar files of at most so many samples (and 256 MiB) of one scene, with the pairs that each holds."""
+def _pack_tars(pairs: Iterable[Pair], samples_per_shard: int) -> Iterator[tuple[bytes, list[Pair]]]:
+    """Pack pairs into tar files of one scene each, of limited samples and bytes; yields content and pairs of each."""
     buffer, writer = io.BytesIO(), None
     members: list[Pair] = []
     for pair in pairs:
-        full = len(members) >= samples_per_shard or buffer.tell() >= MAX_SHARD_BYTES
-        if writer is not None and (full or pair.scene != members[0].scene):
+        is_full = len(members) >= samples_per_shard or buffer.tell() >= MAX_SHARD_BYTES
+        if writer is not None and (is_full or pair.scene != members[0].scene):
             writer.close()
             yield buffer.getvalue(), members
             buffer, writer, members = io.BytesIO(), None, []
@@ -120,28 +121,28 @@ def _tars(pairs: Iterable[Pair], samples_per_shard: int) -> Iterator[tuple[bytes
 
 
 def write_manifest(url: str | Path, shards: Iterable[Shard]) -> None:
-    """Write ``manifest.json``, which lists these shards."""
-    storage.write_bytes(storage.join(url, MANIFEST), manifest_bytes(shards))
+    """Write ``manifest.json``, which lists the shards."""
+    storage.write_bytes(storage.join(url, MANIFEST), encode_manifest(shards))
 
 
-def manifest_bytes(shards: Iterable[Shard], **more: Any) -> bytes:
-    """A manifest of these shards, with whatever else is to stand in it."""
-    listed = list(shards)
-    tree = {"schema": 1, "samples": sum(shard.samples for shard in listed), "shards": [asdict(s) for s in listed]}
-    return (json.dumps(tree | more, indent=1, allow_nan=False) + "\n").encode()
+def encode_manifest(shards: Iterable[Shard], **fields: Any) -> bytes:
+    """Encode a manifest of shards as JSON, with further fields."""
+    entries = [asdict(shard) for shard in shards]
+    tree = {"schema": 1, "samples": sum(entry["samples"] for entry in entries), "shards": entries}
+    return (json.dumps(tree | fields, indent=1, allow_nan=False) + "\n").encode()
 
 
 def read_manifest(url: str | Path, name: str = MANIFEST) -> list[Shard]:
-    """The shards that a folder or URL lists.
+    """Read the shards that the manifest of a folder or URL lists.
 
     Raises:
-        ValueError: no manifest, or one that is not splatfix's; names may not leave the folder.
+        ValueError: no manifest, one that splatfix did not write, or a name that leads out of the folder.
     """
-    return read_manifest_tree(url, name)[0]
+    return read_manifest_and_fields(url, name)[0]
 
 
-def read_manifest_tree(url: str | Path, name: str = MANIFEST) -> tuple[list[Shard], dict[str, Any]]:
-    """The shards that a manifest lists, and all that it says. Errors as `read_manifest`."""
+def read_manifest_and_fields(url: str | Path, name: str = MANIFEST) -> tuple[list[Shard], dict[str, Any]]:
+    """Read a manifest: its shards, and its whole JSON object. Errors as `read_manifest`."""
     where = storage.join(url, name)
     try:
         content = storage.read_bytes(where)
@@ -150,37 +151,42 @@ def read_manifest_tree(url: str | Path, name: str = MANIFEST) -> tuple[list[Shar
     try:
         tree: Any = json.loads(content)
         shards = [Shard(**entry) for entry in tree["shards"]]
-        known = tree["schema"] == 1 and all(isinstance(s.name, str) and s.samples > 0 for s in shards)
+        is_valid = tree["schema"] == 1 and all(isinstance(s.name, str) and s.samples > 0 for s in shards)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{where}: not a manifest of shards ({error})") from None
-    if not known:
+    if not is_valid:
         raise ValueError(f"{where}: schema = {tree['schema']!r}, wanted 1 with named shards of at least one sample")
     check_names(where, [shard.name for shard in shards])
     return shards, tree
 
 
 def check_names(where: str, names: Iterable[str]) -> None:
-    """ValueError where a manifest names something that is no plain file beside it."""
+    """Check that the names in a manifest are those of shards and splats beside it. ValueError where one is not."""
     for name in names:
-        if not isinstance(name, str) or not (_SHARD_NAME.fullmatch(name) or OURS.fullmatch(name)):
+        if not isinstance(name, str) or not (_SHARD_NAME.fullmatch(name) or _SPLAT_NAME.fullmatch(name)):
             raise ValueError(f"{where}: shard name {name!r}: wanted a plain file name ending in .tar")
 
 
+def is_written_name(name: str) -> bool:
+    """Whether a file name is one that a generation gives: of a shard, a splat, or a temporary file."""
+    return _WRITTEN_NAME.fullmatch(name) is not None
+
+
 def read_samples(url: str | Path, shard: Shard) -> Iterator[dict[str, Any]]:
-    """The samples of a shard as bytes, in order. ValueError where the file is cut short or not a tar."""
+    """Read the samples of a shard as bytes, in order. ValueError where the file is truncated or not a tar."""
     where = storage.join(url, shard.name)
     with storage.open_binary(where) as stream:
-        yield from samples_in(stream, shard, where)
+        yield from read_samples_from(stream, shard, where)
 
 
-def samples_in(stream: io.BufferedIOBase, shard: Shard, where: str) -> Iterator[dict[str, Any]]:
-    """As `read_samples`, from an open file."""
+def read_samples_from(stream: io.BufferedIOBase, shard: Shard, where: str) -> Iterator[dict[str, Any]]:
+    """Read samples as `read_samples` does, from an open file."""
     num = 0
-    samples = group_by_keys(tar_file_expander([{"url": where, "stream": stream}], select_files=_allowed))
+    samples = group_by_keys(tar_file_expander([{"url": where, "stream": stream}], select_files=_is_allowed))
     while True:
         try:
             sample = next(samples, None)
-        except Exception as error:  # webdataset passes on whatever tarfile and zlib raise
+        except Exception as error:  # webdataset passes on the errors of tarfile and zlib, of many kinds
             reason = error.args[0] if error.args else error
             raise ValueError(f"{where}: cannot be read as a shard ({reason})") from None
         if sample is None:
@@ -192,21 +198,21 @@ def samples_in(stream: io.BufferedIOBase, shard: Shard, where: str) -> Iterator[
 
 
 def read_pairs(url: str | Path, shards: Iterable[Shard] | None = None) -> Iterator[Pair]:
-    """Every pair of the shards (default: all in the manifest), once, in order."""
+    """Read every pair of the shards (default: all in the manifest) once, in order."""
     for shard in read_manifest(url) if shards is None else shards:
         for sample in read_samples(url, shard):
             yield decode(sample, shard.name)
 
 
-def broken_shard(url: str | Path, shard: Shard, *, decoding: bool = True) -> str | None:
-    """What is wrong with a shard: its size, sha256, number of samples, or a sample that does not decode."""
+def check_shard(url: str | Path, shard: Shard, *, decoding: bool = True) -> str | None:
+    """Check size, sha256, number of samples, and that each sample decodes; return what is wrong, or None."""
     try:
         content = storage.read_bytes(storage.join(url, shard.name))
         if len(content) != shard.bytes:
             raise ValueError(f"{shard.name}: {len(content)} bytes, its manifest says {shard.bytes}")
         if hashlib.sha256(content).hexdigest() != shard.sha256:
             raise ValueError(f"{shard.name}: its sha256 is not the one in the manifest")
-        for sample in samples_in(io.BytesIO(content), shard, storage.join(url, shard.name)):
+        for sample in read_samples_from(io.BytesIO(content), shard, storage.join(url, shard.name)):
             if decoding:
                 decode(sample, shard.name)
     except ValueError as error:
@@ -214,5 +220,5 @@ def broken_shard(url: str | Path, shard: Shard, *, decoding: bool = True) -> str
     return None
 
 
-def _allowed(name: str) -> bool:
+def _is_allowed(name: str) -> bool:
     return name.partition(".")[2] in EXTENSIONS and "/" not in name

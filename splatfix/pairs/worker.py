@@ -25,7 +25,7 @@ from splatfix.captures import Capture, View
 from splatfix.captures.capture import Photo
 from splatfix.gaussians import read_ply, write_ply
 from splatfix.pairs.ground_truth import DenseConfig, Truth, fit_densely, reference_splat
-from splatfix.pairs.index import SUFFIX, DoneFit, commit_fit, read_fit
+from splatfix.pairs.index import SUFFIX, CommittedFit, commit_fit, read_fit
 from splatfix.pairs.make import make_pairs
 from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.sources import Source, clear_rooms, make_room
@@ -53,7 +53,7 @@ class WorkerSettings:
 class Committed:
     """What a worker answers: the fit as it stands in the output, and whether this task made it."""
 
-    fit: DoneFit
+    fit: CommittedFit
     made: bool
 
 

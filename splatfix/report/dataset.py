@@ -15,7 +15,7 @@ from splatfix.evaluation.error_maps import error_map
 from splatfix.images import to_bytes
 from splatfix.pairs import Pair, read_pairs
 from splatfix.pairs.generate import QUARANTINE
-from splatfix.pairs.index import DoneFit, Index, open_index
+from splatfix.pairs.index import CommittedFit, Index, open_index
 from splatfix.report import pictures
 from splatfix.report.html import render_page
 from splatfix.report.selection import evenly
@@ -137,9 +137,9 @@ def _scenes(index: Index) -> list[dict[str, Any]]:
     return [found[name] for name in sorted(found)]
 
 
-def _some_pairs(url: str, fits: Sequence[DoneFit]) -> list[Pair]:
+def _some_pairs(url: str, fits: Sequence[CommittedFit]) -> list[Pair]:
     """One pair of each of some fits, from scenes that differ as far as there are such."""
-    by_scene: dict[str, list[DoneFit]] = defaultdict(list)
+    by_scene: dict[str, list[CommittedFit]] = defaultdict(list)
     for fit in sorted(fits, key=lambda fit: fit.stem):
         if fit.shards:
             by_scene[str(fit.record.get("scene"))].append(fit)

@@ -17,7 +17,8 @@ import pytest
 
 from splatfix.pairs import read_pairs
 from splatfix.pairs.generate import GenerateConfig, generate
-from splatfix.pairs.index import committed_stems, open_index, verify
+from splatfix.pairs.index import list_committed_stems, open_index
+from splatfix.pairs.verify import verify
 from splatfix.workers import WorkersConfig
 from tests.pairs.stub import StubWorker
 from tests.pairs.test_generate import mark
@@ -37,7 +38,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
 
 def check(out: Path) -> None:
     """Every fit and every pair of it, once, and nothing that does not belong there."""
-    assert committed_stems(out) == STEMS
+    assert list_committed_stems(out) == STEMS
     keys = sorted(pair.key for pair in read_pairs(out))
     assert keys == sorted(f"{stem}-view{k}" for stem in STEMS for k in range(2))
     found = verify(out)
@@ -67,13 +68,13 @@ def test_a_node_and_a_worker_die_in_mid_run(tmp_path: Path, cluster) -> None:
     struck: list[int] = []
 
     def strike() -> None:
-        wait_for(lambda: len(committed_stems(out)) >= 3)
+        wait_for(lambda: len(list_committed_stems(out)) >= 3)
         victim = int(min(path.name for path in pids.iterdir()))
         os.kill(victim, signal.SIGKILL)
         struck.append(victim)
-        wait_for(lambda: len(committed_stems(out)) >= 6)
+        wait_for(lambda: len(list_committed_stems(out)) >= 6)
         cluster.remove_node(cluster.second, allow_graceful=False)
-        struck.append(len(committed_stems(out)))
+        struck.append(len(list_committed_stems(out)))
 
     striker = threading.Thread(target=strike)
     striker.start()
@@ -139,12 +140,12 @@ def test_a_driver_that_is_stopped_goes_on_where_it_was(tmp_path: Path, number: s
     out, pids = tmp_path / "out", tmp_path / "pids"
     pids.mkdir()
     first = drive(tmp_path)
-    wait_for(lambda: len(committed_stems(out)) >= 4)
+    wait_for(lambda: len(list_committed_stems(out)) >= 4)
     first.send_signal(number)
     first.communicate(timeout=60)
     assert first.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
     wait_for(lambda: not running(pids), 30)  # no worker is left behind
-    done = len(committed_stems(out))
+    done = len(list_committed_stems(out))
     assert 4 <= done < len(STEMS)
     if number != signal.SIGKILL:  # there was time to gather
         assert len(open_index(out).shards()) == done == len(list(read_pairs(out))) / 2

@@ -18,8 +18,9 @@ from splatfix.pairs import read_manifest, read_pairs, sample_pairs
 from splatfix.pairs.estimate import estimate
 from splatfix.pairs.generate import GenerateConfig, Summary, generate, read_settings
 from splatfix.pairs.ground_truth import DenseConfig
-from splatfix.pairs.index import open_index, verify
+from splatfix.pairs.index import open_index
 from splatfix.pairs.recipes import Recipe
+from splatfix.pairs.verify import verify
 from splatfix.report.dataset import write_dataset_page
 from splatfix.sample import sample_path
 from splatfix.workers import DiskFull, RunAborted, WorkersConfig
@@ -162,7 +163,7 @@ def test_a_full_disk_leaves_a_consistent_output(tmp_path: Path, monkeypatch) -> 
         return put(url, content)
 
     monkeypatch.setattr("splatfix.storage.create", create)
-    with pytest.raises(DiskFull, match=r"the disk is full .* what was finished is whole"):
+    with pytest.raises(DiskFull, match=r"the disk is full .* finished fits are intact"):
         stubbed(captures, tmp_path / "out")
     monkeypatch.undo()
     found = verify(tmp_path / "out")
@@ -187,7 +188,7 @@ def test_an_output_that_may_not_be_written_to_ends_the_run(tmp_path: Path, monke
 
     monkeypatch.setattr(obstore, "put", refused)
     url = f"memory://{tmp_path.name}"
-    with pytest.raises(RunAborted, match=r"may not be written to .*Access Denied.* what was finished is whole"):
+    with pytest.raises(RunAborted, match=r"may not be written to .*Access Denied.* finished fits are intact"):
         stubbed(captures, url)
     monkeypatch.undo()
     again = stubbed(captures, url)

@@ -1,4 +1,4 @@
-"""Shards: written whole, listed last, found broken when they are, never trusted."""
+"""Shards: written atomically and listed last; broken ones are found, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 
 from splatfix import storage
 from splatfix.pairs import read_manifest, read_pairs, sample_pairs, write_shards
-from splatfix.pairs.index import verify
 from splatfix.pairs.pair import decode, encode
 from splatfix.pairs.stream import Balance
+from splatfix.pairs.verify import verify
 from tests.restoration.scenery import pair
 
 
@@ -30,7 +30,7 @@ def keys(some) -> list[str]:
 
 
 @pytest.mark.parametrize("place", ["folder", "memory"])
-def test_round_trip(tmp_path, place):
+def test_shards_are_read_as_they_were_written(tmp_path, place):
     url = str(tmp_path / "deep" / "shards") if place == "folder" else f"memory://{tmp_path.name}"
     shards = write_shards([*pairs(5), *pairs(3, "other")], url, samples_per_shard=3)
     assert [(shard.scene, shard.samples) for shard in shards] == [("plane", 3), ("plane", 2), ("other", 3)]
@@ -42,14 +42,14 @@ def test_round_trip(tmp_path, place):
     assert (found.num_shards, found.num_samples, found.problems) == (3, 8, ())
 
 
-def test_the_same_pairs_make_the_same_bytes(tmp_path):
+def test_the_same_pairs_give_the_same_bytes(tmp_path):
     a, b = write_shards(pairs(), tmp_path / "a"), write_shards(pairs(), tmp_path / "b")
     assert a == b
     assert (tmp_path / "a" / a[0].name).read_bytes() == (tmp_path / "b" / b[0].name).read_bytes()
     assert sorted(os.listdir(tmp_path / "a")) == sorted([*(shard.name for shard in a), "manifest.json"])
 
 
-def test_a_truncated_shard_is_found_by_verifying_and_by_reading(tmp_path):
+def test_a_truncated_shard_is_reported_when_verified_and_when_read(tmp_path):
     (shard,) = write_shards(pairs(6), tmp_path)
     file = tmp_path / shard.name
     file.write_bytes(file.read_bytes()[: shard.bytes // 2 // 512 * 512])
@@ -62,7 +62,7 @@ def test_a_truncated_shard_is_found_by_verifying_and_by_reading(tmp_path):
         list(islice(sample_pairs(tmp_path, [shard], seed=0, segment=0), 9))
 
 
-def test_changed_and_missing_shards_and_strays_are_found(tmp_path):
+def test_changed_missing_and_unlisted_shards_are_reported(tmp_path):
     first, second, third = write_shards(pairs(6), tmp_path, samples_per_shard=2)
     content = bytearray((tmp_path / first.name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -77,7 +77,7 @@ def test_changed_and_missing_shards_and_strays_are_found(tmp_path):
 
 
 class Trap:
-    """Unpickled, it leaves a file behind."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -86,7 +86,7 @@ class Trap:
         return (open, (str(self.path), "w"))
 
 
-def test_nothing_is_unpickled_or_decoded_beyond_the_list(tmp_path):
+def test_members_of_other_types_are_never_decoded(tmp_path):
     (shard,) = write_shards(pairs(1), tmp_path)
     trap, file = tmp_path / "sprung", tmp_path / shard.name
     with tarfile.open(file, "a") as tar:
@@ -103,7 +103,7 @@ def test_nothing_is_unpickled_or_decoded_beyond_the_list(tmp_path):
     "url",
     ["pipe:touch {trap}", "pipe:touch {trap} #/x.tar", "simplecache::memory://x", "local-shell:ls", "ftp://host/x"],
 )
-def test_no_shell_and_no_chains(tmp_path, url):
+def test_urls_with_shells_or_chains_are_refused(tmp_path, url):
     trap = tmp_path / "sprung"
     with pytest.raises(ValueError, match="wanted a local path or a URL of"):
         read_manifest(url.format(trap=trap))
@@ -111,7 +111,7 @@ def test_no_shell_and_no_chains(tmp_path, url):
 
 
 @pytest.mark.parametrize("name", ["../x.tar", "pipe:true.tar", "a/b.tar", "/etc/x.tar", "x.tgz"])
-def test_manifests_cannot_point_elsewhere(tmp_path, name):
+def test_names_in_a_manifest_cannot_leave_the_folder(tmp_path, name):
     write_shards(pairs(1), tmp_path)
     tree = json.loads((tmp_path / "manifest.json").read_text())
     tree["shards"][0]["name"] = name
@@ -120,10 +120,10 @@ def test_manifests_cannot_point_elsewhere(tmp_path, name):
         read_manifest(tmp_path)
 
 
-def test_errors_of_writers(tmp_path):
+def test_invalid_pairs_and_manifests_are_errors(tmp_path):
     with pytest.raises(ValueError, match="no pairs"):
         write_shards([], tmp_path)
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="duplicate key"):
         write_shards([pair(0), pair(0)], tmp_path)
     with pytest.raises(ValueError, match="stem"):
         write_shards(pairs(1), tmp_path, stem="a/b")
@@ -179,7 +179,7 @@ def test_streams_make_classes_of_difficulty_equally_likely(tmp_path):
     assert share(even=True) == pytest.approx(0.5, abs=0.1)
 
 
-def test_only_as_many_warps_as_wanted_are_decoded():
+def test_the_number_of_decoded_warps_is_limited():
     sample = encode(pair(0))
     assert [len(decode(sample, num_warps=num).warps) for num in (None, 0, 1, 9)] == [2, 0, 1, 2]
 
