@@ -1,0 +1,61 @@
+"""From templates to self-contained HTML pages, and where a page is written."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+import splatfix
+from splatfix.evaluation.error_maps import ERROR_MAX, error_legend
+from splatfix.report import charts, wording
+from splatfix.report.load import number
+
+
+def render_page(template: str, context: dict[str, Any]) -> str:
+    """Fill a template; every value is escaped unless it is `Markup`."""
+    return _environment().get_template(template).render(context)
+
+
+def page_path(out: Path | None, run: Path, name: str) -> Path:
+    """Where a page is written.
+
+    Args:
+        out: an HTML file, or the folder to write the page into; None writes it into the folder of the run.
+        run: the folder of the run.
+        name: of the page in a folder.
+    """
+    if out is None:
+        return Path(run) / name
+    return Path(out) if Path(out).suffix.lower() in (".html", ".htm") else Path(out) / name
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    """The templates, with what all pages use."""
+    environment = Environment(
+        loader=PackageLoader("splatfix.report", "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        version=splatfix.__version__,
+        number=number,
+        meanings=wording.ARM_MEANINGS,
+        legend=error_legend(),
+        error_max=ERROR_MAX,
+        PSNR=wording.PSNR,
+        gain_of=wording.view_gain,
+    )
+    environment.filters.update(
+        written=wording.written,
+        duration=wording.duration,
+        counted=wording.count,
+        marker=lambda band: Markup(charts.marker(band, 7.0, 7.0, band or "", 4.5)),
+    )
+    return environment
