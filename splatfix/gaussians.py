@@ -78,6 +78,18 @@ class Gaussians:
         return Gaussians(**{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)})
 
 
+def covariances(quats: Float[Tensor, "N 4"], scales: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3 3"]:
+    """World covariances ``R diag(s)^2 R^T`` from quaternions wxyz (normalized here) and standard deviations."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    axes = torch.stack(rows, dim=-1).reshape(-1, 3, 3) * scales[:, None, :]
+    return axes @ axes.transpose(1, 2)
+
+
 def elongation(gaussians: Gaussians) -> dict[str, float | None]:
     """Longest over shortest axis of the Gaussians: ``{"median", "p95"}``; None where there are no Gaussians."""
     if len(gaussians) == 0:

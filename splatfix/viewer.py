@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from splatfix.cameras import Camera, focus_point, quaternion_from_rotation
 from splatfix.captures.capture import Capture
-from splatfix.gaussians import SH_C0, Gaussians
+from splatfix.gaussians import SH_C0, Gaussians, covariances
 from splatfix.images import resize, to_bytes
-from splatfix.shapes import Float
 
 if TYPE_CHECKING:
     from viser import ViserServer
@@ -67,28 +64,13 @@ def serve(
     server.scene.add_gaussian_splats(
         "/splat",
         centers=splat.means.detach().cpu().numpy().astype(np.float32),
-        covariances=covariances(splat).cpu().numpy().astype(np.float32),
+        covariances=covariances(splat.quats.detach(), splat.scales.detach()).cpu().numpy().astype(np.float32),
         rgbs=(0.5 + SH_C0 * splat.sh0.detach()[:, 0].cpu()).clamp(0, 1).numpy().astype(np.float32),
         opacities=splat.opacities.detach().cpu().numpy().astype(np.float32)[:, None],
     )
     if capture is not None:
         _add_cameras(server, capture)
     return server
-
-
-def covariances(splat: Gaussians) -> Float[Tensor, "N 3 3"]:
-    """``R diag(s)^2 R^T`` of every Gaussian, in squared world units."""
-    w, x, y, z = torch.nn.functional.normalize(splat.quats.detach(), dim=-1).unbind(-1)
-    rotation = torch.stack(
-        [
-            *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-            *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-            *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-        ],
-        dim=-1,
-    ).reshape(-1, 3, 3)
-    scaled = rotation * splat.scales.detach()[:, None, :]
-    return scaled @ scaled.transpose(1, 2)
 
 
 def _point_the_way(server: ViserServer, splat: Gaussians, cameras: Sequence[Camera]) -> None:

@@ -5,13 +5,22 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
-from splatfix.gaussians import Gaussians, elongation, read_ply, write_ply
+from splatfix.cameras import rotation_from_quaternion
+from splatfix.gaussians import Gaussians, covariances, elongation, read_ply, write_ply
 
 
 def some_gaussians(num=7, rest=8) -> Gaussians:
     generator = torch.Generator().manual_seed(0)
     shapes = ((num, 3), (num, 3), (num, 4), (num,), (num, 1, 3), (num, rest, 3))
     return Gaussians(*(torch.randn(shape, generator=generator) for shape in shapes))
+
+
+def test_covariances_are_rotated_squared_scales():
+    gaussians = some_gaussians()
+    for k, covariance in enumerate(covariances(gaussians.quats, gaussians.scales)):
+        rotation = rotation_from_quaternion(gaussians.quats[k].double().numpy())
+        expected = rotation @ np.diag(gaussians.scales[k].double().numpy() ** 2) @ rotation.T
+        assert np.allclose(covariance.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("rest", [0, 3, 8, 15])

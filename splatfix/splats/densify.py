@@ -1,7 +1,9 @@
-"""How the number of Gaussians changes during a fit: gsplat's strategies, with a cap, on either device.
+"""Growth and pruning of Gaussians during a fit: gsplat's strategies, with a cap, on either device.
 
-`gsplat.strategy` works on parameter and optimizer dictionaries and is used as it is. On the CPU two of its helpers
-would compile CUDA code; they are replaced by plain torch of the same formulas.
+`gsplat.strategy` works on dictionaries of parameters and optimizers. Three of its internals are replaced here, so the
+range of gsplat's versions is pinned and a test compares them with those that this module was written for:
+``DefaultStrategy._grow_gs``, to cap growth; and, on the CPU, two helpers that would compile CUDA code, by the same
+formulas in torch.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from splatfix.gaussians import covariances
 from splatfix.shapes import Float, Int
 
 
@@ -27,8 +30,8 @@ class DensifyConfig:
         max_gaussians: growth stops at this number.
         start: refine from this share of the schedule on.
         stop: refine until this share of the schedule.
-        every: refine every so many steps.
-        grow_gradient: ``default``: threshold of the image-plane gradient, in normalised device units.
+        every: steps between refinements.
+        grow_gradient: ``default``: threshold of the image-plane gradient, in normalized device units.
         prune_opacity: Gaussians below this opacity are removed or relocated.
         noise: ``mcmc``: multiplier of the position noise (0 turns it off; it hurts sparse fits).
     """
@@ -44,7 +47,7 @@ class DensifyConfig:
 
 
 class Densifier:
-    """A strategy and its running state; `none` does nothing."""
+    """A strategy and its running state; ``none`` does nothing."""
 
     def __init__(self, config: DensifyConfig, num_steps: int, scene_scale: float) -> None:
         self.config = config
@@ -87,42 +90,42 @@ class Densifier:
         if self.strategy is None or step >= self.strategy.refine_stop_iter:
             return
         if self.config.strategy == "mcmc":
-            _make_mcmc_work_on(params["means"].device)
+            _patch_mcmc_helpers(params["means"].device)
             self.strategy.step_post_backward(params, optimizers, self.state, step, info, lr=means_lr)
             return
         self.strategy.step_post_backward(params, optimizers, self.state, step, info)
 
 
 def _capped_default_strategy(max_gaussians: int, **settings: Any) -> Any:
-    """gsplat's DefaultStrategy, whose growth stops at a number of Gaussians: the highest gradients go first."""
+    """gsplat's DefaultStrategy with growth that stops at ``max_gaussians``: the highest gradients grow first."""
     from gsplat.strategy import DefaultStrategy
 
     class Capped(DefaultStrategy):
         grow_grad2d: float
 
         def _grow_gs(self, params, optimizers, state, step):
-            usual = self.grow_grad2d
+            threshold = self.grow_grad2d
             room = max_gaussians - len(params["means"])
             gradients = state["grad2d"] / state["count"].clamp_min(1)
             if room <= 0:
                 self.grow_grad2d = math.inf
-            elif int((gradients > usual).sum()) > room:  # each that grows adds one
+            elif int((gradients > threshold).sum()) > room:  # each Gaussian that grows adds one
                 self.grow_grad2d = float(gradients.kthvalue(len(gradients) - room).values)
             try:
                 return super()._grow_gs(params, optimizers, state, step)
             finally:
-                self.grow_grad2d = usual
+                self.grow_grad2d = threshold
 
     return Capped(**settings)
 
 
-def relocated(
+def relocate(
     opacities: Float[Tensor, " N"],
     scales: Float[Tensor, "N 3"],
     ratios: Int[Tensor, " N"],
     binoms: Float[Tensor, "M M"],
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
-    """Opacity and scale of each of ``ratios`` copies that together look like the original (3DGS-MCMC, eq. 9).
+    """Opacities and scales with which ``ratios`` copies together look like the original (3DGS-MCMC, eq. 9).
 
     Args:
         opacities: in (0, 1).
@@ -140,24 +143,17 @@ def relocated(
     return new.to(opacities.dtype), (scales.double() * (old / denominator)[:, None]).to(scales.dtype)
 
 
-def _covariances(quats, scales, compute_covar=True, compute_preci=True, triu=False):  # noqa: ARG001
-    """World covariances from quaternions wxyz and scales: gsplat's helper of that name, without CUDA."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    ]
-    rotation = torch.stack(rows, dim=-1).reshape(-1, 3, 3) * scales[:, None, :]
-    return rotation @ rotation.transpose(1, 2), None
+def _quat_scale_to_covar_preci(quats, scales, compute_covar=True, compute_preci=True, triu=False):  # noqa: ARG001
+    """gsplat's helper of that name, for covariances alone."""
+    return covariances(quats, scales), None
 
 
-def _make_mcmc_work_on(device: torch.device) -> None:
-    """gsplat's relocation and covariance helpers launch CUDA kernels; on the CPU ours stand in."""
+def _patch_mcmc_helpers(device: torch.device) -> None:
+    """Replace gsplat's relocation and covariance helpers, which need CUDA, on the CPU; restore them on CUDA."""
     from gsplat import quat_scale_to_covar_preci
     from gsplat.relocation import compute_relocation
     from gsplat.strategy import ops
 
     on_cpu = device.type == "cpu"
-    ops.compute_relocation = relocated if on_cpu else compute_relocation
-    ops.quat_scale_to_covar_preci = _covariances if on_cpu else quat_scale_to_covar_preci
+    ops.compute_relocation = relocate if on_cpu else compute_relocation
+    ops.quat_scale_to_covar_preci = _quat_scale_to_covar_preci if on_cpu else quat_scale_to_covar_preci
