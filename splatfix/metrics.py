@@ -41,6 +41,11 @@ def psnr(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"], mask: Float[Tenso
         mse = float((squared * weight).sum() / weight.sum())
     else:
         mse = float(squared.mean())
+    return psnr_of_mse(mse)
+
+
+def psnr_of_mse(mse: float) -> float:
+    """PSNR in dB of a mean squared error, for values from 0 to 1; ``inf`` for 0."""
     return math.inf if mse == 0 else -10 * math.log10(mse)
 
 

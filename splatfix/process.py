@@ -31,16 +31,31 @@ def set_up_logging(verbose: bool = False) -> None:
     log.propagate = False
 
 
+_quiet_lock = threading.Lock()
+_quiet_levels: dict[str, list[int]] = {}  # by logger: its level before, then the levels of those who want it quiet
+
+
 @contextmanager
-def logging_at(level: int, name: str) -> Iterator[None]:
-    """A logger (with those below it) at a level for a while."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(level)
+def quiet(*logger_names: str, level: int = logging.WARNING) -> Iterator[None]:
+    """Drop messages below ``level`` of these loggers and of those below them.
+
+    Calls may be nested and come from several threads: the highest level applies, and the last one to leave restores the
+    logger's level.
+    """
+    with _quiet_lock:
+        for name in logger_names:
+            _quiet_levels.setdefault(name, [logging.getLogger(name).level]).append(level)
+            logging.getLogger(name).setLevel(max(_quiet_levels[name]))
     try:
         yield
     finally:
-        logger.setLevel(before)
+        with _quiet_lock:
+            for name in logger_names:
+                levels = _quiet_levels[name]
+                levels.remove(level)
+                logging.getLogger(name).setLevel(max(levels))
+                if len(levels) == 1:
+                    del _quiet_levels[name]
 
 
 def seed_everything(seed: int) -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from splatfix.files import read_json
 Band = Literal["near", "mid", "far"]
 BANDS: tuple[Band, ...] = ("near", "mid", "far")
 MAX_TEST_VIEWS = 24
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +105,15 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
     others = [camera for camera in capture.cameras if camera.name not in set(train)]
     distances = view_distances(others, training, points)
     ordered = sorted(others, key=lambda camera: (distances[camera.name], camera.name))
-    if len(ordered) > config.max_test:
-        picks = np.linspace(0, len(ordered) - 1, config.max_test).round().astype(int)
-        ordered = [ordered[i] for i in picks]
+    ordered = pick_evenly(ordered, config.max_test)
     return Split(train, tuple(sorted(camera.name for camera in ordered)), config.size_px)
+
+
+def pick_evenly(items: Sequence[T], num: int) -> list[T]:
+    """At most ``num`` of the items, evenly spaced by position; the first and the last are among them."""
+    if len(items) <= num:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, num).round().astype(int)]
 
 
 def read_split(path: Path, capture: Capture | None = None) -> Split:

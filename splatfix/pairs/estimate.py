@@ -25,8 +25,7 @@ from splatfix.pairs.pair import Pair, encode
 from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.sources import find_sources
 from splatfix.pairs.tasks import Task, plan_tasks
-from splatfix.pairs.worker import quiet_fits
-from splatfix.process import choose_device, using_threads
+from splatfix.process import choose_device, quiet, using_threads
 
 PROBED_CAPTURES = 3
 PROBE_STEPS = (40, 120)
@@ -170,7 +169,7 @@ def _probed(tasks: Sequence[Task], kinds: Sequence[str], config: GenerateConfig)
     found: dict[str, _Cost] = {}
     for kind in kinds:
         recipe = config.recipes.get(kind, Recipe(size_px=config.dense.size_px, num_fits=(1, 1)))
-        with quiet_fits(), using_threads(config.workers.cpus):
+        with quiet("splatfix.splats"), using_threads(config.workers.cpus):
             found[kind] = _mean(_probe(capture, recipe, config, dense=kind == "dense fit") for capture in opened)
     return found
 

@@ -21,8 +21,8 @@ from splatfix.pairs.index import Index, open_index
 from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.sources import Source, find_sources
 from splatfix.pairs.tasks import Task, plan_tasks
-from splatfix.pairs.worker import Committed, PairWorker, WorkerSettings, quiet_fits
-from splatfix.process import progress
+from splatfix.pairs.worker import Committed, PairWorker, WorkerSettings
+from splatfix.process import progress, quiet
 from splatfix.telemetry import Telemetry
 from splatfix.workers import DiskFull, Outcome, Worker, WorkersConfig, run_tasks
 
@@ -132,7 +132,7 @@ def generate(
     total = run.count(sources)
     settings = WorkerSettings(out, config.seed, config.device, config.recipes, config.dense, config.samples_per_shard)
     try:
-        with quiet_fits(), progress(total=total, initial=run.summary.found, description="fits") as bar:
+        with quiet("splatfix.splats"), progress(total=total, initial=run.summary.found, description="fits") as bar:
             outcomes = run_tasks(
                 run.missing(sources),
                 partial(make_worker, settings),

@@ -31,7 +31,7 @@ from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import SparseScene, load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
-from splatfix.views import assign_bands, farthest_views, repair_cameras, scene_depth, view_distances
+from splatfix.views import assign_bands, farthest_views, pick_evenly, repair_cameras, scene_depth, view_distances
 
 MIN_CYCLE_COVERAGE = 0.5  # of the image: a render that shows less is not fitted again
 
@@ -108,7 +108,7 @@ def make_pairs(
     cameras, cleans = _clean_views(capture, scene, recipe, truth, rng)
     distances = view_distances(cameras, scene.cameras, scene.points)
     bands = assign_bands(distances)
-    cameras = _evenly(sorted(cameras, key=lambda camera: (distances[camera.name], camera.name)), recipe.max_views)
+    cameras = pick_evenly(sorted(cameras, key=lambda camera: (distances[camera.name], camera.name)), recipe.max_views)
     settings = plan.to_json() | {"recipe": recipe_name, "fit_index": fit_index, "seed": seed}
     settings |= {"train_ids": list(train_ids), "cycle": recipe.cycle, "num_gaussians": len(fits[0])}
     pairs, filtered = [], 0
@@ -225,12 +225,6 @@ def _kind_of_clean(capture: Capture, recipe: Recipe) -> str:
     if capture.splat is not None:
         return "reference splat"
     return "photo" if recipe.clean == "photos" else "dense fit"
-
-
-def _evenly(cameras: Sequence[Camera], num: int) -> list[Camera]:
-    if len(cameras) <= num:
-        return list(cameras)
-    return [cameras[i] for i in np.linspace(0, len(cameras) - 1, num).round().astype(int)]
 
 
 def _flawed_views(

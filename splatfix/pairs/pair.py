@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from splatfix.cameras import Camera
 from splatfix.conditioning import Guidance, guidance_of
 from splatfix.flawed import FlawedView
 from splatfix.images import to_bytes
+from splatfix.metrics import psnr_of_mse
 from splatfix.shapes import Float
 
 MAX_WARPS = 10
@@ -235,4 +235,4 @@ def _float(pixels: ndarray) -> Tensor:
 
 def _psnr(a: ndarray, b: ndarray) -> float | None:
     mse = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)) / 255**2
-    return -10 * math.log10(mse) if mse > 0 else None
+    return psnr_of_mse(mse) if mse > 0 else None

@@ -7,15 +7,13 @@ task is worked on, the photos of the next one's capture are read.
 from __future__ import annotations
 
 import hashlib
-import logging
 import shutil
 import tempfile
 import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,30 +53,6 @@ class Committed:
 
     fit: CommittedFit
     made: bool
-
-
-class _Quiet:
-    """How many are inside `quiet_fits`, and the level that was there before the first."""
-
-    lock, depth, level = threading.Lock(), 0, logging.NOTSET
-
-
-@contextmanager
-def quiet_fits() -> Iterator[None]:
-    """Without a line from each of very many fits."""
-    chatty = logging.getLogger("splatfix.splats")
-    with _Quiet.lock:
-        if _Quiet.depth == 0:
-            _Quiet.level = chatty.level
-            chatty.setLevel(logging.WARNING)
-        _Quiet.depth += 1
-    try:
-        yield
-    finally:
-        with _Quiet.lock:
-            _Quiet.depth -= 1
-            if _Quiet.depth == 0:
-                chatty.setLevel(_Quiet.level)
 
 
 class PairWorker:

@@ -18,8 +18,7 @@ from splatfix.pairs.generate import QUARANTINE
 from splatfix.pairs.index import CommittedFit, Index, open_index
 from splatfix.report import pictures
 from splatfix.report.html import render_page
-from splatfix.report.selection import evenly
-from splatfix.views import BANDS
+from splatfix.views import BANDS, pick_evenly
 
 PAGE = "dataset.html"
 MAX_SAMPLES = 16
@@ -143,7 +142,7 @@ def _some_pairs(url: str, fits: Sequence[CommittedFit]) -> list[Pair]:
     for fit in sorted(fits, key=lambda fit: fit.stem):
         if fit.shards:
             by_scene[str(fit.record.get("scene"))].append(fit)
-    names = evenly(sorted(by_scene), MAX_SAMPLES)
+    names = pick_evenly(sorted(by_scene), MAX_SAMPLES)
     chosen = [by_scene[name][k % len(by_scene[name])] for k, name in enumerate(names)]
     pairs = []
     for k, fit in enumerate(chosen):

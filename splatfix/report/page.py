@@ -12,9 +12,9 @@ from splatfix.files import write_text
 from splatfix.report import charts, comparison, pictures, wording
 from splatfix.report.html import page_path, render_page
 from splatfix.report.load import RunFiles, load_runs
-from splatfix.report.selection import evenly, telling_views
+from splatfix.report.selection import telling_views
 from splatfix.report.top_view import camera_plan
-from splatfix.views import BANDS
+from splatfix.views import BANDS, pick_evenly
 
 REPORT, COMPARISON = "report.html", "comparison.html"
 MAX_PAIRS_PER_ROUND = 8
@@ -156,13 +156,13 @@ def metric_tables(run: RunFiles) -> list[dict[str, Any]]:
 
 def _rounds(run: RunFiles) -> list[dict[str, Any]]:
     rounds = []
-    for round_number in evenly(layout.repair_rounds(run.path), MAX_ROUNDS_SHOWN):
+    for round_number in pick_evenly(layout.repair_rounds(run.path), MAX_ROUNDS_SHOWN):
         pairs = layout.repair_pairs(run.path, round_number)
         shown = [
             {"render": a, "repaired": b}
             for a, b in (
                 (pictures.picture(render, pictures.STRIP_SIDE_PX), pictures.picture(repaired, pictures.STRIP_SIDE_PX))
-                for render, repaired in evenly(pairs, MAX_PAIRS_PER_ROUND)
+                for render, repaired in pick_evenly(pairs, MAX_PAIRS_PER_ROUND)
             )
             if a and b
         ]

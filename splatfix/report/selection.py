@@ -48,10 +48,3 @@ def telling_views(views: Sequence[ViewResult]) -> list[tuple[ViewResult, list[st
         if members:
             choose(members[(len(members) - 1) // 2], f"median of {band}")
     return list(chosen.values())
-
-
-def evenly(items: list, num: int) -> list:
-    """At most ``num`` of the items, spread over all of them."""
-    if len(items) <= num:
-        return items
-    return [items[round(k * (len(items) - 1) / (num - 1))] for k in range(num)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from splatfix.fit import choose_steps, prepare
 from splatfix.gaussians import write_ply
 from splatfix.loop import LoopConfig
 from splatfix.loop.cache import SharedFits
-from splatfix.process import hidden_bars, logging_at, progress
+from splatfix.process import hidden_bars, progress, quiet
 from splatfix.splats.scene import fit_identity
 from splatfix.sweep.config import SweepConfig
 from splatfix.workers import run_tasks
@@ -54,7 +53,7 @@ def find_cases(captures: Sequence[str], seeds: Sequence[int]) -> list[Case]:
 @contextmanager
 def silently() -> Iterator[None]:
     """Without the bars and lines of each of many loops."""
-    with hidden_bars(), logging_at(logging.WARNING, "splatfix"):
+    with hidden_bars(), quiet("splatfix"):
         yield
 
 

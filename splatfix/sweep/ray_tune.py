@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from splatfix.loop import LoopConfig
-from splatfix.process import logging_at, using_threads
+from splatfix.process import quiet, using_threads
 from splatfix.sweep.cases import Case, silently
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.scheduler import Desk
@@ -67,7 +67,7 @@ def run_on_tune(
         os.environ.setdefault(name, value)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(num)  # actors that start at the same time
     # without Tune's own lines on trials that failed: the desk tells of them
-    with logging_at(logging.CRITICAL, "ray.tune"), tempfile.TemporaryDirectory(prefix="splatfix-tune-") as storage:
+    with quiet("ray.tune", level=logging.CRITICAL), tempfile.TemporaryDirectory(prefix="splatfix-tune-") as storage:
         tuner = tune.Tuner(
             kind,
             tune_config=tune.TuneConfig(

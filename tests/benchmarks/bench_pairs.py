@@ -35,7 +35,8 @@ from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.sources import find_sources
 from splatfix.pairs.stream import Pair
 from splatfix.pairs.tasks import plan_tasks
-from splatfix.pairs.worker import PairWorker, WorkerSettings, quiet_fits
+from splatfix.pairs.worker import PairWorker, WorkerSettings
+from splatfix.process import quiet
 from splatfix.sample import sample_path
 from splatfix.workers import WorkersConfig, run_tasks
 from tests.pairs.stub import StubWorker
@@ -57,7 +58,7 @@ def fits(num: int, workers: int) -> dict[str, float]:
         if busy >= max(workers, 1) and leased is None:
             leased = time.perf_counter()
 
-    with quiet_fits():
+    with quiet("splatfix.splats"):
         made = list(
             run_tasks(tasks, partial(PairWorker, settings), WorkersConfig(num=workers), name=_stem, on_busy=on_busy)
         )

@@ -12,9 +12,9 @@ from markupsafe import Markup, escape
 
 from splatfix.report.charts import Axis, Frame, grid, labels, level, svg
 from splatfix.report.load import number
-from splatfix.report.selection import evenly
 from splatfix.report.sweep.axes import NOT_SET, FieldScale
 from splatfix.report.sweep.load import SweepFile, value_text
+from splatfix.views import pick_evenly
 
 MAX_SLICE_MARKS = 500
 WIDE = Frame(width=940.0, height=330.0, left=66.0)
@@ -113,7 +113,7 @@ def slices(sweep: SweepFile, scales: Sequence[FieldScale]) -> list[dict[str, Any
     trials = sorted(sweep.complete, key=lambda trial: len(sweep.kinds(trial)))
     if not trials:
         return []
-    trials = [*evenly(trials[:-2], MAX_SLICE_MARKS), *trials[-2:]]  # the best and the default stand last
+    trials = [*pick_evenly(trials[:-2], MAX_SLICE_MARKS), *trials[-2:]]  # the best and the default stand last
     y_axis = gain_axis(sweep, *SLICE.y_px)
     return [{"field": scale.field, "chart": _slice(sweep, scale, trials, y_axis)} for scale in scales]
 

@@ -8,9 +8,9 @@ from typing import Any
 from splatfix.evaluation import layout
 from splatfix.evaluation.results import RESULTS, ViewResult, read_results
 from splatfix.report import pictures
-from splatfix.report.selection import evenly
 from splatfix.report.sweep.load import SweepFile
 from splatfix.report.wording import view_gain
+from splatfix.views import pick_evenly
 
 VIEWS_EACH = 3
 VIEW_SIDE_PX = 420
@@ -48,7 +48,7 @@ def repaired_views(sweep: SweepFile) -> list[dict[str, Any]]:
         pairs = layout.repair_pairs(folder, rounds[-1]) if rounds else []
         both = [
             (pictures.picture(render, pictures.STRIP_SIDE_PX), pictures.picture(repaired, pictures.STRIP_SIDE_PX))
-            for render, repaired in evenly(pairs, PAIRS_PER_CASE)
+            for render, repaired in pick_evenly(pairs, PAIRS_PER_CASE)
         ]
         readable = [{"render": render, "repaired": repaired} for render, repaired in both if render and repaired]
         if readable:
