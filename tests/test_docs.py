@@ -1,6 +1,7 @@
 """The documentation is true: code of the Python API runs, and commands, files and names that pages mention exist."""
 
 import ast
+import pkgutil
 import re
 import subprocess
 import sys
@@ -72,6 +73,15 @@ def test_files_that_a_page_names_exist(page):
     folders = "configs|jobs|cluster|dashboards|tests|docs|splatfix"
     named = set(re.findall(rf"\b((?:{folders})/[\w./-]+\.\w+)", page.read_text()))
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_names_of_how_it_works_exist():
+    text = (ROOT / "docs/how-it-works.md").read_text()
+    rooms = "|".join(path.stem for path in (ROOT / "splatfix").iterdir() if not path.stem.startswith("_"))
+    names = re.findall(rf"`((?:{rooms})(?:\.\w+)*)`", text)
+    assert len(names) > 40
+    for name in names:
+        pkgutil.resolve_name(f"splatfix.{name}")
 
 
 def test_readme_fits_on_a_page():
