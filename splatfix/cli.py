@@ -338,22 +338,12 @@ def sweep(argv: Sequence[str]) -> None:
             resume: go on with the sweep in that folder (without --config: with the settings that it was begun with).
             settings: the sweep.
         """
+        from splatfix.report.terminal import describe_sweep
         from splatfix.sweep.driver import run_sweep
 
-        _say_outcome(run_sweep(settings, out, resume=resume, source=str(path or "flags")), out)
+        print(describe_sweep(run_sweep(settings, out, resume=resume, source=str(path or "flags")), out))
 
     _run(run, "sweep", rest)
-
-
-def _say_outcome(results: dict, out: Path) -> None:
-    from splatfix.report.terminal import sweep_table
-    from splatfix.tracking import page_of
-
-    print(sweep_table(results))
-    print(f"best config: {out / results['files']['best']}")
-    print(f"page: {out / 'sweep.html'}")
-    if (place := page_of(out)) is not None:
-        print(f"MLflow: {place}")
 
 
 def evaluate(argv: Sequence[str]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from splatfix.evaluation.results import Results
+from splatfix.report.sweep.results import PAGE, SweepResults
 from splatfix.report.wording import METRICS, PSNR_COLOR, written
+from splatfix.tracking import page_of
 from splatfix.views import BANDS
 
 WIDTH = 80
@@ -47,31 +50,38 @@ def results_table(results: Results) -> str:
     return "\n".join(lines).lstrip("\n") + _reasons(results.reasons)
 
 
-def sweep_table(results: Mapping[str, Any], num: int = 5) -> str:
-    """The best few trials of a sweep beside the default, and whether the best holds."""
+def sweep_table(results: SweepResults, num: int = 5) -> str:
+    """The best few trials of a sweep and the default, with the verdicts of the reruns."""
     import textwrap
 
-    first, metric = results["objectives"][0], results["metric"]
-    done = [trial for trial in results["trials"] if trial["status"] == "complete" and trial[first] is not None]
-    ended = {status: sum(trial["status"] == status for trial in results["trials"]) for status in ("stopped", "failed")}
-    told = ", ".join([f"{len(done)} trials complete", *(f"{n} {status}" for status, n in ended.items() if n)])
+    objective = results.objectives[0]
+    complete = [
+        (-gain, trial.number, trial) for trial in results.trials if (gain := trial.final(objective)) is not None
+    ]
+    ranked = [trial for _, _, trial in sorted(complete)]
+    counts = {status: sum(trial.status == status for trial in results.trials) for status in ("stopped", "failed")}
     lines = [
-        told,
+        ", ".join([f"{len(ranked)} trials complete", *(f"{n} {status}" for status, n in counts.items() if n)]),
         "",
         f"  {'trial':<9}" + "".join(f"{name:>{_CELL}}" for name in ("gain", "worst", "seconds")) + "  settings",
     ]
-    ranked = sorted(done, key=lambda trial: (-trial[first], trial["number"]))
-    digits = 4 if metric == "ssim" else 2
-    for trial in [*ranked[:num], *(trial for trial in ranked[num:] if trial["is_default"])]:
-        figures = [written(trial[name], digits, signed=True) for name in ("gain", "gain_worst")]
-        figures.append(written(trial["seconds"], 0))
-        name = f"{trial['number']}{' default' if trial['is_default'] else ''}"
-        settings = [f"{field}={_plain(value)}" for field, value in trial["values"].items()]
-        lines.append(f"  {name:<9}" + "".join(f"{figure:>{_CELL}}" for figure in figures) + "  " + " ".join(settings))
-    reruns = results.get("reruns") or {}
-    for key in ("verdict", "held_out"):
-        if reruns.get(key):
-            lines += ["", textwrap.fill(reruns[key]["sentence"], WIDTH)]
+    digits = 4 if results.metric == "ssim" else 2
+    for trial in [*ranked[:num], *(trial for trial in ranked[num:] if trial.is_default)]:
+        gains = [written(gain, digits, signed=True) for gain in (trial.gain, trial.gain_worst)]
+        cells = "".join(f"{cell:>{_CELL}}" for cell in (*gains, written(trial.seconds, 0)))
+        settings = " ".join(f"{field}={_plain(value)}" for field, value in trial.values.items())
+        name = f"{trial.number}{' default' if trial.is_default else ''}"
+        lines.append(f"  {name:<9}{cells}  {settings}")
+    for verdict in results.reruns.verdicts.values() if results.reruns is not None else ():
+        lines += ["", textwrap.fill(verdict.sentence, WIDTH)]
+    return "\n".join(lines)
+
+
+def describe_sweep(results: SweepResults, folder: Path) -> str:
+    """The table of a finished sweep, and where its files are."""
+    lines = [sweep_table(results), f"best config: {folder / results.files.best}", f"page: {folder / PAGE}"]
+    if (page := page_of(folder)) is not None:
+        lines.append(f"MLflow: {page}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,5 @@
-"""Sweeps: a search over the loop's config, on Ray Tune, with every trial's evidence kept.
+"""Sweeps: a search over the loop's config on several captures, on Ray Tune or in one process.
 
-`run.run_sweep` is the whole; `desk.Desk` knows which trial is next and which goes on; `trial.attempt` runs one.
+`driver.run_sweep` runs all stages, `scheduler.SweepScheduler` decides which trial runs next and which continues,
+`trial.run_trial` runs one, and `report.sweep.results` has the types of ``sweep.json``.
 """

@@ -1,10 +1,10 @@
-"""Cases: the captures and seeds that every trial runs on, and what its gain on each is measured against."""
+"""Cases: the captures and seeds that every trial runs on, and the baseline of each: ``before`` and ``control``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,16 +16,24 @@ from splatfix.gaussians import write_ply
 from splatfix.loop import LoopConfig
 from splatfix.loop.cache import SharedFits
 from splatfix.process import hidden_bars, progress, quiet
+from splatfix.records import parse_record
 from splatfix.splats.scene import fit_identity
 from splatfix.sweep.config import SweepConfig
 from splatfix.workers import run_tasks
 
-REFERENCE = "reference.json"
+BASELINES, BASELINE = "references", "reference.json"  # names on disk
 
 
 @dataclass(frozen=True)
 class Case:
-    """A capture and a seed; its name is unique in the sweep, and safe for a folder."""
+    """A capture with a seed.
+
+    Attributes:
+        name: unique in the sweep, and safe for a folder.
+        title: of the capture.
+        capture: its path.
+        seed: of the loop.
+    """
 
     name: str
     title: str
@@ -34,54 +42,71 @@ class Case:
 
 
 def find_cases(captures: Sequence[str], seeds: Sequence[int]) -> list[Case]:
-    """Every capture with every seed. ValueError where a capture is not there, or stands twice."""
+    """Every capture with every seed. ValueError where a capture does not exist, or is given twice."""
     cases, titles = [], set[str]()
-    places = [Path(capture).resolve() for capture in captures]
-    for capture, place in zip(captures, places, strict=True):
-        if not place.exists():
+    paths = [Path(capture).resolve() for capture in captures]
+    for capture, path in zip(captures, paths, strict=True):
+        if not path.exists():
             raise ValueError(f"captures: {capture}: no such folder or file")
-        if places.count(place) > 1:
-            raise ValueError(f"captures: {capture}: stands there twice")
-        alike, number, title = [other.name for other in places].count(place.name) > 1, 1, place.name
-        while title in titles or (alike and title == place.name):
-            title, number = f"{place.name}-{number}", number + 1
+        if paths.count(path) > 1:
+            raise ValueError(f"captures: {capture}: is given twice")
+        is_ambiguous, number, title = [other.name for other in paths].count(path.name) > 1, 1, path.name
+        while title in titles or (is_ambiguous and title == path.name):
+            title, number = f"{path.name}-{number}", number + 1
         titles.add(title)
-        cases += [Case(f"{title}-s{seed}", title, str(place), seed) for seed in seeds]
+        cases += [Case(f"{title}-s{seed}", title, str(path), seed) for seed in seeds]
     return cases
 
 
+def configure_case(config: LoopConfig, case: Case) -> LoopConfig:
+    """The loop's config for a case: with its seed, and no video."""
+    return replace(config, seed=case.seed, video=False)
+
+
 @contextmanager
-def silently() -> Iterator[None]:
-    """Without the bars and lines of each of many loops."""
+def silence_loops() -> Iterator[None]:
+    """Hide the progress bars and log lines of single loops: a sweep runs many."""
     with hidden_bars(), quiet("splatfix"):
         yield
 
 
-def of_case(config: LoopConfig, case: Case) -> LoopConfig:
-    """The loop's config on a case: its seed, and no video."""
-    return replace(config, seed=case.seed, video=False)
-
-
-def reference_folder(sweep: Path, case: Case) -> Path:
-    return sweep / "references" / case.name
-
-
 @dataclass(frozen=True)
-class Reference:
-    """The sparse fit of a case: what it is a fit of, for how many steps, and the seconds that it takes."""
+class Baseline:
+    """The baseline of a case: identity of its fit, steps of the sparse fit, and the seconds that this one took."""
 
     identity: str
     steps: int
     seconds: float
 
 
-def make_reference(case: Case, default: LoopConfig, sweep: Path) -> Results:
-    """Make ``before`` and ``control`` of a case with the default config, as a run folder; returns its results.
+def baseline_folder(sweep: Path, case: Case) -> Path:
+    """The run folder of a case's baseline."""
+    return sweep / BASELINES / case.name
 
-    What is there already is kept, unless it is of other photos or settings.
+
+def read_baseline(sweep: Path, case: Case) -> Baseline:
+    """The baseline of a case. ValueError where it does not exist."""
+    folder = baseline_folder(sweep, case)
+    baseline = _read_baseline(folder)
+    if baseline is None:
+        raise ValueError(f"{folder}: no {BASELINE}; resume the sweep with --resume, which makes it again")
+    return baseline
+
+
+def _read_baseline(folder: Path) -> Baseline | None:
+    path = folder / BASELINE
+    if not path.is_file() or not (folder / RESULTS).is_file():
+        return None
+    return parse_record(Baseline, read_json(path), source=str(path), remedy=f"delete {folder}")
+
+
+def measure_baseline(case: Case, default: LoopConfig, sweep: Path) -> Results:
+    """Fit and measure ``before`` and ``control`` of a case with the default config.
+
+    A baseline of the same photos and settings that is in its folder already is returned as it is.
     """
-    config = of_case(default, case)
-    run, capture, split, scene, device = prepare(Path(case.capture), reference_folder(sweep, case), config, resume=True)
+    config = configure_case(default, case)
+    run, capture, split, scene, device = prepare(Path(case.capture), baseline_folder(sweep, case), config, resume=True)
     identity = fit_identity(
         scene,
         initial=config.initial,
@@ -90,8 +115,8 @@ def make_reference(case: Case, default: LoopConfig, sweep: Path) -> Results:
         choose=config.choose,
         repair_steps=config.repair.num_steps,
     )
-    held = _read_reference(run.path)
-    if held is not None and held.identity == identity:
+    known = _read_baseline(run.path)
+    if known is not None and known.identity == identity:
         return read_results(run.path)
     if not split.test_ids:
         raise ValueError("no photo is left to test on; ask for fewer training photos (views.num_train)")
@@ -117,45 +142,31 @@ def make_reference(case: Case, default: LoopConfig, sweep: Path) -> Results:
     )
     run.write_provenance(command="sweep", seed=config.seed, device=device, notes=list(capture.notes))
     seconds = round(run.seconds["choose"] + before.seconds, 3)
-    write_json(run.path / REFERENCE, {"identity": identity, "steps": steps, "seconds": seconds})
+    write_json(run.path / BASELINE, asdict(Baseline(identity, steps, seconds)))
     return results
 
 
-def read_reference(sweep: Path, case: Case) -> Reference:
-    """The reference of a case, which has been made. ValueError where it is not there."""
-    folder = reference_folder(sweep, case)
-    held = _read_reference(folder)
-    if held is None:
-        raise ValueError(f"{folder}: no {REFERENCE}; run the sweep again with --resume")
-    return held
-
-
-def _read_reference(folder: Path) -> Reference | None:
-    path = folder / REFERENCE
-    return Reference(**read_json(path)) if path.is_file() and (folder / RESULTS).is_file() else None
-
-
-class _ReferenceWorker:
+class _BaselineWorker:
     def __init__(self, default: LoopConfig, sweep: Path) -> None:
         self._default, self._sweep = default, sweep
 
     def run(self, task: Case, upcoming: Case | None) -> Results:  # noqa: ARG002 - of the protocol
-        with silently():
-            return make_reference(task, self._default, self._sweep)
+        with silence_loops():
+            return measure_baseline(task, self._default, self._sweep)
 
 
-def make_references(cases: Sequence[Case], config: SweepConfig, sweep: Path) -> dict[str, Results]:
-    """Make the references of all cases; returns their results by the names of the cases.
+def measure_baselines(cases: Sequence[Case], config: SweepConfig, sweep: Path) -> dict[str, Results]:
+    """Measure the baselines of all cases on the sweep's workers; returns the results of each by case name.
 
     Raises:
-        ValueError: one of them cannot be made; the message names its capture.
+        ValueError: one of them failed; the message names its capture.
     """
-    made = {}
-    worker = partial(_ReferenceWorker, config.loop, sweep)
+    results = {}
+    worker = partial(_BaselineWorker, config.loop, sweep)
     with progress(total=len(cases), description="sparse fits and controls") as bar:
         for outcome in run_tasks(cases, worker, config.workers, name=lambda case: case.name):
             if outcome.error is not None:
                 raise ValueError(f"{outcome.task.capture}: {outcome.error}")
-            made[outcome.task.name] = outcome.result
+            results[outcome.task.name] = outcome.result
             bar.update()
-    return {case.name: made[case.name] for case in cases}
+    return {case.name: results[case.name] for case in cases}

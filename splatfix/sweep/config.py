@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 from splatfix.config import require
 from splatfix.loop import LoopConfig
+from splatfix.restoration import RESTORERS
 from splatfix.sweep.space import Parameter
-from splatfix.tracking import TrackingConfig
+from splatfix.tracking import TrackingConfig, without_password
 from splatfix.workers import WorkersConfig
 
 Objective = Literal["gain", "gain_worst", "seconds"]
@@ -18,18 +20,18 @@ Objective = Literal["gain", "gain_worst", "seconds"]
 class SearchConfig:
     """How settings are proposed.
 
-    A trial is proposed from the results of those that are at least ``parallel`` before it, whichever ended first, so
-    that a seed gives the same proposals however long the trials take and wherever a sweep is broken off.
+    A trial is proposed from the results of those that are at least ``parallel`` before it, in whatever order they
+    ended. So a seed gives the same proposals however long the trials take, and also after an interruption.
 
     Attributes:
         method: random, grid, tpe (Optuna's tree-structured Parzen estimator) or nsga2 (for several objectives).
-        trials: how many; null takes 32, or the whole grid.
+        trials: number of trials; null takes 32, or the whole grid.
         seed: of the proposals.
-        parallel: trials that may be under way at once; null takes as many as there are workers when the sweep begins.
-            It is part of what the proposals follow.
-        startup: tpe: trials at random before it begins to model.
+        parallel: trials that may run at once; null takes the number of workers when the sweep starts. The proposals
+            depend on it.
+        startup: tpe: random trials before it models the results.
         population: nsga2: trials of a generation.
-        with_default: the first trial is the default config, where it lies in the space.
+        with_default: make the default config the first trial, if the space contains it.
     """
 
     method: Literal["random", "grid", "tpe", "nsga2"] = "tpe"
@@ -53,7 +55,7 @@ class HalvingConfig:
 
     Attributes:
         grace: rounds that every trial gets.
-        factor: of the trials that reached a rung, about one in so many goes on; the rungs are ``grace * factor**k``.
+        factor: about one in ``factor`` of the trials that reach a rung continues; rungs are at ``grace * factor**k``.
     """
 
     grace: int = 1
@@ -70,19 +72,19 @@ class SweepConfig:
 
     Attributes:
         captures: folders that every trial runs on.
-        held_out: folders that no trial sees: the default and the best config are rerun on them, too.
-        seeds: of the loop, in place of its own; every trial runs on each capture with each of these.
-        loop: the default config, from which trials depart.
-        space: field of the loop's config -> what it may be.
-        objectives: what is searched for, the first one first: gain (mean over captures and seeds, more is better),
-            gain_worst (of the worst of them), seconds (of a loop: fit, siblings, repair, retraining; less is better).
+        held_out: folders that no trial runs on; the default and the best config are rerun on them, too.
+        seeds: of the loop, instead of loop.seed; every trial runs on each capture with each of these.
+        loop: the default config; trials change its searched fields.
+        space: searched field of the loop's config -> its range or choice.
+        objectives: what is searched for, the most important first: gain (mean over captures and seeds, maximized),
+            gain_worst (the smallest of them), seconds (of a loop: fit, siblings, repair, retraining; minimized).
         metric: of the gain, which is ``after`` minus the better of ``before`` and ``control`` of the default config.
         search: how settings are proposed.
-        halving: stops trials that fall behind; null lets all of them end.
-        reruns: further seeds with which the default and the best config are rerun at the end, on every capture.
-        keep_splats: whether trials keep their splats; those of the best one always stay.
-        workers: who runs the trials.
-        tracking: in MLflow: a run of the sweep, and one of each trial within it.
+        halving: stops trials that fall behind; null runs all of them to the end.
+        reruns: number of further seeds with which the default and the best config are rerun at the end.
+        keep_splats: keep the splats of all trials; those of the best one are always kept.
+        workers: how many trials run at once, and with which resources.
+        tracking: in MLflow: a run of the sweep, and a nested one of each trial.
     """
 
     captures: tuple[str, ...] = ()
@@ -109,3 +111,30 @@ class SweepConfig:
         require(not several or self.halving is None, "halving", "set", "null with several objectives")
         require(not several or method != "tpe", "search.method", method, "nsga2, random or grid where several")
         require(several or method != "nsga2", "objectives", objectives, "at least two for nsga2, like [gain, seconds]")
+
+
+def resolve_paths(config: SweepConfig) -> SweepConfig:
+    """Make the paths of a config absolute: workers may have other working directories."""
+
+    def resolve_restorer(name: Any) -> Any:
+        return str(Path(name).resolve()) if name not in RESTORERS and Path(str(name)).is_dir() else name
+
+    space = dict(config.space)
+    if "restorer" in space and space["restorer"].choice is not None:
+        choices = tuple(resolve_restorer(name) for name in space["restorer"].choice)
+        space["restorer"] = replace(space["restorer"], choice=choices)
+    views = config.loop.views
+    views = replace(views, split=None if views.split is None else views.split.resolve())
+    return replace(
+        config,
+        captures=tuple(str(Path(capture).resolve()) for capture in config.captures),
+        held_out=tuple(str(Path(capture).resolve()) for capture in config.held_out),
+        loop=replace(config.loop, restorer=resolve_restorer(config.loop.restorer), views=views),
+        space=space,
+    )
+
+
+def hide_password(config: SweepConfig) -> SweepConfig:
+    """A config without the password in the address of its tracking server, as it is written to files."""
+    uri = config.tracking.uri
+    return replace(config, tracking=replace(config.tracking, uri=None if uri is None else without_password(uri)))

@@ -1,6 +1,6 @@
-"""The sweep in MLflow: a run of its own, and a nested one of each trial, found again by stable tags.
+"""Log a sweep to MLflow: a run of the sweep, and a nested run of each trial, found again by stable tags.
 
-Whatever is told twice (after a kill between two writes) is the same record, and changes nothing there.
+Writes are idempotent: sending a record again, after a kill between two writes, has no effect.
 """
 
 from __future__ import annotations
@@ -8,67 +8,82 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from splatfix.config import to_tree
+from splatfix.report.sweep.results import FIGURES, PAGE, SWEEP, SweepResults
 from splatfix.sweep.config import SweepConfig
-from splatfix.sweep.record import FIGURES, TrialRecord, read_record
-from splatfix.sweep.trial import PICTURES, trial_folder
+from splatfix.sweep.record import RoundRecord, TrialRecord, read_record, trial_folder
+from splatfix.sweep.summary import BEST
+from splatfix.sweep.trial import PICTURES
 from splatfix.tracking import Status, Tracker, ended_as, is_sent, open_tracker, send_rest
 
 log = logging.getLogger(__name__)
 
-WAIT_SECONDS, HURRIED_SECONDS = 60.0, 4.0  # at the end, for what is being sent; after a stop
+WAIT_SECONDS, HURRIED_SECONDS = 60.0, 4.0  # for unsent records at the end; after an interruption
 CALL_SECONDS = 15.0  # of a single call, at most
-MAX_SENDING = 8  # runs that have ended and are still being sent, each by a thread
-NOTE = "mlflow.note.content"  # the description that MLflow's page shows
-OUTCOMES: dict[str, Status] = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
+MAX_SENDING = 8  # ended runs that are still being sent, each by a thread
+NOTE = "mlflow.note.content"  # the description on MLflow's page
+RUN_STATUS: dict[str, Status] = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
-class TrackedSweep:
-    """Tells MLflow what is learnt of the trials. Leaving it as a context ends what is under way."""
+class SweepTracker:
+    """Logs the trials of a sweep to MLflow. As a context manager, it ends all runs at its exit."""
 
     def __init__(self, config: SweepConfig, sweep: Path) -> None:
         self._config, self._sweep = config, sweep
         self._parent = open_tracker(sweep, config.tracking)
         self._parent.params(to_tree(replace(config, tracking=replace(config.tracking, uri=None))))
-        self._under_way: dict[int, Tracker] = {}
+        self._running: dict[int, Tracker] = {}
         self._ending: deque[Tracker] = deque()
         self._best: float | None = None
 
-    def changed(self, record: TrialRecord) -> None:
-        """A trial was proposed, ended a round, or ended; or it was found on the disk like that."""
+    def update_trial(self, record: TrialRecord) -> None:
+        """Log a trial that was proposed, completed a round, or ended; or that an earlier process left like that."""
         if not self._config.tracking.enabled:
             return
         folder = trial_folder(self._sweep, record.number)
         is_best = self._is_best_so_far(record)
-        if record.status != "running" and ended_as(folder) == OUTCOMES[record.status]:
+        if record.has_ended and ended_as(folder) == RUN_STATUS[record.status]:
             return
         rounds = record.rounds[-1:]
-        if record.number not in self._under_way:
-            self._under_way[record.number], rounds = self._open(record, folder), record.rounds
-        tracker = self._under_way[record.number]
-        for made in rounds:
-            tracker.metrics(dict(_figures(made)), step=made["round"], time_ms=made["time_ms"])
-        if record.status == "running":
+        if record.number not in self._running:
+            self._running[record.number], rounds = self._open(record, folder), record.rounds
+        tracker = self._running[record.number]
+        for round_ in rounds:
+            tracker.metrics(dict(_metrics(round_)), step=round_.round, time_ms=round_.time_ms)
+        if not record.has_ended:
             return
         if is_best and self._best is not None:
-            self._parent.metrics({"best_so_far": self._best}, step=record.number, time_ms=record.rounds[-1]["time_ms"])
-        tracker.tags({"splatfix.outcome": record.status, NOTE: _note(record)})
+            self._parent.metrics({"best_so_far": self._best}, step=record.number, time_ms=record.rounds[-1].time_ms)
+        tracker.tags({"splatfix.outcome": record.status, NOTE: _describe_trial(record)})
         for path in self._artifacts(folder):
             tracker.artifact(path, f"splats/{path.parent.name}" if path.suffix == ".ply" else "")
-        tracker.end(OUTCOMES[record.status])
-        del self._under_way[record.number]
+        tracker.end(RUN_STATUS[record.status])
+        del self._running[record.number]
         self._ending.append(tracker)
         if len(self._ending) > MAX_SENDING:  # the server is away or slow: the rest is sent at the end
-            self._ending.popleft().finish(OUTCOMES[record.status], wait_seconds=0, told=False)
+            self._ending.popleft().finish(RUN_STATUS[record.status], wait_seconds=0, told=False)
+
+    def conclude(self, results: SweepResults) -> None:
+        """Log the results of the whole sweep: a description, figures, the best trial, and files."""
+        best = None if results.best is None else f"trial-{results.best:04d}"
+        verdicts = {} if results.reruns is None else results.reruns.verdicts
+        differences = {f"reruns/{name}_difference": verdict.difference for name, verdict in verdicts.items()}
+        self._parent.tags({NOTE: _describe_sweep(results), "splatfix.best": best or "none"})
+        self._parent.metrics({"trials": float(len(results.trials)), **differences}, step=0)
+        for path in (self._sweep / name for name in (PAGE, results.files.best, results.files.trials, SWEEP)):
+            if path.is_file():
+                self._parent.artifact(path)
+        if results.best is not None:
+            for path in self._report_and_pictures(trial_folder(self._sweep, results.best)):
+                self._parent.artifact(path, "best trial")
 
     def _is_best_so_far(self, record: TrialRecord) -> bool:
-        gain = record.objective(self._config.objectives[0])
+        gain = record.figure(self._config.objectives[0])
         if record.status != "complete" or gain is None or (self._best is not None and gain <= self._best):
             return False
         self._best = gain
@@ -81,24 +96,14 @@ class TrackedSweep:
         return tracker
 
     def _artifacts(self, folder: Path) -> Iterator[Path]:
-        yield from self._pages(folder)
+        yield from self._report_and_pictures(folder)
         if self._config.keep_splats:
             yield from sorted(folder.glob("*/after.ply"))
 
-    def _pages(self, folder: Path) -> Iterator[Path]:
+    def _report_and_pictures(self, folder: Path) -> Iterator[Path]:
         return (path for path in (folder / "report.html", folder / PICTURES) if path.exists())
 
-    def concluded(self, note: str, figures: dict[str, float], best: int | None, files: Sequence[Path]) -> None:
-        """What came out: words for the sweep's page, figures, the best trial, and files."""
-        self._parent.tags({NOTE: note, "splatfix.best": "none" if best is None else f"trial-{best:04d}"})
-        self._parent.metrics(figures, step=0)
-        for path in files:
-            self._parent.artifact(path)
-        if best is not None:
-            for path in self._pages(trial_folder(self._sweep, best)):
-                self._parent.artifact(path, "best trial")
-
-    def __enter__(self) -> TrackedSweep:
+    def __enter__(self) -> SweepTracker:
         return self
 
     def __exit__(
@@ -106,30 +111,33 @@ class TrackedSweep:
     ) -> None:
         enabled = self._config.tracking.enabled
         if enabled:
-            self._end_the_rest()
-        trackers, late = [*self._under_way.values(), *self._ending], []
-        hurried = kind is not None or any(tracker.is_down for tracker in trackers)
-        deadline = time.monotonic() + (HURRIED_SECONDS if hurried else WAIT_SECONDS)
+            self._end_running()
+        trackers, late = [*self._running.values(), *self._ending], []
+        is_hurried = kind is not None or any(tracker.is_down for tracker in trackers)
+        deadline = time.monotonic() + (HURRIED_SECONDS if is_hurried else WAIT_SECONDS)
         for tracker in trackers:
             if not tracker.finish("KILLED", wait_seconds=max(0.0, deadline - time.monotonic()), told=False):
                 late.append(tracker)
         self._parent.__exit__(kind, error, trace)
         if enabled:
-            self._send_rest(tries=kind is None and all(tracker.is_idle(CALL_SECONDS) for tracker in late))
+            self._send_unsent(tries=kind is None and all(tracker.is_idle(CALL_SECONDS) for tracker in late))
 
-    def _end_the_rest(self) -> None:
-        """Nothing runs any more: neither what was under way here, nor what an earlier process left."""
+    def _end_running(self) -> None:
+        """End the runs of trials that no longer run, here or in an earlier process."""
         for folder in sorted((self._sweep / "trials").glob("*")):
             record = read_record(folder)
-            if record is None or record.number in self._under_way or ended_as(folder) is not None:
+            if record is None or record.number in self._running or ended_as(folder) is not None:
                 continue
-            if record.status == "running":
-                self._under_way[record.number] = self._open(record, folder)
-        for tracker in self._under_way.values():
+            if not record.has_ended:
+                self._running[record.number] = self._open(record, folder)
+        for tracker in self._running.values():
             tracker.end("KILLED")
 
-    def _send_rest(self, *, tries: bool) -> None:
-        """What earlier processes, or slow times, left unsent of the trials; where it is vain to try, that is told."""
+    def _send_unsent(self, *, tries: bool) -> None:
+        """Send the records of trials that earlier processes or a slow server left unsent; warn where that fails.
+
+        Without ``tries`` it only warns.
+        """
         unsent = [folder for folder in sorted((self._sweep / "trials").glob("*")) if not is_sent(folder)]
         reason = "there was no answer in time"
         for folder in list(unsent) if tries else ():
@@ -140,27 +148,38 @@ class TrackedSweep:
                 break
             unsent.remove(folder)
         if unsent:
-            where = f"{self._sweep} {self._sweep / 'trials' / '*'}"
+            folders = f"{self._sweep} {self._sweep / 'trials' / '*'}"
             message = "tracking: %d trials are not sent (%s); `splatfix track %s` sends them, as does --resume"
-            log.warning(message, len(unsent), reason, where)
+            log.warning(message, len(unsent), reason, folders)
 
 
-def _figures(made: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def _metrics(round_: RoundRecord) -> Iterator[tuple[str, float]]:
     for name in FIGURES:
-        if made.get(name) is not None:
-            yield name, made[name]
-    for case, held in made["cases"].items():
-        for name, value in held.items():
+        if (value := getattr(round_, name)) is not None:
+            yield name, value
+    for case, figures in round_.cases.items():
+        for name, value in vars(figures).items():
             if value is not None:
                 yield f"{case}/{name}", value
 
 
-def _note(record: TrialRecord) -> str:
+def _describe_trial(record: TrialRecord) -> str:
     settings = "\n".join(f"- `{field}`: {value}" for field, value in record.values.items())
     if record.error:
         return f"Failed: {record.error}\n\n{settings}"
-    told = {"complete": "Complete", "stopped": "Stopped early"}[record.status]
-    gain = record.objective("gain")
+    end = {"complete": "Complete", "stopped": "Stopped early"}[record.status]
+    gain = record.figure("gain")
     figure = "" if gain is None else f", gain {gain:+.3f}"
-    head = f"{told}{figure} after {len(record.rounds)} rounds."
+    head = f"{end}{figure} after {len(record.rounds)} rounds."
     return f"{head}\n\n{settings}\n\nUnder Artifacts: the report, and pictures of each case."
+
+
+def _describe_sweep(results: SweepResults) -> str:
+    verdicts = {} if results.reruns is None else results.reruns.verdicts
+    return "\n\n".join(
+        [
+            f"Best: trial-{results.best:04d}" if results.best is not None else "No trial was completed.",
+            *(verdict.sentence for verdict in verdicts.values()),
+            f"Under Artifacts: pictures and report of the best trial, the whole page ({PAGE}), and {BEST}.",
+        ]
+    )

@@ -1,27 +1,30 @@
-"""Proposals: an Optuna study that is asked and told in the order of the trials, so that a seed fixes all of them."""
+"""Proposals: the settings of each trial, from an Optuna study that a seed makes repeatable."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import optuna
 
-from splatfix.sweep.config import HalvingConfig, SweepConfig
+from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import TrialRecord
-from splatfix.sweep.space import Parameter, default_values, grid_points, in_order, is_active
+from splatfix.sweep.space import Parameter, default_values, grid_points, is_active, sort_fields
 
 DEFAULT_TRIALS = 32
-LESS_IS_BETTER = frozenset({"seconds"})
+MINIMIZED = frozenset({"seconds"})
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class Search:
-    """Proposes settings. `ask` and `tell` are called in the order of the trials' numbers, each from 0.
+class ProposalStudy:
+    """Proposes the settings of each trial from the results of earlier ones, by Optuna.
+
+    `ask` and `tell` are each called in the order of the trials' numbers, from 0: so the seed fixes all proposals.
+
+    Attributes:
+        num_trials: proposals of the whole search.
 
     Raises:
         ValueError: a grid over a range without points; the message names ``source``.
@@ -36,48 +39,49 @@ class Search:
         if search.method == "grid":
             points = list(grid_points(self._space, source=source))
             self.num_trials = min(search.trials or len(points), len(points))
-        elif search.with_default and all(self._space[field].holds(value) for field, value in self._default.items()):
+        elif search.with_default and all(self._space[field].contains(value) for field, value in self._default.items()):
             points = [self._default]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study = optuna.create_study(
-                directions=["minimize" if name in LESS_IS_BETTER else "maximize" for name in config.objectives],
-                sampler=_sampler(config),
+                directions=["minimize" if name in MINIMIZED else "maximize" for name in config.objectives],
+                sampler=_create_sampler(config),
                 pruner=optuna.pruners.NopPruner(),
             )
         for point in points[: self.num_trials]:
             self._study.enqueue_trial(point)
-        self._asked: list[optuna.Trial] = []
-        self._num_told = 0
+        self._trials: list[optuna.Trial] = []
+        self._num_results = 0
 
     def ask(self) -> dict[str, Any]:
-        """The settings of the next trial: the fields that are active, and their values."""
+        """The settings of the next trial: searched field -> value, of the fields that are active."""
         trial = self._study.ask()
-        self._asked.append(trial)
+        self._trials.append(trial)
         values: dict[str, Any] = {}
-        for field in in_order(self._space):
+        for field in sort_fields(self._space):
             if is_active(self._space[field], {**self._default, **values}):
-                values[field] = _suggested(trial, field, self._space[field])
+                values[field] = _suggest(trial, field, self._space[field])
         return {field: values[field] for field in self._space if field in values}
 
     def tell(self, record: TrialRecord) -> None:
-        """How the next one of the asked trials ended."""
-        trial = self._asked[self._num_told]
-        self._num_told += 1
-        values = [record.objective(name) for name in self._config.objectives]
-        known = [value for value in values if value is not None and math.isfinite(value)]
-        if record.status == "complete" and len(known) == len(values):
-            self._study.tell(trial, known)
+        """Pass the result of the next trial on, which has ended."""
+        trial = self._trials[self._num_results]
+        self._num_results += 1
+        objectives = self._config.objectives
+        values = [record.figure(name) for name in objectives]
+        finite = [value for value in values if value is not None and math.isfinite(value)]
+        if record.status == "complete" and len(finite) == len(values):
+            self._study.tell(trial, finite)
         elif record.status == "stopped" and len(values) == 1:
-            for made in record.rounds:
-                if (value := made.get(self._config.objectives[0])) is not None:
-                    trial.report(value, made["round"])
+            for round_ in record.rounds:
+                if (value := getattr(round_, objectives[0])) is not None:
+                    trial.report(value, round_.round)
             self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
-def _sampler(config: SweepConfig) -> optuna.samplers.BaseSampler:
+def _create_sampler(config: SweepConfig) -> optuna.samplers.BaseSampler:
     search = config.search
     if search.method == "tpe":
         return optuna.samplers.TPESampler(
@@ -88,83 +92,10 @@ def _sampler(config: SweepConfig) -> optuna.samplers.BaseSampler:
     return optuna.samplers.RandomSampler(seed=search.seed)
 
 
-def _suggested(trial: optuna.Trial, field: str, parameter: Parameter) -> Any:
+def _suggest(trial: optuna.Trial, field: str, parameter: Parameter) -> Any:
     if parameter.choice is not None:
         return trial.suggest_categorical(field, parameter.choice)
     low, high = parameter.bounds
     if parameter.integer is not None:
         return trial.suggest_int(field, int(low), int(high), log=parameter.log)
     return trial.suggest_float(field, low, high, log=parameter.is_log)
-
-
-def goes_on(round_number: int, value: float | None, earlier: Sequence[float], config: HalvingConfig) -> bool:
-    """Whether a trial goes on after a round, by successive halving.
-
-    Args:
-        round_number: the round that it ended, from 1.
-        value: what it reached there; more is better. None stops it at a rung.
-        earlier: what other trials reached in that round.
-
-    The trial stops at a rung where it is below the upper ``1 / factor`` of the others (as in ASHA; the very first one
-    goes on).
-    """
-    rung = float(config.grace)
-    while rung < round_number:
-        rung *= config.factor
-    if math.floor(rung + 1e-9) != round_number:
-        return True
-    if value is None:
-        return False
-    return not earlier or value >= float(np.percentile(earlier, 100 * (1 - 1 / config.factor)))
-
-
-def importances(config: SweepConfig, records: Sequence[TrialRecord]) -> tuple[dict[str, float] | None, str | None]:
-    """How much of the spread of the first objective each field explains (fANOVA, Hutter et al. 2014), or why not.
-
-    Conditional fields are left out: they are not set in all trials.
-    """
-    name = config.objectives[0]
-    done = [record for record in records if record.status == "complete" and record.objective(name) is not None]
-    fields = {field: parameter for field, parameter in config.space.items() if not parameter.when}
-    if len(done) < 4 or len({record.objective(name) for record in done}) < 2:
-        return None, "needs at least 4 complete trials that differ"
-    if not fields:
-        return None, "every field is conditional"
-    study = optuna.create_study(direction="maximize")
-    for record in done:
-        study.add_trial(
-            optuna.trial.create_trial(
-                params={field: record.values[field] for field in fields},
-                distributions={field: _distribution(parameter) for field, parameter in fields.items()},
-                value=record.objective(name),
-            )
-        )
-    try:
-        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=config.search.seed)
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(fields))
-    except (RuntimeError, ValueError, ZeroDivisionError) as error:
-        return None, f"could not be computed: {error}"
-    return {field: float(found[field]) for field in sorted(found, key=lambda f: -found[f])}, None
-
-
-def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
-    if parameter.choice is not None:
-        return optuna.distributions.CategoricalDistribution(parameter.choice)
-    low, high = parameter.bounds
-    if parameter.integer is not None:
-        return optuna.distributions.IntDistribution(int(low), int(high), log=parameter.log)
-    return optuna.distributions.FloatDistribution(low, high, log=parameter.is_log)
-
-
-def pareto(records: Sequence[TrialRecord], objectives: Sequence[str]) -> list[int]:
-    """Numbers of the complete trials that no other one equals or beats in all objectives and beats in one."""
-    points: dict[int, list[float]] = {}
-    for record in records:
-        values = [(name, value) for name in objectives if (value := record.objective(name)) is not None]
-        if record.status == "complete" and len(values) == len(objectives):
-            points[record.number] = [-value if name in LESS_IS_BETTER else value for name, value in values]
-    return [n for n, mine in points.items() if not any(_beats(other, mine) for other in points.values())]
-
-
-def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(a >= b for a, b in zip(one, other, strict=True)) and list(one) != list(other)

@@ -1,7 +1,7 @@
-"""The default and the best config once more, with other seeds and on captures that no trial saw.
+"""Reruns: the default and the best config again, with other seeds and on captures that no trial saw.
 
-A search takes the largest of many noisy figures, which flatters it; these runs do not: they are whole loops, as
-`splatfix loop` does them, with seeds that the trials did not use.
+The largest of many noisy gains flatters the best trial. Reruns do not: they are whole loops, as `splatfix loop` runs
+them, with seeds that no trial used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from splatfix.config import to_tree
 from splatfix.evaluation.results import Results, read_results
@@ -19,19 +19,21 @@ from splatfix.files import read_json, write_json
 from splatfix.loop import LoopConfig, run_loop
 from splatfix.process import progress
 from splatfix.report import write_report
-from splatfix.sweep.analysis import rerun_row
-from splatfix.sweep.cases import Case, find_cases, of_case, silently
+from splatfix.report.sweep.results import RerunFigures, RerunRow
+from splatfix.sweep.cases import Case, configure_case, find_cases, silence_loops
 from splatfix.sweep.config import SweepConfig
+from splatfix.views import BANDS
 from splatfix.workers import Outcome, run_tasks
 
 log = logging.getLogger(__name__)
 
 DONE = "done.json"
+FIRST_SEED = 101  # above the largest seed of the trials
 
 
 @dataclass(frozen=True)
-class _Rerun:
-    side: str  # default or best
+class _Task:
+    config: Literal["default", "best"]
     case: Case
     held_out: bool
     folder: Path
@@ -41,12 +43,12 @@ class _LoopWorker:
     def __init__(self, configs: Mapping[str, LoopConfig]) -> None:
         self._configs = configs
 
-    def run(self, task: _Rerun, upcoming: _Rerun | None) -> Results:  # noqa: ARG002 - of the protocol
-        config = of_case(self._configs[task.side], task.case)
+    def run(self, task: _Task, upcoming: _Task | None) -> Results:  # noqa: ARG002 - of the protocol
+        config = configure_case(self._configs[task.config], task.case)
         done = task.folder / DONE
         if done.is_file() and read_json(done) == to_tree(config):
             return read_results(task.folder)
-        with silently():
+        with silence_loops():
             results = run_loop(Path(task.case.capture), task.folder, config, resume=True)
             write_report([task.folder])
         write_json(done, to_tree(config))
@@ -55,25 +57,26 @@ class _LoopWorker:
 
 def rerun_seeds(config: SweepConfig) -> list[int]:
     """Seeds that no trial used."""
-    first = max(config.seeds) + 101
+    first = max(config.seeds) + FIRST_SEED
     return list(range(first, first + config.reruns))
 
 
-def rerun(config: SweepConfig, best: LoopConfig, name: str, sweep: Path) -> Iterator[list[dict[str, Any]]]:
-    """Run them; yields all rows again as they grow: of each capture and seed `outcome.rerun_row`, or an error.
+def run_reruns(config: SweepConfig, best: LoopConfig, name: str, sweep: Path) -> Iterator[list[RerunRow]]:
+    """Run all reruns; after each that ends, yields the rows of all pairs so far. ``name`` is the best config's folder.
 
-    ``name`` is the folder's of the best.
+    A rerun that fails leaves an error in its row.
     """
     seeds = rerun_seeds(config)
     cases = [(case, False) for case in find_cases(config.captures, seeds)]
     cases += [(case, True) for case in find_cases(config.held_out, seeds)]
-    sides = {"default": "default", "best": name}
+    folders: dict[Literal["default", "best"], str] = {"default": "default", "best": name}
     tasks = [
-        _Rerun(side, case, held_out, sweep / "reruns" / folder / ("held_out" if held_out else "") / case.name)
+        _Task(config_name, case, held_out, sweep / "reruns" / folder / ("held_out" if held_out else "") / case.name)
         for case, held_out in cases
-        for side, folder in sides.items()
+        for config_name, folder in folders.items()
     ]
-    outcomes: dict[Path, Outcome[_Rerun]] = {}
+    pairs = list(zip(tasks[::2], tasks[1::2], strict=True))
+    outcomes: dict[Path, Outcome[_Task]] = {}
     worker = partial(_LoopWorker, {"default": config.loop, "best": best})
     with progress(total=len(tasks), description="reruns of the default and the best") as bar:
         for outcome in run_tasks(tasks, worker, config.workers, name=lambda task: str(task.folder)):
@@ -81,16 +84,34 @@ def rerun(config: SweepConfig, best: LoopConfig, name: str, sweep: Path) -> Iter
                 log.warning("%s: %s", outcome.task.folder, outcome.error)
             outcomes[outcome.task.folder] = outcome
             bar.update()
-            pairs = zip(tasks[::2], tasks[1::2], strict=True)
-            yield [
-                _row(pair, outcomes, config.metric) for pair in pairs if all(task.folder in outcomes for task in pair)
-            ]
+            finished = [pair for pair in pairs if all(task.folder in outcomes for task in pair)]
+            yield [_pair_row(pair, outcomes, config.metric) for pair in finished]
 
 
-def _row(pair: Sequence[_Rerun], outcomes: Mapping[Path, Outcome[_Rerun]], metric: str) -> dict[str, Any]:
-    case = {"capture": pair[0].case.title, "held_out": pair[0].held_out, "seed": pair[0].case.seed}
+def _pair_row(pair: Sequence[_Task], outcomes: Mapping[Path, Outcome[_Task]], metric: str) -> RerunRow:
+    case, held_out = pair[0].case, pair[0].held_out
     default, best = (outcomes[task.folder] for task in pair)
-    errors = [outcome.error for outcome in (default, best) if outcome.error is not None]
-    if errors:
-        return {**case, "default": {}, "best": {}, "difference": None, "error": errors[0]}
-    return {**case, **rerun_row(default.result, best.result, metric), "error": None}
+    error = default.error or best.error
+    if error is not None:
+        return RerunRow(capture=case.title, held_out=held_out, seed=case.seed, error=error)
+    figures = [rerun_figures(outcome.result, metric) for outcome in (default, best)]
+    return RerunRow(
+        capture=case.title,
+        held_out=held_out,
+        seed=case.seed,
+        default=figures[0],
+        best=figures[1],
+        difference=subtract_figures(*figures),
+    )
+
+
+def rerun_figures(results: Results, metric: str) -> RerunFigures:
+    """The figures of a rerun."""
+    summary = results.summary
+    arms = {arm: summary.value("all", arm, metric) for arm in ("before", "control", "after", "gain")}
+    return RerunFigures(**arms, **{band: summary.value(band, "gain", metric) for band in BANDS})
+
+
+def subtract_figures(default: RerunFigures, best: RerunFigures) -> float | None:
+    """``after`` of the best minus ``after`` of the default; None where one of them is unknown."""
+    return None if default.after is None or best.after is None else best.after - default.after

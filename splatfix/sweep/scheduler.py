@@ -1,7 +1,7 @@
-"""The desk of a sweep: hands out proposals in order, takes each round's figures in, and keeps all of it on disk.
+"""The scheduler of a sweep: hands out trials, takes their reports in, stops those that fall behind, keeps all on disk.
 
-A sweep is resumed by asking and telling the search all over again with what is on disk: so finished trials stay, those
-under way are handed out again, and the proposals are those of a sweep that was never broken off.
+A sweep is resumed by replaying it: the study proposes all trials again and is told the results that are on disk. So
+finished trials are kept, interrupted ones are handed out again, and the proposals are those of an uninterrupted sweep.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ import errno
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from splatfix.sweep.config import SweepConfig
-from splatfix.sweep.proposals import Search, goes_on
-from splatfix.sweep.record import TrialRecord, read_record
-from splatfix.sweep.trial import trial_folder
+from splatfix.sweep.halving import passes_rung
+from splatfix.sweep.proposals import ProposalStudy
+from splatfix.sweep.record import AttemptEnd, RoundRecord, TrialRecord, TrialReport, read_record, trial_folder
 from splatfix.workers import DiskFull, RunAborted
 
-ENDED = ("complete", "stopped", "failed")
 MAX_FAILED_FIRST = 5  # trials, before any was complete: then it is not the trials
 
 
-class Desk:
+class SweepScheduler:
     """All trials of a sweep; used by one thread.
 
     Attributes:
+        num_trials: of the whole search.
         records: of the trials that were proposed, by number.
-        hopeless: why no other trial will work either, once that is known.
+        abort_reason: the error that ends the sweep, once no other trial can work.
     """
 
     def __init__(
@@ -38,143 +39,156 @@ class Desk:
         *,
         parallel: int,
         source: str,
-        begun: float,
+        start_time: float,
         on_change: Callable[[TrialRecord], object] = lambda _: None,
     ) -> None:
-        """``begun``: time.time() less the seconds that the trials have taken so far."""
+        """``start_time``: `time.time()` minus the seconds that the trials have taken so far."""
         self._config, self._sweep, self._parallel = config, sweep, parallel
-        self._begun, self._on_change = begun, on_change
-        self._search = Search(config, source=source)
-        self._num_told = 0
-        self._out: set[int] = set()  # handed out, and not ended
-        self._again: deque[int] = deque()  # to be handed out once more
+        self._start_time, self._on_change = start_time, on_change
+        self._study = ProposalStudy(config, source=source)
+        self._num_told = 0  # results that the study has
+        self._running: set[int] = set()
+        self._retries: deque[int] = deque()
         self._attempts: Counter[int] = Counter()
-        self.num_trials = self._search.num_trials
+        self.num_trials = self._study.num_trials
         self.records: list[TrialRecord] = []
-        self.hopeless: RunAborted | None = None
+        self.abort_reason: RunAborted | None = None
 
     @property
     def num_running(self) -> int:
-        """Trials that are handed out and have not ended."""
-        return len(self._out)
+        """Trials that were handed out and have not ended."""
+        return len(self._running)
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing is under way and nothing is left to hand out."""
-        left = self._again or self._out or len(self.records) < self.num_trials
-        return self.hopeless is not None or not left
+    def is_finished(self) -> bool:
+        """Whether no trial is running and none will be handed out."""
+        pending = self._retries or self._running or len(self.records) < self.num_trials
+        return self.abort_reason is not None or not pending
 
-    def next(self) -> TrialRecord | None:
-        """The next trial to run; None where it has to wait for others, or where there is none left.
+    def next_trial(self) -> TrialRecord | None:
+        """The next trial to run; None where it has to wait for others, or where there is none.
 
         Raises:
-            ValueError: what is on disk was proposed otherwise.
+            ValueError: the trial on disk has other settings than those that are proposed now.
         """
-        if self.hopeless is not None:
+        if self.abort_reason is not None:
             return None
-        if self._again:
-            return self._handed_out(self.records[self._again.popleft()])
+        if self._retries:
+            return self._start(self.records[self._retries.popleft()])
         while len(self.records) < self.num_trials:
             number = len(self.records)
-            while self._num_told <= number - self._parallel:
-                record = self.records[self._num_told]
-                if record.status not in ENDED:
-                    return None
-                self._search.tell(record)
-                self._num_told += 1
-            record = self._proposed(number, self._search.ask())
+            if not self._tell_results(number - self._parallel + 1):
+                return None
+            record = self._propose(number)
             self.records.append(record)
             self._on_change(record)
-            if record.status not in ENDED:
-                return self._handed_out(record)
+            if not record.has_ended:
+                return self._start(record)
         return None
 
-    def _proposed(self, number: int, values: dict[str, Any]) -> TrialRecord:
-        folder = trial_folder(self._sweep, number)
-        held = read_record(folder)
-        if held is None:
-            record = TrialRecord(number=number, values=values)
-            record.write(folder)
-            return record
-        if held.values != values:
-            raise ValueError(
-                f"{folder}: was proposed as {held.values}, and is proposed as {values} now: the sweep was begun with "
-                f"other versions ({self._sweep / 'state.json'} names them); go on with those, or take another folder"
-            )
-        return held
-
-    def _handed_out(self, record: TrialRecord) -> TrialRecord:
-        self._out.add(record.number)
-        return record
-
-    def take(self, number: int, made: dict[str, Any]) -> bool:
-        """Take in what `trial.attempt` yields: a round or the end; whether the trial goes on after it."""
+    def report(self, number: int, report: TrialReport) -> bool:
+        """Take in a round or the end of a trial (`trial.run_trial`); returns whether the trial continues."""
         try:
-            if "end" in made:
-                self._take_end(number, made["end"], made.get("error"))
+            if isinstance(report, AttemptEnd):
+                self._end_attempt(number, report)
                 return False
-            if self._reported(number, made):
+            self._add_round(number, report)
+            if self._continues(number, report.round):
                 return True
-            self._ended(number, "stopped")
+            self._end(number, "stopped")
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            self.hopeless = DiskFull(str(error.filename or error))
+            self.abort_reason = DiskFull(str(error.filename or error))
         return False
 
-    def _take_end(self, number: int, end: str, error: str | None) -> None:
-        self._out.discard(number)
-        if end == "disk full":
-            self.hopeless = DiskFull(str(error))
-        elif end == "error":
+    def _tell_results(self, num: int) -> bool:
+        """Tell the study the results of the first ``num`` trials; False where one of them has not ended."""
+        while self._num_told < num:
+            record = self.records[self._num_told]
+            if not record.has_ended:
+                return False
+            self._study.tell(record)
+            self._num_told += 1
+        return True
+
+    def _propose(self, number: int) -> TrialRecord:
+        """The trial as it is on disk, or a new one."""
+        values, folder = self._study.ask(), trial_folder(self._sweep, number)
+        known = read_record(folder)
+        if known is None:
+            record = TrialRecord(number=number, values=values)
+            record.write(folder)
+            return record
+        if known.values != values:
+            raise ValueError(
+                f"{folder}: was proposed as {known.values}, but now {values} is proposed: the sweep was started with "
+                f"other versions ({self._sweep / 'state.json'} names them); use those, or take another folder"
+            )
+        return known
+
+    def _start(self, record: TrialRecord) -> TrialRecord:
+        self._running.add(record.number)
+        return record
+
+    def _end_attempt(self, number: int, end: AttemptEnd) -> None:
+        self._running.discard(number)
+        if end.outcome == "disk full":
+            self.abort_reason = DiskFull(str(end.error))
+        elif end.outcome == "error":
             self._attempts[number] += 1
             if self._attempts[number] < self._config.workers.attempts:
-                self._again.append(number)
+                self._retries.append(number)
             else:
-                self._ended(number, "failed", error)
+                self._end(number, "failed", end.error)
         else:
-            self._ended(number, end, error)
+            self._end(number, end.outcome, end.error)
 
-    def _reported(self, number: int, figures: dict[str, Any]) -> bool:
+    def _add_round(self, number: int, round_: RoundRecord) -> None:
+        """Record a round, unless an earlier attempt has reported it."""
         record = self.records[number]
-        if all(made["round"] != figures["round"] for made in record.rounds):
-            record.rounds.append(figures)
-            record.write(trial_folder(self._sweep, number))
-            self._on_change(record)
+        if all(known.round != round_.round for known in record.rounds):
+            self._on_change(self._update(number, rounds=(*record.rounds, round_)))
+
+    def _continues(self, number: int, round_number: int) -> bool:
+        """Whether halving lets a trial continue after a round; the last round never stops it."""
+        record = self.records[number]
         last = self._num_rounds(record)
-        if self._config.halving is None or figures["round"] >= last:
+        if self._config.halving is None or round_number >= last:
             return True
-        name = self._config.objectives[0]
-        earlier = [  # those that have ended whenever this one could be proposed: the same on every run
+        objective = self._config.objectives[0]
+        others = [  # trials that had ended when this one could be proposed: the same in every run of the sweep
             value
             for other in self.records[: max(0, number - self._parallel + 1)]
-            if self._num_rounds(other) == last and (value := other.reached(figures["round"], name)) is not None
+            if self._num_rounds(other) == last and (value := other.figure(objective, round_number)) is not None
         ]
-        return goes_on(figures["round"], record.reached(figures["round"], name), earlier, self._config.halving)
+        return passes_rung(round_number, record.figure(objective, round_number), others, self._config.halving)
 
     def _num_rounds(self, record: TrialRecord) -> int:
         return record.values.get("repair.rounds", self._config.loop.repair.rounds)
 
-    def _ended(self, number: int, status: str, error: str | None = None) -> None:
-        assert status in ENDED, status
-        self._out.discard(number)
-        record = self.records[number]
-        if record.status in ENDED:
+    def _end(self, number: int, status: Literal["complete", "stopped", "failed"], error: str | None = None) -> None:
+        self._running.discard(number)
+        if self.records[number].has_ended:
             return
-        record.status, record.error = status, error  # type: ignore[assignment]
-        record.elapsed = round(time.time() - self._begun, 1)
-        record.write(trial_folder(self._sweep, number))
-        self._on_change(record)
+        elapsed = round(time.time() - self._start_time, 1)
+        self._on_change(self._update(number, status=status, error=error, elapsed=elapsed))
         if status == "failed":
-            self._stop_if_all_fail(error)
+            self._abort_if_all_failed(error)
 
-    def _stop_if_all_fail(self, error: str | None) -> None:
-        """Give up where the first trials all failed, and forget that they did: what is wrong may be mended."""
+    def _update(self, number: int, **changes: Any) -> TrialRecord:
+        """Change the record of a trial, also on disk."""
+        record = replace(self.records[number], **changes)
+        self.records[number] = record
+        record.write(trial_folder(self._sweep, number))
+        return record
+
+    def _abort_if_all_failed(self, error: str | None) -> None:
+        """End the sweep where the first trials all failed; they count as running, so that resuming tries them again."""
         failed = [record for record in self.records if record.status == "failed"]
-        some = any(record.status in ("complete", "stopped") for record in self.records)
-        if some or len(failed) < min(MAX_FAILED_FIRST, self.num_trials):
+        has_success = any(record.status in ("complete", "stopped") for record in self.records)
+        if has_success or len(failed) < min(MAX_FAILED_FIRST, self.num_trials):
             return
-        self.hopeless = RunAborted(f"the first {len(failed)} trials failed, the last with: {error}")
+        self.abort_reason = RunAborted(f"the first {len(failed)} trials failed, the last with: {error}")
         for record in failed:
-            record.status, record.error, record.elapsed = "running", None, None
-            record.write(trial_folder(self._sweep, record.number))
+            self._update(record.number, status="running", error=None, elapsed=None)

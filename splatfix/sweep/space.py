@@ -1,6 +1,6 @@
-"""The search space of a sweep: which fields of the loop's config vary, between what, and when.
+"""The search space of a sweep: which fields of the loop's config vary, over which values, under which conditions.
 
-Everything is checked against the real config before anything runs.
+A space is checked against the loop's config before anything runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Values = Mapping[str, Any]  # field -> value, of the active fields
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """What one field may be: exactly one of choice, uniform, loguniform and integer.
+    """The values of one searched field: exactly one of choice, uniform, loguniform and integer.
 
     Attributes:
         choice: one of these values.
@@ -29,9 +29,9 @@ class Parameter:
         loguniform: a number from low to high, evenly over their orders of magnitude; low above 0.
         integer: a whole number from low to high, both included.
         log: an integer evenly over its orders of magnitude.
-        points: grid search: how many values of a range stand in the grid, ends included.
-        when: other searched field (a choice) -> value or values with which this one is searched; with others it keeps
-            its default.
+        points: grid search: number of values of a range in the grid, ends included.
+        when: other searched field (a choice) -> value or values with which this one is searched; with any other value
+            it keeps its default.
     """
 
     choice: tuple[Any, ...] | None = None
@@ -52,7 +52,7 @@ class Parameter:
             require(
                 len(set(map(repr, self.choice))) == len(self.choice), "choice", list(self.choice), "each value once"
             )
-            require(self.points is None, "points", self.points, "none with choice: each value stands in the grid")
+            require(self.points is None, "points", self.points, "none with choice: each value is in the grid")
             scalar = all(value is None or isinstance(value, str | bool | int | float) for value in self.choice)
             require(scalar, "choice", list(self.choice), "numbers, strings, booleans or null")
             return
@@ -77,7 +77,7 @@ class Parameter:
     def is_log(self) -> bool:
         return self.loguniform is not None or self.log
 
-    def holds(self, value: Any) -> bool:
+    def contains(self, value: Any) -> bool:
         """Whether a value is one of these."""
         if self.choice is not None:
             return any(value == other and type(value) is type(other) for other in self.choice)
@@ -101,7 +101,7 @@ class Parameter:
         return sorted({round(value) for value in values}) if self.integer is not None else values
 
     def probes(self) -> list[Any]:
-        """Values to try on the config: all of a choice, the ends and something uneven between them of a range."""
+        """Values to test on the config: all of a choice; the ends of a range, and an uneven number between them."""
         if self.choice is not None:
             return list(self.choice)
         low, high = self.bounds
@@ -112,17 +112,18 @@ Space = Mapping[str, Parameter]
 
 
 def check_space(space: Space, default: LoopConfig, *, source: str) -> None:
-    """Try the values of every field on the real config.
+    """Test the values of every field on the loop's config.
 
     Raises:
         ValueError: a field that does not exist or may not be searched, a value that the config refuses, or a condition
-            that cannot hold; the message names source, field and value.
+            that is never met; the message names source, field and value.
     """
     if not space:
         raise ValueError(f"{source}: space is empty; wanted at least one field, like repair.weight")
     for field, parameter in space.items():
         if not field.startswith(SEARCHABLE):
-            build_config(LoopConfig, _nested({field: None}) if _is_unknown(field) else {}, source=f"{source}: space")
+            if _is_unknown(field):  # raises, naming fields like it
+                build_config(LoopConfig, nest_fields({field: None}), source=f"{source}: space")
             raise ValueError(
                 f"{source}: space.{field}: cannot be searched: sparse fit, split and evaluation are the same for all "
                 "trials; wanted restorer or a field of repair"
@@ -136,8 +137,8 @@ def check_space(space: Space, default: LoopConfig, *, source: str) -> None:
                     f"{source}: space.{field}.when: {other!r}: wanted a searched field that is a choice and has no "
                     "condition itself"
                 )
-            for value in _listed(wanted):
-                if not parent.holds(value):
+            for value in _as_list(wanted):
+                if not parent.contains(value):
                     raise ValueError(
                         f"{source}: space.{field}.when.{other} = {value!r}: is never chosen, of {list(parent.choice)}"
                     )
@@ -152,7 +153,7 @@ def apply(default: LoopConfig, values: Values, *, source: str = "trial") -> Loop
         for part in at.split(".") if at else ():
             branch = branch.get(part) if isinstance(branch, dict) else None  # type: ignore[assignment]
         if not isinstance(branch, dict):
-            build_config(LoopConfig, _nested({field: value}), source=source)  # says which part is unknown
+            build_config(LoopConfig, nest_fields({field: value}), source=source)  # raises, naming the unknown part
             raise ValueError(f"{source}: {field}: wanted a single field")
         if isinstance(branch.get(last), dict):
             raise ValueError(f"{source}: {field}: is a group of fields; wanted one of {', '.join(branch[last])}")
@@ -161,34 +162,33 @@ def apply(default: LoopConfig, values: Values, *, source: str = "trial") -> Loop
 
 
 def default_values(space: Space, default: LoopConfig) -> dict[str, Any]:
-    """What the default config has in the searched fields that are active with it."""
+    """The values of the default config in the searched fields that are active with it."""
     tree = to_tree(default)
-    found = {field: field_of(tree, field) for field in space}
+    found = {field: get_field(tree, field) for field in space}
     return {field: value for field, value in found.items() if is_active(space[field], found)}
 
 
 def is_active(parameter: Parameter, values: Values) -> bool:
-    """Whether a field is searched, given the values of those that its condition names."""
-    return all(
-        any(values.get(other) == value for value in _listed(wanted)) for other, wanted in (parameter.when or {}).items()
-    )
+    """Whether a field is searched, given the values of the fields that its condition names."""
+    conditions = (parameter.when or {}).items()
+    return all(any(values.get(other) == value for value in _as_list(wanted)) for other, wanted in conditions)
 
 
-def in_order(space: Space) -> list[str]:
-    """The fields by name, those that others may depend on first: proposals do not depend on the order in the file."""
+def sort_fields(space: Space) -> list[str]:
+    """The fields by name, unconditional ones first: proposals do not depend on the order in the file."""
     return sorted(space, key=lambda field: (bool(space[field].when), field))
 
 
 def grid_points(space: Space, *, source: str) -> Iterator[dict[str, Any]]:
-    """All combinations, each once: fields that are not active are left out.
+    """Yield all combinations, each once, without inactive fields.
 
     Raises:
-        ValueError: a range does not say how many ``points`` it has.
+        ValueError: a range without ``points``, or too many combinations.
     """
     for field, parameter in space.items():
         if parameter.choice is None and parameter.points is None:
             raise ValueError(f"{source}: space.{field}: a grid wants `points: N` beside {parameter.kind}")
-    fields, seen = in_order(space), set[str]()
+    fields, seen = sort_fields(space), set[str]()
     num = math.prod(len(space[field].grid()) for field in fields)
     if num > MAX_GRID:
         raise ValueError(f"{source}: space: a grid of {num} combinations; wanted at most {MAX_GRID}: take fewer points")
@@ -200,11 +200,11 @@ def grid_points(space: Space, *, source: str) -> Iterator[dict[str, Any]]:
             yield active
 
 
-def _listed(wanted: Any) -> Sequence[Any]:
+def _as_list(wanted: Any) -> Sequence[Any]:
     return wanted if isinstance(wanted, list | tuple) else [wanted]
 
 
-def field_of(tree: Any, field: str) -> Any:
+def get_field(tree: Any, field: str) -> Any:
     """The value of a field, like repair.weight, in a config as a tree."""
     for part in field.split("."):
         tree = tree[part]
@@ -213,13 +213,14 @@ def field_of(tree: Any, field: str) -> Any:
 
 def _is_unknown(field: str) -> bool:
     try:
-        field_of(to_tree(LoopConfig()), field)
+        get_field(to_tree(LoopConfig()), field)
     except (KeyError, TypeError):
         return True
     return False
 
 
-def _nested(values: Values) -> dict[str, Any]:
+def nest_fields(values: Values) -> dict[str, Any]:
+    """Values by field name with points, as a nested tree."""
     tree: dict[str, Any] = {}
     for field, value in values.items():
         *above, last = field.split(".")

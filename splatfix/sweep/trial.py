@@ -6,14 +6,12 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture
@@ -23,16 +21,18 @@ from splatfix.evaluation.results import Results, Summary, read_results
 from splatfix.files import read_json, write_json, write_whole
 from splatfix.fit import prepare, sibling_seed
 from splatfix.gaussians import read_ply, write_ply
-from splatfix.images import read_image, write_image
 from splatfix.loop import LoopConfig, repair_rounds
 from splatfix.loop.cache import SharedFits
 from splatfix.process import choose_device
+from splatfix.records import parse_record
 from splatfix.report import write_report
-from splatfix.report.selection import telling_views
+from splatfix.report.sweep.results import CaseFigures
 from splatfix.restoration import Restorer, open_restorer
 from splatfix.runs import Run
 from splatfix.splats.scene import SparseScene
-from splatfix.sweep.cases import Case, of_case, read_reference, reference_folder
+from splatfix.sweep.cases import Case, baseline_folder, configure_case, read_baseline
+from splatfix.sweep.contact_sheet import write_contact_sheet
+from splatfix.sweep.record import AttemptEnd, RoundRecord, TrialReport, trial_folder
 from splatfix.sweep.space import Values, apply
 from splatfix.views import BANDS, Split
 from splatfix.workers import RunAborted, classify_failure
@@ -41,121 +41,145 @@ ROUNDS, PICTURES = "rounds.json", "before-control-after"
 SHARED_ARMS = ("before", "control")
 
 
-def trial_folder(sweep: Path, number: int) -> Path:
-    return sweep / "trials" / f"{number:04d}"
+@dataclass(frozen=True, kw_only=True)
+class CaseRound:
+    """A round of one case: its number from 1, the summary of ``results.json``, and seconds of the loop up to there."""
+
+    round: int
+    summary: Summary
+    seconds: float
 
 
-def trial_rounds(
-    sweep: Path, number: int, config: LoopConfig, cases: Sequence[Case], metric: str
-) -> Iterator[dict[str, Any]]:
-    """Run the loop on all cases, a round at a time; yields the figures of each round over all cases.
+def run_trial(
+    sweep: Path, number: int, values: Values, default: LoopConfig, cases: Sequence[Case], metric: str
+) -> Iterator[TrialReport]:
+    """Run a trial; yields each round over all cases, and last how the attempt ended. No exception leaves it.
 
-    Rounds that were measured before are taken from the trial's folder, and what was under way goes on from its
-    checkpoints. Each case's folder is a run folder, with ``before`` and ``control`` of its reference.
+    Rounds that an earlier attempt measured are taken from the trial's folder; interrupted training resumes from its
+    checkpoints. ``metric`` is that of the gains: psnr or ssim.
+    """
+    end = AttemptEnd(outcome="complete")
+    try:
+        yield from _run_rounds(trial_folder(sweep, number), apply(default, values), cases, metric, sweep)
+    except FloatingPointError as error:
+        end = AttemptEnd(outcome="failed", error=str(error))
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:  # other trials may have filled the memory
+        end = AttemptEnd(outcome="error", error=f"out of memory: {' '.join(str(error).split())[:300]}")
+    except Exception as error:
+        try:
+            end = AttemptEnd(outcome="error", error=classify_failure(error)[0])
+        except RunAborted as disk_full:
+            end = AttemptEnd(outcome="disk full", error=str(disk_full))
+    yield end
 
-    Args:
-        metric: of the gain: psnr or ssim.
+
+def _run_rounds(
+    folder: Path, config: LoopConfig, cases: Sequence[Case], metric: str, sweep: Path
+) -> Iterator[RoundRecord]:
+    """Run the loop on all cases; yields the figures of each round. Each case has a run folder in the trial's.
 
     Raises:
         ValueError: the config's restorer cannot be opened.
         FloatingPointError: a fit is no longer finite.
     """
-    folder = trial_folder(sweep, number)
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
-    under_way = [_case_rounds(sweep, folder / case.name, case, of_case(config, case), restorer) for case in cases]
-    for made in zip(*under_way, strict=True):
-        figures = dict(zip((case.name for case in cases), made, strict=True))
+    loops = [_run_case(sweep, folder / case.name, case, configure_case(config, case), restorer) for case in cases]
+    for case_rounds in zip(*loops, strict=True):
         for case in cases:
-            _write_pictures(folder, case)
+            write_contact_sheet(folder / case.name, folder / PICTURES / f"{case.name}.jpg")
         write_report([folder / case.name for case in cases], folder / "report.html")
-        yield combined(figures, metric)
+        yield combine_cases(dict(zip((case.name for case in cases), case_rounds, strict=True)), metric)
 
 
-def combined(figures: Mapping[str, Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """Figures of a round over all cases: means, and the worst gain; None where a case has none."""
+def combine_cases(case_rounds: Mapping[str, CaseRound], metric: str) -> RoundRecord:
+    """Figures of a round over all cases: means, and the smallest gain; None where a case lacks one."""
 
-    def gains_of(band: str, of_metric: str) -> dict[str, float | None]:
-        return {case: held["summary"].value(band, "gain", of_metric) for case, held in figures.items()}
+    def gains(band: str, of_metric: str = metric) -> dict[str, float | None]:
+        return {case: round_.summary.value(band, "gain", of_metric) for case, round_ in case_rounds.items()}
 
-    gains = gains_of("all", metric)
-    by_band = {band: gains_of(band, metric) for band in BANDS}
-    known = [gain for gain in gains.values() if gain is not None]
-    return {
-        "round": max(held["round"] for held in figures.values()),
-        "gain": _mean(gains.values()),
-        "gain_worst": min(known) if len(known) == len(gains) else None,
-        **{band: _mean(found.values()) for band, found in by_band.items()},
-        "gain_ssim": _mean(gains_of("all", "ssim").values()),
-        "seconds": _mean(held["seconds"] for held in figures.values()),
-        "cases": {
-            case: {
-                "gain": gains[case],
-                **{band: by_band[band][case] for band in BANDS},
-                "after": held["summary"].value("all", "after", metric),
-                "seconds": held["seconds"],
-            }
-            for case, held in figures.items()
+    gain, by_band = gains("all"), {band: gains(band) for band in BANDS}
+    known = [value for value in gain.values() if value is not None]
+    return RoundRecord(
+        round=max(round_.round for round_ in case_rounds.values()),
+        gain=_mean(gain.values()),
+        gain_worst=min(known) if len(known) == len(gain) else None,
+        **{band: _mean(values.values()) for band, values in by_band.items()},
+        gain_ssim=_mean(gains("all", "ssim").values()),
+        seconds=_mean(round_.seconds for round_ in case_rounds.values()),
+        cases={
+            case: CaseFigures(
+                gain=gain[case],
+                **{band: values[case] for band, values in by_band.items()},
+                after=round_.summary.value("all", "after", metric),
+                seconds=round_.seconds,
+            )
+            for case, round_ in case_rounds.items()
         },
-        "time_ms": round(time.time() * 1000),
-    }
+        time_ms=round(time.time() * 1000),
+    )
 
 
-def _mean(values: Any) -> float | None:
-    values = list(values)
-    return None if None in values or not values else float(np.mean(values))
+def _mean(values: Iterable[float | None]) -> float | None:
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(found) else None
 
 
-def _case_rounds(
-    sweep: Path, folder: Path, case: Case, config: LoopConfig, restorer: Restorer
-) -> Iterator[dict[str, Any]]:
-    """Figures of each round of one case: ``round``, ``summary`` (as in results.json) and ``seconds``."""
+def _run_case(sweep: Path, folder: Path, case: Case, config: LoopConfig, restorer: Restorer) -> Iterator[CaseRound]:
+    """Run the loop on one case; yields each round once it is measured."""
     run, capture, split, scene, device = prepare(Path(case.capture), folder, config, resume=True)
-    reference = read_reference(sweep, case)
+    baseline = read_baseline(sweep, case)
     fits, repair = SharedFits(sweep / "shared"), config.repair
-    before = fits.at(run, scene, config, seed=config.seed, step=reference.steps)
-    siblings, seconds_before = [], reference.seconds - before.seconds
+    before = fits.at(run, scene, config, seed=config.seed, step=baseline.steps)
+    siblings, seconds = [], baseline.seconds - before.seconds
     for sibling_number in range(1, repair.siblings + 1):
         seed = sibling_seed(config.seed, sibling_number)
         sibling = fits.at(run, scene, config, seed=seed, step=before.step + repair.num_steps)
         siblings.append(sibling.gaussians().detach())
-        seconds_before += sibling.seconds
-    known = read_json(folder / ROUNDS) if (folder / ROUNDS).is_file() else []
-    shown: list[tuple[int, Camera]] = []
-    for made in repair_rounds(run, scene, before, siblings, restorer, config, resume=True):
-        shown += [(made.number, camera) for camera in made.cameras]
-        seconds_before += made.repair_seconds
-        if made.number > len(known):
-            write_ply(folder / "after.ply", made.fit.gaussians())
-            results = _evaluated(run, capture, split, scene, config, reference_folder(sweep, case), shown)
+        seconds += sibling.seconds
+    measured = _read_rounds(folder)
+    repair_views: list[tuple[int, Camera]] = []
+    for round_ in repair_rounds(run, scene, before, siblings, restorer, config, resume=True):
+        repair_views += [(round_.number, camera) for camera in round_.cameras]
+        seconds += round_.repair_seconds
+        if round_.number > len(measured):
+            write_ply(folder / "after.ply", round_.fit.gaussians())
+            results = _evaluate(run, capture, split, scene, config, baseline_folder(sweep, case), repair_views)
             run.write_provenance(command="sweep", seed=config.seed, device=device, notes=list(capture.notes))
-            reached = results.summary.value("all", "after", "psnr")
-            if reached is None or not math.isfinite(reached):
-                raise FloatingPointError(f"{case.name}, round {made.number}: PSNR of after = {reached}")
-            seconds = round(seconds_before + made.fit.seconds, 3)
-            known.append({"round": made.number, "summary": asdict(results.summary), "seconds": seconds})
-            write_json(folder / ROUNDS, known)
-        figures = known[made.number - 1]
-        yield {**figures, "summary": Summary.from_json(figures["summary"], str(folder / ROUNDS))}
+            psnr = results.summary.value("all", "after", "psnr")
+            if psnr is None or not math.isfinite(psnr):
+                raise FloatingPointError(f"{case.name}, round {round_.number}: PSNR of after = {psnr}")
+            total = round(seconds + round_.fit.seconds, 3)
+            measured.append(CaseRound(round=round_.number, summary=results.summary, seconds=total))
+            write_json(folder / ROUNDS, [asdict(known) for known in measured])
+        yield measured[round_.number - 1]
 
 
-def _evaluated(
+def _read_rounds(folder: Path) -> list[CaseRound]:
+    path = folder / ROUNDS
+    if not path.is_file():
+        return []
+    return [parse_record(CaseRound, tree, source=str(path), remedy=f"delete {folder}") for tree in read_json(path)]
+
+
+def _evaluate(
     run: Run,
     capture: Capture,
     split: Split,
     scene: SparseScene,
     config: LoopConfig,
-    reference: Path,
-    shown: Sequence[tuple[int, Camera]],
+    baseline: Path,
+    repair_views: Sequence[tuple[int, Camera]],
 ) -> Results:
-    """Measure ``after.ply``; ``before`` and ``control`` are the reference's, files and figures."""
+    """Measure ``after.ply``; files and figures of ``before`` and ``control`` are those of the baseline."""
     for arm in SHARED_ARMS:
-        _link(reference / f"{arm}.ply", run.path / f"{arm}.ply")
-    device = scene.photos[0].device
-    known = read_results(reference)
+        _link_or_copy(baseline / f"{arm}.ply", run.path / f"{arm}.ply")
+    known = read_results(baseline)
     for view in known.views:
         for arm in SHARED_ARMS:
-            _link(image_path(reference, view.name, arm), image_path(run.path, view.name, arm))
-            _link(error_path(reference, view.name, arm), error_path(run.path, view.name, arm))
+            _link_or_copy(image_path(baseline, view.name, arm), image_path(run.path, view.name, arm))
+            _link_or_copy(error_path(baseline, view.name, arm), error_path(run.path, view.name, arm))
+    device = scene.photos[0].device
     return evaluate_arms(
         run,
         capture,
@@ -168,13 +192,13 @@ def _evaluated(
         video=False,
         mode=config.fit.mode,
         scene=scene,
-        repair_views=shown,
+        repair_views=repair_views,
         known=known,
     )
 
 
-def _link(source: Path, target: Path) -> None:
-    """The same file in another place, whole, without a copy where the disk can do that."""
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Make a file appear whole in a second place: as a hard link where the disk can do that, else as a copy."""
     if target.exists() or not source.is_file():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -185,56 +209,8 @@ def _link(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def _write_pictures(folder: Path, case: Case) -> None:
-    """Photo, before, control and after of the views with the median, the largest and the smallest gain, as a sheet."""
-    run, kinds = folder / case.name, ("photo", *SHARED_ARMS, "after")
-    rows: list[np.ndarray] = []
-    for view, _ in telling_views(read_results(run).views)[:3]:
-        pictures = [read_image(image_path(run, view.name, kind)) for kind in kinds]
-        if not rows:
-            rows.append(
-                np.concatenate(
-                    [_label(kind, picture.shape[1]) for kind, picture in zip(kinds, pictures, strict=True)], 1
-                )
-            )
-        rows.append(np.concatenate(pictures, axis=1))
-    if rows:
-        width = max(row.shape[1] for row in rows)
-        padded = [np.pad(row, ((0, 2), (0, width - row.shape[1]), (0, 0)), constant_values=1.0) for row in rows]
-        write_image(folder / PICTURES / f"{case.name}.jpg", np.concatenate(padded))
-
-
-def _label(text: str, width_px: int) -> np.ndarray:
-    """A strip with a word in it, float32 ``[16, W, 3]``."""
-    strip = Image.new("RGB", (width_px, 16), "white")
-    ImageDraw.Draw(strip).text((3, 2), text, fill="black")
-    return np.asarray(strip, np.float32) / 255
-
-
-def attempt(
-    sweep: Path, number: int, values: Values, default: LoopConfig, cases: Sequence[Case], metric: str
-) -> Iterator[dict[str, Any]]:
-    """The rounds of a trial, and last how it ended, with why: ``{"end": ..., "error": ...}``.
-
-    ``complete``; ``failed``, by its own settings; ``error``, which may not come again; ``disk full``.
-    """
-    end, reason = "complete", None
-    try:
-        yield from trial_rounds(sweep, number, apply(default, values), cases, metric)
-    except FloatingPointError as error:
-        end, reason = "failed", str(error)
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:  # another trial may have had the room
-        end, reason = "error", f"out of memory: {' '.join(str(error).split())[:300]}"
-    except Exception as error:
-        try:
-            end, (reason, _) = "error", classify_failure(error)
-        except RunAborted as full:
-            end, reason = "disk full", str(full)
-    yield {"end": end, "error": reason}
-
-
-def tidy(sweep: Path, number: int, *, keep_splats: bool) -> None:
-    """Drop what nobody needs of a trial that has ended: its checkpoints, and its splats unless they are kept."""
+def prune_trial(sweep: Path, number: int, *, keep_splats: bool) -> None:
+    """Delete the checkpoints of a trial that has ended, and its splats unless they are kept."""
     for folder in trial_folder(sweep, number).glob("*/checkpoints"):
         shutil.rmtree(folder, ignore_errors=True)
     for splat in () if keep_splats else trial_folder(sweep, number).glob("*/*.ply"):

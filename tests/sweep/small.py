@@ -1,7 +1,9 @@
-"""A sweep that takes seconds: the shipped sample at 32 px, a few steps."""
+"""A sweep that takes seconds: the shipped sample at 32 px, a few steps; and a search without any loop."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,29 @@ def records(sweep: Path) -> list[TrialRecord]:
     return [record for record in found if record is not None]
 
 
-def told(record: TrialRecord) -> tuple[Any, ...]:
-    """All of a trial that does not depend on the clock."""
-    rounds = [{k: v for k, v in made.items() if k not in ("seconds", "time_ms", "cases")} for made in record.rounds]
-    cases = {name: {k: v for k, v in held.items() if k != "seconds"} for name, held in record.cases.items()}
-    return record.number, record.values, record.status, rounds, cases, record.error
+def without_times(record: TrialRecord) -> TrialRecord:
+    """A trial without all that depends on the clock."""
+    rounds = tuple(
+        replace(
+            round_,
+            seconds=None,
+            time_ms=0,
+            cases={name: replace(figures, seconds=None) for name, figures in round_.cases.items()},
+        )
+        for round_ in record.rounds
+    )
+    return replace(record, rounds=rounds, elapsed=None)
+
+
+SPACE = {
+    "repair.weight": {"loguniform": [0.1, 2.0]},
+    "repair.probability": {"uniform": [0.0, 1.0]},
+    "restorer": {"choice": ["warp", "identity"]},
+    "repair.outward": {"uniform": [0.0, 1.0], "when": {"restorer": "warp"}},
+}
+
+
+def gain_of(values: dict[str, Any], round_number: int) -> float:
+    """A landscape with its top at weight 0.5, probability 0.3 and warp."""
+    gain = 1 - math.log(values["repair.weight"] / 0.5) ** 2 - (values["repair.probability"] - 0.3) ** 2
+    return gain - (values["restorer"] == "identity") - 0.5 / round_number

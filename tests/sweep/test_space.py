@@ -76,7 +76,7 @@ def test_the_shipped_spaces_are_good(name):
     config = load_config(SweepConfig, path)
     check_space(config.space, replace(config.loop, device="cpu"), source=str(path))
     values = default_values(config.space, config.loop)
-    assert all(config.space[field].holds(value) for field, value in values.items())  # so that it is the first trial
+    assert all(config.space[field].contains(value) for field, value in values.items())  # so that it is the first trial
 
 
 def test_values_are_applied_to_the_default():

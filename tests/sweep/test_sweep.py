@@ -18,11 +18,13 @@ from splatfix.loop import LoopConfig, run_loop
 from splatfix.loop import cache as shared
 from splatfix.sample import sample_path
 from splatfix.sweep import reruns, trial
-from splatfix.sweep.cases import find_cases, make_reference
-from splatfix.sweep.driver import _alone, check_sweep, run_sweep
+from splatfix.sweep.cases import find_cases, measure_baseline
+from splatfix.sweep.checks import check_sweep
+from splatfix.sweep.driver import run_sweep
 from splatfix.sweep.space import apply
+from splatfix.sweep.state import lock_folder
 from splatfix.tracking import page_of
-from tests.sweep.small import TREE, records, small, told, write_config
+from tests.sweep.small import TREE, records, small, without_times, write_config
 from tests.waiting import all_runs, client
 
 
@@ -48,7 +50,8 @@ def test_it_leaves_a_whole_folder(sweep):
         cases = record["cases"]
         assert record["gain"] == pytest.approx(sum(held["gain"] for held in cases.values()) / 2)
         assert record["gain_worst"] == min(held["gain"] for held in cases.values())
-        assert [made["round"] for made in record["rounds"]] == [1, 2] and record["rounds"][1]["gain"] == record["gain"]
+        assert [round_["round"] for round_ in record["rounds"]] == [1, 2]
+        assert record["rounds"][1]["gain"] == record["gain"]
         assert 0 < record["rounds"][0]["seconds"] < record["seconds"]
     gains = [record["gain"] for record in results["trials"]]
     assert results["best"] == gains.index(max(gains))
@@ -82,7 +85,7 @@ def test_the_best_config_makes_the_same_loop_as_the_trial(sweep, tmp_path):
     config = load_config(LoopConfig, sweep / "best.yaml")
     assert config == apply(small().loop, best.values)
     results = run_loop(sample_path(), tmp_path / "loop", config)
-    assert results.summary.value("all", "after", "psnr") == pytest.approx(best.cases["tankard-s0"]["after"], abs=1e-9)
+    assert results.summary.value("all", "after", "psnr") == pytest.approx(best.cases["tankard-s0"].after, abs=1e-9)
     case = sweep / "trials" / best.name / "tankard-s0"
     assert (case / "after.ply").read_bytes() == (tmp_path / "loop" / "after.ply").read_bytes()
     assert (case / "before.ply").read_bytes() == (tmp_path / "loop" / "before.ply").read_bytes()
@@ -100,8 +103,8 @@ def test_a_trial_cannot_win_by_its_control(tmp_path):
     reference = read_json(tmp_path / "out" / "references" / "tankard-s0" / "results.json")["summary"]["all"]
     rival = max(reference[arm]["psnr"] for arm in ("before", "control"))
     for record in records(tmp_path / "out"):
-        held = record.cases["tankard-s0"]
-        assert held["gain"] == pytest.approx(held["after"] - rival)
+        figures = record.cases["tankard-s0"]
+        assert figures.gain == pytest.approx(figures.after - rival)
     stops = {int(path.stem) for path in (tmp_path / "out" / "shared").glob("*/*.pt")}
     assert stops == {20, 30, 100}  # sparse fit, control and sibling, sibling of the longer trial
 
@@ -121,10 +124,10 @@ def test_every_run_of_mlflow_has_ended_and_tells_enough(sweep):
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.data.params == {name: str(value) for name, value in record.values.items()}
         history = client(uri).get_metric_history(run.info.run_id, "near")
-        assert [(made.step, made.value) for made in history] == [
-            (made["round"], made["near"]) for made in record.rounds
+        assert [(point.step, point.value) for point in history] == [
+            (round_.round, round_.near) for round_ in record.rounds
         ]
-        assert run.data.metrics["tankard-s1/gain"] == record.cases["tankard-s1"]["gain"]
+        assert run.data.metrics["tankard-s1/gain"] == record.cases["tankard-s1"].gain
         files = {entry.path for entry in client(uri).list_artifacts(run.info.run_id)}
         assert files == {"report.html", "before-control-after", "splats"}
         shown = client(uri).list_artifacts(run.info.run_id, "before-control-after")
@@ -146,11 +149,11 @@ def test_a_broken_off_sweep_equals_an_unbroken_one(sweep, tmp_path, monkeypatch)
     real, calls = trial.repair_rounds, []
 
     def interrupted(*arguments, **keywords):
-        for made in real(*arguments, **keywords):
-            calls.append(made.number)
+        for round_ in real(*arguments, **keywords):
+            calls.append(round_.number)
             if len(calls) == 6:
                 raise KeyboardInterrupt
-            yield made
+            yield round_
 
     monkeypatch.setattr(trial, "repair_rounds", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -158,11 +161,11 @@ def test_a_broken_off_sweep_equals_an_unbroken_one(sweep, tmp_path, monkeypatch)
     assert [record.status for record in records(tmp_path / "out")] == ["complete", "running"]
     assert len(records(tmp_path / "out")[1].rounds) == 0
     monkeypatch.setattr(trial, "repair_rounds", real)
-    with pytest.raises(ValueError, match="holds a sweep already; --resume goes on with it"):
+    with pytest.raises(ValueError, match="holds a sweep already; resume it with --resume"):
         run_sweep(config, tmp_path / "out")
     run_sweep(config, tmp_path / "out", resume=True)
     for mine, other in zip(records(tmp_path / "out"), records(sweep), strict=True):
-        assert told(mine) == told(other)
+        assert without_times(mine) == without_times(other)
     before = (tmp_path / "out" / "trials" / "0003" / "trial.json").read_text()
     run_sweep(config, tmp_path / "out", resume=True)  # once more: nothing is left to do
     assert (tmp_path / "out" / "trials" / "0003" / "trial.json").read_text() == before
@@ -170,10 +173,11 @@ def test_a_broken_off_sweep_equals_an_unbroken_one(sweep, tmp_path, monkeypatch)
 
 def test_a_sweep_may_be_made_longer_but_not_other(tmp_path):
     run_sweep(small(search={"trials": 2}), tmp_path / "out")
-    first = [told(record) for record in records(tmp_path / "out")]
+    first = [without_times(record) for record in records(tmp_path / "out")]
     run_sweep(small(search={"trials": 3}), tmp_path / "out", resume=True)
-    assert [told(record) for record in records(tmp_path / "out")][:2] == first and len(records(tmp_path / "out")) == 3
-    with pytest.raises(ValueError, match="the sweep was begun with other seeds"):
+    longer = [without_times(record) for record in records(tmp_path / "out")]
+    assert longer[:2] == first and len(longer) == 3
+    with pytest.raises(ValueError, match="the sweep was started with other seeds"):
         run_sweep(small(seeds=[5]), tmp_path / "out", resume=True)
 
 
@@ -181,14 +185,14 @@ def test_a_trial_that_fails_is_marked_and_the_sweep_goes_on(tmp_path, monkeypatc
     real, errors = trial.repair_rounds, [MemoryError(), RuntimeError("not this time")]
 
     def failing(run, *arguments, **keywords):
-        for made in real(run, *arguments, **keywords):
-            if "0001" in str(run.path) and made.number == 2:
+        for round_ in real(run, *arguments, **keywords):
+            if "0001" in str(run.path) and round_.number == 2:
                 raise FloatingPointError("step 27: loss = nan with finite parameters")
             if "0002" in str(run.path):
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
             if "0003" in str(run.path) and errors:
                 raise errors.pop()
-            yield made
+            yield round_
 
     monkeypatch.setattr(trial, "repair_rounds", failing)
     results = run_sweep(small(search={"trials": 4}, tracking={"enabled": True}), tmp_path / "out")
@@ -196,13 +200,13 @@ def test_a_trial_that_fails_is_marked_and_the_sweep_goes_on(tmp_path, monkeypatc
     assert [record.status for record in found] == ["complete", "failed", "failed", "complete"]
     assert found[1].error == "step 27: loss = nan with finite parameters" and len(found[1].rounds) == 1
     assert found[2].error == "RuntimeError: DefaultCPUAllocator: can't allocate memory" and errors == []
-    assert results["best"] in (0, 3) and "loss = nan" in (tmp_path / "out" / "sweep.html").read_text()
+    assert results.best in (0, 3) and "loss = nan" in (tmp_path / "out" / "sweep.html").read_text()
     statuses = {r.info.run_name: r.info.status for r in all_runs(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")}
     assert statuses["trial-0001"] == "FAILED" and statuses["trial-0003"] == statuses["out"] == "FINISHED"
 
 
 def test_a_splat_that_cannot_be_measured_fails_its_trial(tmp_path, monkeypatch):
-    real = trial._evaluated
+    real = trial._evaluate
 
     def broken(run, *arguments, **keywords):
         results = real(run, *arguments, **keywords)
@@ -211,7 +215,7 @@ def test_a_splat_that_cannot_be_measured_fails_its_trial(tmp_path, monkeypatch):
             return replace(results, summary=replace(results.summary, all=broken_means))
         return results
 
-    monkeypatch.setattr(trial, "_evaluated", broken)
+    monkeypatch.setattr(trial, "_evaluate", broken)
     run_sweep(small(search={"trials": 3}), tmp_path / "out")
     found = records(tmp_path / "out")
     assert [record.status for record in found] == ["complete", "failed", "complete"]
@@ -229,12 +233,11 @@ def test_a_rerun_that_fails_leaves_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(reruns, "run_loop", failing)
     space = {"repair.weight": {"choice": [0.1, 2.0]}}
     results = run_sweep(small(space=space, search={"trials": 1}, reruns=3), tmp_path / "out")
-    rows = results["reruns"]["rows"]
-    assert [row["error"] is None for row in rows] == [True, False, True] and "loss = nan" in rows[1]["error"]
-    mean = (rows[0]["difference"] + rows[2]["difference"]) / 2
-    assert results["reruns"]["verdict"]["difference"] == pytest.approx(mean)
-    assert "of 2 seeds" in results["reruns"]["verdict"]["sentence"]
-    assert results["state"] == "finished" and (tmp_path / "out" / "best.yaml").is_file()
+    rows, verdict = results.reruns.rows, results.reruns.verdict
+    assert [row.error is None for row in rows] == [True, False, True] and "loss = nan" in rows[1].error
+    assert verdict.difference == pytest.approx((rows[0].difference + rows[2].difference) / 2)
+    assert "of 2 seeds" in verdict.sentence
+    assert results.state == "finished" and (tmp_path / "out" / "best.yaml").is_file()
 
 
 def test_checkpoints_go_with_the_end_of_a_trial(sweep):
@@ -251,7 +254,10 @@ def test_a_driver_needs_no_gpu_where_others_work(monkeypatch):
 
 def test_two_drivers_of_a_sweep_are_one_too_many(tmp_path):
     run_sweep(small(search={"trials": 1}), tmp_path / "out")
-    with _alone(tmp_path / "out"), pytest.raises(ValueError, match=r"out: process \d+ on .* is running this sweep"):
+    with (
+        lock_folder(tmp_path / "out"),
+        pytest.raises(ValueError, match=r"out: process \d+ on .* is running this sweep"),
+    ):
         run_sweep(small(search={"trials": 1}), tmp_path / "out", resume=True)
 
 
@@ -301,7 +307,7 @@ def test_without_a_complete_trial_there_is_no_best(tmp_path, monkeypatch, capsys
 def test_splats_are_dropped_on_request(tmp_path):
     results = run_sweep(small(search={"trials": 2}, keep_splats=False), tmp_path / "out")
     kept = {path.parent.parent.name for path in (tmp_path / "out" / "trials").rglob("after.ply")}
-    assert kept == {f"{results['best']:04d}"}
+    assert kept == {f"{results.best:04d}"}
 
 
 @pytest.mark.parametrize(
@@ -310,7 +316,7 @@ def test_splats_are_dropped_on_request(tmp_path):
         ({"captures": []}, "captures is empty"),
         ({"captures": ["nowhere/at/all"]}, "captures: .*nowhere/at/all: no such"),
         ({"held_out": [str(sample_path())]}, "held_out: .*tankard is among the captures"),
-        ({"captures": [str(sample_path())] * 2}, "captures: .*tankard: stands there twice"),
+        ({"captures": [str(sample_path())] * 2}, "captures: .*tankard: is given twice"),
         ({"space": {"restorer": {"choice": ["warp", "magic"]}}}, "restorer 'magic': unknown"),
         ({"space": {"repair.weights": {"uniform": [0, 1]}}}, "did you mean repair.weight"),
         ({"space": {"repair.views": {"integer": [0, 9]}}}, "repair.views = 0"),
@@ -333,10 +339,10 @@ def test_a_reference_of_other_photos_is_made_again(tmp_path):
     capture = tmp_path / "capture"
     shutil.copytree(sample_path(), capture)
     (case,) = find_cases([str(capture)], [0])
-    first = make_reference(case, small().loop, tmp_path / "out")
-    assert make_reference(case, small().loop, tmp_path / "out") == first
+    first = measure_baseline(case, small().loop, tmp_path / "out")
+    assert measure_baseline(case, small().loop, tmp_path / "out") == first
     longer = apply(small().loop, {"repair.steps": 30})
-    other = make_reference(case, longer, tmp_path / "out")
+    other = measure_baseline(case, longer, tmp_path / "out")
     assert other.summary.all.before == first.summary.all.before
     assert other.summary.all.control != first.summary.all.control
 

@@ -11,8 +11,8 @@ from typing import Any
 from splatfix.files import read_json
 from splatfix.report import wording
 from splatfix.report.load import number
+from splatfix.report.sweep.results import SWEEP
 
-SWEEP = "sweep.json"
 OBJECTIVES = {"gain": "gain", "gain_worst": "gain of the worst case"}
 STATUS_WORDS = {"stopped": "stopped early", "failed": "failed", "running": "running"}
 

@@ -19,11 +19,11 @@ from splatfix.report.sweep.charts import (
     shown_range,
     slices,
 )
-from splatfix.report.sweep.load import SWEEP, SweepFile, load_sweep, value_text
+from splatfix.report.sweep.load import SweepFile, load_sweep, value_text
 from splatfix.report.sweep.parallel_coordinates import MAX_WIDE_LINES, chart_width, parallel_coordinates
+from splatfix.report.sweep.results import PAGE, SWEEP
 from splatfix.report.sweep.views import extreme_views, repaired_views
 
-PAGE = "sweep.html"
 MAX_ROWS = 200
 MAX_SLICES = 12
 MAX_ERROR_CHARACTERS = 300
