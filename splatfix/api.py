@@ -18,7 +18,7 @@ from splatfix.gaussians import Gaussians
 from splatfix.loop import LoopConfig
 from splatfix.loop.rounds import flawed_views, trusted
 from splatfix.process import choose_device, seed_everything
-from splatfix.restoration import Repaired, Restorer, open_restorer
+from splatfix.restoration import Repaired, Restorer, RestorerChoice, open_restorer
 from splatfix.splats.early_stopping import choose_stop
 from splatfix.splats.scene import SparseScene, load_scene, start_fit
 from splatfix.splats.train import Fit, advance
@@ -77,13 +77,15 @@ def render_flawed(
     return flawed_views(splats, fitted.scene, fitted.config.repair, round_index)
 
 
-def repair(views: Sequence[FlawedView], restorer: str | Path | Restorer = "nafnet", *, seed: int = 0) -> list[Repaired]:
+def repair(
+    views: Sequence[FlawedView], restorer: str | Path | RestorerChoice | Restorer = "nafnet", *, seed: int = 0
+) -> list[Repaired]:
     """Repair flawed views with a restorer: its name, the folder of a checkpoint, or an object.
 
     Raises:
         ValueError: no such restorer; the message lists the known ones.
     """
-    if isinstance(restorer, str | Path):
+    if isinstance(restorer, str | Path | RestorerChoice):
         restorer = open_restorer(restorer, device=views[0].rgb.device if views else "cpu")
     return restorer.repair(views, seed=seed)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,13 +35,35 @@ def build_config(kind: type[T], tree: dict[str, Any], *, source: str) -> T:
     try:
         return pydantic.TypeAdapter(kind).validate_python(tree)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
+        first = _first_error(error, tree)
+        at = _field_path(first, tree)
         if first["type"] == "value_error":
-            at, message = ".".join(str(part) for part in first["loc"]), str(first["ctx"]["error"])
+            message = str(first["ctx"]["error"])
             told = not at or message.startswith(f"{at}.")
             raise ValueError(f"{source}: {message}" if told else f"{source}: {at}: {message}") from None
-        field = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{source}: {field} = {first.get('input')!r}: {first['msg']}") from None
+        raise ValueError(f"{source}: {at} = {first.get('input')!r}: {first['msg']}") from None
+
+
+def _first_error(error: pydantic.ValidationError, tree: Any) -> Any:
+    """The first error. Of a union, whose types each report one, that of the type that accepted most of the value."""
+    errors = error.errors()
+    *place, last = errors[0]["loc"] or ("",)
+    if errors[0]["type"] == "missing" or ".".join(map(str, [*place, last])) == _field_path(errors[0], tree):
+        return errors[0]
+    return max((each for each in errors if [*each["loc"][: len(place)]] == place), key=lambda each: len(each["loc"]))
+
+
+def _field_path(error: Any, tree: Any) -> str:
+    """The dotted name of the field of an error, without the names of types that pydantic adds within unions."""
+    path, value = [], tree
+    for part in error["loc"]:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            if error["type"] != "missing" or part != error["loc"][-1]:
+                continue
+        path.append(str(part))
+    return ".".join(path)
 
 
 def require(condition: bool, field: str, value: Any, wanted: str) -> None:
@@ -109,6 +132,9 @@ def _reject_unknown(kind: Any, tree: Any, source: str, prefix: str) -> None:
     if typing.get_origin(kind) is dict:  # of named configs
         for key, value in tree.items():
             _reject_unknown(typing.get_args(kind)[1], value, source, f"{prefix}{key}.")
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        for alternative in typing.get_args(kind):
+            _reject_unknown(alternative, tree, source, prefix)
     if not dataclasses.is_dataclass(kind):
         return
     hints = {field.name: field.type for field in dataclasses.fields(kind)}

@@ -69,6 +69,18 @@ def test_errors_name_file_and_field(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
+def test_errors_name_the_field_of_a_config_that_may_be_null():
+    @dataclass(frozen=True, kw_only=True)
+    class Optional:
+        inner: Inner | None = None
+
+    assert build_config(Optional, {"inner": None}, source="a").inner is None
+    with pytest.raises(ValueError, match=r"^a: unknown field inner\.step; did you mean inner\.steps\?"):
+        build_config(Optional, {"inner": {"step": 2}}, source="a")
+    with pytest.raises(ValueError, match=r"^a: inner\.steps = 'many': "):
+        build_config(Optional, {"inner": {"steps": "many"}}, source="a")
+
+
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"nope\.yaml: no such config file"):
         load_config(Outer, tmp_path / "nope.yaml")

@@ -12,7 +12,8 @@ from splatfix.evaluation.results import Results
 from splatfix.files import write_json
 from splatfix.gaussians import read_ply
 from splatfix.process import choose_device
-from splatfix.restoration import open_restorer
+from splatfix.restoration import RestorerChoice, open_restorer
+from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import open_run
 from splatfix.splats.scene import load_scene
 from splatfix.views import read_split
@@ -33,7 +34,7 @@ class EvaluateConfig:
     """
 
     size_px: int | None = None
-    restorer: str | None = None
+    restorer: RestorerSetting | None = None
     num_references: int = 2
     mode: Literal["classic", "antialiased"] = "classic"
     seed: int = 0
@@ -62,7 +63,7 @@ def run_evaluate(capture_path: Path, splat: Path, split_path: Path, out: Path, c
         split,
         {"after": gaussians},
         restorer=None if config.restorer is None else open_restorer(config.restorer, device=device),
-        restorer_name=config.restorer,
+        restorer_name=None if config.restorer is None else RestorerChoice.of(config.restorer).name,
         seed=config.seed,
         num_references=config.num_references,
         video=config.video,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from splatfix.config import require
 from splatfix.fit import FitRunConfig
+from splatfix.restoration.setting import RestorerSetting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,8 @@ class LoopConfig(FitRunConfig):
     """The whole loop over one capture: a sparse fit, and what follows it.
 
     Attributes:
-        restorer: a name (identity, warp, classical, nafnet, ...) or the folder of a checkpoint.
+        restorer: a name (identity, warp, classical, nafnet, ...) or the folder of a checkpoint; or with options, in
+            YAML and on the command line alike: ``{name: nafnet, options: {strength: 0.8}}``.
         seed: everything random follows it.
         device: auto, cpu, cuda or cuda:N.
         video: write a before/after video along a path between and beyond the training cameras.
@@ -78,5 +80,5 @@ class LoopConfig(FitRunConfig):
         repair: the rounds.
     """
 
-    restorer: str = "nafnet"
+    restorer: RestorerSetting = "nafnet"
     repair: RepairConfig = field(default_factory=RepairConfig)

@@ -18,7 +18,7 @@ from splatfix.flawed import FlawedView, coverage, render_flawed, render_referenc
 from splatfix.gaussians import Gaussians
 from splatfix.images import write_image
 from splatfix.loop.config import LoopConfig, RepairConfig
-from splatfix.restoration import Repaired, Restorer
+from splatfix.restoration import Repaired, Restorer, RestorerChoice
 from splatfix.runs import Run
 from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
 from splatfix.splats.scene import SparseScene, fit_identity
@@ -61,7 +61,7 @@ def repair_rounds(
         fit=config.fit,
         seed=config.seed,
         before=before.step,
-        restorer=config.restorer,
+        restorer=RestorerChoice.of(config.restorer),
         repair=repair,
     )
     fit = before.copy()

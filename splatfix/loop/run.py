@@ -17,7 +17,7 @@ from splatfix.gaussians import read_ply, write_ply
 from splatfix.loop.config import LoopConfig
 from splatfix.loop.rounds import repair_rounds
 from splatfix.process import choose_device
-from splatfix.restoration import open_restorer
+from splatfix.restoration import RestorerChoice, open_restorer
 from splatfix.splats.scene import fit_identity
 
 
@@ -59,7 +59,7 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
         split,
         arms,
         restorer=restorer,
-        restorer_name=config.restorer,
+        restorer_name=RestorerChoice.of(config.restorer).name,
         seed=config.seed,
         num_references=config.repair.num_references,
         video=config.video,

@@ -34,7 +34,7 @@ def _check_restorers(config: SweepConfig, source: str) -> None:
     # the driver of a cluster may run on a node without a GPU
     device = choose_device(config.loop.device) if runs_in_process(config.workers) else torch.device("cpu")
     searched = config.space["restorer"].choice if "restorer" in config.space else None
-    for restorer in dict.fromkeys([config.loop.restorer, *(searched or ())]):
+    for restorer in [config.loop.restorer, *(searched or ())]:
         try:
             open_restorer(restorer, device=device)
         except ValueError as error:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from splatfix.config import require
 from splatfix.loop import LoopConfig
-from splatfix.restoration import RESTORERS
+from splatfix.restoration import absolute_choice
 from splatfix.sweep.space import Parameter
 from splatfix.tracking import TrackingConfig, without_password
 from splatfix.workers import WorkersConfig
@@ -116,20 +116,25 @@ class SweepConfig:
 def resolve_paths(config: SweepConfig) -> SweepConfig:
     """Make the paths of a config absolute: workers may have other working directories."""
 
-    def resolve_restorer(name: Any) -> Any:
-        return str(Path(name).resolve()) if name not in RESTORERS and Path(str(name)).is_dir() else name
+    def resolve_name(name: Any) -> Any:
+        return absolute_choice(name) if isinstance(name, str) else name
 
     space = dict(config.space)
-    if "restorer" in space and space["restorer"].choice is not None:
-        choices = tuple(resolve_restorer(name) for name in space["restorer"].choice)
-        space["restorer"] = replace(space["restorer"], choice=choices)
+    for name, parameter in space.items():
+        if name == "restorer" and parameter.choice is not None:
+            parameter = replace(parameter, choice=tuple(resolve_name(choice) for choice in parameter.choice))
+        if parameter.when is not None and "restorer" in parameter.when:
+            names = parameter.when["restorer"]
+            names = [resolve_name(each) for each in names] if isinstance(names, list) else resolve_name(names)
+            parameter = replace(parameter, when={**parameter.when, "restorer": names})
+        space[name] = parameter
     views = config.loop.views
     views = replace(views, split=None if views.split is None else views.split.resolve())
     return replace(
         config,
         captures=tuple(str(Path(capture).resolve()) for capture in config.captures),
         held_out=tuple(str(Path(capture).resolve()) for capture in config.held_out),
-        loop=replace(config.loop, restorer=resolve_restorer(config.loop.restorer), views=views),
+        loop=replace(config.loop, restorer=absolute_choice(config.loop.restorer), views=views),
         space=space,
     )
 

@@ -5,6 +5,7 @@ A space is checked against the loop's config before anything runs.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,10 @@ from typing import Any
 
 from splatfix.config import build_config, require, to_tree
 from splatfix.loop import LoopConfig
+from splatfix.restoration import RestorerChoice, restorer_options
 
-SEARCHABLE = ("restorer", "repair.")  # the sparse fit, the split and the evaluation are the same for all trials
+OPTION = "restorer.options."  # before the name of an option of the restorer
+SEARCHABLE = ("repair.", OPTION)  # and restorer; sparse fit, split and evaluation are the same for all trials
 MAX_GRID = 100_000  # combinations
 Values = Mapping[str, Any]  # field -> value, of the active fields
 
@@ -121,12 +124,12 @@ def check_space(space: Space, default: LoopConfig, *, source: str) -> None:
     if not space:
         raise ValueError(f"{source}: space is empty; wanted at least one field, like repair.weight")
     for field, parameter in space.items():
-        if not field.startswith(SEARCHABLE):
-            if _is_unknown(field):  # raises, naming fields like it
+        if field != "restorer" and not field.startswith(SEARCHABLE):
+            if _is_unknown(field) and not field.startswith("restorer."):  # raises, naming fields like it
                 build_config(LoopConfig, nest_fields({field: None}), source=f"{source}: space")
             raise ValueError(
                 f"{source}: space.{field}: cannot be searched: sparse fit, split and evaluation are the same for all "
-                "trials; wanted restorer or a field of repair"
+                f"trials; wanted restorer, an option of it ({OPTION}NAME), or a field of repair"
             )
         for value in parameter.probes():
             apply(default, {field: value}, source=f"{source}: space")
@@ -142,12 +145,35 @@ def check_space(space: Space, default: LoopConfig, *, source: str) -> None:
                     raise ValueError(
                         f"{source}: space.{field}.when.{other} = {value!r}: is never chosen, of {list(parent.choice)}"
                     )
+        if field.startswith(OPTION):
+            _check_option(field, space, default, source=source)
+
+
+def _check_option(field: str, space: Space, default: LoopConfig, *, source: str) -> None:
+    """Try the values of an option on every restorer that it is searched with. ValueError as of `check_space`."""
+    parameter, restorer = space[field], space.get("restorer")
+    condition = (parameter.when or {}).get("restorer")
+    if condition is not None:
+        names = _as_list(condition)
+    elif restorer is not None and restorer.choice is not None:
+        names = restorer.choice
+    else:
+        names = [RestorerChoice.of(default.restorer).name]
+    for name, value in itertools.product(names, parameter.probes()):
+        try:
+            restorer_options(apply(default, {"restorer": name, field: value}, source=source).restorer)
+        except ValueError as error:
+            hint = "; `when: {restorer: ...}` searches it with some restorers alone" if len(names) > 1 else ""
+            raise ValueError(f"{source}: space.{field}: {error}{hint}") from None
 
 
 def apply(default: LoopConfig, values: Values, *, source: str = "trial") -> LoopConfig:
     """The default config with some fields changed, checked as if it came from a file."""
     tree = to_tree(default)
+    tree["restorer"] = _restorer_tree(default, values)
     for field, value in values.items():
+        if field == "restorer" or field.startswith(OPTION):
+            continue
         at, _, last = field.rpartition(".")
         branch = tree
         for part in at.split(".") if at else ():
@@ -161,11 +187,38 @@ def apply(default: LoopConfig, values: Values, *, source: str = "trial") -> Loop
     return build_config(LoopConfig, tree, source=source)
 
 
+def _restorer_tree(default: LoopConfig, values: Values) -> Any:
+    """The restorer of a trial. Options of the default are kept where the trial has the default's restorer."""
+    choice = RestorerChoice.of(default.restorer)
+    name = values.get("restorer", choice.name)
+    options = copy.deepcopy(choice.options) if name == choice.name else {}
+    for field, value in values.items():
+        if field.startswith(OPTION):
+            branch = options
+            *above, last = field.removeprefix(OPTION).split(".")
+            for part in above:
+                branch = branch.setdefault(part, {})
+            branch[last] = value
+    return {"name": name, "options": options} if options else name
+
+
 def default_values(space: Space, default: LoopConfig) -> dict[str, Any]:
     """The values of the default config in the searched fields that are active with it."""
-    tree = to_tree(default)
-    found = {field: get_field(tree, field) for field in space}
+    found = {field: default_value(default, field) for field in space}
     return {field: value for field, value in found.items() if is_active(space[field], found)}
+
+
+def default_value(default: LoopConfig, field: str) -> Any:
+    """The value of a searchable field in the default config; None for an option that its restorer does not have."""
+    choice = RestorerChoice.of(default.restorer)
+    if field == "restorer":
+        return choice.name
+    if not field.startswith(OPTION):
+        return get_field(to_tree(default), field)
+    try:
+        return get_field(to_tree(restorer_options(choice)), field.removeprefix(OPTION))
+    except (KeyError, TypeError):
+        return None
 
 
 def is_active(parameter: Parameter, values: Values) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Literal
 
-from splatfix.config import to_tree
 from splatfix.evaluation.results import Results
 from splatfix.report.sweep.results import (
     FIGURES,
@@ -24,7 +23,7 @@ from splatfix.sweep.cases import BASELINES, Case
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import TrialRecord
 from splatfix.sweep.reruns import rerun_seeds
-from splatfix.sweep.space import default_values, get_field
+from splatfix.sweep.space import default_value, default_values
 
 BEST, TRIALS = "best.yaml", "trials.csv"
 MAX_LIVE_IMPORTANCE = 100  # complete trials, above which importance waits for the end: it takes seconds
@@ -90,7 +89,7 @@ def _case_result(case: Case, baseline: Results, metric: str) -> CaseResult:
 
 
 def _searched_fields(config: SweepConfig) -> tuple[SearchedField, ...]:
-    tree, searched = to_tree(config.loop), []
+    searched = []
     for name, parameter in config.space.items():
         low, high = (None, None) if parameter.choice is not None else parameter.bounds
         searched.append(
@@ -102,7 +101,7 @@ def _searched_fields(config: SweepConfig) -> tuple[SearchedField, ...]:
                 log=parameter.is_log,
                 choices=parameter.choice,
                 when=parameter.when,
-                default=get_field(tree, name),
+                default=default_value(config.loop, name),
             )
         )
     return tuple(searched)

@@ -27,7 +27,7 @@ from splatfix.process import choose_device
 from splatfix.records import parse_record
 from splatfix.report import write_report
 from splatfix.report.sweep.results import CaseFigures
-from splatfix.restoration import Restorer, open_restorer
+from splatfix.restoration import Restorer, RestorerChoice, open_restorer
 from splatfix.runs import Run
 from splatfix.splats.scene import SparseScene
 from splatfix.sweep.cases import Case, baseline_folder, configure_case, read_baseline
@@ -186,7 +186,7 @@ def _evaluate(
         split,
         {arm: read_ply(run.path / f"{arm}.ply").to(device) for arm in (*SHARED_ARMS, "after")},
         restorer=None,
-        restorer_name=config.restorer,
+        restorer_name=RestorerChoice.of(config.restorer).name,
         seed=config.seed,
         num_references=0,
         video=False,

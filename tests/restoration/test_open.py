@@ -154,7 +154,10 @@ def test_a_choice_on_the_command_line_may_be_a_mapping():
     assert parse_choice("{name: nafnet, options: {strength: 0.5}}") == RestorerChoice(
         name="nafnet", options={"strength": 0.5}
     )
-    for text, message in (("{name: [}", "not valid YAML"), ("{nmae: warp}", "unknown field nmae; did you mean name")):
+    for text, message in (
+        ("{name: [}", "not valid YAML"),
+        ("{title: warp}", "unknown field title; known: name, options"),
+    ):
         with pytest.raises(ValueError, match=message):
             parse_choice(text)
 

@@ -8,6 +8,7 @@ import pytest
 
 from splatfix.config import build_config, load_config
 from splatfix.loop import LoopConfig, RepairConfig
+from splatfix.restoration import RestorerChoice
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.space import Parameter, apply, check_space, default_values, grid_points
 from tests.conftest import ROOT
@@ -25,8 +26,11 @@ def test_a_good_space_passes():
             "repair.views": {"integer": [8, 48], "log": True},
             "repair.spread_scale": {"choice": [None, 0.1], "when": {"restorer": ["nafnet"]}},
             "restorer": {"choice": ["nafnet", "warp"]},
+            "restorer.options.strength": {"uniform": [0.2, 1], "when": {"restorer": "nafnet"}},
+            "restorer.options.num_references": {"integer": [1, 4], "when": {"restorer": ["warp"]}},
         }
     )
+    checked({"restorer.options.tile_px": {"choice": [256, 512]}})  # of the default's restorer
 
 
 @pytest.mark.parametrize(
@@ -62,6 +66,20 @@ def test_a_good_space_passes():
             {"restorer": {"choice": ["warp"]}, "repair.weight": {"uniform": [0, 1], "when": {"restorer": "nafnet"}}},
             r"s.yaml: space.repair.weight.when.restorer = 'nafnet': is never chosen, of \['warp'\]",
         ),
+        (
+            {"restorer.options.sigma": {"uniform": [0, 1]}},
+            "s.yaml: space.restorer.options.sigma: restorer 'nafnet': unknown option 'sigma'; known: strength, tile_px",
+        ),
+        (
+            {"restorer": {"choice": ["nafnet", "warp"]}, "restorer.options.strength": {"uniform": [0, 1]}},
+            r"s.yaml: space.restorer.options.strength: restorer 'warp': unknown option 'strength'; known: "
+            r"num_references, sigma_color; `when: \{restorer: ...\}` searches it with some restorers alone",
+        ),
+        (
+            {"restorer.options.strength": {"uniform": [0, 2]}},
+            "s.yaml: space.restorer.options.strength: restorer 'nafnet': strength = 2.0: wanted 0 to 1",
+        ),
+        ({"restorer.name": {"choice": ["warp"]}}, r"s.yaml: space.restorer.name: cannot be searched.*restorer.options"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_line(space, wanted):
@@ -84,6 +102,33 @@ def test_values_are_applied_to_the_default():
     assert apply(default, {"restorer": "warp", "repair.weight": 0.5}) == LoopConfig(
         restorer="warp", repair=RepairConfig(views=7, weight=0.5)
     )
+
+
+def test_options_are_applied_to_the_restorer_that_has_them():
+    strength, references = "restorer.options.strength", "restorer.options.num_references"
+    plain = LoopConfig()
+    given = LoopConfig(restorer=RestorerChoice(name="nafnet", options={"strength": 0.5, "tile_px": 512}))
+    assert apply(plain, {"repair.weight": 1.0}) == plain
+    assert apply(given, {"repair.weight": 1.0}) == given
+    assert apply(plain, {strength: 0.7}).restorer == RestorerChoice(name="nafnet", options={"strength": 0.7})
+    assert apply(given, {strength: 0.7}).restorer.options == {"strength": 0.7, "tile_px": 512}
+    assert apply(given, {"restorer": "nafnet"}) == given
+    assert apply(given, {"restorer": "warp"}).restorer == "warp"
+    warp = apply(given, {references: 1, "restorer": "warp"}).restorer
+    assert warp == RestorerChoice(name="warp", options={"num_references": 1})
+    assert given.restorer.options == {"strength": 0.5, "tile_px": 512}  # the default stays as it was
+
+
+def test_default_values_of_options_are_those_of_the_restorer():
+    space = {
+        "restorer": Parameter(choice=("nafnet", "warp")),
+        "restorer.options.num_references": Parameter(integer=(1, 4), when={"restorer": "warp"}),
+        "restorer.options.strength": Parameter(uniform=(0.0, 1.0), when={"restorer": "nafnet"}),
+    }
+    strength, references = "restorer.options.strength", "restorer.options.num_references"
+    assert default_values(space, LoopConfig(restorer="warp")) == {"restorer": "warp", references: 2}
+    nafnet = RestorerChoice(name="nafnet", options={"strength": 0.5})
+    assert default_values(space, LoopConfig(restorer=nafnet)) == {"restorer": "nafnet", strength: 0.5}
 
 
 def test_a_field_is_active_where_its_condition_holds():
