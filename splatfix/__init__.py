@@ -18,7 +18,7 @@ _MODULES = {
     "splatfix.api": ("FittedCapture", "evaluate", "fit_capture", "render_flawed", "repair", "retrain"),
     "splatfix.captures": ("Capture", "open_capture"),
     "splatfix.flawed": ("FlawedView",),
-    "splatfix.gaussians": ("Gaussians", "read_ply", "write_ply"),
+    "splatfix.gaussians": ("Gaussians", "Splat", "read_splat", "write_splat"),
     "splatfix.loop": ("LoopConfig", "RepairConfig", "run_loop"),
     "splatfix.restoration": ("Repaired", "Restorer"),
     "splatfix.sample": ("sample_path",),

@@ -1,7 +1,7 @@
 from splatfix.api import FittedCapture, evaluate, fit_capture, render_flawed, repair, retrain
 from splatfix.captures import Capture, open_capture
 from splatfix.flawed import FlawedView
-from splatfix.gaussians import Gaussians, read_ply, write_ply
+from splatfix.gaussians import Gaussians, Splat, read_splat, write_splat
 from splatfix.loop import LoopConfig, RepairConfig, run_loop
 from splatfix.restoration import Repaired, Restorer
 from splatfix.sample import sample_path
@@ -19,16 +19,17 @@ __all__ = [
     "RepairConfig",
     "Repaired",
     "Restorer",
+    "Splat",
     "Split",
     "ViewsConfig",
     "evaluate",
     "fit_capture",
     "open_capture",
-    "read_ply",
+    "read_splat",
     "render_flawed",
     "repair",
     "retrain",
     "run_loop",
     "sample_path",
-    "write_ply",
+    "write_splat",
 ]

@@ -14,7 +14,7 @@ from splatfix.captures import Capture
 from splatfix.evaluation.measure import measure_views, summarize
 from splatfix.evaluation.results import Summary
 from splatfix.flawed import FlawedView
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Splat
 from splatfix.loop import LoopConfig
 from splatfix.loop.rounds import flawed_views, trusted
 from splatfix.process import choose_device, seed_everything
@@ -44,9 +44,9 @@ class FittedCapture:
     fit: Fit
 
     @property
-    def gaussians(self) -> Gaussians:
-        """The splat."""
-        return self.fit.gaussians().detach()
+    def splat(self) -> Splat:
+        """The fitted Gaussians, with the mode and the background that they are drawn with."""
+        return self.fit.splat()
 
 
 def fit_capture(capture: Capture, config: LoopConfig | None = None) -> FittedCapture:
@@ -61,7 +61,7 @@ def fit_capture(capture: Capture, config: LoopConfig | None = None) -> FittedCap
     scene = load_scene(capture, split.train_ids, choose_device(config.device))
     stop = choose_stop(scene, config.initial, config.fit, config.choose, seed=config.seed)
     fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
-    advance(fit, scene.views(), stop.steps, seed=config.seed, background=scene.background)
+    advance(fit, scene.views(), stop.steps, seed=config.seed)
     return FittedCapture(capture=capture, split=split, config=config, scene=scene, fit=fit)
 
 
@@ -73,7 +73,7 @@ def render_flawed(
     The renders of ``siblings`` (fits of the same photos with other seeds) are averaged with the fit's own. Views of
     which the fit covers too little are left out.
     """
-    splats = [fitted.gaussians, *(sibling.gaussians for sibling in siblings)]
+    splats = [fitted.splat, *(sibling.splat for sibling in siblings)]
     return flawed_views(splats, fitted.scene, fitted.config.repair, round_index)
 
 
@@ -103,7 +103,6 @@ def retrain(
         scene.views(),
         config.repair.steps,
         seed=config.seed,
-        background=scene.background,
         repaired=trusted(views, repaired, config.repair),
         repaired_probability=config.repair.probability,
     )
@@ -122,6 +121,5 @@ def evaluate(arms: Mapping[str, FittedCapture]) -> Summary:
     if not arms:
         raise ValueError("no arms; wanted at least one of before, control, after")
     fitted = next(iter(arms.values()))
-    splats = {arm: each.gaussians for arm, each in arms.items()}
-    mode = fitted.config.fit.mode
-    return summarize(measure_views(fitted.capture, fitted.split, splats, mode=mode, reasons={}))
+    splats = {arm: each.splat for arm, each in arms.items()}
+    return summarize(measure_views(fitted.capture, fitted.split, splats, reasons={}))

@@ -415,11 +415,11 @@ def view(argv: Sequence[str]) -> None:
             port: port to listen on.
         """
         from splatfix.captures import open_capture
-        from splatfix.gaussians import read_ply
+        from splatfix.gaussians import read_splat
         from splatfix.viewer import view as serve
 
         opened = None if capture is None else open_capture(capture)
-        serve(read_ply(splat), opened, host=host, port=port)
+        serve(read_splat(splat), opened, host=host, port=port)
 
     _run(run, "view", argv, takes_config=False)
 

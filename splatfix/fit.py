@@ -16,7 +16,7 @@ from splatfix.captures import Capture, open_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.results import Results
 from splatfix.files import write_json
-from splatfix.gaussians import Gaussians, read_ply, write_ply
+from splatfix.gaussians import Splat, read_splat, write_splat
 from splatfix.process import choose_device, progress, seed_everything
 from splatfix.profiling import profiled, settle_on
 from splatfix.runs import Run, open_run
@@ -71,13 +71,12 @@ def run_fit(
         run,
         capture,
         split,
-        {"before": read_ply(run.path / "before.ply").to(device)},
+        {"before": read_splat(run.path / "before.ply").to(device)},
         restorer=None,
         restorer_name=None,
         seed=config.seed,
         num_references=0,
         video=config.video,
-        mode=config.fit.mode,
         scene=scene,
     )
     run.write_provenance(command="fit", seed=config.seed, device=device, notes=list(capture.notes))
@@ -122,7 +121,7 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, resume: boo
         if found is not None:
             write_json(run.path / "profile.json", found.to_json())
             log.info("where the time of a step went:\n%s", found.table())
-    write_ply(run.path / "before.ply", fit.gaussians())
+    write_splat(run.path / "before.ply", fit.splat())
     return fit
 
 
@@ -141,7 +140,7 @@ def choose_steps(run: Run, scene: SparseScene, config: FitRunConfig) -> int:
 
 def fit_siblings(
     run: Run, scene: SparseScene, config: FitRunConfig, *, num: int, num_steps: int, resume: bool
-) -> list[Gaussians]:
+) -> list[Splat]:
     """Further fits of the same photos, with other seeds from start to end."""
     siblings = []
     for number in range(1, num + 1):
@@ -150,7 +149,7 @@ def fit_siblings(
         identity = fit_identity(scene, initial=config.initial, fit=config.fit, seed=seed, steps=num_steps)
         stage = Stage(f"sibling_{number}", f"sibling {number} of {num}", num_steps, seed, identity)
         train_stage(run, fit, scene, stage, config, resume=resume)
-        siblings.append(fit.gaussians().detach())
+        siblings.append(fit.splat())
     return siblings
 
 
@@ -206,7 +205,6 @@ def train_stage(run: Run, fit: Fit, scene: SparseScene, stage: Stage, config: Fi
             scene.views(),
             num_steps,
             seed=stage.seed,
-            background=scene.background,
             repaired=stage.repaired,
             repaired_probability=stage.repaired_probability,
             on_step=on_step,

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from splatfix.cameras import Camera, separation
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Splat
 from splatfix.rendering import render
 from splatfix.shapes import Float
-from splatfix.splats.backdrop import without_shell
+from splatfix.splats.backdrop import without_backdrop
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,24 +50,21 @@ class FlawedView:
 
 
 def render_references(
-    fits: Sequence[Gaussians],
-    cameras: Sequence[Camera],
-    photos: Sequence[Float[Tensor, "_ _ 3"]],
-    background: Sequence[float] | None,
+    splats: Sequence[Splat], cameras: Sequence[Camera], photos: Sequence[Float[Tensor, "_ _ 3"]]
 ) -> list[Reference]:
-    """Training photos with the fit's depth and alpha at their cameras (the mean over several fits)."""
-    references, scenery = [], _scenery(fits, background)
+    """Attach the fit's depth and alpha to training photos (the mean over several fits)."""
+    without = [without_backdrop(splat) for splat in splats]
+    references = []
     for camera, photo in zip(cameras, photos, strict=True):
-        view = _render_mean(fits, scenery, camera, background)
+        view = _render_mean(splats, without, camera)
         references.append(Reference(camera, photo, view.depth, view.alpha))
     return references
 
 
 def render_flawed(
-    fits: Sequence[Gaussians],
+    splats: Sequence[Splat],
     cameras: Sequence[Camera],
     references: Sequence[Reference],
-    background: Sequence[float] | None,
     depth: float,
     num_references: int = 2,
 ) -> list[FlawedView]:
@@ -76,10 +73,11 @@ def render_flawed(
     Several fits of the same photos are averaged: what only one of them shows is an artifact, and where they differ
     their `spread` says so.
     """
-    views, scenery = [], _scenery(fits, background)
+    without = [without_backdrop(splat) for splat in splats]
+    views = []
     for camera in cameras:
         nearest = sorted(references, key=lambda reference: separation(reference.camera, camera, depth))
-        view = _render_mean(fits, scenery, camera, background)
+        view = _render_mean(splats, without, camera)
         views.append(replace(view, references=tuple(nearest[:num_references])))
     return views
 
@@ -89,23 +87,17 @@ def coverage(alpha: Float[Tensor, "H W"]) -> float:
     return float((alpha > 0.5).float().mean())
 
 
-def _scenery(fits: Sequence[Gaussians], background: Sequence[float] | None) -> list[Gaussians]:
-    """The fits without the shell that stands in for a background."""
-    return [without_shell(gaussians) if background is None else gaussians for gaussians in fits]
-
-
-def _render_mean(
-    fits: Sequence[Gaussians], scenery: Sequence[Gaussians], camera: Camera, background: Sequence[float] | None
-) -> FlawedView:
+def _render_mean(splats: Sequence[Splat], without_backdrops: Sequence[Splat], camera: Camera) -> FlawedView:
+    """Average the renders of several fits: colors of the whole splats, alpha and depth without their backdrops."""
     with torch.no_grad():
-        made = [render(gaussians, [camera], background=background) for gaussians in fits]
-        there = [
-            one if alone is gaussians else render(alone, [camera])
-            for one, alone, gaussians in zip(made, scenery, fits, strict=True)
+        whole = [render(splat, [camera]) for splat in splats]
+        scene = [
+            rendering if without is splat else render(without, [camera])
+            for rendering, without, splat in zip(whole, without_backdrops, splats, strict=True)
         ]
-    rgb = torch.cat([one.rgb for one in made])  # [F, H, W, 3]
-    alpha = torch.cat([one.alpha for one in there])
-    depth = torch.cat([one.depth for one in there])
+    rgb = torch.cat([rendering.rgb for rendering in whole])  # [F, H, W, 3]
+    alpha = torch.cat([rendering.alpha for rendering in scene])
+    depth = torch.cat([rendering.depth for rendering in scene])
     mean_depth = (alpha * depth).sum(0) / alpha.sum(0).clamp_min(1e-6)
-    spread = rgb.clamp(0, 1).std(0, correction=0).mean(-1) if len(fits) > 1 else None
+    spread = rgb.clamp(0, 1).std(0, correction=0).mean(-1) if len(splats) > 1 else None
     return FlawedView(camera, rgb.mean(0), alpha.mean(0), mean_depth, (), spread)

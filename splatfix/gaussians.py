@@ -1,4 +1,4 @@
-"""The value type of a scene: 3D Gaussians with opacity and spherical-harmonics colour, and its PLY file.
+"""3D Gaussians with opacity and spherical-harmonics color, the splat as it is drawn, and its files.
 
 Parameters are kept as they are optimised (log scales, opacity logits, unnormalised quaternions), as in 3D Gaussian
 Splatting (Kerbl et al. 2023) and its ``.ply`` files.
@@ -6,17 +6,23 @@ Splatting (Kerbl et al. 2023) and its ``.ply`` files.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from splatfix.files import write_whole
+from splatfix.files import read_json, write_json, write_whole
 from splatfix.shapes import Float, Shaped
 
 SH_C0 = 0.28209479177387814  # the constant band of real spherical harmonics
+SPLAT_FILE = "splat.json"  # how the .ply files of a folder are drawn
+SPLAT_SCHEMA = 1
+
+RenderMode = Literal["classic", "antialiased"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +82,35 @@ class Gaussians:
     def joined(self, other: Gaussians) -> Gaussians:
         """These and the others; both have the same degree of spherical harmonics."""
         return Gaussians(**{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)})
+
+
+@dataclass(frozen=True, eq=False)
+class Splat:
+    """Gaussians and how they are drawn: what everything that renders takes.
+
+    Attributes:
+        gaussians: the scene.
+        mode: ``classic`` adds 0.3 px^2 to every projected variance; ``antialiased`` also dims what that widened
+            (Mip-Splatting, Yu et al. 2024). A splat looks right in the mode that it was fitted in.
+        background: RGB behind the Gaussians, ``[3]``; None is black.
+    """
+
+    gaussians: Gaussians
+    mode: RenderMode = "classic"
+    background: Sequence[float] | Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the Gaussians are."""
+        return self.gaussians.device
+
+    def to(self, *args, **kwargs) -> Splat:
+        """As ``Tensor.to``, for the Gaussians."""
+        return replace(self, gaussians=self.gaussians.to(*args, **kwargs))
+
+    def detach(self) -> Splat:
+        """Detach the Gaussians from the autograd graph."""
+        return replace(self, gaussians=self.gaussians.detach())
 
 
 def covariances(quats: Float[Tensor, "N 4"], scales: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3 3"]:
@@ -182,3 +217,42 @@ def read_ply(path: Path | str) -> Gaussians:
         sh0=stack(["f_dc_0", "f_dc_1", "f_dc_2"])[:, None, :],
         sh_rest=rest.reshape(n, 3, k).transpose(1, 2).contiguous(),
     )
+
+
+def write_splat(path: Path | str, splat: Splat) -> None:
+    """Write the Gaussians as ``.ply``, and how they are drawn to the ``splat.json`` beside it.
+
+    All splats of a folder are drawn alike.
+    """
+    background = None if splat.background is None else [float(value) for value in splat.background]
+    write_json(Path(path).parent / SPLAT_FILE, {"schema": SPLAT_SCHEMA, "mode": splat.mode, "background": background})
+    write_ply(path, splat.gaussians)
+
+
+def read_splat(path: Path | str, *, mode: RenderMode | None = None, background: Sequence[float] | None = None) -> Splat:
+    """Read a ``.ply``, drawn as the ``splat.json`` beside it records; without one, classic and over black.
+
+    A ``mode`` or a ``background`` that is given overrides the recorded one.
+
+    Raises:
+        ValueError: the ``.ply`` cannot be read (see `read_ply`), or its ``splat.json`` is not valid.
+    """
+    gaussians, record = read_ply(path), Path(path).parent / SPLAT_FILE
+    recorded_mode, recorded_background = _read_record(record) if record.is_file() else ("classic", None)
+    return Splat(gaussians, mode or recorded_mode, recorded_background if background is None else background)
+
+
+def _read_record(path: Path) -> tuple[RenderMode, tuple[float, ...] | None]:
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("schema") != SPLAT_SCHEMA:
+        raise ValueError(f"{path}: wanted a mapping with schema = {SPLAT_SCHEMA}; saw {record!r}")
+    mode: Any = record.get("mode")
+    background: Any = record.get("background")
+    if mode not in get_args(RenderMode):
+        raise ValueError(f"{path}: mode = {mode!r}; wanted one of {', '.join(get_args(RenderMode))}")
+    if background is None:
+        return mode, None
+    numbers = isinstance(background, list) and all(isinstance(value, int | float) for value in background)
+    if not numbers or len(background) != 3:
+        raise ValueError(f"{path}: background = {background!r}; wanted three numbers or null")
+    return mode, tuple(float(value) for value in background)

@@ -10,7 +10,7 @@ import numpy as np
 
 from splatfix.cameras import Camera, focus_point, quaternion_from_rotation
 from splatfix.captures.capture import Capture
-from splatfix.gaussians import SH_C0, Gaussians, covariances
+from splatfix.gaussians import SH_C0, Gaussians, Splat, covariances
 from splatfix.images import resize, to_bytes
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ MAX_THUMBNAILS = 120
 CAMERA_COLOUR = (217, 88, 22)
 
 
-def view(splat: Gaussians, capture: Capture | None = None, *, host: str = "127.0.0.1", port: int = 8080) -> None:
+def view(splat: Splat, capture: Capture | None = None, *, host: str = "127.0.0.1", port: int = 8080) -> None:
     """Show a splat, and the cameras of its capture, until interrupted.
 
     Raises:
@@ -29,10 +29,12 @@ def view(splat: Gaussians, capture: Capture | None = None, *, host: str = "127.0
     """
     server = serve(splat, capture, host=host, port=port)
     shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
-    print(f"{len(splat):,} Gaussians at http://{shown}:{server.get_port()}  (stop with Ctrl-C)", flush=True)
+    print(f"{len(splat.gaussians):,} Gaussians at http://{shown}:{server.get_port()}  (stop with Ctrl-C)", flush=True)
     if server.get_port() != port:
         print(f"port {port} is taken, hence port {server.get_port()}", flush=True)
-    if splat.sh_degree > 0:
+    if splat.mode == "antialiased":
+        print("the browser draws without antialiasing: thin parts look bolder than in renders of splatfix", flush=True)
+    if splat.gaussians.sh_degree > 0:
         print("the browser shows the base colour of each Gaussian, without its view dependence", flush=True)
     try:
         while True:
@@ -43,37 +45,41 @@ def view(splat: Gaussians, capture: Capture | None = None, *, host: str = "127.0
         server.stop()
 
 
-def serve(
-    splat: Gaussians, capture: Capture | None = None, *, host: str = "127.0.0.1", port: int = 8080
-) -> ViserServer:
-    """Start the server and fill the scene; returns at once. ``port`` taken: viser takes the next free one."""
+def serve(splat: Splat, capture: Capture | None = None, *, host: str = "127.0.0.1", port: int = 8080) -> ViserServer:
+    """Start the server and show the splat over its background; returns at once.
+
+    Where ``port`` is taken, viser takes the next free one.
+    """
     try:
         import viser
     except ImportError:
         raise ValueError(
             "the viewer needs viser, which is not installed; remedy: pip install 'splatfix[viewer]'"
         ) from None
-    if len(splat) == 0:
+    gaussians = splat.gaussians
+    if len(gaussians) == 0:
         raise ValueError("the splat holds no Gaussians; there is nothing to show")
     try:
         server = viser.ViserServer(host=host, port=port, label="splatfix", verbose=False)
     except OSError as error:
         raise ValueError(f"cannot listen on {host}:{port} ({error.strerror or error}); wanted a free address") from None
     cameras = capture.cameras if capture is not None else ()
-    _point_the_way(server, splat, cameras)
+    _point_the_way(server, gaussians, cameras)
+    if splat.background is not None:
+        server.scene.set_background_image(to_bytes(np.full((1, 1, 3), splat.background, np.float32)))
     server.scene.add_gaussian_splats(
         "/splat",
-        centers=splat.means.detach().cpu().numpy().astype(np.float32),
-        covariances=covariances(splat.quats.detach(), splat.scales.detach()).cpu().numpy().astype(np.float32),
-        rgbs=(0.5 + SH_C0 * splat.sh0.detach()[:, 0].cpu()).clamp(0, 1).numpy().astype(np.float32),
-        opacities=splat.opacities.detach().cpu().numpy().astype(np.float32)[:, None],
+        centers=gaussians.means.detach().cpu().numpy().astype(np.float32),
+        covariances=covariances(gaussians.quats.detach(), gaussians.scales.detach()).cpu().numpy().astype(np.float32),
+        rgbs=(0.5 + SH_C0 * gaussians.sh0.detach()[:, 0].cpu()).clamp(0, 1).numpy().astype(np.float32),
+        opacities=gaussians.opacities.detach().cpu().numpy().astype(np.float32)[:, None],
     )
     if capture is not None:
         _add_cameras(server, capture)
     return server
 
 
-def _point_the_way(server: ViserServer, splat: Gaussians, cameras: Sequence[Camera]) -> None:
+def _point_the_way(server: ViserServer, gaussians: Gaussians, cameras: Sequence[Camera]) -> None:
     """World up and the first look: from the first camera, else from outside of most of the Gaussians."""
     if cameras:
         first = cameras[0]
@@ -86,7 +92,7 @@ def _point_the_way(server: ViserServer, splat: Gaussians, cameras: Sequence[Came
         position = target + 1.7 * away + 0.35 * np.linalg.norm(away) * up / np.linalg.norm(up)  # behind and above it
         fov_rad = 2 * np.arctan(0.5 * first.height_px / first.intrinsics[1, 1])
     else:
-        means = splat.means.detach().cpu().double().numpy()
+        means = gaussians.means.detach().cpu().double().numpy()
         target = np.median(means, axis=0)
         radius = float(np.quantile(np.linalg.norm(means - target, axis=1), 0.9)) or 1.0
         up = np.array([0.0, -1.0, 0.0])  # y points down in most captures

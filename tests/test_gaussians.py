@@ -1,4 +1,6 @@
-"""Gaussians and their PLY file."""
+"""Gaussians and splats, and their files."""
+
+import json
 
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from splatfix.cameras import rotation_from_quaternion
-from splatfix.gaussians import Gaussians, covariances, elongation, read_ply, write_ply
+from splatfix.gaussians import Gaussians, Splat, covariances, elongation, read_ply, read_splat, write_ply, write_splat
 
 
 def some_gaussians(num=7, rest=8) -> Gaussians:
@@ -87,3 +89,42 @@ def test_elongation_is_longest_over_shortest():
     gaussians.log_scales[:] = torch.tensor([[0.0, 0, 0], [0, 0, np.log(2)], [0, np.log(8), np.log(2)]])
     assert elongation(gaussians)["median"] == pytest.approx(2)
     assert elongation(some_gaussians(num=0)) == {"median": None, "p95": None}
+
+
+@pytest.mark.parametrize("background", [None, (1.0, 0.5, 0.0)])
+def test_a_splat_is_read_back_as_it_is_drawn(tmp_path, background):
+    path, gaussians = tmp_path / "after.ply", some_gaussians()
+    write_splat(path, Splat(gaussians, "antialiased", background))
+    splat = read_splat(path)
+    assert (splat.mode, splat.background) == ("antialiased", background)
+    assert torch.equal(splat.gaussians.means, gaussians.means)
+    given = read_splat(path, mode="classic", background=(0.0, 0.0, 1.0))
+    assert (given.mode, given.background) == ("classic", (0.0, 0.0, 1.0))
+    write_ply(tmp_path / "bare.ply", gaussians)
+    assert path.read_bytes() == (tmp_path / "bare.ply").read_bytes()
+    record = json.loads((tmp_path / "splat.json").read_text())
+    assert record == {"schema": 1, "mode": "antialiased", "background": None if background is None else [1, 0.5, 0]}
+
+
+def test_a_bare_ply_is_drawn_classic_over_black(tmp_path):
+    write_ply(tmp_path / "a.ply", some_gaussians())
+    splat = read_splat(tmp_path / "a.ply")
+    assert (splat.mode, splat.background) == ("classic", None)
+    assert read_splat(tmp_path / "a.ply", mode="antialiased").mode == "antialiased"
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ([], "wanted a mapping with schema = 1"),
+        ({"schema": 2}, "wanted a mapping with schema = 1"),
+        ({"schema": 1, "mode": "soft"}, "mode = 'soft'; wanted one of classic, antialiased"),
+        ({"schema": 1, "mode": "classic", "background": [1, 2]}, "wanted three numbers or null"),
+        ({"schema": 1, "mode": "classic", "background": "red"}, "wanted three numbers or null"),
+    ],
+)
+def test_an_invalid_splat_json_is_an_error(tmp_path, record, words):
+    write_ply(tmp_path / "a.ply", some_gaussians())
+    (tmp_path / "splat.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=rf"splat\.json: .*{words}"):
+        read_splat(tmp_path / "a.ply")

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from splatfix.captures import open_capture
+from splatfix.captures.photos import WHITE
 from splatfix.cli import main
 from splatfix.files import read_json
+from splatfix.gaussians import Gaussians, Splat, read_ply
+from splatfix.rendering import render
 from splatfix.restoration.baselines import Warp
 from splatfix.sample import sample_path
 
@@ -49,7 +53,7 @@ def loop_run(tmp_path_factory) -> Path:
 def test_a_loop_leaves_a_whole_run_folder(loop_run):
     names = {path.name for path in loop_run.iterdir()}
     wanted = {"config.yaml", "run.json", "split.json", "before.ply", "control.ply", "after.ply", "results.json"}
-    assert wanted | {"report.html", "history.json", "views.json", "images", "rounds"} <= names
+    assert wanted | {"report.html", "history.json", "views.json", "splat.json", "images", "rounds"} <= names
     assert not [path for path in loop_run.rglob("*") if "partial" in path.name]
 
 
@@ -101,6 +105,54 @@ def test_evaluate_reproduces_the_figures(loop_run, tmp_path):
 def test_a_splat_of_a_run_folder_opens_as_a_capture(loop_run):
     capture = open_capture(loop_run / "after.ply", longest_side_px=32)
     assert "no cameras.json" in capture.notes[0]
+
+
+class Watched(Warp):
+    """A restorer that keeps the views it was given, call by call."""
+
+    def __init__(self):
+        self.calls = []
+
+    def repair(self, views, *, seed):
+        self.calls.append(views)
+        return super().repair(views, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def antialiased(tmp_path_factory) -> tuple[Path, Watched]:
+    out, restorer = tmp_path_factory.mktemp("runs") / "antialiased", Watched()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("splatfix.loop.run.open_restorer", lambda *_, **__: restorer)
+        assert run("loop", sample_path(), "--out", out, *SMALL_LOOP, "--fit.mode", "antialiased") == 0
+    return out, restorer
+
+
+def test_an_antialiased_loop_repairs_antialiased_views(antialiased):
+    """The views of the first round are means over the sparse fit and its siblings, those of `post` are of `after`."""
+    out, restorer = antialiased
+    names = ("before", "sibling_1", "sibling_2")
+    states = [torch.load(out / "checkpoints" / f"{name}.pt")["state"]["params"] for name in names]
+    splats = [Splat(Gaussians(*state.values()), "antialiased", WHITE) for state in states]
+    first, last = restorer.calls[0][0], restorer.calls[-1][0]
+    with torch.no_grad():
+        of_fits = torch.stack([render(splat, [first.camera]).rgb[0] for splat in splats]).mean(0)
+        of_after = render(Splat(read_ply(out / "after.ply"), "antialiased", WHITE), [last.camera]).rgb[0]
+    assert torch.equal(first.rgb, of_fits)
+    assert torch.equal(last.rgb, of_after)
+
+
+def test_evaluate_draws_a_splat_as_its_run_recorded_it(antialiased, tmp_path):
+    first_run = antialiased[0]
+    arguments = (sample_path(), first_run / "after.ply", "--split", first_run / "split.json", "--no-video")
+    assert run("evaluate", *arguments, "--out", tmp_path / "recorded") == 0
+    assert run("evaluate", *arguments, "--out", tmp_path / "classic", "--mode", "classic") == 0
+    first, recorded, classic = (
+        read_json(folder / "results.json") for folder in (first_run, tmp_path / "recorded", tmp_path / "classic")
+    )
+    assert [view["after"] for view in recorded["views"]] == [view["after"] for view in first["views"]]
+    assert classic["summary"]["all"]["after"]["psnr"] != first["summary"]["all"]["after"]["psnr"]
+    for folder, mode in (("recorded", "antialiased"), ("classic", "classic")):
+        assert f"mode: {mode}" in (tmp_path / folder / "config.yaml").read_text()
 
 
 def test_the_same_seed_gives_the_same_splats(loop_run, tmp_path):

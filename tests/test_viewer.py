@@ -11,10 +11,10 @@ import torch
 from splatfix import viewer
 from splatfix.cameras import Camera, look_at
 from splatfix.captures.capture import Capture, Photo, View
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Gaussians, Splat
 
 
-def a_splat(num: int = 50) -> Gaussians:
+def some_gaussians(num: int = 50) -> Gaussians:
     generator = torch.Generator().manual_seed(0)
     return Gaussians(
         means=torch.randn(num, 3, generator=generator),
@@ -24,6 +24,10 @@ def a_splat(num: int = 50) -> Gaussians:
         sh0=torch.randn(num, 1, 3, generator=generator),
         sh_rest=torch.zeros(num, 3, 3),
     )
+
+
+def a_splat(num: int = 50, **drawn) -> Splat:
+    return Splat(some_gaussians(num), **drawn)
 
 
 def a_capture() -> Capture:
@@ -67,9 +71,10 @@ def test_view_says_where_and_how_to_stop(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(viewer.time, "sleep", interrupt)
-    viewer.view(a_splat(), port=8825)
+    viewer.view(a_splat(mode="antialiased", background=(1.0, 1.0, 1.0)), port=8825)
     said = capsys.readouterr().out
-    assert "http://localhost:" in said and "Ctrl-C" in said and "view dependence" in said and "stopped" in said
+    for words in ("http://localhost:", "Ctrl-C", "without antialiasing", "view dependence", "stopped"):
+        assert words in said
 
 
 def test_without_viser_the_remedy_is_named(monkeypatch):

@@ -21,7 +21,7 @@ from splatfix.captures.lenses import checked_lens, pinhole
 from splatfix.captures.photos import WHITE, assemble
 from splatfix.captures.poses import pose_from_camera_to_world
 from splatfix.captures.records import Record, read_record
-from splatfix.gaussians import Gaussians, read_ply
+from splatfix.gaussians import SPLAT_FILE, Gaussians, Splat, read_splat
 from splatfix.images import resize
 
 WANTS = "a 3DGS .ply, with or without cameras.json (reference splat)"
@@ -68,20 +68,21 @@ class SplatPhoto:
         width, height = self.camera.width_px, self.camera.height_px
         size = self.original_size if self.original_size[0] <= 2 * width else (2 * width, 2 * height)
         with torch.no_grad():
-            made = render(_latest(self.ply), [self.camera.resized(*size)], background=WHITE)
-        rgb = made.rgb[0].clamp(0, 1).float().cpu().numpy()
-        alpha = made.alpha[0].clamp(0, 1).float().cpu().numpy()
+            rendering = render(_read_latest(self.ply), [self.camera.resized(*size)])
+        rgb = rendering.rgb[0].clamp(0, 1).float().cpu().numpy()
+        alpha = rendering.alpha[0].clamp(0, 1).float().cpu().numpy()
         return Photo(resize(rgb, width, height), resize(alpha, width, height))
 
 
-def _latest(ply: Path) -> Gaussians:
-    """The splat as the file is now; one scene is in memory at a time."""
-    return _read_once(ply, ply.stat().st_mtime_ns if ply.is_file() else 0)
+def _read_latest(ply: Path) -> Splat:
+    """Read the splat unless its files are those last read; one scene is in memory at a time."""
+    files = (ply, ply.parent / SPLAT_FILE)
+    return _read_cached(ply, tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files))
 
 
 @lru_cache(maxsize=1)
-def _read_once(ply: Path, mtime_ns: int) -> Gaussians:  # noqa: ARG001 (a rewritten file is another one)
-    return read_ply(ply)
+def _read_cached(ply: Path, mtimes_ns: tuple[int, ...]) -> Splat:  # noqa: ARG001 (a rewritten file is another one)
+    return read_splat(ply, background=WHITE)
 
 
 def find(path: Path) -> tuple[Path, Path] | None:
@@ -130,7 +131,7 @@ def _root_above(ply: Path) -> Path:
 
 def read(root: Path, ply: Path, longest_side_px: int | None) -> Capture:
     """Open the splat as a capture. ValueError where it or its cameras are broken."""
-    gaussians = _latest(ply)
+    gaussians = _read_latest(ply).gaussians
     if len(gaussians) == 0:
         raise ValueError(f"{ply}: no Gaussians; wanted at least one")
     listed = next((f for f in (root / "cameras.json", ply.parent / "cameras.json") if f.is_file()), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from splatfix.evaluation.results import Elongation, Results, ViewResult, write_r
 from splatfix.evaluation.video import write_video
 from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
 from splatfix.flawed import Reference, render_flawed, render_references
-from splatfix.gaussians import Gaussians, elongation
+from splatfix.gaussians import Splat, elongation
 from splatfix.images import to_bytes, write_image
 from splatfix.process import progress
 from splatfix.rendering import render
@@ -36,14 +35,13 @@ def evaluate_arms(
     run: Run,
     capture: Capture,
     split: Split,
-    arms: Mapping[str, Gaussians],
+    arms: Mapping[str, Splat],
     *,
     restorer: Restorer | None,
     restorer_name: str | None,
     seed: int,
     num_references: int,
     video: bool,
-    mode: Literal["classic", "antialiased"],
     scene: SparseScene,
     repair_views: Sequence[tuple[int, Camera]] = (),
     known: Results | None = None,
@@ -57,11 +55,11 @@ def evaluate_arms(
     reasons: dict[str, str] = {}
     references: list[Reference] = []
 
-    def restore(name: str, gaussians: Gaussians) -> torch.Tensor:
+    def restore(name: str, splat: Splat) -> torch.Tensor:
         if not references:
-            references.extend(render_references([gaussians], scene.cameras, scene.photos, scene.background))
+            references.extend(render_references([splat], scene.cameras, scene.photos))
         camera = [capture.view(name).camera]
-        flawed = render_flawed([gaussians], camera, references, scene.background, scene.depth, num_references)
+        flawed = render_flawed([splat], camera, references, scene.depth, num_references)
         assert restorer is not None
         return restorer.repair(flawed, seed=seed)[0].rgb
 
@@ -74,9 +72,8 @@ def evaluate_arms(
         views = measure_views(
             capture,
             split,
-            {arm: gaussians for arm, gaussians in arms.items() if known is None or arm not in known.arms},
+            {arm: splat for arm, splat in arms.items() if known is None or arm not in known.arms},
             restore=None if restorer is None or "after" not in arms else restore,
-            mode=mode,
             reasons=reasons,
             on_view=on_view,
         )
@@ -85,7 +82,7 @@ def evaluate_arms(
     if video:
         with run.stage("video"):
             shown = [arms[name] for name in ("before", "after") if name in arms]
-            write_video(run.path / VIDEO, video_frames(scene, shown, mode))
+            write_video(run.path / VIDEO, video_frames(scene.cameras, shown))
     results = Results(
         capture=capture.name,
         restorer=restorer_name,
@@ -93,9 +90,9 @@ def evaluate_arms(
         size_px=split.size_px or max(max(c.width_px, c.height_px) for c in scene.cameras),
         views=tuple(views),
         summary=summarize(views),
-        elongation={arm: Elongation(**elongation(without_shell(gaussians))) for arm, gaussians in arms.items()},
+        elongation={arm: Elongation(**elongation(without_shell(splat.gaussians))) for arm, splat in arms.items()},
         seconds={name: round(value, 2) for name, value in run.seconds.items()},
-        num_gaussians={arm: len(gaussians) for arm, gaussians in arms.items()},
+        num_gaussians={arm: len(splat.gaussians) for arm, splat in arms.items()},
         reasons=reasons,
     )
     write_view_cameras(run.path, locate_views(capture, split, views, repair_views))
@@ -117,13 +114,9 @@ def write_pictures(run: Run, view: MeasuredView) -> None:
         write_image(error_path(run.path, name, arm), error_map(rgb, view.photo))
 
 
-def video_frames(
-    scene: SparseScene, arms: list[Gaussians], mode: Literal["classic", "antialiased"]
-) -> Iterator[np.ndarray]:
-    """Frames uint8 ``[H, W, 3]`` of the arms side by side, along a path through the training cameras and beyond."""
-    for camera in path_cameras(scene.cameras, NUM_VIDEO_FRAMES):
-        images = []
-        for gaussians in arms:
-            with torch.no_grad():
-                images.append(render(gaussians, [camera], background=scene.background, mode=mode).rgb[0].cpu().numpy())
+def video_frames(training: Sequence[Camera], splats: Sequence[Splat]) -> Iterator[np.ndarray]:
+    """Frames uint8 ``[H, W, 3]`` of the splats side by side, along a path through the training cameras and beyond."""
+    for camera in path_cameras(training, NUM_VIDEO_FRAMES):
+        with torch.no_grad():
+            images = [render(splat, [camera]).rgb[0].cpu().numpy() for splat in splats]
         yield to_bytes(np.concatenate(images, axis=1))

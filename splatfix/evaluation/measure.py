@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from splatfix.captures.capture import Capture
 from splatfix.evaluation.results import ARMS, Arm, BandSummary, Metrics, Summary, ViewResult, gain
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Splat
 from splatfix.metrics import image_metrics
 from splatfix.rendering import render
 from splatfix.shapes import Float
@@ -34,10 +33,9 @@ class MeasuredView:
 def measure_views(
     capture: Capture,
     split: Split,
-    arms: Mapping[str, Gaussians],
+    arms: Mapping[str, Splat],
     *,
-    restore: Callable[[str, Gaussians], Float[Tensor, "H W 3"]] | None = None,
-    mode: Literal["classic", "antialiased"] = "classic",
+    restore: Callable[[str, Splat], Float[Tensor, "H W 3"]] | None = None,
     reasons: dict[str, str],
     on_view: Callable[[MeasuredView], None] | None = None,
 ) -> list[ViewResult]:
@@ -46,7 +44,6 @@ def measure_views(
     Args:
         arms: the splats by arm name; they decide the device.
         restore: for ``post``: repairs the ``after`` render of the named test view; None leaves ``post`` out.
-        mode: how the splats are rendered.
         reasons: filled with why a metric is null.
         on_view: called with each measured view (to write images); nothing is kept here.
     """
@@ -65,12 +62,12 @@ def measure_views(
             source = "after" if arm == "post" else arm
             if source not in arms or (arm == "post" and restore is None):
                 continue
-            gaussians = arms[source]
+            splat = arms[source]
             with torch.no_grad():
                 if arm == "post" and restore is not None:
-                    rgb = restore(name, gaussians)
+                    rgb = restore(name, splat)
                 else:
-                    rgb = render(gaussians, [view.camera], background=capture.background, mode=mode).rgb[0]
+                    rgb = render(splat, [view.camera]).rgb[0]
             rgb = rgb.cpu().clamp(0, 1)
             renders[arm] = rgb.numpy()
             metrics[arm], missing = image_metrics(rgb, torch.from_numpy(photo.rgb), mask)

@@ -45,11 +45,17 @@ class SharedFits:
 
     def _nearest(self, folder: Path, identity: str, scene: SparseScene, config: FitRunConfig, step: int) -> Fit | None:
         """The last stop up to a step; None where there is none."""
-        scale = scene_scale(scene.cameras, scene.depth)
         for stop in reversed([stop for stop in _stops(folder) if stop <= step]):
             path = folder / f"{stop}.pt"
             try:
-                return load_fit(path, identity, config.fit, scale, scene.photos[0].device)
+                return load_fit(
+                    path,
+                    identity,
+                    config.fit,
+                    scene_scale=scene_scale(scene.cameras, scene.depth),
+                    background=scene.background,
+                    device=scene.photos[0].device,
+                )
             except ValueError:
                 if path.exists():
                     raise

@@ -15,7 +15,7 @@ from splatfix.cameras import Camera
 from splatfix.evaluation.layout import repair_path
 from splatfix.fit import Stage, train_stage
 from splatfix.flawed import FlawedView, coverage, render_flawed, render_references
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Splat
 from splatfix.images import write_image
 from splatfix.loop.config import LoopConfig, RepairConfig
 from splatfix.restoration import Repaired, Restorer, RestorerChoice
@@ -42,7 +42,7 @@ def repair_rounds(
     run: Run,
     scene: SparseScene,
     before: Fit,
-    siblings: Sequence[Gaussians],
+    siblings: Sequence[Splat],
     restorer: Restorer,
     config: LoopConfig,
     *,
@@ -73,7 +73,7 @@ def repair_rounds(
             if resume and checkpoint.is_file():
                 stored = read_checkpoint(checkpoint, identity, device)
             else:
-                flawed = flawed_views([fit.gaussians().detach(), *siblings], scene, repair, number - 1)
+                flawed = flawed_views([fit.splat(), *siblings], scene, repair, number - 1)
                 repaired = restorer.repair(flawed, seed=config.seed + number - 1) if flawed else []
                 _write_pictures(run, number, flawed, repaired)
                 stored = {"views": _stored(trusted(flawed, repaired, repair)), "seconds": time.monotonic() - begun}
@@ -107,7 +107,7 @@ def repair_cameras_of(scene: SparseScene, config: RepairConfig, round_index: int
 
 
 def flawed_views(
-    fits: Sequence[Gaussians], scene: SparseScene, config: RepairConfig, round_index: int
+    splats: Sequence[Splat], scene: SparseScene, config: RepairConfig, round_index: int
 ) -> list[FlawedView]:
     """The novel views of one round, without those that the render hardly covers.
 
@@ -115,9 +115,9 @@ def flawed_views(
     since in a capture of an object on a plain background no view is covered.
     """
     cameras = repair_cameras_of(scene, config, round_index)
-    references = render_references(fits, scene.cameras, scene.photos, scene.background)
+    references = render_references(splats, scene.cameras, scene.photos)
     usual = float(torch.tensor([coverage(reference.alpha) for reference in references]).median())
-    views = render_flawed(fits, cameras, references, scene.background, scene.depth, config.num_references)
+    views = render_flawed(splats, cameras, references, scene.depth, config.num_references)
     covered = [view for view in views if coverage(view.alpha) >= config.min_coverage * usual]
     if len(covered) < len(views):
         dropped = len(views) - len(covered)

@@ -13,7 +13,7 @@ from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.results import Results
 from splatfix.files import write_json
 from splatfix.fit import Stage, fit_scene, fit_siblings, history, prepare, train_stage
-from splatfix.gaussians import read_ply, write_ply
+from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop.config import LoopConfig
 from splatfix.loop.rounds import repair_rounds
 from splatfix.process import choose_device
@@ -39,7 +39,7 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
         )
         stage = Stage("control", "control", last_step, config.seed, identity)
         train_stage(run, control, scene, stage, config, resume=resume)
-    write_ply(run.path / "control.ply", control.gaussians())
+    write_splat(run.path / "control.ply", control.splat())
 
     with run.stage("siblings"):
         siblings = fit_siblings(run, scene, config, num=config.repair.siblings, num_steps=last_step, resume=resume)
@@ -48,11 +48,11 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
     for made in repair_rounds(run, scene, before, siblings, restorer, config, resume=resume):
         after = made.fit
         shown += [(made.number, camera) for camera in made.cameras]
-    write_ply(run.path / "after.ply", after.gaussians())
+    write_splat(run.path / "after.ply", after.splat())
     later = history({"control": control, "after": after}, after_step=before.step)
     write_json(run.path / "history.json", history({"before": before}) + later)
 
-    arms = {name: read_ply(run.path / f"{name}.ply").to(device) for name in ("before", "control", "after")}
+    arms = {name: read_splat(run.path / f"{name}.ply").to(device) for name in ("before", "control", "after")}
     results = evaluate_arms(
         run,
         capture,
@@ -63,7 +63,6 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
         seed=config.seed,
         num_references=config.repair.num_references,
         video=config.video,
-        mode=config.fit.mode,
         scene=scene,
         repair_views=shown,
     )

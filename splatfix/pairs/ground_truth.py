@@ -7,7 +7,6 @@ covered well; how good it is, photos that it has not seen say.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +17,11 @@ from splatfix.cameras import Camera
 from splatfix.captures import Capture
 from splatfix.config import require
 from splatfix.flawed import coverage
-from splatfix.gaussians import Gaussians, read_ply
+from splatfix.gaussians import Splat, read_splat
 from splatfix.metrics import psnr
 from splatfix.rendering import render
 from splatfix.shapes import Float
-from splatfix.splats.backdrop import without_shell
+from splatfix.splats.backdrop import without_backdrop
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import load_scene, start_fit
@@ -64,20 +63,22 @@ class DenseConfig:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Gaussians that stand for a scene.
+    """A splat that stands for a scene.
 
     Attributes:
-        gaussians: the scene.
+        splat: the scene.
         psnr: on photos that they have not seen, in dB; None for a reference splat, which is the scene.
     """
 
-    gaussians: Gaussians
+    splat: Splat
     psnr: float | None
 
 
 def reference_splat(capture: Capture, device: torch.device) -> Truth | None:
     """The splat that the capture is made of; None for a capture of photos."""
-    return None if capture.splat is None else Truth(read_ply(capture.splat).to(device), None)
+    if capture.splat is None:
+        return None
+    return Truth(read_splat(capture.splat, background=capture.background).to(device), None)
 
 
 def fit_densely(capture: Capture, config: DenseConfig, *, seed: int, device: torch.device) -> Truth:
@@ -92,14 +93,14 @@ def fit_densely(capture: Capture, config: DenseConfig, *, seed: int, device: tor
     densify = DensifyConfig(strategy="default", max_gaussians=config.max_gaussians)
     settings = FitConfig(steps=config.steps, dropout=0.0, densify=densify)
     fit = start_fit(scene, settings, InitialiseConfig(sh_degree=config.sh_degree), seed=seed)
-    advance(fit, scene.views(), config.steps, seed=seed, background=scene.background)
-    made = fit.gaussians().detach()
+    advance(fit, scene.views(), config.steps, seed=seed)
+    splat = fit.splat()
     figures = []
     for name in split.test_ids:
         view = capture.view(name)
-        drawn = _drawn(made, view.camera, scene.background)
+        drawn = _drawn(splat, view.camera)
         figures.append(psnr(drawn, torch.from_numpy(view.load().rgb).to(device)))
-    return Truth(made, float(np.mean(figures)))
+    return Truth(splat, float(np.mean(figures)))
 
 
 def clean_renders(
@@ -107,27 +108,26 @@ def clean_renders(
 ) -> list[tuple[Camera, Float[Tensor, "H W 3"]]]:
     """Up to ``num`` new poses between neighbouring cameras that the truth covers well, and how it looks there."""
     every = capture.cameras[:: math.ceil(len(capture.cameras) / USUAL_FROM)]
-    usual = float(np.median([_covered(truth, camera, capture.background) for camera in every]))
+    usual = float(np.median([_covered(truth, camera) for camera in every]))
     pairs = neighbour_pairs(capture.cameras, depth, per_camera=3)
     found: list[tuple[Camera, Tensor]] = []
     for attempt in range(TRIES_PER_VIEW * num):
         i, j = pairs[int(rng.integers(len(pairs)))]
         t = float(rng.uniform(0.2, 0.8))
         camera = between(capture.cameras[i], capture.cameras[j], t, depth, f"new_{attempt:03d}")
-        if _covered(truth, camera, capture.background) >= WELL_COVERED * usual:
-            found.append((camera, _drawn(truth.gaussians, camera, capture.background)))
+        if _covered(truth, camera) >= WELL_COVERED * usual:
+            found.append((camera, _drawn(truth.splat, camera)))
         if len(found) == num:
             break
     return found
 
 
-def _drawn(gaussians: Gaussians, camera: Camera, background: Sequence[float] | None) -> Float[Tensor, "H W 3"]:
+def _drawn(splat: Splat, camera: Camera) -> Float[Tensor, "H W 3"]:
     with torch.no_grad():
-        return render(gaussians, [camera], background=background).rgb[0].clamp(0, 1)
+        return render(splat, [camera]).rgb[0].clamp(0, 1)
 
 
-def _covered(truth: Truth, camera: Camera, background: Sequence[float] | None) -> float:
-    scenery = without_shell(truth.gaussians) if background is None else truth.gaussians
+def _covered(truth: Truth, camera: Camera) -> float:
     small = camera.with_longest_side(64)
     with torch.no_grad():
-        return coverage(render(scenery, [small]).alpha[0])
+        return coverage(render(without_backdrop(truth.splat), [small]).alpha[0])

@@ -22,7 +22,7 @@ from torch import Tensor
 from splatfix.cameras import Camera, separation
 from splatfix.captures.capture import Capture
 from splatfix.flawed import FlawedView, Reference, coverage, render_flawed, render_references
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Splat
 from splatfix.pairs.ground_truth import Truth, clean_renders
 from splatfix.pairs.pair import Pair, pair_from
 from splatfix.pairs.recipes import Initial, Recipe
@@ -110,12 +110,12 @@ def make_pairs(
     bands = assign_bands(distances)
     cameras = pick_evenly(sorted(cameras, key=lambda camera: (distances[camera.name], camera.name)), recipe.max_views)
     settings = plan.to_json() | {"recipe": recipe_name, "fit_index": fit_index, "seed": seed}
-    settings |= {"train_ids": list(train_ids), "cycle": recipe.cycle, "num_gaussians": len(fits[0])}
+    settings |= {"train_ids": list(train_ids), "cycle": recipe.cycle, "num_gaussians": len(fits[0].gaussians)}
     pairs, filtered = [], 0
     for name, shown in {f"f{fit_index:03d}": fits[:1], f"f{fit_index:03d}m": fits}.items():
         if name.endswith("m") and len(fits) == 1:
             continue
-        references = render_references(shown, scene.cameras, scene.photos, scene.background)
+        references = render_references(shown, scene.cameras, scene.photos)
         usual = float(np.median([coverage(reference.alpha) for reference in references]))
         for view in _flawed_views(shown, cameras, references, scene, recipe.num_references):
             if coverage(view.alpha) < recipe.min_coverage * usual:
@@ -185,28 +185,28 @@ def _drawn_at_random(recipe: Recipe, rng: np.random.Generator) -> _Plan:
     )
 
 
-def fitted(scene: SparseScene, plan: _Plan, *, seed: int) -> Gaussians:
+def fitted(scene: SparseScene, plan: _Plan, *, seed: int) -> Splat:
     """A fit of the scene after the planned steps, with everything random from ``seed``."""
     fit = start_fit(scene, plan.fit, plan.initial, seed=seed)
-    advance(fit, scene.views(), plan.num_steps, seed=seed, background=scene.background)
-    return fit.gaussians().detach()
+    advance(fit, scene.views(), plan.num_steps, seed=seed)
+    return fit.splat()
 
 
-def _shown(scene: SparseScene, fits: Sequence[Gaussians]) -> SparseScene:
+def _shown(scene: SparseScene, fits: Sequence[Splat]) -> SparseScene:
     """The scene as the fits show it at new poses between and around the photos: what a cycle fits again."""
     num = max(12, 2 * len(scene.cameras))
     cameras = repair_cameras(scene.cameras, num=num, round_index=1, num_rounds=2, outward=0.5, depth=scene.depth)
     kept, images = [], []
     for camera in cameras:
         with torch.no_grad():
-            made = [render(gaussians, [camera], background=scene.background) for gaussians in fits]
+            made = [render(splat, [camera]) for splat in fits]
         if coverage(torch.stack([one.alpha[0] for one in made]).mean(0)) >= MIN_CYCLE_COVERAGE:
             kept.append(camera)
             images.append(torch.stack([one.rgb[0] for one in made]).mean(0).clamp(0, 1))
     if len(kept) < 2:  # a fit that shows next to nothing: then the photos' own poses have to do
         kept = list(scene.cameras)
         with torch.no_grad():
-            images = [render(fits[0], [camera], background=scene.background).rgb[0].clamp(0, 1) for camera in kept]
+            images = [render(fits[0], [camera]).rgb[0].clamp(0, 1) for camera in kept]
     return replace(scene, cameras=tuple(kept), photos=tuple(images), masks=(None,) * len(kept), points=None)
 
 
@@ -228,7 +228,7 @@ def _kind_of_clean(capture: Capture, recipe: Recipe) -> str:
 
 
 def _flawed_views(
-    fits: Sequence[Gaussians],
+    fits: Sequence[Splat],
     cameras: Sequence[Camera],
     references: Sequence[Reference],
     scene: SparseScene,
@@ -237,7 +237,7 @@ def _flawed_views(
     """The renders; a photo is never its own reference."""
     for camera in cameras:
         others = [reference for reference in references if reference.camera.name != camera.name]
-        yield from render_flawed(fits, [camera], others, scene.background, scene.depth, num_references)
+        yield from render_flawed(fits, [camera], others, scene.depth, num_references)
 
 
 class _Clock:

@@ -21,7 +21,7 @@ from typing import Any
 from splatfix import storage
 from splatfix.captures import Capture, View
 from splatfix.captures.capture import Photo
-from splatfix.gaussians import read_ply, write_ply
+from splatfix.gaussians import Splat, read_ply, write_ply
 from splatfix.pairs.ground_truth import DenseConfig, Truth, fit_densely, reference_splat
 from splatfix.pairs.index import SUFFIX, CommittedFit, commit_fit, read_fit
 from splatfix.pairs.make import make_pairs
@@ -134,19 +134,19 @@ class PairWorker:
         seconds = seconds | {"dense fit": time.perf_counter() - start}
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "dense.ply"
-            write_ply(file, truth.gaussians)
+            write_ply(file, truth.splat.gaussians)
             content = file.read_bytes()
-        record = shared | {"psnr_held_out": truth.psnr, "num_gaussians": len(truth.gaussians)}
+        record = shared | {"psnr_held_out": truth.psnr, "num_gaussians": len(truth.splat.gaussians)}
         return self._commit(task, [], record | {"seconds": seconds}, ply=content)
 
     def _truth(self, task: Task, capture: Capture) -> Truth:
         """What the scene looks like: its reference splat, or the dense fit that a task before this one made."""
         name = task.source.name
         if self._truth_of is None or self._truth_of[0] != name:
-            self._truth_of = name, reference_splat(capture, self.device) or self._read_dense(task)
+            self._truth_of = name, reference_splat(capture, self.device) or self._read_dense(task, capture)
         return self._truth_of[1]
 
-    def _read_dense(self, task: Task) -> Truth:
+    def _read_dense(self, task: Task, capture: Capture) -> Truth:
         assert task.after is not None
         if not storage.exists(storage.join(self.settings.out, task.after + SUFFIX)):
             raise ValueError(f"{task.source.url}: its dense fit, which {task.stem} draws, could not be made")
@@ -155,7 +155,7 @@ class PairWorker:
             file = Path(folder) / "dense.ply"
             file.write_bytes(storage.read_bytes(storage.join(self.settings.out, record["files"][0]["name"])))
             gaussians = read_ply(file).to(self.device)
-        return Truth(gaussians, record["psnr_held_out"])
+        return Truth(Splat(gaussians, background=capture.background), record["psnr_held_out"])
 
     def _opened(self, task: Task) -> _Opened:
         """The capture of a task, open or being opened; of others, the oldest are let go."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from splatfix.cameras import Camera
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import RenderMode, Splat
 from splatfix.rendering.ssim import l1_and_ssim, ssim
 
 __all__ = ["Rendering", "l1_and_ssim", "render", "ssim"]
@@ -51,24 +51,21 @@ class Rendering:
 
 
 def render(
-    gaussians: Gaussians,
+    splat: Splat,
     cameras: Sequence[Camera],
     *,
-    background: Tensor | Sequence[float] | None = None,
-    mode: Literal["classic", "antialiased"] = "classic",
     sh_degree: int | None = None,
     keep: Tensor | None = None,
     absgrad: bool = False,
     backend: Literal["auto", "cuda", "cpu"] = "auto",
 ) -> Rendering:
-    """Draw the Gaussians as each camera sees them; differentiable in every parameter (Kerbl et al. 2023).
+    """Draw a splat as each camera sees it, over its background and in its mode (Kerbl et al. 2023).
+
+    Differentiable in every parameter of the Gaussians, and in the background.
 
     Args:
-        gaussians: N Gaussians, float32.
+        splat: N Gaussians, float32, with mode and background.
         cameras: one or more, of any sizes.
-        background: RGB behind the Gaussians, ``[3]``; None is black.
-        mode: ``classic`` adds 0.3 px^2 to every projected variance; ``antialiased`` also dims what that widened
-            (Mip-Splatting, Yu et al. 2024).
         sh_degree: highest band of spherical harmonics to use; None uses all that are stored.
         keep: boolean ``[N]``; False makes a Gaussian invisible in this call (dropout).
         absgrad: also give ``info["means2d"]`` an ``absgrad`` in the backward pass, summed absolute values of its
@@ -80,21 +77,21 @@ def render(
     """
     if not cameras:
         raise ValueError("render: no cameras; wanted at least one")
-    if mode not in ("classic", "antialiased"):
-        raise ValueError(f"render: mode = {mode!r}; wanted 'classic' or 'antialiased'")
+    if splat.mode not in get_args(RenderMode):
+        raise ValueError(f"render: mode = {splat.mode!r}; wanted 'classic' or 'antialiased'")
+    gaussians = splat.gaussians
     degree = gaussians.sh_degree if sh_degree is None else sh_degree
     if not 0 <= degree <= gaussians.sh_degree:
         raise ValueError(f"render: sh_degree = {degree}; the Gaussians store degree 0 to {gaussians.sh_degree}")
     if keep is not None and (keep.dtype != torch.bool or keep.shape != (len(gaussians),)):
         raise ValueError(f"render: keep is {keep.dtype} {tuple(keep.shape)}; wanted torch.bool ({len(gaussians)},)")
-    behind = torch.zeros(3) if background is None else torch.as_tensor(background)
-    if behind.shape != (3,):
-        raise ValueError(f"render: background has shape {tuple(behind.shape)}; wanted three numbers, (3,)")
-    behind = behind.to(gaussians.device, torch.float32)
+    background = torch.zeros(3) if splat.background is None else torch.as_tensor(splat.background)
+    if background.shape != (3,):
+        raise ValueError(f"render: background has shape {tuple(background.shape)}; wanted three numbers, (3,)")
+    background = background.to(gaussians.device, torch.float32)
 
-    chosen = _backend(gaussians.device, backend)
-    arguments = (gaussians, cameras, behind, mode == "antialiased", degree, keep)
-    if chosen == "cuda":
+    arguments = (gaussians, cameras, background, splat.mode == "antialiased", degree, keep)
+    if _choose_backend(gaussians.device, backend) == "cuda":
         from splatfix.rendering import cuda
 
         rgb, alpha, depth, info = cuda.render(*arguments, absgrad=absgrad)
@@ -113,7 +110,7 @@ def render(
     return Rendering(rgb, alpha, depth, tuple((c.width_px, c.height_px) for c in cameras), info)
 
 
-def _backend(device: torch.device, wanted: str) -> Literal["cuda", "cpu"]:
+def _choose_backend(device: torch.device, wanted: str) -> Literal["cuda", "cpu"]:
     """The one place where the rasterizer is chosen."""
     if wanted not in ("auto", "cuda", "cpu"):
         raise ValueError(f"render: backend = {wanted!r}; wanted 'auto', 'cuda' or 'cpu'")

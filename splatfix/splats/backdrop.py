@@ -7,13 +7,14 @@ the photos' mean colour at first, is the better guess; being Gaussians it is tra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy import ndarray
 
 from splatfix.cameras import Camera
-from splatfix.gaussians import SH_C0, Gaussians
+from splatfix.gaussians import SH_C0, Gaussians, Splat
 from splatfix.shapes import Float
 from splatfix.splats.hull import sampled_colors
 
@@ -100,6 +101,14 @@ def without_shell(gaussians: Gaussians) -> Gaussians:
     if float(ratios[widest]) < GAP:
         return gaussians
     return gaussians[distances <= ordered[first + widest]]
+
+
+def without_backdrop(splat: Splat) -> Splat:
+    """The splat without the shell that stands in for a background, over black; itself where there is no shell."""
+    if splat.background is not None:
+        return splat
+    gaussians = without_shell(splat.gaussians)
+    return splat if gaussians is splat.gaussians else replace(splat, gaussians=gaussians)
 
 
 def _rim(shape: tuple[int, ...]) -> ndarray:

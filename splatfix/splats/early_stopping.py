@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from splatfix.cameras import separations
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Splat
 from splatfix.rendering import render
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import SparseScene, start_fit
@@ -119,16 +119,16 @@ def _probe(
     scores: list[float] = []
     while fit.step < settings.steps:
         count = min(config.every, settings.steps - fit.step)
-        advance(fit, rest.views(), count, seed=seed, background=scene.background)
-        scores.append(_score(fit.gaussians().detach(), small, index, settings))
+        advance(fit, rest.views(), count, seed=seed)
+        scores.append(_score(fit.splat(), small, index))
         if int(np.argmax(scores)) + config.patience < len(scores):
             break
     return scores
 
 
-def _score(gaussians: Gaussians, scene: SparseScene, index: int, config: FitConfig) -> float:
+def _score(splat: Splat, scene: SparseScene, index: int) -> float:
     """PSNR at the left-out photo, in dB; in float32 on the fit's device, and finite for equal images."""
     with torch.no_grad():
-        made = render(gaussians, [scene.cameras[index]], background=scene.background, mode=config.mode)
-    error = (made.rgb[0].clamp(0, 1) - scene.photos[index]).square().mean()
+        rendering = render(splat, [scene.cameras[index]])
+    error = (rendering.rgb[0].clamp(0, 1) - scene.photos[index]).square().mean()
     return -10 * float(torch.log10(error.clamp_min(1e-10)))

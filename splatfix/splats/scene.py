@@ -5,6 +5,8 @@ Nothing of the capture but the chosen photos, their cameras and the points that 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +20,10 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Points
+from splatfix.config import changed_fields
 from splatfix.shapes import Float
 from splatfix.splats.backdrop import plain_color, plain_mask, shell
-from splatfix.splats.checkpoints import identity_hash
+from splatfix.splats.checkpoints import CHECKPOINT_SCHEMA
 from splatfix.splats.initialise import InitialiseConfig, Survey, initial_points, initialise, survey
 from splatfix.splats.train import Fit, FitConfig, TrainingView, scene_scale
 from splatfix.views import scene_depth
@@ -109,7 +112,7 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitialiseConfig, *, 
         )
         gaussians = gaussians.joined(behind)
     scale = scene_scale(scene.cameras, scene.depth)
-    return Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos))
+    return Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos), background=scene.background)
 
 
 @lru_cache(maxsize=1)
@@ -126,5 +129,16 @@ def _surveyed(
 
 
 def fit_identity(scene: SparseScene, **settings: Any) -> str:
-    """A short hash of what a fit is a fit of: cameras, pixels and settings by name. Checkpoints carry it."""
-    return identity_hash(scene.cameras, scene.photos, settings)
+    """A short hash of what a fit is a fit of: cameras, pixels, and settings by name. Checkpoints carry it.
+
+    Settings are values or config dataclasses. Their fields are hashed by name, without those at their default, so that
+    a renamed class or a new field keeps runs in progress alive.
+    """
+    digest = hashlib.sha256()
+    for camera, photo in zip(scene.cameras, scene.photos, strict=True):
+        digest.update(camera.name.encode())
+        digest.update(camera.camera_from_world.tobytes() + camera.intrinsics.tobytes())
+        digest.update(photo.cpu().numpy().tobytes())
+    tree = {"schema": CHECKPOINT_SCHEMA, **{name: changed_fields(value) for name, value in settings.items()}}
+    digest.update(json.dumps(tree, sort_keys=True).encode())
+    return digest.hexdigest()[:16]

@@ -11,13 +11,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from splatfix.cameras import Camera
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Gaussians, RenderMode, Splat
 from splatfix.profiling import OPTIMIZERS, stage
 from splatfix.rendering import render
 from splatfix.shapes import Float
@@ -59,7 +58,7 @@ class FitConfig:
     exposure_lr: float = 0.0
     opacity_regularizer: float = 0.0
     scale_regularizer: float = 0.0
-    mode: Literal["classic", "antialiased"] = "classic"
+    mode: RenderMode = "classic"
     densify: DensifyConfig = field(default_factory=DensifyConfig)
 
     def __post_init__(self) -> None:
@@ -91,8 +90,17 @@ class TrainingView:
 class Fit:
     """Parameters, optimizers, strategy state, step, losses (step, loss) and seconds so far of a fit in progress."""
 
-    def __init__(self, gaussians: Gaussians, config: FitConfig, *, scene_scale: float, num_photos: int) -> None:
+    def __init__(
+        self,
+        gaussians: Gaussians,
+        config: FitConfig,
+        *,
+        scene_scale: float,
+        num_photos: int,
+        background: Sequence[float] | None = None,
+    ) -> None:
         self.config = config
+        self.background = background
         self.scene_scale = scene_scale
         self.step = 0
         self.seconds = 0.0  # as whoever trains it counts them
@@ -118,6 +126,10 @@ class Fit:
     def gaussians(self) -> Gaussians:
         """The Gaussians as they are now, in the graph of the parameters."""
         return Gaussians(*(self.params[name] for name in PARAMETERS))
+
+    def splat(self) -> Splat:
+        """The splat as it is now, drawn as it is fitted, cut from the graph of the parameters."""
+        return Splat(self.gaussians().detach(), self.config.mode, self.background)
 
     def copy(self) -> Fit:
         """An independent fit in the same state."""
@@ -162,11 +174,19 @@ class Fit:
         self.load_state(read_checkpoint(path, identity, self.params["means"].device))
 
 
-def load_fit(path: Path, identity: str, config: FitConfig, scene_scale: float, device: torch.device) -> Fit:
+def load_fit(
+    path: Path,
+    identity: str,
+    config: FitConfig,
+    *,
+    scene_scale: float,
+    background: Sequence[float] | None,
+    device: torch.device,
+) -> Fit:
     """The fit of a checkpoint. ValueError where it is broken or belongs to another fit."""
     state = read_checkpoint(path, identity, device)
     gaussians = Gaussians(*(state["params"][name] for name in PARAMETERS))
-    fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]))
+    fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]), background=background)
     fit.load_state(state)
     return fit
 
@@ -192,7 +212,6 @@ def advance(
     num_steps: int,
     *,
     seed: int,
-    background: Sequence[float] | None,
     repaired: Sequence[TrainingView] = (),
     repaired_probability: float = 0.0,
     on_step: Callable[[Fit], object] | None = None,
@@ -208,11 +227,7 @@ def advance(
     """
     device = fit.exposure.device
     on_cpu = device.type == "cpu"
-    behind = (
-        torch.zeros(3, device=device)
-        if background is None
-        else torch.tensor(background, dtype=torch.float32, device=device)
-    )
+    background = torch.tensor(fit.background or (0.0, 0.0, 0.0), dtype=torch.float32, device=device)
     for step in range(fit.step, fit.step + num_steps):
         generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
         _seed_globally(int(torch.randint(2**62, (), generator=generator)), on_cpu=on_cpu)  # strategies draw from it
@@ -221,7 +236,7 @@ def advance(
         draw, pick = torch.rand(2, generator=generator).tolist()
         if repaired and draw < repaired_probability:
             view, exposed = repaired[int(pick * len(repaired))], False
-        loss = _one_step(fit, view, index if exposed else None, behind, generator)
+        loss = _one_step(fit, view, index if exposed else None, background, generator)
         fit.step = step + 1
         due = fit.step % RECORD_EVERY == 0
         if on_cpu or due:
@@ -255,9 +270,9 @@ def _one_step(
         keep = _random(len(gaussians), generator, fit.exposure.device) >= config.dropout
         gaussians = compensated(gaussians, config.dropout)
     with stage("render"):
-        made = render(gaussians, [view.camera], background=background, mode=config.mode, keep=keep)
-    fit.densifier.before_backward(params, fit.optimizers, fit.step, made.info)
-    rgb = made.rgb[0]
+        rendering = render(Splat(gaussians, config.mode, background), [view.camera], keep=keep)
+    fit.densifier.before_backward(params, fit.optimizers, fit.step, rendering.info)
+    rgb = rendering.rgb[0]
     if fit.exposure_optimizer is not None and photo is not None:
         change = fit.exposure[photo] - fit.exposure.mean(0)
         rgb = rgb + rgb @ change[:, :3].T + change[:, 3]
@@ -276,7 +291,7 @@ def _one_step(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     with stage("densify"):
-        fit.densifier.after_step(params, fit.optimizers, fit.step, made.info, means_lr)
+        fit.densifier.after_step(params, fit.optimizers, fit.step, rendering.info, means_lr)
     return loss.detach()
 
 

@@ -12,7 +12,7 @@ from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.results import RESULTS, Results, read_results
 from splatfix.files import read_json, write_json
 from splatfix.fit import choose_steps, prepare
-from splatfix.gaussians import write_ply
+from splatfix.gaussians import write_splat
 from splatfix.loop import LoopConfig
 from splatfix.loop.cache import SharedFits
 from splatfix.process import hidden_bars, progress, quiet
@@ -125,8 +125,8 @@ def measure_baseline(case: Case, default: LoopConfig, sweep: Path) -> Results:
     before = fits.at(run, scene, config, seed=config.seed, step=steps)
     control = fits.at(run, scene, config, seed=config.seed, step=steps + config.repair.num_steps)
     for name, fit in (("before", before), ("control", control)):
-        arms[name] = fit.gaussians().detach()
-        write_ply(run.path / f"{name}.ply", arms[name])
+        arms[name] = fit.splat()
+        write_splat(run.path / f"{name}.ply", arms[name])
     results = evaluate_arms(
         run,
         capture,
@@ -137,7 +137,6 @@ def measure_baseline(case: Case, default: LoopConfig, sweep: Path) -> Results:
         seed=config.seed,
         num_references=0,
         video=False,
-        mode=config.fit.mode,
         scene=scene,
     )
     run.write_provenance(command="sweep", seed=config.seed, device=device, notes=list(capture.notes))

@@ -20,7 +20,7 @@ from splatfix.evaluation.layout import error_path, image_path
 from splatfix.evaluation.results import Results, Summary, read_results
 from splatfix.files import read_json, write_json, write_whole
 from splatfix.fit import prepare, sibling_seed
-from splatfix.gaussians import read_ply, write_ply
+from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop import LoopConfig, repair_rounds
 from splatfix.loop.cache import SharedFits
 from splatfix.process import choose_device
@@ -135,7 +135,7 @@ def _run_case(sweep: Path, folder: Path, case: Case, config: LoopConfig, restore
     for sibling_number in range(1, repair.siblings + 1):
         seed = sibling_seed(config.seed, sibling_number)
         sibling = fits.at(run, scene, config, seed=seed, step=before.step + repair.num_steps)
-        siblings.append(sibling.gaussians().detach())
+        siblings.append(sibling.splat())
         seconds += sibling.seconds
     measured = _read_rounds(folder)
     repair_views: list[tuple[int, Camera]] = []
@@ -143,7 +143,7 @@ def _run_case(sweep: Path, folder: Path, case: Case, config: LoopConfig, restore
         repair_views += [(round_.number, camera) for camera in round_.cameras]
         seconds += round_.repair_seconds
         if round_.number > len(measured):
-            write_ply(folder / "after.ply", round_.fit.gaussians())
+            write_splat(folder / "after.ply", round_.fit.splat())
             results = _evaluate(run, capture, split, scene, config, baseline_folder(sweep, case), repair_views)
             run.write_provenance(command="sweep", seed=config.seed, device=device, notes=list(capture.notes))
             psnr = results.summary.value("all", "after", "psnr")
@@ -184,13 +184,12 @@ def _evaluate(
         run,
         capture,
         split,
-        {arm: read_ply(run.path / f"{arm}.ply").to(device) for arm in (*SHARED_ARMS, "after")},
+        {arm: read_splat(run.path / f"{arm}.ply").to(device) for arm in (*SHARED_ARMS, "after")},
         restorer=None,
         restorer_name=RestorerChoice.of(config.restorer).name,
         seed=config.seed,
         num_references=0,
         video=False,
-        mode=config.fit.mode,
         scene=scene,
         repair_views=repair_views,
         known=known,

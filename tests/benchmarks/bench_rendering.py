@@ -22,7 +22,7 @@ import numpy as np  # isort: skip
 import torch  # isort: skip
 
 from splatfix.captures import Capture
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Gaussians, Splat
 from splatfix.metrics import psnr
 from splatfix.process import choose_device
 from splatfix.profiling import settle_on
@@ -124,7 +124,7 @@ def training_step(capture: Capture, device: torch.device) -> Callable[[], None]:
     optimizer = torch.optim.Adam(list(vars(g).values()), lr=1e-6, fused=True)
 
     def action():
-        l1_and_ssim(render(g, [camera]).rgb[0], photo, 0.2).backward()
+        l1_and_ssim(render(Splat(g), [camera]).rgb[0], photo, 0.2).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -184,10 +184,10 @@ def fit(capture: Capture, device: torch.device) -> dict:
     fitted = start_fit(scene, config, InitialiseConfig(), seed=0)
     begun = len(fitted.gaussians())
     start = time.perf_counter()
-    advance(fitted, scene.views(), FIT["steps"], seed=0, background=scene.background)
+    advance(fitted, scene.views(), FIT["steps"], seed=0)
     settle_on(device)()
     seconds = time.perf_counter() - start
-    made = fitted.gaussians().detach()
+    made = fitted.splat()
     figures = [
         psnr(render(made, [view.camera]).rgb[0].clamp(0, 1), torch.from_numpy(view.load().rgb).to(device))
         for view in map(capture.view, tested)
@@ -198,7 +198,7 @@ def fit(capture: Capture, device: torch.device) -> dict:
         "steps_per_second": FIT["steps"] / seconds,
         "median_ms": 1000 * seconds,
         "min_ms": 1000 * seconds,
-        "gaussians": [begun, len(made)],
+        "gaussians": [begun, len(made.gaussians)],
         "psnr": float(np.mean(figures)),
     }
 

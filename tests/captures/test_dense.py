@@ -38,11 +38,11 @@ def test_a_dense_fit_predicts_the_other_photos(scenes, name):
     sources = ("random",) if scene.points is None else ("points", "random")
     initial = InitialiseConfig(sources=sources, num_random=5000)
     fit = start_fit(scene, FIT, initial, seed=0)
-    advance(fit, scene.views(), FIT.steps, seed=0, background=scene.background)
+    advance(fit, scene.views(), FIT.steps, seed=0)
     scores = []
     for name_of_view in split.test_ids:
         view = capture.view(name_of_view)
         with torch.no_grad():
-            made = render(fit.gaussians(), [view.camera], background=scene.background).rgb[0].clamp(0, 1)
+            made = render(fit.splat(), [view.camera]).rgb[0].clamp(0, 1)
         scores.append(metrics.psnr(made, torch.from_numpy(view.load().rgb)))
     assert sum(scores) / len(scores) >= HARDER.get(name, LEAST_DB), scores

@@ -1,5 +1,6 @@
 """Every format, written from the same cameras, opens to the same cameras."""
 
+import json
 import pickle
 
 import numpy as np
@@ -103,6 +104,16 @@ def test_splat_photos_are_renders_with_alpha_as_mask(tmp_path):
     np.testing.assert_array_equal(photo.rgb[0, 0], 1)
     middle = photo.rgb[HEIGHT // 2, WIDTH // 2]
     assert middle[0] > middle[1] + 0.3
+
+
+def test_splat_photos_are_drawn_in_the_recorded_mode(tmp_path):
+    root = WRITERS["splat"](tmp_path)
+    classic = open_capture(root).views[0].load()
+    record = {"schema": 1, "mode": "antialiased", "background": None}
+    (root / "splat.json").write_text(json.dumps(record))
+    photo = open_capture(root).views[0].load()
+    assert photo.mask.sum() < 0.99 * classic.mask.sum()  # small Gaussians are dimmed
+    np.testing.assert_array_equal(photo.rgb[0, 0], 1)
 
 
 def test_splat_of_a_training_output(tmp_path):

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splatfix.cameras import Camera
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Gaussians, Splat
 from splatfix.rendering import render, ssim
 from splatfix.restoration.nafnet.architecture import NAFNet
 from splatfix.splats.densify import DensifyConfig
@@ -52,7 +52,7 @@ class Drawn:
 def drawn(gaussians: Gaussians, views: Sequence[Camera], mode: str, device: str) -> Drawn:
     """By `render`."""
     g = leaves(gaussians, device=device)
-    made = render(g, views, background=BACKGROUND, mode=mode)
+    made = render(Splat(g, mode, BACKGROUND), views)
     made.info["means2d"].retain_grad()
     images = {"rgb": made.rgb, "alpha": made.alpha, "depth": made.depth}
     _weighted_sum(images).backward()
@@ -126,8 +126,8 @@ def dropped_gaussians_are_left_out(device: str) -> None:
     needs("numba" if device == "cpu" else "gsplat")
     gaussians, view = leaves(cloud(100), device=device), camera(40, 40)
     keep = (torch.arange(100) % 3 > 0).to(device)
-    dropped = render(gaussians, [view], keep=keep).rgb
-    alone = render(gaussians.detach()[keep], [view]).rgb
+    dropped = render(Splat(gaussians), [view], keep=keep).rgb
+    alone = render(Splat(gaussians.detach()[keep]), [view]).rgb
     assert ((dropped - alone).abs() < 1e-3).float().mean() > 0.99
     dropped.square().sum().backward()
     assert not gaussians.means.grad[~keep].any()
@@ -156,7 +156,7 @@ def a_fit_lowers_its_error(device: str, *, strategy: str) -> None:
     truth = cloud(300, seed=0, degree=0, log_scale=-2.5, spread=0.5).to(device)
     cameras = [camera(48, 36, angle_rad=angle) for angle in (0.0, 1.6, 3.1, 4.7)]
     with torch.no_grad():
-        photos = [TrainingView(view, render(truth, [view]).rgb[0].clamp(0, 1)) for view in cameras]
+        photos = [TrainingView(view, render(Splat(truth), [view]).rgb[0].clamp(0, 1)) for view in cameras]
     densify = DensifyConfig(strategy=strategy, max_gaussians=230, every=5, start=0.0, stop=0.7, grow_gradient=1e-9)
     start = cloud(200, seed=1, degree=1, log_scale=-2.5, spread=0.5).to(device)
     config = FitConfig(steps=80, exposure_lr=1e-3, densify=densify)
@@ -164,11 +164,11 @@ def a_fit_lowers_its_error(device: str, *, strategy: str) -> None:
 
     def error() -> float:
         with torch.no_grad():
-            made = [render(fit.gaussians(), [photo.camera]).rgb[0] for photo in photos]
+            made = [render(fit.splat(), [photo.camera]).rgb[0] for photo in photos]
         return float(sum((image - photo.rgb).abs().mean() for image, photo in zip(made, photos, strict=True)))
 
     before = error()
-    advance(fit, photos, config.steps, seed=0, background=None)
+    advance(fit, photos, config.steps, seed=0)
     assert all(value.device.type == device for value in fit.params.values())
     assert len(fit.params["means"]) == (200 if strategy == "none" else 230)
     assert error() < 0.9 * before, f"error {error():.3f}, at the start {before:.3f}"
@@ -182,12 +182,12 @@ def a_step_waits_for_nothing(device: str) -> None:
     truth = cloud(300, degree=1, log_scale=-2.5, spread=0.5).to(device)
     photos = [TrainingView(view, torch.rand(36, 48, 3, device=device)) for view in [camera(48, 36)] * 2]
     fit = Fit(truth, FitConfig(steps=100, exposure_lr=1e-3), scene_scale=4.0, num_photos=len(photos))
-    advance(fit, photos, 2, seed=0, background=None)  # compiles, and fills what is kept on the device
+    advance(fit, photos, 2, seed=0)  # compiles, and fills what is kept on the device
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            advance(fit, photos, 5, seed=0, background=None)
+            advance(fit, photos, 5, seed=0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waited = sorted({f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)})

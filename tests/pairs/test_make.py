@@ -11,6 +11,7 @@ from splatfix.pairs.ground_truth import DenseConfig, clean_renders, fit_densely,
 from splatfix.pairs.make import Made, make_pairs
 from splatfix.pairs.recipes import Recipe
 from splatfix.sample import sample_path
+from tests.captures import writers
 
 SMALL = Recipe(size_px=48, num_train=(3, 4), num_fits=(1, 1), steps=20, num_random=(50, 100), max_views=3)
 CPU = torch.device("cpu")
@@ -49,6 +50,13 @@ def test_several_fits_of_the_same_photos_are_paired_alone_and_as_their_mean():
     assert not np.array_equal(alone[0].artifact, mean[0].artifact)
     np.testing.assert_array_equal(alone[0].clean, mean[0].clean)
     assert [pair.meta["fit_settings"]["num_fits"] for pair in several] == [1] * len(alone) + [2] * len(mean)
+
+
+def test_a_reference_splat_is_drawn_in_its_recorded_mode(tmp_path):
+    root = writers.write_splat(tmp_path)
+    (root / "splat.json").write_text('{"schema": 1, "mode": "antialiased", "background": null}')
+    truth = reference_splat(open_capture(root), CPU)
+    assert (truth.splat.mode, truth.splat.background) == ("antialiased", (1.0, 1.0, 1.0))
 
 
 def test_the_clean_image_is_the_photo():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Gaussians, Splat
 from splatfix.rendering import render
 from tests.rendering import reference
 from tests.rendering.scenes import camera, cloud, leaves
@@ -22,7 +22,7 @@ def compare(gaussians: Gaussians, view, mode: str, sh_degree: int | None = None,
     weights = [torch.randn(shape, generator=random) for shape in ((h, w, 3), (h, w), (h, w))]
 
     ours = leaves(gaussians)
-    drawn = render(ours, [view], background=BACKGROUND, mode=mode, sh_degree=sh_degree)
+    drawn = render(Splat(ours, mode, BACKGROUND), [view], sh_degree=sh_degree)
     images = (drawn.rgb[0], drawn.alpha[0], drawn.depth[0])
     drawn.info["means2d"].retain_grad()
     sum((image * weight).sum() for image, weight in zip(images, weights, strict=True)).backward()
@@ -77,7 +77,7 @@ def test_lower_degree_than_stored() -> None:
 def test_crowded_scene(mode: str) -> None:
     """Where single precision may decide otherwise at a threshold, nearly all pixels still agree."""
     gaussians, view = cloud(1500, log_scale=-3.0, opacity=1.0, degree=2), camera(80, 70)
-    drawn = render(gaussians, [view], background=BACKGROUND, mode=mode)
+    drawn = render(Splat(gaussians, mode, BACKGROUND), [view])
     wanted = reference.render(gaussians, view, BACKGROUND.double(), mode)
     for image, expected in ((drawn.rgb[0], wanted.rgb), (drawn.alpha[0], wanted.alpha)):
         near = (image - expected).abs() < 1e-4
@@ -91,7 +91,7 @@ def test_tall_image(mode: str) -> None:
     stretched = gaussians.log_scales + torch.tensor([1.6, -1.0, -1.0])
     gaussians = replace(gaussians, log_scales=torch.where(torch.arange(300)[:, None] % 3 == 0, stretched, -3.5))
     view = camera(75, 210)
-    drawn = render(gaussians, [view], background=BACKGROUND, mode=mode)
+    drawn = render(Splat(gaussians, mode, BACKGROUND), [view])
     wanted = reference.render(gaussians, view, BACKGROUND.double(), mode)
     for image, expected in ((drawn.rgb[0], wanted.rgb), (drawn.alpha[0], wanted.alpha)):
         near = (image - expected).abs() < 1e-4

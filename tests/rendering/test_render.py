@@ -10,7 +10,7 @@ import numba
 import pytest
 import torch
 
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Gaussians, Splat
 from splatfix.rendering import Rendering, render
 from tests.rendering.scenes import camera, cloud, leaves
 
@@ -32,12 +32,12 @@ def gradients(gaussians: Gaussians, drawn: Rendering) -> dict[str, torch.Tensor]
 def test_batch_of_different_sizes_equals_single_views() -> None:
     views = [camera(50, 30), camera(17, 48, angle_rad=-0.5), camera(50, 30, angle_rad=1.0)]
     gaussians = leaves(cloud(200, degree=2))
-    drawn = render(gaussians, views, background=[1, 0.5, 0])
+    drawn = render(Splat(gaussians, background=[1, 0.5, 0]), views)
     assert drawn.rgb.shape == (3, 48, 50, 3)
     assert drawn.sizes == ((50, 30), (17, 48), (50, 30))
     total = None
     for i, view in enumerate(views):
-        alone = render(gaussians, [view], background=[1, 0.5, 0])
+        alone = render(Splat(gaussians, background=[1, 0.5, 0]), [view])
         for ours, single in zip(images(drawn.view(i)), images(alone), strict=True):
             assert torch.equal(ours, single)
         found = gradients(gaussians, alone)
@@ -52,7 +52,7 @@ def test_batch_of_different_sizes_equals_single_views() -> None:
 
 
 def test_view_counts_from_the_end() -> None:
-    drawn = render(cloud(5), [camera(20, 10), camera(10, 20)])
+    drawn = render(Splat(cloud(5)), [camera(20, 10), camera(10, 20)])
     assert drawn.view(-1).rgb.shape == (1, 20, 10, 3)
     with pytest.raises(IndexError):
         drawn.view(2)
@@ -61,8 +61,8 @@ def test_view_counts_from_the_end() -> None:
 def test_keep_is_the_same_as_leaving_out() -> None:
     gaussians, view = leaves(cloud(100)), camera(40, 40)
     keep = torch.arange(100) % 3 > 0
-    masked = render(gaussians, [view], keep=keep)
-    smaller = render(gaussians[keep], [view])
+    masked = render(Splat(gaussians), [view], keep=keep)
+    smaller = render(Splat(gaussians[keep]), [view])
     for ours, expected in zip(images(masked), images(smaller), strict=True):
         assert torch.equal(ours, expected)
     for name, gradient in gradients(gaussians, masked).items():
@@ -72,7 +72,7 @@ def test_keep_is_the_same_as_leaving_out() -> None:
 
 def test_info_is_what_gsplats_strategies_read() -> None:
     gaussians = leaves(cloud(30))
-    drawn = render(gaussians, [camera(40, 30), camera(20, 20)])
+    drawn = render(Splat(gaussians), [camera(40, 30), camera(20, 20)])
     info = drawn.info
     assert (info["width"], info["height"], info["n_cameras"], info["gaussian_ids"]) == (40, 30, 2, None)
     assert info["means2d"].shape == info["radii"].shape == (2, 30, 2)
@@ -84,14 +84,14 @@ def test_info_is_what_gsplats_strategies_read() -> None:
 
 def test_background_has_a_gradient() -> None:
     background = torch.tensor([0.1, 0.2, 0.3], requires_grad=True)
-    drawn = render(cloud(20), [camera(20, 20), camera(10, 30)], background=background)
+    drawn = render(Splat(cloud(20), background=background), [camera(20, 20), camera(10, 30)])
     drawn.rgb[..., 1].sum().backward()
     left = sum((1 - drawn.view(i).alpha).sum() for i in range(2))
     torch.testing.assert_close(background.grad, torch.stack([left * 0, left, left * 0]))
 
 
 def test_no_gradients_wanted() -> None:
-    drawn = render(cloud(20), [camera(20, 20)])
+    drawn = render(Splat(cloud(20)), [camera(20, 20)])
     assert not drawn.rgb.requires_grad
 
 
@@ -119,7 +119,7 @@ def test_degenerate_gaussians(case: str, mode: str) -> None:
     odd, plain = DEGENERATE[case], cloud(10, seed=4)
     for gaussians in (odd, odd.joined(plain)):
         gaussians = leaves(gaussians)
-        drawn = render(gaussians, [camera(37, 21)], background=[0.3, 0.3, 0.3], mode=mode)
+        drawn = render(Splat(gaussians, mode, [0.3, 0.3, 0.3]), [camera(37, 21)])
         for image in images(drawn):
             assert image.isfinite().all()
         assert (drawn.alpha >= 0).all()
@@ -127,17 +127,17 @@ def test_degenerate_gaussians(case: str, mode: str) -> None:
         for name, gradient in gradients(gaussians, drawn).items():
             assert gradient.isfinite().all(), name
     if case in ("none", "behind", "off screen", "invisible", "not numbers"):
-        alone = render(odd, [camera(37, 21)], background=[0.3, 0.3, 0.3], mode=mode)
+        alone = render(Splat(odd, mode, [0.3, 0.3, 0.3]), [camera(37, 21)])
         assert (alone.rgb == 0.3).all()
         assert not alone.alpha.any()
         assert not alone.depth.any()
-        assert torch.equal(drawn.rgb, render(plain, [camera(37, 21)], background=[0.3, 0.3, 0.3], mode=mode).rgb)
+        assert torch.equal(drawn.rgb, render(Splat(plain, mode, [0.3, 0.3, 0.3]), [camera(37, 21)]).rgb)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 1), (3, 33)])
 def test_any_image_size(size: tuple[int, int]) -> None:
     gaussians = leaves(cloud(50, log_scale=-1.0))
-    drawn = render(gaussians, [camera(*size)])
+    drawn = render(Splat(gaussians), [camera(*size)])
     assert drawn.rgb.shape == (1, size[1], size[0], 3)
     assert drawn.alpha.max() > 0
     assert all(g.isfinite().all() for g in gradients(gaussians, drawn).values())
@@ -150,7 +150,7 @@ def test_deterministic_for_a_number_of_threads() -> None:
     try:
         for threads in (1, before):
             numba.set_num_threads(threads)
-            runs = [render(gaussians, [view]) for _ in range(2)]
+            runs = [render(Splat(gaussians), [view]) for _ in range(2)]
             for first, second in zip(*(images(run) for run in runs), strict=True):
                 assert torch.equal(first, second)
             pair = [gradients(gaussians, run) for run in runs]
@@ -168,7 +168,7 @@ def test_equal_depths_are_drawn_in_order() -> None:
     """Two Gaussians at one place: the first in the list lies in front."""
     pair = cloud(1, degree=0, log_scale=0.0, opacity=3.0)[torch.tensor([0, 0])]
     pair = replace(pair, means=torch.zeros(2, 3), sh0=torch.tensor([[[3.0, 0, 0]], [[0, 3.0, 0]]]))
-    middle = render(pair, [camera(20, 20)]).rgb[0, 10, 10]
+    middle = render(Splat(pair), [camera(20, 20)]).rgb[0, 10, 10]
     assert middle[0] > middle[1]
 
 
@@ -187,9 +187,9 @@ def test_equal_depths_are_drawn_in_order() -> None:
     ],
 )
 def test_errors_say_what_was_wanted(arguments: dict, words: str) -> None:
-    arguments = {"cameras": [camera(10, 10)]} | arguments
+    drawn = {name: arguments.pop(name) for name in ("mode", "background") if name in arguments}
     with pytest.raises(ValueError, match=words):
-        render(cloud(4), arguments.pop("cameras"), **arguments)
+        render(Splat(cloud(4), **drawn), arguments.pop("cameras", [camera(10, 10)]), **arguments)
 
 
 def test_imports_without_gsplat() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Gaussians, Splat
 from splatfix.rendering import render
 from splatfix.splats.scene import SparseScene
 from splatfix.splats.train import TrainingView
@@ -39,7 +39,7 @@ def ring_cameras(num: int, width: int = 48, height: int = 36):
 def photos_of(gaussians: Gaussians, cameras) -> list[TrainingView]:
     """Training views whose photos are renders."""
     with torch.no_grad():
-        return [TrainingView(camera, render(gaussians, [camera]).rgb[0].clamp(0, 1)) for camera in cameras]
+        return [TrainingView(camera, render(Splat(gaussians), [camera]).rgb[0].clamp(0, 1)) for camera in cameras]
 
 
 def small_scene() -> SparseScene:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from splatfix.gaussians import Gaussians
+from splatfix.gaussians import Gaussians, Splat
 from splatfix.rendering import render
-from splatfix.splats.backdrop import plain_color, plain_mask, shell, without_shell
+from splatfix.splats.backdrop import plain_color, plain_mask, shell, without_backdrop, without_shell
 from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.scene import start_fit
 from splatfix.splats.train import FitConfig
@@ -52,10 +52,10 @@ def test_the_shell_closes_every_view_and_has_the_photos_colour():
     ]
     with torch.no_grad():
         for camera in [*CAMERAS, *turned]:
-            made = render(behind, [camera])
+            made = render(Splat(behind), [camera])
             assert float(made.alpha.min()) > 0.9
             assert torch.allclose(made.rgb, torch.tensor(0.4), atol=0.05)
-    colored = render(backdrop(color=RED), CAMERAS[:1]).rgb[0].detach()
+    colored = render(Splat(backdrop(color=RED)), CAMERAS[:1]).rgb[0].detach()
     assert torch.allclose(colored, torch.from_numpy(RED), atol=0.08)
 
 
@@ -66,6 +66,16 @@ def test_without_its_shell_the_scene_is_as_before():
     assert torch.equal(without_shell(both).means, scene.means)
     assert len(without_shell(scene)) == 300
     assert len(without_shell(random_gaussians(20, seed=0))) == 20
+
+
+def test_only_a_splat_without_background_has_a_backdrop():
+    scene = random_gaussians(300, seed=0, sh_rest=3)
+    both = Splat(scene.joined(backdrop()), "antialiased")
+    without = without_backdrop(both)
+    assert len(without.gaussians) == 300 and without.mode == "antialiased"
+    assert without_backdrop(without) is without
+    on_white = dataclasses.replace(both, background=(1.0, 1.0, 1.0))
+    assert without_backdrop(on_white) is on_white
 
 
 @pytest.mark.parametrize(("background", "num"), [(None, 400), ((1.0, 1.0, 1.0), 0)])

@@ -25,14 +25,14 @@ def new_fit(config=CONFIG, num=200) -> Fit:
 
 def error(fit: Fit, photos: list[TrainingView]) -> float:
     with torch.no_grad():
-        made = [render(fit.gaussians(), [photo.camera]).rgb[0] for photo in photos]
+        made = [render(fit.splat(), [photo.camera]).rgb[0] for photo in photos]
     return sum(float((image - photo.rgb).abs().mean()) for image, photo in zip(made, photos, strict=True))
 
 
 def test_a_fit_lowers_its_error_and_records_its_losses(photos):
     fit, seen = new_fit(), []
     before = error(fit, photos)
-    advance(fit, photos, 60, seed=0, background=None, on_step=lambda fit: seen.append(fit.step))
+    advance(fit, photos, 60, seed=0, on_step=lambda fit: seen.append(fit.step))
     assert seen == list(range(1, 61))
     assert error(fit, photos) < 0.9 * before
     assert [step for step, _ in fit.losses] == [25, 50]
@@ -43,14 +43,14 @@ def test_a_fit_lowers_its_error_and_records_its_losses(photos):
 def test_stop_save_load_continue_equals_a_fit_in_one_go(photos, tmp_path, strategy):
     config = replace(CONFIG, densify=DensifyConfig(strategy=strategy, every=10, start=0.1, stop=0.9, noise=0.1))
     whole = new_fit(config)
-    advance(whole, photos, 60, seed=3, background=None)
+    advance(whole, photos, 60, seed=3)
     first = new_fit(config)
-    advance(first, photos, 33, seed=3, background=None)
+    advance(first, photos, 33, seed=3)
     first.save(tmp_path / "a.pt", "identity")
     second = new_fit(config)
     second.load(tmp_path / "a.pt", "identity")
     torch.rand(17)  # what else the process draws must not matter
-    advance(second, photos, 27, seed=3, background=None)
+    advance(second, photos, 27, seed=3)
     for name, value in whole.params.items():
         assert torch.equal(value, second.params[name]), name
     assert torch.equal(whole.exposure, second.exposure)
@@ -71,7 +71,6 @@ def test_repaired_views_of_no_weight_leave_only_the_photos_of_the_control(photos
             watched(arm),
             40,
             seed=5,
-            background=None,
             repaired=repaired,
             repaired_probability=0.5,
         )
@@ -109,15 +108,15 @@ def test_nan_stops_with_the_step_and_the_parameter(photos):
     with torch.no_grad():
         fit.params["scales"][7, 1] = float("nan")
     with pytest.raises(FloatingPointError, match=r"step \d+: parameter 'scales'"):
-        advance(fit, photos, 50, seed=0, background=None)
+        advance(fit, photos, 50, seed=0)
 
 
 def test_copies_are_independent(photos):
     fit = new_fit(replace(CONFIG, densify=DensifyConfig(strategy="default", every=10)))
-    advance(fit, photos, 20, seed=0, background=None)
+    advance(fit, photos, 20, seed=0)
     twin = fit.copy()
     kept = twin.params["means"].detach().clone()
-    advance(fit, photos, 20, seed=0, background=None)
+    advance(fit, photos, 20, seed=0)
     assert torch.equal(twin.params["means"], kept)
-    advance(twin, photos, 20, seed=0, background=None)
+    advance(twin, photos, 20, seed=0)
     assert torch.equal(twin.params["means"], fit.params["means"])
