@@ -9,7 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from splatfix.config import to_yaml
+import yaml
+
+from splatfix.config import changed_fields
 from splatfix.evaluation.results import Results
 from splatfix.files import write_json, write_text
 from splatfix.report.sweep.page import write_sweep_page
@@ -18,7 +20,7 @@ from splatfix.runs import Run
 from splatfix.sweep.cases import Case
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import TrialRecord
-from splatfix.sweep.space import apply
+from splatfix.sweep.space import flatten_fields, nest_fields
 from splatfix.sweep.summary import summarize_sweep
 
 log = logging.getLogger(__name__)
@@ -108,15 +110,27 @@ def _csv_row(trial: TrialResult, names: Sequence[str]) -> dict[str, Any]:
 
 
 def format_best(results: SweepResults, config: SweepConfig) -> str:
-    """The best settings as `splatfix loop --config` reads them, below comments with what is known of them."""
+    """The best values of the searched fields as `splatfix loop --config` reads them, below comments about them.
+
+    Other settings of the search are only named in a comment: a search runs on small images for few steps, which a user
+    of the result does not want.
+    """
     objective = results.objectives[0]
     best = next(trial for trial in results.trials if trial.number == results.best)
     figure = format_value(getattr(best, objective))
     lines = [f"best of the sweep {results.name}: trial {best.number}, {objective} {figure}"]
     if results.reruns is not None:
         lines += [verdict.sentence for verdict in results.reruns.verdicts.values()]
+    if others := [f"{name} {value}" for name, value in _other_settings(config)]:
+        lines.append(f"the search had further settings, which are not in this file: {', '.join(others)}")
     comment = "".join(f"# {' '.join(line.split())}\n" for line in lines)
-    return comment + to_yaml(apply(config.loop, best.values))
+    return comment + yaml.safe_dump(nest_fields(best.values), sort_keys=False, allow_unicode=True)
+
+
+def _other_settings(config: SweepConfig) -> list[tuple[str, Any]]:
+    """The settings of the sweep's loop that are not searched, and differ from those of `splatfix loop`."""
+    changed = flatten_fields(changed_fields(config.loop))
+    return [(name, value) for name, value in changed.items() if name not in config.space]
 
 
 def format_value(value: Any) -> str:

@@ -282,3 +282,11 @@ def nest_fields(values: Values) -> dict[str, Any]:
             branch = branch.setdefault(part, {})
         branch[last] = value
     return tree
+
+
+def flatten_fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a nested tree by field name with points: the inverse of `nest_fields`."""
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        values |= flatten_fields(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return values

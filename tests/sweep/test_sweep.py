@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from splatfix.cli import main
-from splatfix.config import load_config
+from splatfix.config import load_config, read_yaml
 from splatfix.files import read_json
 from splatfix.loop import LoopConfig, run_loop
 from splatfix.loop import cache as shared
@@ -21,7 +21,7 @@ from splatfix.sweep import reruns, trial
 from splatfix.sweep.cases import find_cases, measure_baseline
 from splatfix.sweep.checks import check_sweep
 from splatfix.sweep.driver import run_sweep
-from splatfix.sweep.space import apply
+from splatfix.sweep.space import apply, flatten_fields
 from splatfix.sweep.state import lock_folder
 from splatfix.tracking import page_of
 from tests.sweep.small import TREE, records, small, without_times, write_config
@@ -80,10 +80,20 @@ def test_the_best_is_rerun_beside_the_default(sweep):
     assert reruns["verdict"]["sentence"] in comment and reruns["held_out"]["sentence"] in comment
 
 
-def test_the_best_config_makes_the_same_loop_as_the_trial(sweep, tmp_path):
+def test_the_best_config_holds_the_searched_fields_alone(sweep):
     best = records(sweep)[read_json(sweep / "sweep.json")["best"]]
+    assert flatten_fields(read_yaml(sweep / "best.yaml")) == best.values
     config = load_config(LoopConfig, sweep / "best.yaml")
-    assert config == apply(small().loop, best.values)
+    assert config == apply(LoopConfig(), best.values)  # not the size and the steps of the search
+    comments = [line for line in (sweep / "best.yaml").read_text().splitlines() if line.startswith("#")]
+    (others,) = [line for line in comments if "which are not in this file" in line]
+    assert "views.size_px 32" in others and "fit.steps 20" in others and "restorer" not in others
+
+
+def test_the_best_config_makes_the_same_loop_as_the_trial(sweep, tmp_path):
+    """With the other settings of the search, which best.yaml leaves out."""
+    best = records(sweep)[read_json(sweep / "sweep.json")["best"]]
+    config = apply(small().loop, flatten_fields(read_yaml(sweep / "best.yaml")))
     results = run_loop(sample_path(), tmp_path / "loop", config)
     assert results.summary.value("all", "after", "psnr") == pytest.approx(best.cases["tankard-s0"].after, abs=1e-9)
     case = sweep / "trials" / best.name / "tankard-s0"
