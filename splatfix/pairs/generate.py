@@ -21,7 +21,7 @@ from splatfix.pairs.index import Index, open_index
 from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.sources import Source, find_sources
 from splatfix.pairs.tasks import Task, plan_tasks
-from splatfix.pairs.worker import Committed, PairWorker, WorkerSettings
+from splatfix.pairs.worker import PairWorker, TaskResult, WorkerSettings
 from splatfix.process import progress, quiet
 from splatfix.telemetry import Telemetry
 from splatfix.workers import DiskFull, Outcome, Worker, WorkersConfig, run_tasks
@@ -205,15 +205,15 @@ class _Generation:
             self.telemetry.count("splatfix_fits_total", outcome="failed")
             log.warning("%s: left out after %d attempts: %s", task.stem, outcome.attempts, outcome.error)
         else:
-            committed: Committed = outcome.result
-            fit = committed.fit
+            result: TaskResult = outcome.result
+            fit = result.fit
             self.index.add(fit)
             self.quarantine.pop(task.stem, None)
-            summary.made += committed.made
-            summary.found += not committed.made
-            summary.pairs_made += committed.made * fit.record.get("pairs", 0)
+            summary.made += result.is_new
+            summary.found += not result.is_new
+            summary.pairs_made += result.is_new * fit.record.get("pairs", 0)
             self._warn_of_twin(fit.record)
-            if committed.made:
+            if result.is_new:
                 self._tell(fit.record)
         if time.monotonic() - self._gathered > max(GATHER_SECONDS, self._gather_took / GATHER_SHARE):
             self.gather(final=False)

@@ -1,7 +1,7 @@
-"""What stands for a scene where it has to be drawn from new poses: a dense fit of its photos, or a reference splat.
+"""Ground truth for unseen poses: a dense fit or a reference splat.
 
-A restorer needs more clean views than a capture has photos. A fit from most of the photos gives them, wherever it is
-covered well; how good it is, photos that it has not seen say.
+A restorer needs more clean views than a capture has photos. A fit to most of the photos gives them wherever it covers
+the image well; its quality is measured on photos that it has not seen.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
 from splatfix.views import ViewsConfig, between, make_split, neighbour_pairs
 
-WELL_COVERED = 0.9  # of what the capture's own cameras see
+WELL_COVERED = 0.9  # of the coverage that is typical of the cameras of the capture
 TRIES_PER_VIEW = 3
-USUAL_FROM = 32  # cameras at most, to know what the capture's own see
+MAX_TYPICAL_CAMERAS = 32  # whose median coverage is the typical one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +40,10 @@ class DenseConfig:
     Attributes:
         size_px: longest side of the photos, in pixels.
         steps: training steps.
-        test_every: every so many photos (by name) is left out, to measure the fit on.
-        max_gaussians: cap of the growth.
+        test_every: one of so many photos (by name) is left out to measure the fit on.
+        max_gaussians: cap on the growth.
         sh_degree: highest spherical harmonics.
-        min_psnr: a fit that reaches less on the left-out photos, in dB, is not used.
+        min_psnr: a fit that reaches less on the photos that were left out, in dB, is not used.
     """
 
     size_px: int = 256
@@ -62,27 +62,27 @@ class DenseConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
-    """A splat that stands for a scene.
+class GroundTruth:
+    """A splat that is taken for the true scene.
 
     Attributes:
         splat: the scene.
-        psnr: on photos that they have not seen, in dB; None for a reference splat, which is the scene.
+        psnr: on photos that it was not fitted to, in dB; None for a reference splat, which is the scene itself.
     """
 
     splat: Splat
     psnr: float | None
 
 
-def reference_splat(capture: Capture, device: torch.device) -> Truth | None:
-    """The splat that the capture is made of; None for a capture of photos."""
+def read_reference_splat(capture: Capture, device: torch.device) -> GroundTruth | None:
+    """Read the splat that the capture is made of; None for a capture of photos."""
     if capture.splat is None:
         return None
-    return Truth(read_splat(capture.splat, background=capture.background).to(device), None)
+    return GroundTruth(read_splat(capture.splat, background=capture.background).to(device), None)
 
 
-def fit_densely(capture: Capture, config: DenseConfig, *, seed: int, device: torch.device) -> Truth:
-    """Fit most of the photos, and measure that on the others.
+def fit_densely(capture: Capture, config: DenseConfig, *, seed: int, device: torch.device) -> GroundTruth:
+    """Fit most of the photos, and measure the fit on the others.
 
     Raises:
         ValueError: the capture has too few photos to leave any out.
@@ -95,39 +95,39 @@ def fit_densely(capture: Capture, config: DenseConfig, *, seed: int, device: tor
     fit = start_fit(scene, settings, InitialiseConfig(sh_degree=config.sh_degree), seed=seed)
     advance(fit, scene.views(), config.steps, seed=seed)
     splat = fit.splat()
-    figures = []
+    psnrs = []
     for name in split.test_ids:
         view = capture.view(name)
-        drawn = _drawn(splat, view.camera)
-        figures.append(psnr(drawn, torch.from_numpy(view.load().rgb).to(device)))
-    return Truth(splat, float(np.mean(figures)))
+        image = _render(splat, view.camera)
+        psnrs.append(psnr(image, torch.from_numpy(view.load().rgb).to(device)))
+    return GroundTruth(splat, float(np.mean(psnrs)))
 
 
-def clean_renders(
-    capture: Capture, truth: Truth, num: int, depth: float, rng: np.random.Generator
+def render_clean_views(
+    capture: Capture, ground_truth: GroundTruth, num: int, depth: float, rng: np.random.Generator
 ) -> list[tuple[Camera, Float[Tensor, "H W 3"]]]:
-    """Up to ``num`` new poses between neighbouring cameras that the truth covers well, and how it looks there."""
-    every = capture.cameras[:: math.ceil(len(capture.cameras) / USUAL_FROM)]
-    usual = float(np.median([_covered(truth, camera) for camera in every]))
+    """Render the ground truth at up to ``num`` new poses between neighboring cameras, where it covers the image."""
+    every = capture.cameras[:: math.ceil(len(capture.cameras) / MAX_TYPICAL_CAMERAS)]
+    typical_coverage = float(np.median([_measure_coverage(ground_truth.splat, camera) for camera in every]))
     pairs = neighbour_pairs(capture.cameras, depth, per_camera=3)
-    found: list[tuple[Camera, Tensor]] = []
+    views: list[tuple[Camera, Tensor]] = []
     for attempt in range(TRIES_PER_VIEW * num):
         i, j = pairs[int(rng.integers(len(pairs)))]
         t = float(rng.uniform(0.2, 0.8))
         camera = between(capture.cameras[i], capture.cameras[j], t, depth, f"new_{attempt:03d}")
-        if _covered(truth, camera) >= WELL_COVERED * usual:
-            found.append((camera, _drawn(truth.splat, camera)))
-        if len(found) == num:
+        if _measure_coverage(ground_truth.splat, camera) >= WELL_COVERED * typical_coverage:
+            views.append((camera, _render(ground_truth.splat, camera)))
+        if len(views) == num:
             break
-    return found
+    return views
 
 
-def _drawn(splat: Splat, camera: Camera) -> Float[Tensor, "H W 3"]:
+def _render(splat: Splat, camera: Camera) -> Float[Tensor, "H W 3"]:
     with torch.no_grad():
         return render(splat, [camera]).rgb[0].clamp(0, 1)
 
 
-def _covered(truth: Truth, camera: Camera) -> float:
+def _measure_coverage(splat: Splat, camera: Camera) -> float:
     small = camera.with_longest_side(64)
     with torch.no_grad():
-        return coverage(render(without_backdrop(truth.splat), [small]).alpha[0])
+        return coverage(render(without_backdrop(splat), [small]).alpha[0])

@@ -74,7 +74,7 @@ class Pair:
             key = f"{key[: MAX_KEY_LENGTH - 13]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
         return key
 
-    def each_plane(self, change: Callable[[ndarray], ndarray]) -> Pair:
+    def map_images(self, change: Callable[[ndarray], ndarray]) -> Pair:
         """The pair with the same change (a crop, a flip) made to every image, always along the first two axes."""
         return replace(
             self,
@@ -103,7 +103,7 @@ class Pair:
         return _float(self.clean), weight
 
 
-def pair_from(
+def build_pair(
     view: FlawedView,
     clean: Float[Tensor, "H W 3"],
     *,

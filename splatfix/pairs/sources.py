@@ -188,13 +188,13 @@ def _copy(url: str, target: Path) -> None:
         place.write_bytes(storage.read_bytes(storage.join(root, name)))
 
 
-def make_room() -> Path:
+def make_download_folder() -> Path:
     """A folder for copies of remote captures; whoever asks removes it."""
     return Path(tempfile.mkdtemp(prefix=f"{ROOMS}{os.getpid()}-"))
 
 
-def clear_rooms() -> None:
-    """Remove what processes that were killed have left of `make_room`."""
+def remove_abandoned_downloads() -> None:
+    """Remove what processes that were killed have left of `make_download_folder`."""
     for room in Path(tempfile.gettempdir()).glob(f"{ROOMS}*-*"):
         try:
             os.kill(int(room.name[len(ROOMS) :].split("-")[0]), 0)

@@ -114,7 +114,7 @@ def random_crop(pair: Pair, patch_px: int, rng: np.random.Generator) -> Pair:
         crop = crop[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
         return crop.swapaxes(0, 1) if transpose else crop
 
-    return pair.each_plane(change)
+    return pair.map_images(change)
 
 
 def random_colours(config: JitterConfig, rng: np.random.Generator) -> Float[ndarray, "8"]:
@@ -152,5 +152,5 @@ def _filled_up(pair: Pair, patch_px: int) -> Pair:
     height, width = pair.alpha.shape
     missing = ((0, max(0, patch_px - height)), (0, max(0, patch_px - width)))
     mask = np.full((height, width), 255, np.uint8) if pair.mask is None else pair.mask
-    padded = pair.each_plane(lambda image: np.pad(image, (*missing, *((0, 0),) * (image.ndim - 2))))
+    padded = pair.map_images(lambda image: np.pad(image, (*missing, *((0, 0),) * (image.ndim - 2))))
     return Pair(**{**vars(padded), "mask": np.pad(mask, missing)})

@@ -12,7 +12,7 @@ import numpy as np
 from splatfix.pairs import Pair
 from splatfix.pairs.index import commit_fit
 from splatfix.pairs.tasks import Task
-from splatfix.pairs.worker import Committed, WorkerSettings
+from splatfix.pairs.worker import TaskResult, WorkerSettings
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class StubWorker:
         if self.pids is not None:
             (self.pids / str(os.getpid())).touch()
 
-    def run(self, task: Task, upcoming: Task | None) -> Committed:  # noqa: ARG002
+    def run(self, task: Task, upcoming: Task | None) -> TaskResult:  # noqa: ARG002
         time.sleep(self.seconds)
         if "broken" in task.source.name:
             raise ValueError(f"{task.source.url}: meant to be broken")
@@ -46,7 +46,7 @@ class StubWorker:
             "settings": {"num_steps": 10},
             "seconds": {"fit": self.seconds},
         }
-        return Committed(*commit_fit(self.settings.out, task.stem, pairs, record))
+        return TaskResult(*commit_fit(self.settings.out, task.stem, pairs, record))
 
 
 def stub_pair(task: Task, number: int, value: int = 0) -> Pair:

@@ -1,4 +1,4 @@
-"""Pairs of one fit: reproducible, from views that the fit has not seen."""
+"""Pairs of one fit: reproducible, at views that the fit has not seen."""
 
 from dataclasses import replace
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from splatfix.captures import open_capture
-from splatfix.pairs.ground_truth import DenseConfig, clean_renders, fit_densely, reference_splat
-from splatfix.pairs.make import Made, make_pairs
+from splatfix.pairs.ground_truth import DenseConfig, fit_densely, read_reference_splat, render_clean_views
+from splatfix.pairs.make import FitPairs, make_pairs
 from splatfix.pairs.recipes import Recipe
 from splatfix.sample import sample_path
 from tests.captures import writers
@@ -17,17 +17,17 @@ SMALL = Recipe(size_px=48, num_train=(3, 4), num_fits=(1, 1), steps=20, num_rand
 CPU = torch.device("cpu")
 
 
-def made_of(seed: int, recipe: Recipe = SMALL, **more) -> Made:
+def fit_pairs(seed: int, recipe: Recipe = SMALL, **more) -> FitPairs:
     capture = open_capture(sample_path(), longest_side_px=48)
     return make_pairs(capture, 0, seed=seed, recipe=recipe, device=CPU, group="mug", **more)
 
 
-def pairs_of(seed: int, recipe: Recipe = SMALL):
-    return made_of(seed, recipe).pairs
+def make_small_pairs(seed: int, recipe: Recipe = SMALL):
+    return fit_pairs(seed, recipe).pairs
 
 
-def test_pairs_are_reproducible_and_unseen():
-    first, again, other = pairs_of(0), pairs_of(0), pairs_of(1)
+def test_pairs_are_reproducible_and_of_unseen_views():
+    first, again, other = make_small_pairs(0), make_small_pairs(0), make_small_pairs(1)
     assert 0 < len(first) <= 3
     for one, two in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.artifact, two.artifact)
@@ -39,8 +39,8 @@ def test_pairs_are_reproducible_and_unseen():
 
 
 def test_several_fits_of_the_same_photos_are_paired_alone_and_as_their_mean():
-    one = pairs_of(0)
-    several = pairs_of(0, replace(SMALL, num_fits=(2, 2)))
+    one = make_small_pairs(0)
+    several = make_small_pairs(0, replace(SMALL, num_fits=(2, 2)))
     alone, mean = several[: len(one)], several[len(one) :]
     assert [pair.fit for pair in alone] == ["f000"] * len(one)
     assert [pair.fit for pair in mean] == ["f000m"] * len(mean) and mean
@@ -55,70 +55,70 @@ def test_several_fits_of_the_same_photos_are_paired_alone_and_as_their_mean():
 def test_a_reference_splat_is_drawn_in_its_recorded_mode(tmp_path):
     root = writers.write_splat(tmp_path)
     (root / "splat.json").write_text('{"schema": 1, "mode": "antialiased", "background": null}')
-    truth = reference_splat(open_capture(root), CPU)
-    assert (truth.splat.mode, truth.splat.background) == ("antialiased", (1.0, 1.0, 1.0))
+    ground_truth = read_reference_splat(open_capture(root), CPU)
+    assert (ground_truth.splat.mode, ground_truth.splat.background) == ("antialiased", (1.0, 1.0, 1.0))
 
 
 def test_the_clean_image_is_the_photo():
-    pair = pairs_of(0)[0]
+    pair = make_small_pairs(0)[0]
     capture = open_capture(sample_path(), longest_side_px=48)
     np.testing.assert_allclose(pair.clean / 255, capture.view(pair.view).load().rgb, atol=1 / 255)
     assert pair.artifact.shape == pair.clean.shape
 
 
 def test_a_fit_goes_through_a_share_of_its_schedule():
-    settings = [made_of(seed, replace(SMALL, completed=(0.25, 0.5))).settings for seed in range(3)]
+    settings = [fit_pairs(seed, replace(SMALL, completed=(0.25, 0.5))).settings for seed in range(3)]
     assert all(5 <= each["num_steps"] <= 10 and each["schedule"] == 20 for each in settings)
     assert len({each["num_steps"] for each in settings}) > 1
 
 
 def test_references_are_the_nearest_training_photos():
-    for pair in pairs_of(0):
+    for pair in make_small_pairs(0):
         names = [reference["name"] for reference in pair.meta["references"]]
         assert len(names) == 2 and set(names) <= set(pair.meta["fit_settings"]["train_ids"])
 
 
-def _falling():
-    """A coverage that is full for the training views, and less and less for the views after them."""
+def falling_coverage():
+    """Stand-in for `coverage`: full for the training views, low for all views after them."""
     calls = iter(range(1000))
     return lambda _alpha: 1.0 if next(calls) < 5 else 0.1
 
 
-def test_views_that_show_too_little_are_left_out_and_counted(monkeypatch):
-    everything = made_of(0, replace(SMALL, min_coverage=0.0))
-    assert everything.filtered == 0 and len(everything.pairs) == 3
-    monkeypatch.setattr("splatfix.pairs.make.coverage", _falling())
-    some = made_of(0)
-    assert some.filtered > 0 and some.filtered + len(some.pairs) == 3
+def test_views_that_cover_too_little_are_filtered_and_counted(monkeypatch):
+    unfiltered = fit_pairs(0, replace(SMALL, min_coverage=0.0))
+    assert unfiltered.filtered == 0 and len(unfiltered.pairs) == 3
+    monkeypatch.setattr("splatfix.pairs.make.coverage", falling_coverage())
+    filtered = fit_pairs(0)
+    assert filtered.filtered > 0 and filtered.filtered + len(filtered.pairs) == 3
 
 
-def test_a_cycle_is_paired_with_the_photos_of_the_first_fit_too():
-    made = made_of(0, replace(SMALL, cycle=True, max_views=36, min_coverage=0.0))
-    trained = set(made.settings["train_ids"])
-    seen = [pair for pair in made.pairs if pair.view in trained]
-    assert {pair.view for pair in seen} == trained
-    for pair in seen:  # a photo never guides its own repair
+def test_a_cycle_is_also_paired_with_the_photos_of_the_first_fit():
+    result = fit_pairs(0, replace(SMALL, cycle=True, max_views=36, min_coverage=0.0))
+    trained = set(result.settings["train_ids"])
+    of_trained = [pair for pair in result.pairs if pair.view in trained]
+    assert {pair.view for pair in of_trained} == trained
+    for pair in of_trained:  # a photo is never its own reference
         assert pair.view not in [reference["name"] for reference in pair.meta["references"]]
-    assert made.settings["cycle"] and all(pair.meta["clean_from"] == "photo" for pair in made.pairs)
+    assert result.settings["cycle"] and all(pair.meta["clean_from"] == "photo" for pair in result.pairs)
 
 
-def test_clean_renders_come_from_a_dense_fit_at_new_poses():
+def test_a_dense_fit_gives_clean_views_at_new_poses():
     capture = open_capture(sample_path(), longest_side_px=48)
-    truth = fit_densely(capture, DenseConfig(size_px=48, steps=60, max_gaussians=3000), seed=0, device=CPU)
-    assert 5 < truth.psnr < 40
-    made = made_of(0, replace(SMALL, clean="renders", max_views=5), truth=truth)
-    assert 0 < len(made.pairs) <= 5
-    for pair in made.pairs:
+    ground_truth = fit_densely(capture, DenseConfig(size_px=48, steps=60, max_gaussians=3000), seed=0, device=CPU)
+    assert 5 < ground_truth.psnr < 40
+    result = fit_pairs(0, replace(SMALL, clean="renders", max_views=5), ground_truth=ground_truth)
+    assert 0 < len(result.pairs) <= 5
+    for pair in result.pairs:
         assert pair.view.startswith("new_") and pair.view not in capture.names
-        assert pair.meta["clean_from"] == "dense fit" and pair.meta["clean_psnr"] == truth.psnr
-    with pytest.raises(ValueError, match="nothing to draw"):
-        made_of(0, replace(SMALL, clean="renders"))
+        assert pair.meta["clean_from"] == "dense fit" and pair.meta["clean_psnr"] == ground_truth.psnr
+    with pytest.raises(ValueError, match="no ground truth to render"):
+        fit_pairs(0, replace(SMALL, clean="renders"))
 
 
-def test_a_reference_splat_is_its_own_truth(scenes):
+def test_a_reference_splat_is_its_own_ground_truth(scenes):
     capture = open_capture(scenes / "splat_guitar", longest_side_px=48)
-    truth = reference_splat(capture, CPU)
-    assert truth is not None and truth.psnr is None
-    drawn = clean_renders(capture, truth, 2, 1.0, np.random.default_rng(0))
-    assert len(drawn) == 2 and all(image.shape == (camera.height_px, camera.width_px, 3) for camera, image in drawn)
-    assert reference_splat(open_capture(sample_path()), CPU) is None
+    ground_truth = read_reference_splat(capture, CPU)
+    assert ground_truth is not None and ground_truth.psnr is None
+    views = render_clean_views(capture, ground_truth, 2, 1.0, np.random.default_rng(0))
+    assert len(views) == 2 and all(image.shape == (camera.height_px, camera.width_px, 3) for camera, image in views)
+    assert read_reference_splat(open_capture(sample_path()), CPU) is None

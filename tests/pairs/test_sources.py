@@ -9,7 +9,7 @@ import pytest
 
 from splatfix import storage
 from splatfix.pairs.recipes import Recipe, recipe_of
-from splatfix.pairs.sources import Source, find_sources, make_room
+from splatfix.pairs.sources import Source, find_sources, make_download_folder
 from splatfix.pairs.tasks import plan_tasks
 from splatfix.sample import sample_path
 
@@ -92,7 +92,7 @@ def test_captures_on_an_object_store(bucket: str, tmp_path: Path) -> None:
                 storage.write_bytes(f"{bucket}/{place}/{name}", file.read_bytes())
     found = find_sources([f"{bucket}/set"], {})
     assert [source.name for source in found] == ["one", "two"]
-    room = make_room()
+    room = make_download_folder()
     capture = found[1].open(32, room)
     assert capture.name == "two" and len(capture.views) == 36
     assert capture.views[3].load().rgb.shape[2] == 3

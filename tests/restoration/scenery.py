@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from splatfix.flawed import FlawedView, Reference
-from splatfix.pairs import Pair, pair_from
+from splatfix.pairs import Pair, build_pair
 from tests.test_warping import camera, painted, plane_depth, posed
 
 
@@ -31,7 +31,7 @@ def pair(seed: int = 0, scene: str = "plane", width_px: int = 40, height_px: int
     """The pair of `flawed_view`."""
     view = flawed_view(seed, width_px, height_px)
     band = ("near", "mid", "far")[seed % 3]
-    return pair_from(view, painted(view.camera), scene=scene, fit="f0", band=band, **more)
+    return build_pair(view, painted(view.camera), scene=scene, fit="f0", band=band, **more)
 
 
 def random_mask(seed: int = 0, width_px: int = 40, height_px: int = 30) -> torch.Tensor:

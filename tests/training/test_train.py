@@ -357,7 +357,7 @@ def test_strength_is_chosen_by_the_mean_over_scenes_not_over_pairs():
 def test_crops_keep_every_plane_aligned():
     one = pair(1)
     y, x = np.mgrid[0:30, 0:40].astype(np.uint8)
-    marked = one.each_plane(lambda image: np.stack([y + x] * image.shape[2], -1) if image.ndim == 3 else y + x)
+    marked = one.map_images(lambda image: np.stack([y + x] * image.shape[2], -1) if image.ndim == 3 else y + x)
     rng = np.random.default_rng(0)
     seen = set()
     for _ in range(20):

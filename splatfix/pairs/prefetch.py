@@ -1,0 +1,118 @@
+"""Open captures and read their photos ahead of time, in threads."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from splatfix import storage
+from splatfix.captures import Capture, View
+from splatfix.captures.capture import Photo
+from splatfix.pairs.sources import Source, make_download_folder
+
+MAX_OPEN_CAPTURES = 2  # the one of the current task, and the next
+MAX_PHOTO_BYTES = 2**28  # of a capture, in memory; further photos are read when they are needed
+FINGERPRINT_BYTES = 65536  # of each file
+
+
+class CapturePrefetcher:
+    """Opens captures in threads, and keeps the last few open."""
+
+    def __init__(self) -> None:
+        self._captures: OrderedDict[tuple[Source, int], PrefetchedCapture] = OrderedDict()
+
+    def open(self, source: Source, size_px: int) -> PrefetchedCapture:
+        """Start to open a capture, unless it is open; of the others, the least recently used is closed."""
+        key = (source, size_px)
+        if key not in self._captures:
+            self._captures[key] = PrefetchedCapture(source, size_px)
+        self._captures.move_to_end(key)
+        while len(self._captures) > MAX_OPEN_CAPTURES:
+            self._captures.popitem(last=False)
+        return self._captures[key]
+
+    def close(self, capture: PrefetchedCapture) -> None:
+        """Forget a capture, so that it is opened anew when it is asked for again."""
+        self._captures = OrderedDict((key, value) for key, value in self._captures.items() if value is not capture)
+
+
+@dataclass
+class PrefetchedCapture:
+    """A capture that a thread opens and whose photos it reads."""
+
+    source: Source
+    size_px: int
+    fingerprint: str = ""
+    _capture: Capture | None = None
+    _error: BaseException | None = None
+    _thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._open, daemon=True)
+        self._thread.start()
+
+    def wait(self) -> Capture:
+        """Return the capture when it is open; raises the error of opening it."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._capture is not None
+        return self._capture
+
+    def _open(self) -> None:
+        downloads = None
+        try:
+            if not storage.is_local(self.source.url):
+                downloads = make_download_folder()
+            capture = self.source.open(self.size_px, downloads)
+            self.fingerprint = fingerprint_capture(capture)
+            if capture.splat is None:  # the views of a splat are rendered by the thread that fits
+                capture = replace(capture, views=_read_photos(capture.views))
+            self._capture = capture
+        except BaseException as error:  # raised again by `wait`
+            self._error = error
+        finally:
+            if downloads is not None and self._capture is not None and all(map(_is_in_memory, self._capture.views)):
+                shutil.rmtree(downloads, ignore_errors=True)
+            elif downloads is not None:
+                weakref.finalize(self, shutil.rmtree, downloads, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _PhotoInMemory:
+    """The ``load`` of a view whose photo has been read."""
+
+    photo: Photo
+
+    def __call__(self) -> Photo:
+        return self.photo
+
+
+def _read_photos(views: Sequence[View]) -> tuple[View, ...]:
+    """Read the photos of as many views as there is memory for."""
+    result, remaining_bytes = [], MAX_PHOTO_BYTES
+    for view in views:
+        remaining_bytes -= view.camera.width_px * view.camera.height_px * 16
+        result.append(View(view.camera, _PhotoInMemory(view.load())) if remaining_bytes >= 0 else view)
+    return tuple(result)
+
+
+def _is_in_memory(view: View) -> bool:
+    return isinstance(view.load, _PhotoInMemory)
+
+
+def fingerprint_capture(capture: Capture) -> str:
+    """Compute a hash that is equal for captures of the same photos under any name: the least of their files'."""
+    files = {getattr(view.load, "path", None) or getattr(view.load, "ply", None) for view in capture.views}
+    return min((_hash_start(file) for file in files if file is not None), default="")
+
+
+def _hash_start(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.sha256(str(file.stat().st_size).encode() + stream.read(FINGERPRINT_BYTES)).hexdigest()[:16]

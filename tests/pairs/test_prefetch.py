@@ -1,0 +1,54 @@
+"""Captures that are opened ahead of time: shared, limited in number, and closed after an error."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from splatfix.captures import open_capture
+from splatfix.pairs import prefetch
+from splatfix.pairs.prefetch import CapturePrefetcher, fingerprint_capture
+from splatfix.pairs.sources import Source
+from splatfix.sample import sample_path
+
+SAMPLE = Source(str(sample_path()), "mug", "mug")
+
+
+def test_the_last_captures_stay_open(tmp_path: Path) -> None:
+    prefetcher = CapturePrefetcher()
+    first = prefetcher.open(SAMPLE, 32)
+    assert first.wait().name == "mug"
+    assert prefetcher.open(SAMPLE, 32) is first
+    prefetcher.open(SAMPLE, 48)
+    prefetcher.open(Source(str(tmp_path), "empty", "empty"), 32)
+    assert prefetcher.open(SAMPLE, 32) is not first
+
+
+def test_photos_are_read_into_limited_memory(monkeypatch) -> None:
+    full = CapturePrefetcher().open(SAMPLE, 32).wait()
+    camera = full.views[0].camera
+    monkeypatch.setattr(prefetch, "MAX_PHOTO_BYTES", 3 * camera.width_px * camera.height_px * 16)
+    limited = CapturePrefetcher().open(SAMPLE, 32).wait()
+    in_memory = [[prefetch._is_in_memory(view) for view in capture.views] for capture in (full, limited)]
+    assert all(in_memory[0]) and in_memory[1] == [True] * 3 + [False] * (len(full.views) - 3)
+
+
+def test_the_error_of_opening_is_raised_and_the_capture_opened_anew(tmp_path: Path) -> None:
+    prefetcher, source = CapturePrefetcher(), Source(str(tmp_path / "late"), "late", "late")
+    broken = prefetcher.open(source, 32)
+    with pytest.raises(ValueError, match="late"):
+        broken.wait()
+    prefetcher.close(broken)
+    shutil.copytree(sample_path(), tmp_path / "late")
+    assert prefetcher.open(source, 32).wait().name == "late"
+
+
+def test_copies_of_a_capture_have_the_same_fingerprint(tmp_path: Path) -> None:
+    shutil.copytree(sample_path(), tmp_path / "copy")
+    sample, copy = open_capture(sample_path()), open_capture(tmp_path / "copy")
+    assert fingerprint_capture(sample) == fingerprint_capture(copy) != ""
+    for file in (tmp_path / "copy" / "images").iterdir():
+        file.write_bytes(file.read_bytes() + b"x")
+    assert fingerprint_capture(copy) != fingerprint_capture(sample)
