@@ -11,7 +11,7 @@ from splatfix.config import build_config, load_config, to_tree, to_yaml
 from splatfix.loop import LoopConfig
 from splatfix.loop.rounds import repair_rounds
 from splatfix.restoration import RestorerChoice
-from splatfix.splats.checkpoints import identity_hash
+from splatfix.splats.scene import SparseScene, fit_identity
 
 CHOICE = RestorerChoice(name="warp", options={"num_references": 1})
 
@@ -79,7 +79,7 @@ def test_checkpoints_depend_on_the_options(monkeypatch):
 
     def identity(config: LoopConfig) -> str:
         def capture(_scene: object, **settings: object) -> str:
-            raise Asked(identity_hash([], [], settings))
+            raise Asked(fit_identity(SparseScene((), (), (), None, None, 1.0), **settings))
 
         monkeypatch.setattr("splatfix.loop.rounds.fit_identity", capture)
         with pytest.raises(Asked) as caught:
