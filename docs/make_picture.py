@@ -60,9 +60,9 @@ def read(path: Path) -> ndarray:
 
 
 def most_different(a: ndarray, b: ndarray) -> tuple[slice, slice]:
-    """The square of ``CROP_PX`` with the largest sum of squared differences."""
+    """The square of ``CROP_PX`` (less in a small image) with the largest sum of squared differences."""
     squared = np.pad(np.square(a - b).sum(2), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    n = CROP_PX
+    n = min(CROP_PX, *a.shape[:2])
     sums = squared[n:, n:] - squared[:-n, n:] - squared[n:, :-n] + squared[:-n, :-n]
     top, left = np.unravel_index(sums.argmax(), sums.shape)
     return slice(top, top + n), slice(left, left + n)

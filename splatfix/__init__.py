@@ -20,7 +20,7 @@ _MODULES = {
     "splatfix.flawed": ("FlawedView",),
     "splatfix.gaussians": ("Gaussians", "Splat", "read_splat", "write_splat"),
     "splatfix.loop": ("LoopConfig", "RepairConfig", "run_loop"),
-    "splatfix.restoration": ("Repaired", "Restorer"),
+    "splatfix.restoration": ("Repaired", "Restorer", "RestorerChoice"),
     "splatfix.sample": ("sample_path",),
     "splatfix.splats.train": ("FitConfig",),
     "splatfix.views": ("Split", "ViewsConfig"),

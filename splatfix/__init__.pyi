@@ -3,7 +3,7 @@ from splatfix.captures import Capture, open_capture
 from splatfix.flawed import FlawedView
 from splatfix.gaussians import Gaussians, Splat, read_splat, write_splat
 from splatfix.loop import LoopConfig, RepairConfig, run_loop
-from splatfix.restoration import Repaired, Restorer
+from splatfix.restoration import Repaired, Restorer, RestorerChoice
 from splatfix.sample import sample_path
 from splatfix.splats.train import FitConfig
 from splatfix.views import Split, ViewsConfig
@@ -19,6 +19,7 @@ __all__ = [
     "RepairConfig",
     "Repaired",
     "Restorer",
+    "RestorerChoice",
     "Splat",
     "Split",
     "ViewsConfig",
