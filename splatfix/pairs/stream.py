@@ -1,8 +1,8 @@
 """An endless stream of pairs for training: random, balanced by scene, and the same again for the same numbers.
 
-The stream of a segment follows from (seed, segment, lane) alone. A batch takes one sample of each of its lanes, so that
-it is the same whichever processes and workers make it. Training runs segments of fixed length and saves at their ends;
-a resumed run asks for the next segment and sees exactly what an unbroken one would have seen.
+The stream of a segment follows from (seed, segment, slot) alone. A batch takes one sample for each of its slots, so
+that it is the same whichever processes and workers make it. Training runs segments of fixed length and saves at their
+ends; a resumed run asks for the next segment and sees exactly what an unbroken one would have seen.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def sample_pairs(
     *,
     seed: int,
     segment: int,
-    lane: int = 0,
+    slot: int = 0,
     samples_per_visit: int = 16,
     shuffle_buffer: int = 64,
     balance: Balance | None = None,
@@ -61,7 +61,7 @@ def sample_pairs(
     """
     if not shards:
         raise ValueError(f"{url}: no shards to train on")
-    origin = f"{seed}/{segment}/{lane}"
+    origin = f"{seed}/{segment}/{slot}"
     pipeline = wds.DataPipeline(
         lambda: _visits(url, shards, samples_per_visit, balance or Balance(), random.Random(origin)),
         wds.detshuffle(bufsize=shuffle_buffer, initial=shuffle_buffer, seed=random.Random(origin).getrandbits(32)),

@@ -1,14 +1,15 @@
-"""Training batches: random crops and flips of pairs, and colour jitter.
+"""Training batches: random crops and flips of pairs, and color jitter.
 
-Geometry changes whole pairs, so render, photo, warps, alpha and depth stay aligned. Colour changes render, photo and
-warps alike: the network must not learn a scene's palette.
+Geometry changes whole pairs, so that render, photo, warps, alpha and depth stay aligned. Colors change alike in render,
+photo and warps, so that the network does not learn a scene's palette. Which planes a network is given is up to its
+family (`NetworkInputs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,38 +17,57 @@ from numpy import ndarray
 from torch import Tensor
 
 from splatfix.pairs import Pair
-from splatfix.restoration.nafnet.network import NetworkConfig, warps_in
 from splatfix.shapes import Float
 
 
+@runtime_checkable
+class NetworkInputs(Protocol):
+    """The input planes of a network, made from pairs. Must pickle: processes that make batches get a copy."""
+
+    @property
+    def num_references(self) -> int:
+        """Number of warped photos that are read with each pair."""
+        ...
+
+    def encode(self, pairs: Sequence[Pair]) -> Float[Tensor, "B C H W"]:
+        """The planes of pairs of equal size, as float32."""
+        ...
+
+    def map_colors(
+        self, inputs: Float[Tensor, "B C H W"], change: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "B C H W"]:
+        """A copy of the planes, with a change made to every RGB image among them (``[B, 3, H, W]`` in [0, 1])."""
+        ...
+
+
 class Batch(NamedTuple):
-    """Inputs of the network, wanted images, the weights of their pixels, and the `random_colours` to change to."""
+    """Inputs of the network, clean images, the weights of their pixels, and the `random_color_change` of each crop."""
 
     inputs: Float[Tensor, "B C H W"]
     clean: Float[Tensor, "B 3 H W"]
     weight: Float[Tensor, "B 1 H W"]
-    colours: Float[Tensor, "B 8"]
+    colors: Float[Tensor, "B 8"]
 
     def to(self, device: torch.device) -> Batch:
-        """On another device; images are channels last."""
+        """Copy to another device; images become channels-last."""
         inputs, clean, weight = (x.to(device, memory_format=torch.channels_last, non_blocking=True) for x in self[:3])
-        return Batch(inputs, clean, weight, self.colours.to(device, non_blocking=True))
+        return Batch(inputs, clean, weight, self.colors.to(device, non_blocking=True))
 
-    def parts(self, num: int) -> Iterator[Batch]:
-        """The batch in at most ``num`` parts."""
+    def chunks(self, num: int) -> Iterator[Batch]:
+        """Split into at most ``num`` smaller batches."""
         return (Batch(*part) for part in zip(*(x.chunk(num) for x in self), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class JitterConfig:
-    """Random colour changes, the same for render, photo and warps of a crop.
+    """Random color changes, the same for render, photo and warps of a crop.
 
     Attributes:
         probability: share of the crops that are changed at all.
         gain: each channel is multiplied by up to 1 +- this.
         gamma: exponents from 1 / (1 + this) to 1 + this.
-        saturation: colours move away from or towards grey by up to this share.
-        permute: also shuffle the colour channels.
+        saturation: colors move away from or towards gray by up to this share.
+        permute: also shuffle the color channels.
     """
 
     probability: float = 0.8
@@ -58,37 +78,28 @@ class JitterConfig:
 
 
 class Crop(NamedTuple):
-    """A window of a pair, and the `random_colours` to change it to."""
+    """A window of a pair, and its `random_color_change`."""
 
     pair: Pair
-    colours: Float[ndarray, "8"]
+    colors: Float[ndarray, "8"]
 
 
-def batch_of(crops: Sequence[Crop], network: NetworkConfig) -> Batch:
-    """Crops of equal size as one batch."""
+def make_batch(crops: Sequence[Crop], inputs: NetworkInputs) -> Batch:
+    """Stack crops of equal size."""
     shape = (len(crops), *crops[0].pair.alpha.shape)
-    inputs, clean = np.zeros((*shape, network.in_channels), np.uint8), np.empty((*shape, 3), np.uint8)
-    weight = np.full((*shape, 1), 255, np.uint8)
+    clean, weight = np.empty((*shape, 3), np.uint8), np.full((*shape, 1), 255, np.uint8)
     for i, (pair, _) in enumerate(crops):
-        _write_inputs(pair, network, inputs[i])
         clean[i] = pair.clean
         if pair.mask is not None:
             weight[i, ..., 0] = pair.mask
-    images = [torch.from_numpy(image).float().div_(255).permute(0, 3, 1, 2) for image in (inputs, clean, weight)]
-    if network.depth:
-        nearness = np.stack([crop.pair.nearness for crop in crops]).astype(np.float32)
-        images[0][:, -1] = torch.from_numpy(nearness).div_(65535)
-    colours = torch.from_numpy(np.stack([crop.colours for crop in crops]))
-    return Batch(images[0], images[1], images[2], colours)
+    colors = torch.from_numpy(np.stack([crop.colors for crop in crops]))
+    planes = inputs.encode([crop.pair for crop in crops])
+    return Batch(planes, planes_from_bytes(clean), planes_from_bytes(weight), colors)
 
 
-def _write_inputs(pair: Pair, network: NetworkConfig, out: ndarray) -> None:
-    """`network_inputs` of a pair's guidance but for the depth, as bytes: converted all at once, it takes a third."""
-    out[..., :3] = pair.artifact
-    for i, warp in enumerate(pair.warps[: network.num_references]):
-        out[..., 3 + 4 * i : 7 + 4 * i] = warp
-    if network.alpha:
-        out[..., 3 + 4 * network.num_references] = pair.alpha
+def planes_from_bytes(images: ndarray) -> Float[Tensor, "B C H W"]:
+    """Convert uint8 images ``[B, H, W, C]`` to planes in [0, 1]; the memory stays channels-last."""
+    return torch.from_numpy(images).float().div_(255).permute(0, 3, 1, 2)
 
 
 def training_crops(
@@ -97,14 +108,14 @@ def training_crops(
     """Random crops, ``crops_per_pair`` from each pair of the stream (decoding costs as much as training)."""
     for pair in pairs:
         for _ in range(crops_per_pair):
-            yield Crop(random_crop(pair, patch_px, rng), random_colours(jitter, rng))
+            yield Crop(random_crop(pair, patch_px, rng), random_color_change(jitter, rng))
 
 
 def random_crop(pair: Pair, patch_px: int, rng: np.random.Generator) -> Pair:
-    """A random square window, flipped and transposed at random. Smaller images are filled up outside their mask."""
+    """A random square window, flipped and transposed at random. Smaller images are padded outside their mask."""
     height, width = pair.alpha.shape
     if min(height, width) < patch_px:
-        pair = _filled_up(pair, patch_px)
+        pair = _pad(pair, patch_px)
         height, width = pair.alpha.shape
     top, left = rng.integers(height - patch_px + 1), rng.integers(width - patch_px + 1)
     flip_y, flip_x, transpose = rng.integers(2, size=3).astype(bool)
@@ -117,38 +128,34 @@ def random_crop(pair: Pair, patch_px: int, rng: np.random.Generator) -> Pair:
     return pair.map_images(change)
 
 
-def random_colours(config: JitterConfig, rng: np.random.Generator) -> Float[ndarray, "8"]:
-    """What to do to a crop's colours: gain of each channel, gamma, saturation, and the order of the channels."""
-    changed = rng.random() < config.probability
+def random_color_change(config: JitterConfig, rng: np.random.Generator) -> Float[ndarray, "8"]:
+    """Parameters of a color change: gain of each channel, gamma, saturation, and the order of the channels."""
+    is_changed = rng.random() < config.probability
     gain, gamma, saturation = rng.uniform(-1, 1, 3), rng.uniform(-1, 1), rng.uniform(-1, 1)
     order = rng.permutation(3)
-    if not changed:
+    if not is_changed:
         return np.array([1, 1, 1, 1, 1, 0, 1, 2], np.float32)
     order = order if config.permute else np.arange(3)
-    made = [*(1 + config.gain * gain), (1 + config.gamma) ** gamma, 1 + config.saturation * saturation, *order]
-    return np.array(made, np.float32)
+    change = [*(1 + config.gain * gain), (1 + config.gamma) ** gamma, 1 + config.saturation * saturation, *order]
+    return np.array(change, np.float32)
 
 
-def jittered(batch: Batch, network: NetworkConfig) -> Batch:
-    """The batch with each crop's colours changed as it says; alpha, depth, validity and weights stay."""
-    gain = batch.colours[:, :3, None, None]
-    gamma, saturation = batch.colours[:, 3, None, None, None], batch.colours[:, 4, None, None, None]
-    order = batch.colours[:, 5:].long()
+def jitter_colors(batch: Batch, inputs: NetworkInputs) -> Batch:
+    """Apply each crop's color change to its images; all other planes and the weights stay."""
+    gain = batch.colors[:, :3, None, None]
+    gamma, saturation = batch.colors[:, 3, None, None, None], batch.colors[:, 4, None, None, None]
+    order = batch.colors[:, 5:].long()
 
     def change(image: Tensor) -> Tensor:
-        grey = image.mean(1, keepdim=True)
-        image = (grey + saturation * (image - grey)) * gain
+        gray = image.mean(1, keepdim=True)
+        image = (gray + saturation * (image - gray)) * gain
         image = image.clamp(1e-4, 1) ** gamma
         return image.gather(1, order[:, :, None, None].expand_as(image))
 
-    inputs = batch.inputs.clone()
-    inputs[:, :3] = change(batch.inputs[:, :3])
-    for warp in warps_in(inputs, network.num_references).unbind(1):  # views into `inputs`
-        warp[:, :3] = change(warp[:, :3]) * (warp[:, 3:] > 0)
-    return Batch(inputs, change(batch.clean), batch.weight, batch.colours)
+    return Batch(inputs.map_colors(batch.inputs, change), change(batch.clean), batch.weight, batch.colors)
 
 
-def _filled_up(pair: Pair, patch_px: int) -> Pair:
+def _pad(pair: Pair, patch_px: int) -> Pair:
     height, width = pair.alpha.shape
     missing = ((0, max(0, patch_px - height)), (0, max(0, patch_px - width)))
     mask = np.full((height, width), 255, np.uint8) if pair.mask is None else pair.mask

@@ -1,4 +1,4 @@
-"""Which shards are trained on, which groups are held out, and the batches of each segment."""
+"""Training data: shards to train on, groups to hold out, and the batches of each segment."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from splatfix.pairs.index import open_index
 from splatfix.pairs.pair import decode
 from splatfix.pairs.shards import read_samples
 from splatfix.pairs.stream import Balance
-from splatfix.restoration.nafnet.network import NetworkConfig
-from splatfix.training.batches import Batch, Crop, JitterConfig, batch_of, training_crops
+from splatfix.training.batches import Batch, Crop, JitterConfig, NetworkInputs, make_batch, training_crops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +30,19 @@ class DataConfig:
     """Batches, and groups that are held out.
 
     Attributes:
-        batch_size: crops per step, of all processes together; each crop of a batch comes from a stream of its own.
+        batch_size: crops per step, of all processes together; each crop of a batch comes from a separate stream.
         patch_px: side of a crop, in pixels.
         crops_per_pair: crops taken from each pair that is read.
         samples_per_visit: samples taken from a shard at a time.
         shuffle_buffer: samples that are mixed with each other, over all streams.
-        recipe_weights: how often the recipes that a scene has are visited, relative to each other; those that are not
-            named count 1. Empty: as often as they have samples.
+        recipe_weights: how often the recipes that a scene has are visited, relative to each other; a recipe that is
+            not named has weight 1. Empty: as often as they have samples.
         even_difficulty: whether classes of 3 dB of artifact PSNR within a shard are equally likely.
         num_workers: processes that make batches, for each training process; 0 makes them in the training process
             (enough on a laptop).
-        groups: group of a scene, where the shards' own is not meant.
-        train_scenes: scenes to train on, of those that are not held out (where a licence allows no others, for
-            example); empty takes all.
+        groups: group of a scene, in place of that in the shards.
+        train_scenes: scenes to train on, of those that are not held out (for example where a licence allows no
+            others); empty takes all.
         validation_groups: groups to hold out; empty takes ``validation_share`` of them.
         validation_share: share of the groups to hold out where none is named; 0 holds out nothing.
         validation_pairs: pairs per held-out scene that are measured.
@@ -73,14 +72,14 @@ class DataConfig:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What a training run reads.
+    """Data of a training run.
 
     Attributes:
         url: folder of the shards.
         train, held_out: their shards.
         validation: the pairs of held-out groups that are measured.
         recipe_of: recipe of a shard, by its name.
-        config, network, seed: what its batches follow.
+        config, inputs, seed: what its batches follow from, besides the jitter.
     """
 
     url: str
@@ -89,7 +88,7 @@ class Data:
     validation: tuple[Pair, ...]
     recipe_of: dict[str, str]
     config: DataConfig
-    network: NetworkConfig
+    inputs: NetworkInputs
     seed: int
 
     def batches(
@@ -102,32 +101,33 @@ class Data:
         num_processes: int = 1,
         pin_memory: bool = False,
     ) -> Iterator[Batch]:
-        """A process's share of the batches of this and all following segments, each of so many steps.
+        """A process's share of the batches of this and all following segments, each of ``segment_steps`` steps.
 
-        What a batch holds follows from seed, segment and step: neither processes nor workers change it.
+        A batch follows from seed, segment and step, whatever the number of processes and workers. Each process takes
+        some slots (positions in the batch).
 
         Raises:
             ValueError: ``batch_size`` cannot be divided among the processes.
         """
         check_divides(self.config.batch_size, num_processes)
-        lanes = tuple(range(rank, self.config.batch_size, num_processes))
-        num = min(self.config.num_workers, len(lanes))
-        dataset = _Batches(replace(self, validation=()), segment, segment_steps, lanes, jitter)
+        slots = tuple(range(rank, self.config.batch_size, num_processes))
+        num = min(self.config.num_workers, len(slots))
+        dataset = _BatchStream(replace(self, validation=()), segment, segment_steps, slots, jitter)
         if num == 0:
-            return (_told(batch) for batch in dataset)
-        # spawned: object stores, CUDA and process groups have threads, which a fork would lose
-        how: dict[str, Any] = {"multiprocessing_context": "spawn", "worker_init_fn": _leave_at_once}
+            return (_raise_error(batch) for batch in dataset)
+        # spawn, not fork: a fork would lose the threads of object stores, CUDA and process groups
+        how: dict[str, Any] = {"multiprocessing_context": "spawn", "worker_init_fn": _exit_without_cleanup}
         loader = DataLoader(dataset, batch_size=None, num_workers=num, prefetch_factor=4, **how)
-        whole = _joined(iter(loader), [lanes[worker::num] for worker in range(num)])
-        return (Batch(*(part.pin_memory() for part in batch)) for batch in whole) if pin_memory else whole
+        batches = _merge_workers(iter(loader), [slots[worker::num] for worker in range(num)])
+        return (Batch(*(part.pin_memory() for part in batch)) for batch in batches) if pin_memory else batches
 
     @property
     def digest(self) -> str:
-        """Changes when the training data does."""
+        """A hash of the shards to train on."""
         return hashlib.sha256("\n".join(sorted(shard.sha256 for shard in self.train)).encode()).hexdigest()[:16]
 
     def provenance(self) -> dict[str, Any]:
-        """For the checkpoint: what was trained on, and what was held out."""
+        """What a checkpoint says of the data: what was trained on, and what was held out."""
         return {
             "num_pairs": sum(shard.samples for shard in self.train),
             "train_groups": sorted({self.group_of(shard) for shard in self.train}),
@@ -136,7 +136,7 @@ class Data:
         }
 
     def group_of(self, shard: Shard) -> str:
-        """The group that the shard's scene counts to."""
+        """The group that the shard's scene belongs to."""
         return self.config.groups.get(shard.scene, shard.group)
 
 
@@ -148,22 +148,22 @@ def check_divides(batch_size: int, num_processes: int) -> None:
         )
 
 
-def open_data(url: str | Path, config: DataConfig, network: NetworkConfig, seed: int) -> Data:
+def open_data(url: str | Path, config: DataConfig, inputs: NetworkInputs, seed: int) -> Data:
     """Read the manifest, hold groups out, and read the pairs to validate on.
 
     Raises:
-        ValueError: no shards, an unknown group, or nothing left to train on.
+        ValueError: no shards, an unknown group, or no group remaining to train on.
     """
     train, held_out = split_by_group(
         read_manifest(url), config.groups, config.validation_groups, config.validation_share
     )
-    train = _of_scenes(train, config.train_scenes)
+    train = _select_scenes(train, config.train_scenes)
     validation = validation_pairs(url, held_out, config.validation_pairs)
-    recipe_of = _recipes(url, config.recipe_weights) if config.recipe_weights else {}
-    return Data(str(url), tuple(train), tuple(held_out), tuple(validation), recipe_of, config, network, seed)
+    recipe_of = _read_recipes(url, config.recipe_weights) if config.recipe_weights else {}
+    return Data(str(url), tuple(train), tuple(held_out), tuple(validation), recipe_of, config, inputs, seed)
 
 
-def _of_scenes(shards: Sequence[Shard], scenes: Sequence[str]) -> list[Shard]:
+def _select_scenes(shards: Sequence[Shard], scenes: Sequence[str]) -> list[Shard]:
     known = {shard.scene for shard in shards}
     for scene in scenes:
         if scene not in known:
@@ -173,7 +173,7 @@ def _of_scenes(shards: Sequence[Shard], scenes: Sequence[str]) -> list[Shard]:
     return [shard for shard in shards if not scenes or shard.scene in scenes]
 
 
-def _recipes(url: str | Path, weights: Mapping[str, float]) -> dict[str, str]:
+def _read_recipes(url: str | Path, weights: Mapping[str, float]) -> dict[str, str]:
     found = {shard.name: fit.record.get("recipe", "") for fit in open_index(url).values() for shard in fit.shards}
     unknown = sorted(set(weights) - set(found.values()))
     if unknown:
@@ -189,11 +189,11 @@ def split_by_group(
 ) -> tuple[list[Shard], list[Shard]]:
     """Shards to train on, and shards of the groups that are held out.
 
-    ``groups`` names the group of a scene where the manifest's is not meant. Without ``validation_groups``, a share of
-    the groups (one at least, if there are two) is taken, evenly over their sorted names.
+    ``groups`` overrides the manifest's group of a scene. Without ``validation_groups``, a share of the groups (at least
+    one, if there are two) is held out, evenly over their sorted names.
 
     Raises:
-        ValueError: a group that no shard has, or nothing left to train on.
+        ValueError: a group that no shard has, or no group remaining to train on.
     """
     group_of = {shard.name: groups.get(shard.scene, shard.group) for shard in shards}
     known = sorted(set(group_of.values()))
@@ -206,7 +206,7 @@ def split_by_group(
         held_out = {known[(2 * i + 1) * len(known) // (2 * num)] for i in range(num)}
     train = [shard for shard in shards if group_of[shard.name] not in held_out]
     if not train:
-        raise ValueError(f"validation_groups = {sorted(held_out)}: nothing is left to train on")
+        raise ValueError(f"validation_groups = {sorted(held_out)}: no group remains to train on")
     return train, [shard for shard in shards if group_of[shard.name] in held_out]
 
 
@@ -228,17 +228,17 @@ def validation_pairs(url: str | Path, shards: Sequence[Shard], per_scene: int) -
 
 
 @dataclass(frozen=True, eq=False)
-class _Batches(IterableDataset):
-    """Batches of one crop of each of these lanes, or of a worker's share of them."""
+class _BatchStream(IterableDataset):
+    """Batches of one crop for each of these slots, or for a worker's share of them."""
 
     data: Data
     segment: int
     segment_steps: int
-    lanes: tuple[int, ...]
+    slots: tuple[int, ...]
     jitter: JitterConfig
 
     def __iter__(self) -> Iterator[Batch | ValueError]:
-        """Errors for the user are handed on as they are: raised in a worker they would come with its traceback."""
+        """Yield batches, then an error for the user, if any: one raised in a worker would come with its traceback."""
         try:
             yield from self._batches()
         except ValueError as error:
@@ -246,15 +246,15 @@ class _Batches(IterableDataset):
 
     def _batches(self) -> Iterator[Batch]:
         info = get_worker_info()
-        lanes = self.lanes
+        slots = self.slots
         if info is not None:
             torch.set_num_threads(1)
-            lanes = lanes[info.id :: info.num_workers]
-        streams = [self._lane(lane) for lane in lanes]
+            slots = slots[info.id :: info.num_workers]
+        streams = [self._crops(slot) for slot in slots]
         while True:
-            yield batch_of([next(stream) for stream in streams], self.data.network)
+            yield make_batch([next(stream) for stream in streams], self.data.inputs)
 
-    def _lane(self, lane: int) -> Iterator[Crop]:
+    def _crops(self, slot: int) -> Iterator[Crop]:
         data, config = self.data, self.data.config
         for segment in itertools.count(self.segment):
             pairs = sample_pairs(
@@ -262,36 +262,36 @@ class _Batches(IterableDataset):
                 data.train,
                 seed=data.seed,
                 segment=segment,
-                lane=lane,
+                slot=slot,
                 samples_per_visit=config.samples_per_visit,
                 shuffle_buffer=max(1, config.shuffle_buffer // config.batch_size),
                 balance=Balance(data.recipe_of, config.recipe_weights, config.even_difficulty),
-                num_warps=data.network.num_references,
+                num_warps=data.inputs.num_references,
             )
             crops = training_crops(
                 pairs,
                 self.jitter,
                 patch_px=config.patch_px,
                 crops_per_pair=config.crops_per_pair,
-                rng=np.random.default_rng([data.seed, segment, lane]),
+                rng=np.random.default_rng([data.seed, segment, slot]),
             )
             yield from itertools.islice(crops, self.segment_steps)
 
 
-def _leave_at_once(_worker: int) -> None:
-    """At the end of a worker nothing is taken down: libraries abort where threads of theirs still run."""
+def _exit_without_cleanup(_worker: int) -> None:
+    """Let a worker exit without cleanup: libraries abort in theirs where they still have running threads."""
     atexit.register(os._exit, 0)
 
 
-def _told(batch: Batch | ValueError) -> Batch:
+def _raise_error(batch: Batch | ValueError) -> Batch:
     if isinstance(batch, ValueError):
         raise batch
     return batch
 
 
-def _joined(parts: Iterator[Batch | ValueError], lanes: Sequence[Sequence[int]]) -> Iterator[Batch]:
-    """Whole batches, in the order of the lanes, from those of the workers in turn."""
-    order = torch.tensor([lane for each in lanes for lane in each]).argsort()
+def _merge_workers(parts: Iterator[Batch | ValueError], slots: Sequence[Sequence[int]]) -> Iterator[Batch]:
+    """Concatenate the batches of the workers, which come in turn, and sort them by slot."""
+    order = torch.tensor([slot for each in slots for slot in each]).argsort()
     while True:
-        whole = zip(*(_told(next(parts)) for _ in lanes), strict=True)
-        yield Batch(*(torch.cat(part)[order] for part in whole))
+        fields = zip(*(_raise_error(next(parts)) for _ in slots), strict=True)
+        yield Batch(*(torch.cat(field)[order] for field in fields))

@@ -21,6 +21,7 @@ from splatfix.files import write_whole
 from splatfix.process import keeping_handler, log
 from splatfix.training.config import TrainConfig
 from splatfix.training.data import check_divides, open_data
+from splatfix.training.families import family_of
 from splatfix.training.state import read_state
 from splatfix.training.train import STATE, train
 from splatfix.workers import RunAborted, connect_ray
@@ -46,7 +47,8 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
     if config.start_from is not None and Path(config.start_from).is_dir():
         config = replace(config, start_from=str(Path(config.start_from).absolute()))
     check_divides(config.data.batch_size, wanted.num)
-    open_data(shards_url, config.data, config.network, config.seed)  # what is wrong shows here, once
+    inputs = family_of(config.network).inputs(config.network)
+    open_data(shards_url, config.data, inputs, config.seed)  # an error is raised here, once, before Ray starts
     with connect_ray(wanted.address, num_cpus=wanted.num * wanted.cpus, log_to_driver=True) as ray:
         from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer

@@ -1,4 +1,4 @@
-"""What training minimises. Images ``[B, 3, H, W]``, pixel weights ``[B, 1, H, W]`` (0 where the photo is unknown)."""
+"""Losses of repaired images ``[B, 3, H, W]``, with pixel weights ``[B, 1, H, W]`` (0 where the photo is unknown)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from splatfix.restoration.nafnet.network import Output
 from splatfix.shapes import Float
 
 CHARBONNIER_EPS = 1e-3
-LEAST_ERROR = 1e-3  # of the error prediction's target: a quarter of an 8-bit step
+MIN_ERROR = 1e-3  # added to the target of the error prediction: a quarter of an 8-bit step
 
 
 def charbonnier(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """A smooth L1: ``sqrt(difference^2 + eps^2)`` (Charbonnier et al. 1994)."""
+    """Mean of a smooth L1: ``sqrt(difference^2 + eps^2)`` (Charbonnier et al. 1994)."""
     return _mean(((a - b).square() + CHARBONNIER_EPS**2).sqrt(), weight)
 
 
@@ -25,7 +24,7 @@ def l1(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 
 
 def psnr_loss(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Negative PSNR in dB of each image, as NAFNet was trained; divided by 100 to be about as large as the others."""
+    """Mean negative PSNR in dB, as NAFNet was trained; divided by 100 to be about as large as the other losses."""
     squared = (a - b).square().mean(1, keepdim=True) * weight
     mse = squared.sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1)
     return 0.01 * 10 / math.log(10) * (mse + 1e-8).log().mean()
@@ -46,14 +45,13 @@ def edge_loss(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     return _mean(across, weight[..., 1:] * weight[..., :-1]) + _mean(down, weight[..., 1:, :] * weight[..., :-1, :])
 
 
-def error_loss(output: Output, clean: Tensor, weight: Tensor) -> Tensor:
-    """Mean absolute error of the predicted log error; the error itself is a target and gets no gradient."""
-    assert output.log_error is not None
-    error = (output.rgb.detach() - clean).abs().mean(1, keepdim=True)
-    return _mean((output.log_error - (error + LEAST_ERROR).log()).abs(), weight)
+def error_loss(rgb: Tensor, log_error: Float[Tensor, "B 1 H W"], clean: Tensor, weight: Tensor) -> Tensor:
+    """Mean absolute error of the predicted log error. The error itself is the target and gets no gradient."""
+    error = (rgb.detach() - clean).abs().mean(1, keepdim=True)
+    return _mean((log_error - (error + MIN_ERROR).log()).abs(), weight)
 
 
 def _mean(values: Float[Tensor, "B C H W"], weight: Float[Tensor, "B 1 H W"]) -> Tensor:
-    """Mean over the images of their weighted means: so a batch may be split in any way."""
+    """Mean over the images of their weighted means, so that a batch may be split in any way."""
     total = (values * weight).sum((1, 2, 3)) / values.shape[1]
     return (total / weight.sum((1, 2, 3)).clamp(min=1)).mean()

@@ -27,22 +27,20 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 import splatfix
+from splatfix.conditioning import Guidance
 from splatfix.config import require, to_tree
 from splatfix.files import write_json
 from splatfix.pairs import Pair
 from splatfix.process import choose_device, log, progress, seed_everything
-from splatfix.restoration.nafnet.architecture import use_local_pooling
-from splatfix.restoration.nafnet.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
-from splatfix.restoration.nafnet.network import GuidedNet, Output
 from splatfix.runs import Run, open_run, source_commit
 from splatfix.tracking import Tracker, TrackingConfig, open_tracker
-from splatfix.training.batches import Batch, jittered
+from splatfix.training.batches import Batch, NetworkInputs, jitter_colors
 from splatfix.training.config import TrainConfig
 from splatfix.training.data import Data, open_data
-from splatfix.training.losses import LOSSES, edge_loss, error_loss
+from splatfix.training.families import Family, family_of
 from splatfix.training.preview import save_preview
 from splatfix.training.state import Progress, read_state, restore_state, save_state
-from splatfix.training.validation import measure, summary
+from splatfix.training.validation import measure_gains, summarize_gains
 
 RESTORER, STATE, HISTORY = "restorer", "state.pt", "history.json"  # in the folder of a run
 TRACKED_STEPS = 10  # between numbers of single steps in MLflow
@@ -58,16 +56,22 @@ class Parts:
     """
 
     accelerator: Accelerator
-    network: GuidedNet
+    family: Family
+    inputs: NetworkInputs
+    network: nn.Module
     model: nn.Module
     ema: ModelEmaV3
     optimizer: torch.optim.Optimizer
     earlier: dict[str, Any]
 
     @property
-    def kept(self) -> tuple[GuidedNet, nn.Module, torch.optim.Optimizer]:
+    def kept(self) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
         """What a saved state holds."""
         return self.network, self.ema.module, self.optimizer
+
+    def repair(self, guidance: Guidance) -> Tensor:
+        """Repair a whole view with the averaged weights, which are validated and kept."""
+        return self.family.repair(self.ema.module, guidance)
 
 
 def train(
@@ -91,7 +95,7 @@ def train(
     parts = _parts(config)
     device = parts.accelerator.device
     accelerator, main = parts.accelerator, parts.accelerator.is_main_process
-    data = open_data(shards_url, config.data, config.network, config.seed)
+    data = open_data(shards_url, config.data, parts.inputs, config.seed)
     _check_unseen(config, data, parts.earlier)
     if not data.validation:
         log.info("%s: no group is held out: nothing is validated, strength = %s", shards_url, config.strength)
@@ -140,18 +144,20 @@ def train(
             }
             last = done.step >= done.planned
             if data.validation and (last or done.segment % config.validate_every == 0):
-                record["validation"] = _validate(accelerator, parts.ema.module, data.validation)
+                record["validation"] = _validate(parts, data.validation)
             done.history.append(record)
             tracker.metrics(_tracked(record), done.step)
             if main:
                 bar.total = done.planned
                 bar.set_postfix(_shown(record))
                 if _is_best(record, done, last):
-                    kept = _restorer(config, data, record, parts.earlier)
-                    save_checkpoint(run.path / RESTORER, parts.ema.module, kept)
+                    validation = record["validation"]
+                    strength = validation["strength"] if validation else config.strength
+                    provenance = _provenance(config, data, record, parts.earlier)
+                    parts.family.save(run.path / RESTORER, parts.ema.module, config, strength, provenance)
                 if record["validation"] is not None:
                     picture = run.path / f"previews/step_{done.step:06d}.png"
-                    save_preview(picture, parts.ema.module, data.validation)
+                    save_preview(picture, parts.repair, data.validation)
                     tracker.artifact(picture, "previews")
                 save_state(Path(out) / STATE, done, *parts.kept, _tag(config, data), accelerator.scaler)
                 write_json(run.path / HISTORY, done.history)
@@ -203,12 +209,12 @@ def _segment(
 def _backward(parts: Parts, batch: Batch, config: TrainConfig) -> Tensor:
     """Gradients of a process's share of a batch, part by part, and its loss."""
     accelerator, total = parts.accelerator, torch.zeros((), device=parts.accelerator.device)
-    chunks = list(batch.parts(config.accumulate))
+    chunks = list(batch.chunks(config.accumulate))
     for number, chunk in enumerate(chunks, start=1):
         with nullcontext() if number == len(chunks) else accelerator.no_sync(parts.model):
-            shown = jittered(chunk.to(accelerator.device), config.network)
+            jittered = jitter_colors(chunk.to(accelerator.device), parts.inputs)
             share = len(chunk.inputs) / len(batch.inputs)
-            loss = share * _loss(parts.model(shown.inputs), shown, config)
+            loss = share * parts.family.loss(parts.model(jittered.inputs), jittered, config)
             accelerator.backward(loss)
         total += loss.detach()
     return total
@@ -220,22 +226,25 @@ def _parts(config: TrainConfig) -> Parts:
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=1))  # the others wait while one validates and saves
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=MIXED_PRECISION[config.precision], kwargs_handlers=[patience])
     seed_everything(config.seed)
-    network, earlier = GuidedNet(config.network), {}
+    family = family_of(config.network)
+    network = family.build(config.network)
+    earlier: dict[str, Any] = {}
     if config.start_from is not None:
-        given, its = load_checkpoint(config.start_from)
-        if its.network != config.network:
-            raise ValueError(f"start_from = {config.start_from!r}: its network is {its.network}, not {config.network}")
-        network.load_state_dict(given.state_dict())
-        earlier = its.provenance
+        trained, network_config, earlier = family.load(config.start_from)
+        if network_config != config.network:
+            raise ValueError(
+                f"start_from = {config.start_from!r}: its network is {network_config}, not {config.network}"
+            )
+        network.load_state_dict(trained.state_dict())
     network = network.to(accelerator.device)
     ema = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True)
-    use_local_pooling(ema.module.network, config.data.patch_px)  # what is validated is what will repair
+    family.use_patch_size(ema.module, config.data.patch_px)  # what is validated is what will repair
     betas: dict[str, Any] = {"betas": (0.9, 0.9)} if config.optimizer in ADAMS else {}
     optimizer = create_optimizer_v2(
         network.parameters(), config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay, **betas
     )
     model, optimizer = accelerator.prepare(torch.compile(network) if config.compile else network, optimizer)
-    return Parts(accelerator, network, model, ema, optimizer, earlier)
+    return Parts(accelerator, family, family.inputs(config.network), network, model, ema, optimizer, earlier)
 
 
 def _resumed(parts: Parts, path: Path, config: TrainConfig, tag: dict[str, Any]) -> Progress:
@@ -252,15 +261,6 @@ def _resumed(parts: Parts, path: Path, config: TrainConfig, tag: dict[str, Any])
     if done.limits != limits:
         done.planned, done.limits = _planned(done, config), limits
     return done
-
-
-def _loss(output: Output, batch: Batch, config: TrainConfig) -> Tensor:
-    loss = LOSSES[config.loss](output.rgb, batch.clean, batch.weight)
-    if config.edge_weight:
-        loss = loss + config.edge_weight * edge_loss(output.rgb, batch.clean, batch.weight)
-    if config.network.predict_error:
-        loss = loss + config.error_weight * error_loss(output, batch.clean, batch.weight)
-    return loss
 
 
 def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, planned: int) -> CosineLRScheduler:
@@ -285,10 +285,11 @@ def _planned(done: Progress, config: TrainConfig) -> int:
     return broadcast_object_list(planned)[0]
 
 
-def _validate(accelerator: Accelerator, network: GuidedNet, pairs: Sequence[Pair]) -> dict[str, Any]:
-    mine = pairs[accelerator.process_index :: accelerator.num_processes]
-    rows = [row for pair in mine for row in measure(network, pair)]
-    return summary(gather_object(rows))
+def _validate(parts: Parts, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Measure each process's share of the pairs; all processes get the summary."""
+    mine = pairs[parts.accelerator.process_index :: parts.accelerator.num_processes]
+    rows = [row for pair in mine for row in measure_gains(parts.repair, pair)]
+    return summarize_gains(gather_object(rows))
 
 
 def _track_settings(tracker: Tracker, config: TrainConfig, data: Data) -> None:
@@ -352,22 +353,18 @@ def _check_unseen(config: TrainConfig, data: Data, earlier: dict[str, Any]) -> N
         raise ValueError(f"validation_groups: {min(seen)!r} was trained on by start_from = {config.start_from!r}")
 
 
-def _restorer(config: TrainConfig, data: Data, record: dict[str, Any], earlier: dict[str, Any]) -> CheckpointConfig:
-    validation, seen = record["validation"], data.provenance()
+def _provenance(config: TrainConfig, data: Data, record: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Where the weights come from, as the checkpoint says it."""
+    seen = data.provenance()
     if config.start_from is not None:
         both = {name: sorted({*seen[name], *earlier.get(name, [])}) for name in ("train_groups", "train_scenes")}
         seen |= both | {"start_from": {name: earlier.get(name) for name in ("step", "seconds", "num_pairs")}}
-    return CheckpointConfig(
-        network=config.network,
-        strength=validation["strength"] if validation else config.strength,
-        train_patch_px=config.data.patch_px,
-        provenance={
-            "version": splatfix.__version__,
-            "commit": source_commit(),
-            "step": record["step"],
-            "seconds": round(record["seconds"]),
-            "seed": config.seed,
-            **seen,
-            "validation": validation,
-        },
-    )
+    return {
+        "version": splatfix.__version__,
+        "commit": source_commit(),
+        "step": record["step"],
+        "seconds": round(record["seconds"]),
+        "seed": config.seed,
+        **seen,
+        "validation": record["validation"],
+    }

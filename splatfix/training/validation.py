@@ -1,9 +1,9 @@
-"""Does the restorer help on groups that it was not trained on, and at which strength?"""
+"""Validation: gains of the restorer on held-out groups, and the strength at which they are largest."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from splatfix import metrics
+from splatfix.conditioning import Guidance
 from splatfix.pairs import Pair
-from splatfix.restoration.nafnet.network import GuidedNet
-from splatfix.restoration.nafnet.restorer import repair_whole
 from splatfix.restoration.restorer import blend_correction
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+Repair = Callable[[Guidance], torch.Tensor]  # the image of a whole view with the whole correction, [H, W, 3]
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Row:
     ssim_gain: float
 
 
-def measure(network: GuidedNet, pair: Pair) -> list[Row]:
-    """Gains of the network over the render of one pair, at every strength, on the whole image."""
+def measure_gains(repair: Repair, pair: Pair) -> list[Row]:
+    """Gains over the render of one pair, on the whole image, at every strength."""
     guidance = pair.guidance()
     clean, weight = pair.target()
-    full = repair_whole(network, guidance).rgb[0].permute(1, 2, 0)
+    full = repair(guidance)
     mask = None if pair.mask is None else weight
 
     def score(image: torch.Tensor) -> tuple[float, float]:
@@ -48,8 +48,8 @@ def measure(network: GuidedNet, pair: Pair) -> list[Row]:
     return rows
 
 
-def summary(rows: Sequence[Row]) -> dict[str, Any]:
-    """Gains by strength (means over scenes, then by scene and by band), and the strength of the best mean PSNR gain."""
+def summarize_gains(rows: Sequence[Row]) -> dict[str, Any]:
+    """Average gains by strength: over scenes, then by scene and by band; and find the best strength by mean PSNR."""
     by_strength: dict[str, dict[str, Any]] = {}
     for strength in sorted({row.strength for row in rows}):
         chosen = [row for row in rows if row.strength == strength]

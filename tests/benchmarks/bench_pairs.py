@@ -166,7 +166,7 @@ class Shards(IterableDataset):
         from torch.utils.data import get_worker_info
 
         info = get_worker_info()
-        for pair in sample_pairs(self.url, self.shards, seed=0, segment=0, lane=0 if info is None else info.id):
+        for pair in sample_pairs(self.url, self.shards, seed=0, segment=0, slot=0 if info is None else info.id):
             yield _planes(pair)
 
 

@@ -28,6 +28,7 @@ from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig
 from splatfix.training.batches import JitterConfig
 from splatfix.training.data import DataConfig, open_data
 from splatfix.training.losses import charbonnier
+from splatfix.training.nafnet import NafnetInputs
 
 Step = Callable[[Tensor, Tensor, Tensor], None]
 
@@ -130,7 +131,7 @@ def bench_loader(url: str, num: int) -> None:
     for references in (network.num_references, 0):
         for workers in (0, 1, 2):
             config = DataConfig(num_workers=workers, validation_share=0.0)
-            data = open_data(url, config, NetworkConfig(num_references=references), 0)
+            data = open_data(url, config, NafnetInputs(NetworkConfig(num_references=references)), 0)
             batches = data.batches(0, segment_steps=250, jitter=JitterConfig())
             next(batches)
             start = time.perf_counter()

@@ -141,7 +141,7 @@ def test_streams_repeat_and_differ_by_segment_and_lane(tmp_path):
 
     first = stream()
     assert stream() == first
-    others = [stream(segment=1), stream(lane=1), stream(seed=1)]
+    others = [stream(segment=1), stream(slot=1), stream(seed=1)]
     assert all(other != first for other in others)
 
 
