@@ -45,7 +45,7 @@ class RenderAlone:
         return change(inputs)
 
 
-def save(folder, network, config, strength, provenance):
+def save(folder, network, config, strength, provenance):  # noqa: ARG001
     folder.mkdir(exist_ok=True)
     torch.save(network.state_dict(), folder / "weights.pt")
     (folder / "config.json").write_text(json.dumps({"strength": strength, "step": provenance["step"]}))
@@ -76,7 +76,8 @@ def test_another_family_trains_resumes_and_continues_from_its_checkpoint(shards,
     losses = [record["loss"] for record in progress.history]
     assert progress.step == 30 and losses[1] < losses[0]
     kept = json.loads((tmp_path / "run/restorer/config.json").read_text())
-    assert kept["strength"] == max(r["validation"]["strength"] for r in progress.history if r["step"] == kept["step"])
+    (best,) = (record for record in progress.history if record["step"] == kept["step"])
+    assert kept["strength"] == best["validation"]["strength"]
     again = replace(CONFIG, start_from=str(tmp_path / "run/restorer"), steps=15)
     assert train(shards, tmp_path / "more", again).history[0]["loss"] < losses[0]
 
