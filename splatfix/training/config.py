@@ -1,4 +1,4 @@
-"""Settings of a training of the restorer."""
+"""Settings of the training of a restorer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class LaunchConfig:
     Attributes:
         num: processes that Ray Train starts, here or on a cluster; 0: this process, or those that ``torchrun`` or
             ``accelerate launch`` started.
-        cpus: cores of each.
-        gpus: GPUs of each, 0 or 1; None: one where the cluster has enough.
-        address: of a Ray cluster; None joins the one that this process is in (RAY_ADDRESS, a Ray job), else starts Ray
-            on this machine.
-        storage: folder or URL that every node sees, for what is kept against failures; None: the run's folder, which
-            then has to be on a disk that all nodes share.
+        cpus: cores of each process.
+        gpus: GPUs of each process, 0 or 1; None: one if the cluster has enough.
+        address: address of a Ray cluster; None joins the one that this process is in (RAY_ADDRESS, a Ray job), else
+            starts Ray on this machine.
+        storage: folder or URL that every node can access, for the states that a restart needs; None: the run's
+            folder, which then must be on a disk that all nodes share.
         max_failures: how often training is started again where it stood, after a process or node died; as many
             processes as before have to fit.
     """
@@ -47,37 +47,37 @@ class LaunchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Training of the restorer.
+    """Training of a restorer.
 
     Attributes:
-        network: inputs, outputs and size of the network.
-        start_from: a checkpoint (folder or Hub id) of the same network to go on from, with a new schedule; None starts
-            afresh. What it was trained on counts as trained on.
-        data: batches, and groups that are held out.
-        jitter: colour changes.
+        network: inputs, outputs and size of the network; its type selects the family of restorers.
+        start_from: a checkpoint (folder or Hub id) of the same network to start from, with a new schedule; None starts
+            with random weights. The groups it was trained on count as training groups.
+        data: batches, and groups to hold out.
+        jitter: color changes.
         steps: optimizer steps.
-        max_seconds: training time after which it stops, in seconds; the schedule is shortened to what fits. None: no
-            limit. (Runs without a limit are exactly repeatable on the CPU.)
-        segment_steps: steps between saved states; what a batch holds follows from the segment, too.
+        max_seconds: limit of the training time, in seconds; the schedule is shortened to the steps that fit. None: no
+            limit. (Only runs without a limit are exactly repeatable on the CPU.)
+        segment_steps: steps between saved states; the content of batches depends on it, too.
         validate_every: segments between validations; the last segment is always validated.
-        accumulate: parts in which a process's share of a batch goes through the network, one after the other.
-        optimizer: of timm's by name.
-        learning_rate: at the top of the cosine, after warm-up.
-        least_learning_rate: at the end of the cosine.
+        accumulate: number of chunks in which a process's share of a batch passes through the network, one by one.
+        optimizer: name of one of timm's optimizers.
+        learning_rate: highest learning rate of the cosine schedule, after warm-up.
+        least_learning_rate: learning rate at the start of the warm-up and at the end of the cosine.
         warmup_steps: steps of linear warm-up.
-        weight_decay: of the optimizer.
-        clip_norm: largest norm of the gradient.
-        ema_decay: of the averaged weights, which are what is validated and kept.
+        weight_decay: weight decay of the optimizer.
+        clip_norm: norm to which larger gradients are clipped.
+        ema_decay: decay of the averaged weights, which are validated and saved.
         loss: ``charbonnier``, ``l1`` or ``psnr``.
         edge_weight: factor of the loss on finite differences.
         error_weight: factor of the loss of the predicted error.
         strength: share of the correction that the restorer applies if nothing is validated.
         precision: ``float32``, or ``bfloat16`` or (on CUDA) ``float16`` for mixed precision.
-        compile: whether torch compiles the network (a C++ compiler is needed for the CPU).
-        seed: everything random follows it.
-        device: auto, cpu or cuda (which GPU is the launcher's choice).
+        compile: whether torch compiles the network (on the CPU this needs a C++ compiler).
+        seed: seed of all randomness.
+        device: auto, cpu or cuda (the launcher chooses which GPU).
         launch: processes to start.
-        tracking: where MLflow keeps what is measured; with no URI, beside the weights.
+        tracking: where MLflow stores measurements; without a URI, beside the weights.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -61,7 +61,7 @@ class Pool(nn.Module):
     """Mean over the image, or over a window around each pixel once `use_local_pooling` has set one.
 
     The window is TLC (Chu et al. 2022, "Improving Image Restoration by Revisiting Global Information Aggregation"):
-    a network trained on patches then pools over about as much as it saw in training, on images of any size.
+    a network trained on patches then pools over an area of about the training size, on images of any size.
     """
 
     window_px: int | None = None
@@ -75,7 +75,7 @@ class Pool(nn.Module):
 def local_mean(x: Tensor, window_px: int) -> Tensor:
     """Mean over the ``window_px`` square around each pixel, shifted to stay inside the image. ``[B, C, H, W]``.
 
-    By an integral image; the mean of each plane is taken off first, which keeps float32 sums exact enough.
+    Uses an integral image. The mean of each plane is subtracted first, which keeps float32 sums exact enough.
     """
     height, width = x.shape[2:]
     h, w = min(window_px, height), min(window_px, width)
