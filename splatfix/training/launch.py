@@ -1,8 +1,8 @@
 """One training in several processes that Ray Train starts, on this machine or a cluster.
 
-Each process runs `train` as it stands; gradients go over gloo on CPUs, over NCCL on GPUs. Where a process or a node
-dies, all are started again and go on at the last saved state: that in the run's folder, or where the nodes share no
-disk, the last one that the main process put into ``launch.storage``.
+Each process runs `train`; gradients are exchanged by gloo on CPUs and by NCCL on GPUs. If a process or a node dies, all
+are restarted and resume from the last saved state: that in the run's folder, or, if the nodes share no disk, the last
+one that the main process copied to ``launch.storage``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from splatfix.training.train import STATE, train
 from splatfix.workers import RunAborted, connect_ray
 
 if TYPE_CHECKING:
-    from splatfix.training.state import Progress
+    from splatfix.training.state import TrainingState
 
-OURS = "ray"  # folder for Ray's own notes in that of the run
-LEFT = (OURS, "mlflow.db", "mlartifacts")  # not part of what is put into the storage
+RAY_FOLDER = "ray"  # Ray's own files, in the run's folder
+NOT_STORED = (RAY_FOLDER, "mlflow.db", "mlartifacts")  # not copied to the storage
 
 
 def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
@@ -53,10 +53,10 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
         from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        gpus = _gpus(ray, config)
+        gpus = _use_gpus(ray, config)
         if not gpus:
             config = replace(config, device="cpu")
-        place = out / OURS if wanted.storage is None else wanted.storage
+        place = out / RAY_FOLDER if wanted.storage is None else wanted.storage
         if wanted.storage is None:
             shutil.rmtree(place, ignore_errors=True)  # what counts is the state in the run's folder
             if sum(node["Alive"] for node in ray.nodes()) > 1:
@@ -64,7 +64,7 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
         quiet: Any = {"logging_config": LoggingConfig(log_level="WARNING")}
         limits: Any = {"max_failures": wanted.max_failures, "controller_failure_limit": 3}
         trainer = TorchTrainer(
-            partial(_process, shards_url, out, config),
+            partial(_run_process, shards_url, out, config),
             torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=wanted.num, use_gpu=gpus, resources_per_worker={"CPU": wanted.cpus, "GPU": int(gpus)}
@@ -83,16 +83,16 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
         except SystemExit:  # Ctrl-C: the trainer has a handler of its own, which exits as if all were done
             raise KeyboardInterrupt from None
         except ray.train.TrainingFailedError as error:
-            raise _plain(error) from None
+            raise _user_error(error) from None
         if wanted.storage is None:
             shutil.rmtree(place, ignore_errors=True)
         elif result.checkpoint is not None:
             with result.checkpoint.as_directory() as folder:
-                _take_over(Path(folder), out)
+                _copy_newer(Path(folder), out)
 
 
-def _gpus(ray: Any, config: TrainConfig) -> bool:
-    """Whether each process gets a GPU. ValueError where there are too few of them, or too few cores."""
+def _use_gpus(ray: Any, config: TrainConfig) -> bool:
+    """Whether each process gets a GPU. ValueError if the cluster has too few GPUs or cores."""
     wanted, there = config.launch, ray.cluster_resources()
     gpus = (there.get("GPU", 0) >= wanted.num) if wanted.gpus is None else bool(wanted.gpus)
     gpus = gpus and config.device != "cpu"
@@ -110,39 +110,39 @@ def _gpus(ray: Any, config: TrainConfig) -> bool:
     return gpus
 
 
-def _process(shards_url: str, out: Path, config: TrainConfig) -> None:
-    """What each process does."""
+def _run_process(shards_url: str, out: Path, config: TrainConfig) -> None:
+    """Train in one of the processes."""
     import ray.train
 
     main = ray.train.get_context().get_world_rank() == 0
     if main and (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
-            _take_over(Path(folder), out)
+            _copy_newer(Path(folder), out)
 
-    def report(done: Progress) -> None:
-        numbers = {"step": done.step, "loss": done.history[-1]["loss"]}
+    def report(state: TrainingState) -> None:
+        numbers = {"step": state.step, "loss": state.history[-1]["loss"]}
         if not main or config.launch.storage is None:
             ray.train.report(numbers)
             return
         with tempfile.TemporaryDirectory(prefix="splatfix-") as folder:
-            shutil.copytree(out, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*LEFT, ".*"))
+            shutil.copytree(out, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_STORED, ".*"))
             ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     train(shards_url, out, config, on_segment=report)
 
 
-def _take_over(checkpoint: Path, out: Path) -> None:
-    """Copy a run's folder from the storage, if this one is not as far: it may be on another node than before."""
-    step = _step(checkpoint)
-    if _step(out) >= step:
+def _copy_newer(checkpoint: Path, out: Path) -> None:
+    """Copy a run's folder from the storage if that is further: this process may be on another node than before."""
+    step = _saved_step(checkpoint)
+    if _saved_step(out) >= step:
         return
-    log.info("%s: takes over the state after step %d", out, step)
+    log.info("%s: copying the state after step %d", out, step)
     shutil.copytree(checkpoint, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STATE))
     with write_whole(out / STATE) as temporary:  # last: the state says how far the other files are
         shutil.copyfile(checkpoint / STATE, temporary)
 
 
-def _step(folder: Path) -> int:
+def _saved_step(folder: Path) -> int:
     if not (folder / STATE).exists():
         return -1
     try:
@@ -151,8 +151,8 @@ def _step(folder: Path) -> int:
         return -1
 
 
-def _plain(error: Any) -> Exception:
-    """What went wrong in the processes, as the error that it was where that is one for the user."""
+def _user_error(error: Any) -> Exception:
+    """The first error of the processes that is meant for the user, else that training failed."""
     for cause in (getattr(error, "worker_failures", None) or {}).values():
         inner = getattr(cause, "cause", None) or cause
         if isinstance(inner, FloatingPointError):

@@ -1,4 +1,4 @@
-"""Everything that a training run needs to go on as if it had never stopped."""
+"""The saved state of a training run, with which it resumes as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from splatfix.files import drop_leftovers, write_whole
 
 
 @dataclass
-class Progress:
-    """How far training is.
+class TrainingState:
+    """How far a training run is.
 
     Attributes:
         step: optimizer steps done.
-        segment: segments done; a checkpoint lies at the end of each.
+        segment: segments done; the state is saved at the end of each.
         seconds: training time so far, over all runs.
-        planned: steps that the schedule is for: ``steps``, or what fits into ``max_seconds``.
-        limits: the settings ``steps`` and ``max_seconds`` that ``planned`` follows from.
-        best: mean validation PSNR gain in dB of the checkpoint that is kept.
+        planned: steps of the schedule: ``steps``, or as many as fit into ``max_seconds``.
+        limits: the settings ``steps`` and ``max_seconds`` that ``planned`` was computed from.
+        best: mean validation PSNR gain in dB of the saved checkpoint.
         history: one record per segment.
     """
 
@@ -38,19 +38,19 @@ class Progress:
 
 def save_state(
     path: Path,
-    progress: Progress,
+    state: TrainingState,
     network: nn.Module,
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
     tag: dict[str, Any],
     scaler: torch.amp.GradScaler | None = None,
 ) -> None:
-    """Write the state whole. ``tag`` describes what must be the same when it is loaded."""
+    """Write the state whole. ``tag``: the settings that must be the same when it is resumed."""
     drop_leftovers(path.parent, path.name)
     with write_whole(path) as temporary, temporary.open("wb") as file:
         torch.save(
             {
-                "progress": asdict(progress),
+                "progress": asdict(state),  # the name in files since the first version
                 "network": network.state_dict(),
                 "ema": ema.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -62,14 +62,14 @@ def save_state(
 
 
 def read_state(path: Path, tag: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A saved state, on the CPU (without unpickling code).
+    """Read a saved state to the CPU, without unpickling code.
 
     Raises:
-        ValueError: the file is not whole, or belongs to other settings.
+        ValueError: the file is damaged, or belongs to other settings than ``tag``.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        saved_tag, _ = state["tag"], Progress(**state["progress"])
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved_tag, _ = saved["tag"], TrainingState(**saved["progress"])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: cannot be read as a training state ({reason}); remove it to start anew") from None
@@ -77,22 +77,22 @@ def read_state(path: Path, tag: dict[str, Any] | None = None) -> dict[str, Any]:
         if saved_tag.get(name) != (tag or {})[name]:
             raise ValueError(
                 f"{path}: was made with {name} = {saved_tag.get(name)}, now it is {(tag or {})[name]}; "
-                "go on with the same settings, or train into another folder"
+                "resume with the same settings, or train into another folder"
             )
-    return state
+    return saved
 
 
 def restore_state(
-    state: dict[str, Any],
+    saved: dict[str, Any],
     network: nn.Module,
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None = None,
-) -> Progress:
-    """Restore a state in place."""
-    network.load_state_dict(state["network"])
-    ema.load_state_dict(state["ema"])
-    optimizer.load_state_dict(state["optimizer"])
-    if scaler is not None and state.get("scaler"):
-        scaler.load_state_dict(state["scaler"])
-    return Progress(**state["progress"])
+) -> TrainingState:
+    """Load what `read_state` returned into network, averaged weights and optimizer, in place."""
+    network.load_state_dict(saved["network"])
+    ema.load_state_dict(saved["ema"])
+    optimizer.load_state_dict(saved["optimizer"])
+    if scaler is not None and saved.get("scaler"):
+        scaler.load_state_dict(saved["scaler"])
+    return TrainingState(**saved["progress"])

@@ -90,7 +90,7 @@ def test_another_number_of_processes_goes_on_with_the_same_batches(folder: Path)
     assert running.wait(timeout=30) == -signal.SIGKILL, "it was done before it was killed"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     assert start(folder, "moved", *torchrun).wait(timeout=180) == 0, (folder / "moved.log").read_text()
-    assert "going on after step" in (folder / "moved.log").read_text()
+    assert "resuming after step" in (folder / "moved.log").read_text()
     check_equal(folder, "moved")
 
 
@@ -110,7 +110,7 @@ def test_ray_train_goes_on_when_a_process_is_killed(folder: Path) -> None:
             running.terminate()
             running.wait(timeout=30)
     assert killed is not None
-    assert "going on after step" in (folder / "ray.log").read_text()
+    assert "resuming after step" in (folder / "ray.log").read_text()
     check_equal(folder, "ray")
     assert not (folder / "ray" / "ray").exists()
 
@@ -121,7 +121,7 @@ def test_ray_train_with_a_storage_of_its_own(folder: Path) -> None:
     shutil.rmtree(folder / "stored")  # as on a node that has not seen it
     running = start(folder, "stored", sys.executable, more=more)
     assert running.wait(timeout=200) == 0, (folder / "stored.log").read_text()[-4000:]
-    assert "takes over the state after step 12" in (folder / "stored.log").read_text()
+    assert "copying the state after step 12" in (folder / "stored.log").read_text()
     history = json.loads((folder / "stored" / "history.json").read_text())
     assert [record["step"] for record in history] == list(range(3, 25, 3))
     assert load_checkpoint(folder / "stored")[1].provenance["step"] in (12, 24)  # where it is validated

@@ -77,8 +77,8 @@ def test_training_lowers_the_error_on_a_group_that_it_has_not_seen(shards, tmp_p
 
 
 def stop_after(segments: int):
-    def on_segment(progress):
-        if progress.segment == segments:
+    def on_segment(state):
+        if state.segment == segments:
             raise KeyboardInterrupt
 
     return on_segment

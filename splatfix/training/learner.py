@@ -1,0 +1,136 @@
+"""What a run trains: the network, its averaged weights and the optimizer, in one process or in several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from splatfix.conditioning import Guidance
+from splatfix.config import require
+from splatfix.process import choose_device, log, seed_everything
+from splatfix.training.batches import NetworkInputs
+from splatfix.training.config import TrainConfig
+from splatfix.training.families import Family, family_of
+from splatfix.training.state import TrainingState, read_state, restore_state
+
+MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+ADAMS = ("adam", "adamw", "nadam", "nadamw", "radam", "adamp", "lamb")  # with the betas that NAFNet was trained with
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """A network in training.
+
+    Attributes:
+        accelerator: this process among those that train together.
+        family: the network's family.
+        inputs: the network's input planes.
+        network: the network itself.
+        model: the network as it is called in training: compiled, and wrapped for several processes.
+        ema: averaged weights, which are validated and saved.
+        optimizer: of the network.
+        earlier: provenance of the weights that training started from; empty for random ones.
+    """
+
+    accelerator: Accelerator
+    family: Family
+    inputs: NetworkInputs
+    network: nn.Module
+    model: nn.Module
+    ema: ModelEmaV3
+    optimizer: torch.optim.Optimizer
+    earlier: dict[str, Any]
+
+    @property
+    def stateful(self) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
+        """The parts that a saved state holds."""
+        return self.network, self.ema.module, self.optimizer
+
+    def repair(self, guidance: Guidance) -> Tensor:
+        """Repair a whole view with the averaged weights."""
+        return self.family.repair(self.ema.module, guidance)
+
+
+def build_learner(config: TrainConfig) -> Learner:
+    """Set up processes, network and optimizer.
+
+    Raises:
+        ValueError: a setting that does not fit the device, or a checkpoint of another network in ``start_from``.
+    """
+    on_cpu = choose_device(config.device).type == "cpu"
+    require(not (on_cpu and config.precision == "float16"), "precision", "float16", "float32 or bfloat16 on the CPU")
+    timeout = InitProcessGroupKwargs(timeout=timedelta(hours=1))  # the others wait while one validates and saves
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=MIXED_PRECISION[config.precision], kwargs_handlers=[timeout])
+    seed_everything(config.seed)
+    family = family_of(config.network)
+    network = family.build(config.network)
+    earlier: dict[str, Any] = {}
+    if config.start_from is not None:
+        trained, network_config, earlier = family.load(config.start_from)
+        if network_config != config.network:
+            wanted = f"{network_config}, not {config.network}"
+            raise ValueError(f"start_from = {config.start_from!r}: its network is {wanted}")
+        network.load_state_dict(trained.state_dict())
+    network = network.to(accelerator.device)
+    ema = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True)
+    family.use_patch_size(ema.module, config.data.patch_px)  # validated as it will repair
+    betas: dict[str, Any] = {"betas": (0.9, 0.9)} if config.optimizer in ADAMS else {}
+    optimizer = create_optimizer_v2(
+        network.parameters(), config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay, **betas
+    )
+    model, optimizer = accelerator.prepare(torch.compile(network) if config.compile else network, optimizer)
+    inputs = family.inputs(config.network)
+    return Learner(accelerator, family, inputs, network, model, ema, optimizer, earlier)
+
+
+def restore_learner(learner: Learner, path: Path, config: TrainConfig, tag: dict[str, Any]) -> TrainingState:
+    """Restore the saved state that the main process reads, in all processes; start anew if it does not exist.
+
+    Raises:
+        ValueError: the file is damaged, or belongs to other settings than ``tag``.
+    """
+    accelerator = learner.accelerator
+    message: list[Any] = [read_state(path, tag) if accelerator.is_main_process and path.exists() else None]
+    (saved,) = broadcast_object_list(message)
+    limits = [config.steps, config.max_seconds]
+    if saved is None:
+        return TrainingState(planned=config.steps, limits=limits)
+    state = restore_state(saved, *learner.stateful, accelerator.scaler)
+    if accelerator.is_main_process:
+        log.info("%s: resuming after step %d", path, state.step)
+    if state.limits != limits:
+        state.planned, state.limits = plan_steps(state, config), limits
+    return state
+
+
+def plan_steps(state: TrainingState, config: TrainConfig) -> int:
+    """The steps that fit into ``max_seconds`` at the speed so far, at most ``steps``; as the main process sees it."""
+    if config.max_seconds is None:
+        return config.steps
+    remaining = max(0.0, config.max_seconds - state.seconds)
+    planned = [min(config.steps, state.step + int(remaining * state.step / state.seconds))]
+    return broadcast_object_list(planned)[0]
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, planned: int) -> CosineLRScheduler:
+    """Warm-up and cosine over the planned steps."""
+    for group in optimizer.param_groups:  # the schedule reads its highest rate from here
+        group["lr"] = config.learning_rate
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=planned,
+        lr_min=config.least_learning_rate,
+        warmup_t=min(config.warmup_steps, planned // 10),
+        warmup_lr_init=config.least_learning_rate,
+        t_in_epochs=False,
+    )
