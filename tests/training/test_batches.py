@@ -1,0 +1,82 @@
+"""Crops stay aligned, batches hold the network's inputs, and jitter changes colors alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from splatfix.restoration.nafnet.network import network_inputs, warps_in
+from splatfix.training.batches import (
+    Crop,
+    JitterConfig,
+    jitter_colors,
+    make_batch,
+    random_color_change,
+    random_crop,
+)
+from splatfix.training.losses import edge_loss
+from splatfix.training.nafnet import NafnetInputs
+from tests.restoration.scenery import pair, random_mask
+from tests.training.small import INPUTS, NETWORK
+
+UNCHANGED = np.array([1, 1, 1, 1, 1, 0, 1, 2], np.float32)
+
+
+def test_crops_keep_every_plane_aligned():
+    one = pair(1)
+    y, x = np.mgrid[0:30, 0:40].astype(np.uint8)
+    marked = one.map_images(lambda image: np.stack([y + x] * image.shape[2], -1) if image.ndim == 3 else y + x)
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(20):
+        crop = random_crop(marked, 16, rng)
+        assert crop.alpha.shape == (16, 16)
+        for plane in (crop.artifact[..., 0], crop.clean[..., 2], crop.nearness, *(warp[..., 3] for warp in crop.warps)):
+            np.testing.assert_array_equal(plane, crop.alpha)
+        seen.add((int(crop.alpha[0, 0]), int(crop.alpha[0, -1]), int(crop.alpha[-1, 0])))
+    assert len(seen) > 10
+
+
+@pytest.mark.parametrize("references", [0, 1, 2, 3])
+@pytest.mark.parametrize("planes", [True, False])
+def test_a_batch_holds_the_inputs_of_the_network_in_the_loop(references, planes):
+    network = replace(NETWORK, num_references=references, alpha=planes, depth=planes)
+    mask = random_mask()
+    pairs = [pair(i, mask=mask if i else None) for i in range(3)]
+    batch = make_batch([Crop(one, UNCHANGED) for one in pairs], NafnetInputs(network))
+    expected = torch.stack([network_inputs(one.guidance(), network) for one in pairs])
+    torch.testing.assert_close(batch.inputs, expected, atol=0, rtol=0)
+    for i, one in enumerate(pairs):
+        clean, weight = one.target()
+        assert torch.equal(batch.clean[i].permute(1, 2, 0), clean) and torch.equal(batch.weight[i, 0], weight)
+
+
+def test_small_images_are_padded_and_masked():
+    crop = random_crop(pair(1), 64, np.random.default_rng(0))
+    assert crop.alpha.shape == (64, 64)
+    assert (crop.mask == 255).sum() == 30 * 40
+    batch = make_batch([Crop(crop, UNCHANGED)], INPUTS)
+    assert batch.weight.sum() == 30 * 40
+    assert edge_loss(batch.clean, batch.clean, batch.weight) == 0
+
+
+def test_jitter_changes_all_colors_alike_and_nothing_else():
+    rng = np.random.default_rng(0)
+    always = JitterConfig(probability=1.0)
+    batch = make_batch([Crop(pair(i), random_color_change(always, rng)) for i in range(4)], INPUTS)
+    clean = batch.inputs[:, :3].clone()  # then render and photo must stay equal
+    jittered = jitter_colors(batch._replace(clean=clean), INPUTS)
+    torch.testing.assert_close(jittered.inputs[:, :3], jittered.clean)
+    assert (jittered.clean - clean).abs().mean() > 0.01
+    before, after = warps_in(batch.inputs, 2), warps_in(jittered.inputs, 2)
+    assert (after[:, :, :3] - before[:, :, :3]).abs().mean() > 0.01
+    torch.testing.assert_close(after[:, :, 3], before[:, :, 3])
+    assert (after[:, :, :3].amax(2)[before[:, :, 3] == 0] == 0).all()
+    torch.testing.assert_close(jittered.inputs[:, 11:], batch.inputs[:, 11:])
+    never = random_color_change(JitterConfig(probability=0.0), rng)
+    np.testing.assert_array_equal(never, UNCHANGED)
+    same = jitter_colors(batch._replace(colors=torch.from_numpy(never).expand(4, 8)), INPUTS)
+    torch.testing.assert_close(same.inputs, batch.inputs, atol=1e-4, rtol=0)

@@ -1,0 +1,76 @@
+"""Training data: the same batches however they are made, groups held out whole, few and spread validation pairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+
+from splatfix.pairs import write_shards
+from splatfix.pairs.shards import Shard
+from splatfix.training.batches import (
+    Batch,
+    JitterConfig,
+)
+from splatfix.training.data import DataConfig, open_data, split_by_group, validation_pairs
+from tests.restoration.scenery import pair
+from tests.training.small import CONFIG, INPUTS
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 9])
+def test_batches_are_the_same_in_any_number_of_processes_and_workers(shards, num_workers):
+    alone = open_data(shards, CONFIG.data, INPUTS, 0)
+    with_workers = replace(alone, config=replace(CONFIG.data, num_workers=num_workers))
+
+    def batches(data, segment: int, num: int, **more) -> list[Batch]:
+        stream = data.batches(segment, segment_steps=3, jitter=JitterConfig(), **more)
+        return list(islice(stream, num))
+
+    expected = batches(alone, 0, 8)
+    assert not torch.equal(expected[0].inputs, expected[3].inputs)
+    for a, b in zip(expected, batches(with_workers, 0, 8), strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    for a, b in zip(expected[3:], batches(alone, 1, 5), strict=True):  # from the next segment on
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    shares = [batches(with_workers, 0, 8, rank=rank, num_processes=2) for rank in (0, 1)]
+    for a, first, second in zip(expected, *shares, strict=True):
+        assert torch.equal(a.inputs[0::2], first.inputs) and torch.equal(a.inputs[1::2], second.inputs)
+        assert torch.equal(a.colors[1::2], second.colors)
+    with pytest.raises(ValueError, match=r"batch_size = 4: wanted a multiple of 3, the number of processes"):
+        batches(alone, 0, 1, num_processes=3)
+
+
+@pytest.mark.parametrize("field", ["batch_size", "patch_px", "crops_per_pair", "samples_per_visit", "shuffle_buffer"])
+def test_data_settings_that_would_never_end_are_refused(field):
+    with pytest.raises(ValueError, match=rf"data\.{field} = 0: wanted at least 1"):
+        DataConfig(**{field: 0})
+
+
+def shard(scene: str, group: str | None = None) -> Shard:
+    return Shard(f"{scene}.tar", scene, group or scene, 1, 1, scene)
+
+
+def test_groups_are_held_out_whole():
+    shards = [shard("banana"), shard("sample_banana", "banana"), shard("can"), shard("castle"), shard("entry")]
+    groups = {"entry": "castle"}
+    train_shards, held_out = split_by_group(shards, groups, ["castle"], 0.5)
+    assert [s.scene for s in held_out] == ["castle", "entry"]
+    assert [s.scene for s in train_shards] == ["banana", "sample_banana", "can"]
+    train_shards, held_out = split_by_group(shards, groups, [], 0.3)
+    assert {s.scene for s in held_out} == {"can"}
+    assert split_by_group(shards, groups, [], 0.0)[1] == []
+    with pytest.raises(ValueError, match="known: banana, can, castle"):
+        split_by_group(shards, groups, ["nowhere"], 0.5)
+    with pytest.raises(ValueError, match="no group remains"):
+        split_by_group([shard("can")], {}, ["can"], 0.5)
+
+
+def test_validation_pairs_are_few_and_spread(tmp_path):
+    shards = write_shards([pair(i, scene) for scene in ("a", "b") for i in range(9)], tmp_path, samples_per_shard=4)
+    chosen = validation_pairs(tmp_path, shards, 3)
+    assert [(one.scene, one.view) for one in chosen] == [
+        (scene, f"photos/{i:03d}.png") for scene in ("a", "b") for i in (0, 3, 6)
+    ]
+    assert len(validation_pairs(tmp_path, shards, 100)) == 18
