@@ -1,6 +1,6 @@
-"""What training costs: ``make bench-training``.
+"""Benchmarks of training: ``make bench-training``.
 
-``step``: a training step of ours beside a plain implementation of the published network in float32 NCHW, interleaved.
+``step``: training steps of our network and of a plain implementation of the published one in float32 NCHW, in turn.
 ``loader``: crops per second of the loader alone. ``processes``: steps per second of one process and of two.
 """
 
@@ -77,14 +77,14 @@ def network_of(config: NetworkConfig, kind: type[NAFNet]) -> GuidedNet:
     return network
 
 
-def stepper(network: GuidedNet, *, low: bool, last: bool) -> Step:
-    """A training step: forward, loss, backward, optimizer; in bfloat16 and channels last, or not."""
+def make_step(network: GuidedNet, *, bfloat16: bool, channels_last: bool) -> Step:
+    """A training step: forward, loss, backward, optimizer."""
     optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
-    layout = torch.channels_last if last else torch.contiguous_format
+    layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def step(inputs: Tensor, clean: Tensor, weight: Tensor) -> None:
         inputs = inputs.contiguous(memory_format=layout)
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             output = network(inputs)
         charbonnier(output.rgb, clean, weight).backward()
         optimizer.step()
@@ -94,7 +94,7 @@ def stepper(network: GuidedNet, *, low: bool, last: bool) -> Step:
 
 
 def bench_step(batch_size: int, patch_px: int, rounds: int, shape: str) -> None:
-    """Ours in bfloat16 and in float32, and the plain one, in turn."""
+    """Time our step and the plain one, each in float32 and in bfloat16, in turn."""
     config = NetworkConfig(shape=shape)
     inputs = torch.rand(batch_size, config.in_channels, patch_px, patch_px)
     clean, weight = torch.rand(batch_size, 3, patch_px, patch_px), torch.ones(batch_size, 1, patch_px, patch_px)
@@ -102,10 +102,10 @@ def bench_step(batch_size: int, patch_px: int, rounds: int, shape: str) -> None:
     with torch.no_grad():
         torch.testing.assert_close(ours(inputs).rgb, plain(inputs).rgb, atol=1e-4, rtol=1e-4)
     steps = {
-        "plain, float32 NCHW": stepper(plain, low=False, last=False),
-        "ours, float32 NHWC": stepper(ours, low=False, last=True),
-        "plain, bfloat16 NCHW": stepper(network_of(config, PlainNAFNet), low=True, last=False),
-        "ours, bfloat16 NHWC": stepper(network_of(config, NAFNet), low=True, last=True),
+        "plain, float32 NCHW": make_step(plain, bfloat16=False, channels_last=False),
+        "ours, float32 NHWC": make_step(ours, bfloat16=False, channels_last=True),
+        "plain, bfloat16 NCHW": make_step(network_of(config, PlainNAFNet), bfloat16=True, channels_last=False),
+        "ours, bfloat16 NHWC": make_step(network_of(config, NAFNet), bfloat16=True, channels_last=True),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds + 2):
@@ -126,7 +126,7 @@ def bench_step(batch_size: int, patch_px: int, rounds: int, shape: str) -> None:
 
 
 def bench_loader(url: str, num: int) -> None:
-    """Crops per second, without training."""
+    """Measure crops per second, without training."""
     network = NetworkConfig()
     for references in (network.num_references, 0):
         for workers in (0, 1, 2):
@@ -142,7 +142,7 @@ def bench_loader(url: str, num: int) -> None:
 
 
 def bench_processes(url: str, steps: int) -> None:
-    """Steps per second with the same batches: one process with two threads, torchrun and Ray Train with two of one."""
+    """Measure steps per second on the same batches: one process of two threads, and two of one by each launcher."""
     train = ["-m", "splatfix", "train", "--shards", url, "--steps", str(steps), "--segment-steps", str(steps)]
     train += ["--data.validation-share", "0", "--precision", "bfloat16"]
     two = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]

@@ -1,4 +1,4 @@
-"""Small flawed views and pairs, made without a renderer: a painted plane, spoiled, with photos from beside it."""
+"""Small flawed views and pairs without a renderer: a painted plane with synthetic flaws, and photos from beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training, whoever launches it: plain Python, torchrun or Ray Train, also when a process dies."""
+"""The same training by plain Python, torchrun and Ray Train, also if a process dies."""
 
 from __future__ import annotations
 
