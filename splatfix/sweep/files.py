@@ -20,7 +20,7 @@ from splatfix.runs import Run
 from splatfix.sweep.cases import Case
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import TrialRecord
-from splatfix.sweep.space import flatten_fields, nest_fields
+from splatfix.sweep.space import flatten_fields, nest_settings
 from splatfix.sweep.summary import summarize_sweep
 
 log = logging.getLogger(__name__)
@@ -124,13 +124,16 @@ def format_best(results: SweepResults, config: SweepConfig) -> str:
     if others := [f"{name} {value}" for name, value in _other_settings(config)]:
         lines.append(f"the search had further settings, which are not in this file: {', '.join(others)}")
     comment = "".join(f"# {' '.join(line.split())}\n" for line in lines)
-    return comment + yaml.safe_dump(nest_fields(best.values), sort_keys=False, allow_unicode=True)
+    return comment + yaml.safe_dump(nest_settings(config.loop, best.values), sort_keys=False, allow_unicode=True)
 
 
 def _other_settings(config: SweepConfig) -> list[tuple[str, Any]]:
     """The settings of the sweep's loop that are not searched, and differ from those of `splatfix loop`."""
     changed = flatten_fields(changed_fields(config.loop))
-    return [(name, value) for name, value in changed.items() if name not in config.space]
+    written = {name.split(".")[0] if name.startswith("restorer") else name for name in config.space}
+    return [
+        (name, value) for name, value in changed.items() if name not in written and name.split(".")[0] not in written
+    ]
 
 
 def format_value(value: Any) -> str:

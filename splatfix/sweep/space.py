@@ -284,6 +284,17 @@ def nest_fields(values: Values) -> dict[str, Any]:
     return tree
 
 
+def nest_settings(default: LoopConfig, values: Values) -> dict[str, Any]:
+    """The settings of a trial as a nested tree that `splatfix loop --config` reads: the restorer with its options."""
+    settings: dict[str, Any] = {}
+    for field, value in values.items():
+        if field == "restorer" or field.startswith(OPTION):
+            settings["restorer"] = _restorer_tree(default, values)
+        else:
+            settings[field] = value
+    return nest_fields(settings)
+
+
 def flatten_fields(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of a nested tree by field name with points: the inverse of `nest_fields`."""
     values: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from splatfix.config import build_config, load_config
 from splatfix.loop import LoopConfig, RepairConfig
 from splatfix.restoration import RestorerChoice
 from splatfix.sweep.config import SweepConfig
-from splatfix.sweep.space import Parameter, apply, check_space, default_values, grid_points
+from splatfix.sweep.space import Parameter, apply, check_space, default_values, grid_points, nest_settings
 from tests.conftest import ROOT
 
 
@@ -117,6 +117,17 @@ def test_options_are_applied_to_the_restorer_that_has_them():
     warp = apply(given, {references: 1, "restorer": "warp"}).restorer
     assert warp == RestorerChoice(name="warp", options={"num_references": 1})
     assert given.restorer.options == {"strength": 0.5, "tile_px": 512}  # the default stays as it was
+
+
+def test_settings_of_a_trial_name_the_restorer_with_all_its_options():
+    given = LoopConfig(restorer=RestorerChoice(name="nafnet", options={"tile_px": 512}))
+    values = {"repair.weight": 1.0, "restorer.options.strength": 0.7, "repair.views": 4}
+    assert nest_settings(given, values) == {
+        "repair": {"weight": 1.0, "views": 4},
+        "restorer": {"name": "nafnet", "options": {"tile_px": 512, "strength": 0.7}},
+    }
+    assert nest_settings(given, {"restorer": "warp"}) == {"restorer": "warp"}
+    assert nest_settings(given, {"repair.views": 4}) == {"repair": {"views": 4}}
 
 
 def test_default_values_of_options_are_those_of_the_restorer():

@@ -16,6 +16,7 @@ from splatfix.config import load_config, read_yaml
 from splatfix.files import read_json
 from splatfix.loop import LoopConfig, run_loop
 from splatfix.loop import cache as shared
+from splatfix.restoration import RestorerChoice
 from splatfix.sample import sample_path
 from splatfix.sweep import reruns, trial
 from splatfix.sweep.cases import find_cases, measure_baseline
@@ -248,6 +249,32 @@ def test_a_rerun_that_fails_leaves_the_others(tmp_path, monkeypatch):
     assert verdict.difference == pytest.approx((rows[0].difference + rows[2].difference) / 2)
     assert "of 2 seeds" in verdict.sentence
     assert results.state == "finished" and (tmp_path / "out" / "best.yaml").is_file()
+
+
+def test_options_of_restorers_are_searched_and_written_as_the_best(tmp_path):
+    loop = {
+        "restorer": {"name": "warp", "options": {"sigma_color": 0.2}},
+        "repair": {**TREE["loop"]["repair"], "rounds": 1},
+    }
+    space = {
+        "restorer": {"choice": ["warp", "classical"]},
+        "restorer.options.num_references": {"integer": [1, 2], "when": {"restorer": "warp"}},
+        "restorer.options.sigma_px": {"choice": [1.0, 2.0], "when": {"restorer": "classical"}},
+    }
+    results = run_sweep(small(space=space, loop=loop, search={"trials": 3, "method": "random"}), tmp_path / "out")
+    assert [trial.status for trial in results.trials] == ["complete"] * 3
+    best = next(trial for trial in results.trials if trial.number == results.best)
+    options = {name.split(".")[-1]: value for name, value in best.values.items() if name != "restorer"}
+    options |= {"sigma_color": 0.2} if best.values["restorer"] == "warp" else {}
+    expected = RestorerChoice(name=best.values["restorer"], options=options)
+    written = (tmp_path / "out/best.yaml").read_text()
+    assert load_config(LoopConfig, tmp_path / "out/best.yaml").restorer == expected
+    assert "restorer.options" not in written  # among the settings that the file leaves out
+    run = tmp_path / "out/trials/0000/tankard-s0"
+    assert load_config(LoopConfig, run / "config.yaml").restorer == RestorerChoice(
+        name="warp", options={"sigma_color": 0.2, "num_references": 2}
+    )
+    assert read_json(run / "results.json")["restorer"] == "warp"
 
 
 def test_checkpoints_go_with_the_end_of_a_trial(sweep):
