@@ -130,10 +130,9 @@ def format_best(results: SweepResults, config: SweepConfig) -> str:
 def _other_settings(config: SweepConfig) -> list[tuple[str, Any]]:
     """The settings of the sweep's loop that are not searched, and differ from those of `splatfix loop`."""
     changed = flatten_fields(changed_fields(config.loop))
-    written = {name.split(".")[0] if name.startswith("restorer") else name for name in config.space}
-    return [
-        (name, value) for name, value in changed.items() if name not in written and name.split(".")[0] not in written
-    ]
+    if any(name.startswith("restorer") for name in config.space):  # it is written with all its options
+        changed = {name: value for name, value in changed.items() if not name.startswith("restorer")}
+    return [(name, value) for name, value in changed.items() if name not in config.space]
 
 
 def format_value(value: Any) -> str:
