@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import optuna
@@ -90,38 +92,104 @@ def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution
     return optuna.distributions.FloatDistribution(low, high, log=parameter.is_log)
 
 
-def compare_reruns(rows: Sequence[RerunRow], subject: str, metric: str) -> Verdict | None:
-    """The verdict of some reruns; None without any difference. ``subject`` names the best config in the sentence."""
-    by_seed: dict[int, list[float]] = {}
-    by_capture: dict[str, list[float]] = {}
-    for row in rows:
-        if row.difference is not None:
-            by_seed.setdefault(row.seed, []).append(row.difference)
-            by_capture.setdefault(row.capture, []).append(row.difference)
-    if not by_seed:
-        return None
-    means = np.array([np.mean(differences) for differences in by_seed.values()])
+@dataclass(frozen=True)
+class _SeedMean:
+    """Mean over seeds, their standard deviation, and the 95 % interval of the mean; None with one seed."""
+
+    mean: float
+    num: int
+    spread: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def _average(by_seed: Mapping[int, Sequence[float]]) -> _SeedMean:
+    """The mean over the seeds of the means of their values."""
+    means = np.array([np.mean(values) for values in by_seed.values()])
     mean, num = float(means.mean()), len(means)
-    unit, digits = UNITS[metric], DIGITS[metric]
-
-    def signed(value: float) -> str:
-        return written(value, digits, signed=True)
-
-    each = [f"{capture} {signed(float(np.mean(differences)))}" for capture, differences in by_capture.items()]
-    more = f" By capture: {', '.join(each)}." if len(each) > 1 else ""
     if num < 2:
-        sentence = f"{subject} differs from the default by {signed(mean)}{unit} with one seed: too few to tell."
-        return Verdict(beats=None, difference=mean, spread=None, low=None, high=None, sentence=sentence + more)
+        return _SeedMean(mean, num)
     spread = float(means.std(ddof=1))
     half = float(stats.t.ppf(0.975, num - 1)) * spread / num**0.5
-    low, high = mean - half, mean + half
-    beats = True if low > 0 else False if high < 0 else None
-    seeds = f"the spread of {num} seeds (standard deviation {spread:.{digits}f}{unit}"
-    seeds += f"; 95 % interval of the mean {signed(low)} to {signed(high)})"
+    return _SeedMean(mean, num, spread, mean - half, mean + half)
+
+
+def compare_reruns(rows: Sequence[RerunRow], subject: str, metric: str) -> Verdict | None:
+    """The verdict of some reruns; None without any difference. ``subject`` names the best config in the sentence."""
+    differences, gains = defaultdict[int, list[float]](list), defaultdict[int, list[float]](list)
+    by_capture = defaultdict[str, list[float]](list)
+    for row in rows:
+        if row.difference is not None and row.best.gain is not None:
+            differences[row.seed].append(row.difference)
+            gains[row.seed].append(row.best.gain)
+            by_capture[row.capture].append(row.difference)
+    if not differences:
+        return None
+    difference, gain = _average(differences), _average(gains)
+    sentences = [
+        _describe_difference(difference, subject, metric),
+        _describe_captures(by_capture, metric),
+        _describe_gain(gain, metric),
+    ]
+    return Verdict(
+        beats=_excludes_zero(difference),
+        difference=difference.mean,
+        spread=difference.spread,
+        low=difference.low,
+        high=difference.high,
+        gain=gain.mean,
+        gain_low=gain.low,
+        gain_high=gain.high,
+        sentence=" ".join(filter(None, sentences)),
+    )
+
+
+def _excludes_zero(value: _SeedMean) -> bool | None:
+    """True where the interval is above 0, False where it is below, else None."""
+    if value.low is None or value.high is None:
+        return None
+    return True if value.low > 0 else False if value.high < 0 else None
+
+
+def _describe_difference(difference: _SeedMean, subject: str, metric: str) -> str:
+    mean = _signed(difference.mean, metric) + UNITS[metric]
+    if difference.spread is None:
+        return f"{subject} differs from the default by {mean} in gain with one seed: too few to tell."
+    deviation = f"{difference.spread:.{DIGITS[metric]}f}{UNITS[metric]}"
+    seeds = f"the spread of {difference.num} seeds (standard deviation {deviation}"
+    seeds += f"; 95 % interval of the mean {_interval(difference, metric)})"
+    beats = _excludes_zero(difference)
     if beats:
-        sentence = f"{subject} beats the default by {signed(mean)}{unit}, beyond {seeds}."
-    elif beats is False:
-        sentence = f"{subject} is worse than the default, {signed(mean)}{unit}, beyond {seeds}: stay with the default."
-    else:
-        sentence = f"{subject} does not beat the default beyond {seeds}: {signed(mean)}{unit} in the mean."
-    return Verdict(beats=beats, difference=mean, spread=spread, low=low, high=high, sentence=sentence + more)
+        return f"{subject} beats the default: its gain is larger by {mean}, beyond {seeds}."
+    if beats is False:
+        return f"{subject} is worse than the default: its gain differs by {mean}, beyond {seeds}. Keep the default."
+    return f"{subject} does not beat the default beyond {seeds}: its gain differs by {mean} in the mean."
+
+
+def _describe_captures(by_capture: Mapping[str, Sequence[float]], metric: str) -> str | None:
+    if len(by_capture) < 2:
+        return None
+    each = (f"{capture} {_signed(float(np.mean(values)), metric)}" for capture, values in by_capture.items())
+    return f"By capture: {', '.join(each)}."
+
+
+def _describe_gain(gain: _SeedMean, metric: str) -> str:
+    mean, baseline = _signed(gain.mean, metric) + UNITS[metric], "its own baseline, the better of before and control"
+    if gain.spread is None:
+        return f"Its gain over {baseline}, is {mean}."
+    interval = f"(95 % interval {_interval(gain, metric)})"
+    beats = _excludes_zero(gain)
+    if beats:
+        return f"It beats {baseline}, by {mean} {interval}."
+    if beats is False:
+        return f"It is worse than {baseline}: {mean} {interval}, so that the repair does not help."
+    return f"It does not beat {baseline}, beyond the spread: {mean} in the mean {interval}."
+
+
+def _interval(value: _SeedMean, metric: str) -> str:
+    assert value.low is not None and value.high is not None
+    return f"{_signed(value.low, metric)} to {_signed(value.high, metric)}"
+
+
+def _signed(value: float, metric: str) -> str:
+    return written(value, DIGITS[metric], signed=True)

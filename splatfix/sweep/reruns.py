@@ -113,5 +113,5 @@ def rerun_figures(results: Results, metric: str) -> RerunFigures:
 
 
 def subtract_figures(default: RerunFigures, best: RerunFigures) -> float | None:
-    """``after`` of the best minus ``after`` of the default; None where one of them is unknown."""
-    return None if default.after is None or best.after is None else best.after - default.after
+    """Gain of the best minus gain of the default, each over its own baseline; None where one of them is unknown."""
+    return None if default.gain is None or best.gain is None else best.gain - default.gain

@@ -9,6 +9,7 @@ from splatfix.evaluation import layout
 from splatfix.evaluation.results import ViewResult, write_results
 from splatfix.files import write_json
 from splatfix.images import write_image
+from splatfix.report.sweep.results import SCHEMA
 from splatfix.views import BANDS
 from tests.report.make_run import make_results
 
@@ -45,7 +46,7 @@ def make_sweep(
     best = max(complete, key=lambda trial: trial["gain"])["number"] if complete else None
     front = [t["number"] for t in complete if not any(_dominates(other, t) for other in complete)]
     record = {
-        "schema": 1,
+        "schema": SCHEMA,
         "name": "first <b>sweep</b>",
         "state": "finished",
         "objectives": ["gain", "seconds"],
@@ -126,9 +127,13 @@ def _trial(number: int, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
+def _gains(gain: float, rng: np.random.Generator) -> dict[str, float]:
+    near, mid, far = (float(value) for value in gain + rng.normal(0, 0.02, 3) + [-0.05, 0.0, 0.05])
+    return {"gain": float(gain), "near": near, "mid": mid, "far": far}
+
+
 def _figures(gain: float, rng: np.random.Generator) -> dict[str, float]:
-    near, mid, far = gain + rng.normal(0, 0.02, 3) + [-0.05, 0.0, 0.05]
-    return {"gain": float(gain), "gain_worst": gain - 0.07, "near": near, "mid": mid, "far": far}
+    return {**_gains(gain, rng), "gain_worst": float(gain - 0.07)}
 
 
 def _dominates(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -143,11 +148,12 @@ def _reruns(best: int | None, rng: np.random.Generator) -> dict[str, Any]:
         for seed in seeds:
             base, difference = 20.4 + rng.normal(0, 0.1), 0.12 - 0.1 * held_out + rng.normal(0, 0.035)
             arms = {name: base + more for name, more in (("default", 0.1), ("best", 0.1 + difference))}
-            sides = {
-                name: {"before": base - 0.6, "control": base, "after": after} | _figures(after - base, rng)
+            configs = {
+                name: {"before": base - 0.6, "control": base, "after": after} | _gains(after - base, rng)
                 for name, after in arms.items()
             }
-            rows.append({"capture": capture, "held_out": held_out, "seed": seed, **sides, "difference": difference})
+            row = {"capture": capture, "held_out": held_out, "seed": seed, **configs, "difference": difference}
+            rows.append({**row, "error": None})
     spread = "the spread of seeds (0.04 dB over 3 seeds; 95 % interval"
     verdict = {
         "beats": True,
@@ -155,14 +161,20 @@ def _reruns(best: int | None, rng: np.random.Generator) -> dict[str, Any]:
         "spread": 0.04,
         "low": 0.05,
         "high": 0.19,
+        "gain": 0.22,
+        "gain_low": 0.12,
+        "gain_high": 0.32,
         "sentence": f"The best (trial {best}) beats the default by +0.12 dB, beyond {spread} +0.05 to +0.19).",
     }
     held_out = {
-        "beats": False,
+        "beats": None,
         "difference": 0.02,
         "spread": 0.04,
         "low": -0.03,
         "high": 0.07,
+        "gain": 0.12,
+        "gain_low": 0.02,
+        "gain_high": 0.22,
         "sentence": f"On captures that no trial saw, the best (trial {best}) does not: {spread} −0.03 to +0.07).",
     }
     return {"seeds": seeds, "rows": rows, "verdict": verdict, "held_out": held_out}

@@ -152,9 +152,15 @@ def test_any_number_may_be_missing(tmp_path):
 
 def test_the_tone_follows_the_verdict(tmp_path):
     reruns = make_sweep(tmp_path, pictures=False)["reruns"]
-    cases = [(True, 0.19, "good"), (False, 0.05, "plain"), (False, -0.02, "bad"), (None, 0.1, "plain")]
-    for beats, high, tone in cases:
-        verdict = reruns["verdict"] | {"beats": beats, "high": high, "difference": -0.1 if high < 0 else 0.1}
+    cases = [
+        (True, (0.1, 0.3), "good"),
+        (True, (-0.1, 0.3), "plain"),  # better than the default, but not surely than its own control
+        (True, (-0.3, -0.1), "bad"),
+        (None, (0.1, 0.3), "plain"),
+        (False, (0.1, 0.3), "bad"),
+    ]
+    for beats, (low, high), tone in cases:
+        verdict = reruns["verdict"] | {"beats": beats, "gain_low": low, "gain_high": high}
         make_sweep(tmp_path, pictures=False, reruns=reruns | {"verdict": verdict})
         assert f'class="headline {tone}"' in write_sweep_page(tmp_path).read_text(encoding="utf-8")
 
@@ -328,7 +334,7 @@ def test_lines_and_rows_name_the_same_trial(tmp_path):
         (None, "no such file; wanted the run folder of a sweep"),
         ("{", "not valid JSON"),
         ("[]", "wanted a mapping"),
-        ('{"schema": 2}', "schema = 2; this splatfix reads schema 1"),
+        ('{"schema": 1}', "schema = 1, but this splatfix reads schema 2; resume the sweep"),
     ],
 )
 def test_errors_name_the_file(tmp_path, content, message):

@@ -73,7 +73,9 @@ def test_the_best_is_rerun_beside_the_default(sweep):
         ("other", True, 103),
     ]
     for row in reruns["rows"]:
-        assert row["difference"] == pytest.approx(row["best"]["after"] - row["default"]["after"])
+        assert row["difference"] == pytest.approx(row["best"]["gain"] - row["default"]["gain"])
+        baseline = max(row["best"]["before"], row["best"]["control"])
+        assert row["best"]["gain"] == pytest.approx(row["best"]["after"] - baseline)
     mean = sum(row["difference"] for row in reruns["rows"][:2]) / 2
     assert reruns["verdict"]["difference"] == pytest.approx(mean)
     assert reruns["verdict"]["low"] < mean < reruns["verdict"]["high"]

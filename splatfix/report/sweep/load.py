@@ -11,7 +11,7 @@ from typing import Any
 from splatfix.files import read_json
 from splatfix.report import wording
 from splatfix.report.load import number
-from splatfix.report.sweep.results import SWEEP
+from splatfix.report.sweep.results import REMEDY, SCHEMA, SWEEP
 
 OBJECTIVES = {"gain": "gain", "gain_worst": "gain of the worst case"}
 STATUS_WORDS = {"stopped": "stopped early", "failed": "failed", "running": "running"}
@@ -140,8 +140,10 @@ def load_sweep(run: Path) -> SweepFile:
     record = read_json(path)
     if not isinstance(record, dict):
         raise ValueError(f"{path}: wanted a mapping at the top, saw {type(record).__name__}")
-    if record.get("schema") != 1:
-        raise ValueError(f"{path}: schema = {record.get('schema')!r}; this splatfix reads schema 1")
+    if record.get("schema") != SCHEMA:
+        raise ValueError(
+            f"{path}: schema = {record.get('schema')!r}, but this splatfix reads schema {SCHEMA}; {REMEDY}"
+        )
     return SweepFile(Path(run), record)
 
 

@@ -92,19 +92,34 @@ def headline(sweep: SweepFile) -> wording.Headline:
     verdict = reruns.get("verdict") or {}
     if not verdict.get("sentence"):
         return _search_headline(sweep, under_way=bool(reruns.get("rows")))
-    difference, high = number(verdict, "difference"), number(verdict, "high")
-    lost = verdict.get("beats") is False and (high if high is not None else difference or 0.0) < 0
+    difference = number(verdict, "difference")
     held_out = (reruns.get("held_out") or {}).get("sentence")
     details = [str(held_out)] if held_out else []
-    if (found := _in_search(sweep)) is not None:
-        details.append(f"In the search it had {found}: the largest of many gains flatters, so the reruns decide.")
+    if (figures := _in_search(sweep)) is not None:
+        training = " Longer training counts as gain there." if _searches_steps(sweep) else ""
+        details.append(
+            f"In the search it had {figures}: the largest of many gains flatters, so the reruns decide.{training}"
+        )
     return wording.Headline(
         str(verdict["sentence"]),
         tuple(details),
         sweep.signed(difference) if difference is not None else "",
-        f"{sweep.metric.title.partition(',')[0]}, best settings minus default, in reruns",
-        "good" if verdict.get("beats") is True else "bad" if lost else "plain",
+        f"{sweep.metric.title.partition(',')[0]} gain, best settings minus default, in reruns",
+        _tone(verdict),
     )
+
+
+def _tone(verdict: dict[str, Any]) -> str:
+    """Good where the best beats the default and its own baseline, bad where it is worse than one of them."""
+    gain_low, gain_high = number(verdict, "gain_low"), number(verdict, "gain_high")
+    if verdict.get("beats") is False or (gain_high is not None and gain_high < 0):
+        return "bad"
+    return "good" if verdict.get("beats") is True and gain_low is not None and gain_low > 0 else "plain"
+
+
+def _searches_steps(sweep: SweepFile) -> bool:
+    """Whether trials train for different numbers of steps."""
+    return any(entry["field"] in ("repair.steps", "repair.rounds") for entry in sweep.space)
 
 
 def _search_headline(sweep: SweepFile, under_way: bool) -> wording.Headline:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from splatfix.records import parse_record
 
 SWEEP, PAGE = "sweep.json", "sweep.html"  # names on disk
-SCHEMA = 1
+SCHEMA = 2
 REMEDY = "resume the sweep, which writes it again, or use the splatfix that wrote it"
 FIGURES = ("gain", "gain_worst", "near", "mid", "far", "gain_ssim", "seconds")  # of a round, over all cases
 
@@ -164,7 +164,8 @@ class RerunRow:
         held_out: whether no trial ran on it.
         seed: of both loops.
         default, best: figures of each.
-        difference: ``after`` of the best minus ``after`` of the default.
+        difference: gain of the best minus gain of the default. Each gain is over the baseline of its own run, which
+            trains for as many steps: so longer training alone makes no difference.
         error: why one of them failed.
     """
 
@@ -179,14 +180,16 @@ class RerunRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether the best config beats the default over reruns with other seeds.
+    """Whether the best config beats the default over reruns with other seeds, and whether it beats its own baseline.
 
     Attributes:
         beats: True or False where the 95 % interval of the difference excludes 0, else None.
-        difference: best minus default; mean over the seeds of the means over the captures.
+        difference: gain of the best minus gain of the default; mean over the seeds of the means over the captures.
         spread: standard deviation of that over the seeds; None with one seed.
         low, high: 95 % interval of the mean (Student's t); None with one seed.
-        sentence: the same in words.
+        gain: of the best over the better of ``before`` and ``control`` of its own runs; mean as of ``difference``.
+        gain_low, gain_high: 95 % interval of that mean; None with one seed.
+        sentence: all of it in words.
     """
 
     beats: bool | None
@@ -194,6 +197,9 @@ class Verdict:
     spread: float | None
     low: float | None
     high: float | None
+    gain: float
+    gain_low: float | None
+    gain_high: float | None
     sentence: str
 
 
