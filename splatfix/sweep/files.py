@@ -13,9 +13,9 @@ import yaml
 
 from splatfix.config import changed_fields
 from splatfix.evaluation.results import Results
-from splatfix.files import write_json, write_text
+from splatfix.files import write_text
 from splatfix.report.sweep.page import write_sweep_page
-from splatfix.report.sweep.results import FIGURES, PAGE, SWEEP, RerunRow, SweepResults, TrialResult
+from splatfix.report.sweep.results import FIGURES, PAGE, RerunRow, SweepResults, TrialResult, write_sweep
 from splatfix.runs import Run
 from splatfix.sweep.cases import Case
 from splatfix.sweep.config import SweepConfig
@@ -79,7 +79,7 @@ class SweepWriter:
             seconds=self._run.seconds,
         )
         write_text(folder / results.files.trials, format_csv(results))
-        write_json(folder / SWEEP, results.to_json())
+        write_sweep(folder, results)
         if results.best is not None:
             write_text(folder / results.files.best, format_best(results, self._config))
         write_sweep_page(folder)

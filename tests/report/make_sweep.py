@@ -28,7 +28,8 @@ SEARCHED = [
     {"field": "repair.outward", "kind": "uniform", "low": 0.0, "high": 1.0, "log": False, "default": 0.5},
     {"field": "repair.num_references", "kind": "integer", "low": 1, "high": 4, "log": False, "default": 2},
 ]
-SPACE: list[dict[str, Any]] = [{"when": None, **entry} for entry in SEARCHED]
+UNUSED: dict[str, Any] = {"low": None, "high": None, "log": False, "choices": None, "when": None}
+SPACE: list[dict[str, Any]] = [{**UNUSED, **entry} for entry in SEARCHED]
 CASES = [("tankard", 0, 19.73, 20.34), ("<script>alert(2)</script>", 0, 22.10, 22.41)]
 VIEWS = ["IMG_0012.jpg", 'x<script>alert(1)</script>"&.jpg', "IMG_0033.jpg", "IMG_0040.jpg", "IMG_0051.jpg"]
 
@@ -40,7 +41,7 @@ def make_sweep(
 
     Returns what ``sweep.json`` holds.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(2)
     trials = [_trial(k, rng) for k in range(num)]
     complete = [trial for trial in trials if trial["status"] == "complete"]
     best = max(complete, key=lambda trial: trial["gain"])["number"] if complete else None
@@ -107,21 +108,19 @@ def _trial(number: int, rng: np.random.Generator) -> dict[str, Any]:
     gain += {"nafnet": 0.0, "warp": -0.08, "classical": -0.2}[values["restorer"]] + rng.normal(0, 0.02)
     seconds = 6.0 + 0.6 * values["repair.views"] + rng.normal(0, 0.5)
     status = "stopped" if number % 6 == 4 else "failed" if number % 12 == 9 else "complete"
-    rounds = [_figures(gain - 0.05, rng) | {"round": 1, "seconds": seconds * 0.6}]
+    rounds = [_figures(gain - 0.05, rng) | {"gain_ssim": 0.03 * gain, "round": 1, "seconds": seconds * 0.6}]
     if status == "complete":
-        rounds.append(_figures(gain, rng) | {"round": 2, "seconds": seconds})
-    last = _figures(gain, rng) if status == "complete" else dict.fromkeys(_figures(gain, rng))
+        rounds.append(_figures(gain, rng) | {"gain_ssim": 0.03 * gain, "round": 2, "seconds": seconds})
     failed = status == "failed"
+    last = {name: None if failed else value for name, value in rounds[-1].items() if name != "round"}
     return {
         "number": number,
         "status": status,
         "is_default": number == 0,
         "values": values,
         **last,
-        "gain_ssim": 0.03 * gain if status == "complete" else None,
-        "seconds": seconds if status == "complete" else None,
         "rounds": [] if failed else rounds,
-        "cases": {case_name(k): _figures(gain, rng) | {"after": 20.3 + gain} for k in range(2)} if not failed else {},
+        "cases": {} if failed else {case_name(k): _gains(gain, rng) | _after(gain, seconds) for k in range(2)},
         "error": "step 812: loss = nan; <script>alert(3)</script>" if failed else None,
         "elapsed": 95.0 + 33.0 * (number + 1),
     }
@@ -130,6 +129,10 @@ def _trial(number: int, rng: np.random.Generator) -> dict[str, Any]:
 def _gains(gain: float, rng: np.random.Generator) -> dict[str, float]:
     near, mid, far = (float(value) for value in gain + rng.normal(0, 0.02, 3) + [-0.05, 0.0, 0.05])
     return {"gain": float(gain), "near": near, "mid": mid, "far": far}
+
+
+def _after(gain: float, seconds: float) -> dict[str, float]:
+    return {"after": 20.3 + gain, "seconds": seconds}
 
 
 def _figures(gain: float, rng: np.random.Generator) -> dict[str, float]:

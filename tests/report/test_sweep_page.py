@@ -13,6 +13,7 @@ from splatfix.report.sweep.charts import best_so_far, differences, gain_against_
 from splatfix.report.sweep.load import load_sweep, value_text
 from splatfix.report.sweep.page import MAX_ROWS, write_sweep_page
 from splatfix.report.sweep.parallel_coordinates import parallel_coordinates
+from splatfix.report.sweep.results import RerunRow
 from splatfix.report.wording import written
 from tests.report.make_sweep import SPACE, VIEWS, make_sweep
 from tests.report.test_report import Page
@@ -103,12 +104,12 @@ def test_the_settings_that_differ_are_marked(tmp_path):
         (4, ["objective", "every-trial", "importance", "cost", "trials", "setup"], "not rerun with other seeds yet."),
     ],
 )
-def test_a_sweep_under_way(tmp_path, kept, shown, sentence):
+def test_a_running_sweep(tmp_path, kept, shown, sentence):
     trials = make_sweep(tmp_path / "whole")["trials"][:kept]
     best = max(trials, key=lambda trial: trial["gain"])["number"] if trials else None
     if kept > 1:
-        going = {"status": "running", "gain": None, "seconds": None, "elapsed": None, "cases": {}}
-        trials.append(trials[0] | going | {"number": kept, "is_default": False, "rounds": trials[0]["rounds"][:1]})
+        running = {"status": "running", "gain": None, "seconds": None, "elapsed": None, "cases": {}}
+        trials.append(trials[0] | running | {"number": kept, "is_default": False, "rounds": trials[0]["rounds"][:1]})
     folder = tmp_path / "part"
     make_sweep(folder, pictures=False, state="running", trials=trials, best=best, pareto=[], seconds={}, **UNKNOWN)
     path = write_sweep_page(folder)
@@ -117,9 +118,9 @@ def test_a_sweep_under_way(tmp_path, kept, shown, sentence):
     assert f"{kept} of 24 trials complete" in page.text and "needs at least 4 finished trials" in page.text
 
 
-def test_the_time_of_a_sweep_under_way_is_that_of_its_trials(tmp_path):
+def test_the_time_of_a_running_sweep_is_that_of_its_trials(tmp_path):
     trials = make_sweep(tmp_path, pictures=False)["trials"][:4]
-    ended = {"references": 95.0}  # the stage of the trials goes on
+    ended = {"references": 95.0}  # the stage of the trials has not ended
     make_sweep(tmp_path, pictures=False, state="running", trials=trials, best=0, seconds=ended, **UNKNOWN)
     text = read(write_sweep_page(tmp_path)).text
     assert trials[-1]["elapsed"] == 227.0 and "running · 4 of 24 trials complete · 3 min 47 s" in text
@@ -130,22 +131,26 @@ def test_only_trials_that_run_or_failed(tmp_path):
     bare = {"gain": None, "gain_worst": None, "near": None, "mid": None, "far": None, "rounds": [], "cases": {}}
     trials = [trial | bare for trial in record["trials"][:2]]
     trials[0]["status"], trials[1] = "running", trials[1] | {"status": "failed", "error": "no photo"}
-    make_sweep(tmp_path, pictures=False, state="stopped", trials=trials, best=None, pareto=[], **UNKNOWN)
+    make_sweep(tmp_path, pictures=False, state="finished", trials=trials, best=None, pareto=[], **UNKNOWN)
     page = read(write_sweep_page(tmp_path))
     assert "No trial was completed." in page.text and "no photo" in page.text and "No trial has a gain yet" in page.text
 
 
-def test_any_number_may_be_missing(tmp_path):
-    def emptied(value, key=None):
-        if isinstance(value, dict):
-            return {name: emptied(inner, name) for name, inner in value.items()}
-        if isinstance(value, list):
-            return [emptied(inner, key) for inner in value]
-        keeps = key in ("schema", "number", "best", "pareto", "seeds", "round") or isinstance(value, bool)
-        return value if keeps or not isinstance(value, int | float) else None
+def test_any_figure_may_be_missing(tmp_path):
+    figures = ("gain", "gain_worst", "near", "mid", "far", "gain_ssim", "seconds", "before", "control", "after")
 
-    record = emptied(make_sweep(tmp_path))
-    (tmp_path / "sweep.json").write_text(json.dumps(record))
+    def without_figures(value):
+        if isinstance(value, dict):
+            return {
+                name: None if name in figures and isinstance(inner, float) else without_figures(inner)
+                for name, inner in value.items()
+            }
+        return [without_figures(inner) for inner in value] if isinstance(value, list) else value
+
+    record = make_sweep(tmp_path)
+    empty = {key: without_figures(record[key]) for key in ("trials", "cases")}
+    rows = [{**without_figures(row), "difference": None} for row in record["reruns"]["rows"]]
+    make_sweep(tmp_path, **empty, reruns={**record["reruns"], "rows": rows, "verdict": None, "held_out": None})
     page = read(write_sweep_page(tmp_path))
     assert "—" in page.text and "null" in page.text
 
@@ -172,7 +177,7 @@ def test_ssim_and_the_worst_case_as_objective(tmp_path):
     assert written(record["reruns"]["verdict"]["difference"], 3, signed=True) in page.text
     assert "best trade-offs" not in page.text
     best = load_sweep(tmp_path).best
-    assert load_sweep(tmp_path).gain(best) == best["gain_worst"]
+    assert best is not None and load_sweep(tmp_path).gain(best) == best.gain_worst
 
 
 def test_many_trials_stay_readable(tmp_path):
@@ -308,7 +313,7 @@ def test_trade_offs_are_joined_where_time_is_an_objective(tmp_path):
 
 def test_reruns_lie_on_the_side_of_the_better_one(tmp_path):
     sweep = load_sweep(tmp_path) if make_sweep(tmp_path, pictures=False) else None
-    rows = [{"capture": "<a>", "seed": k, "difference": value} for k, value in enumerate((-0.2, 0.0, 0.1))]
+    rows = [RerunRow(capture="<a>", seed=k, difference=value) for k, value in enumerate((-0.2, 0.0, 0.1))]
     tree = ElementTree.fromstring(differences(sweep, rows))
     places = [float(dot.get("cx")) for dot in tree.iter("circle")]
     zero = next(float(line.get("x1")) for line in tree.iter("line") if line.get("class") == "zero")
@@ -331,7 +336,7 @@ def test_lines_and_rows_name_the_same_trial(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file; wanted the run folder of a sweep"),
+        (None, "no such file; wanted the folder of a sweep"),
         ("{", "not valid JSON"),
         ("[]", "wanted a mapping"),
         ('{"schema": 1}', "schema = 1, but this splatfix reads schema 2; resume the sweep"),

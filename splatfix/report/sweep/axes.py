@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from splatfix.report.charts import linear_ticks, log_ticks
-from splatfix.report.sweep.load import SweepFile, value_text
+from splatfix.report.sweep.load import LoadedSweep, value_text
+from splatfix.report.sweep.results import SearchedField
 
 NOT_SET = "not set"
 UNSET_SHARE = 0.21  # of an axis, between "not set" and where the range begins
@@ -72,23 +73,23 @@ class FieldScale:
         return ticks or linear_ticks(self.low, self.high, self.whole, num=4)
 
 
-def field_scales(sweep: SweepFile) -> list[FieldScale]:
+def field_scales(sweep: LoadedSweep) -> list[FieldScale]:
     """One scale per searched field, wide enough for every trial's value."""
-    return [_scale(entry, sweep) for entry in sweep.space]
+    return [_scale(searched, sweep) for searched in sweep.space]
 
 
-def _scale(entry: dict[str, Any], sweep: SweepFile) -> FieldScale:
-    field = str(entry["field"])
-    seen = [trial["values"][field] for trial in sweep.trials if field in (trial.get("values") or {})]
-    lacks = any(field not in (trial.get("values") or {}) for trial in sweep.trials)
-    if entry.get("kind") == "choice":
-        choices = list(entry.get("choices") or [])
+def _scale(searched: SearchedField, sweep: LoadedSweep) -> FieldScale:
+    field = searched.field
+    seen = [trial.values[field] for trial in sweep.trials if field in trial.values]
+    lacks = any(field not in trial.values for trial in sweep.trials)
+    if searched.choices is not None:
+        choices = list(searched.choices)
         for value in seen:
             if not any(_same(choice, value) for choice in choices):
                 choices.append(value)
         return FieldScale(field=field, choices=tuple(choices), has_unset=lacks)
-    log = bool(entry.get("log")) and (_place(entry.get("low"), log=True) is not None)
-    places = [_place(value, log) for value in (entry.get("low"), entry.get("high"), *seen)]
+    log = searched.log and _place(searched.low, log=True) is not None
+    places = [_place(value, log) for value in (searched.low, searched.high, *seen)]
     known = [place for place in places if place is not None] or [0.0, 1.0]
     low, high = min(known), max(known)
     if high - low < 1e-12:
@@ -98,7 +99,7 @@ def _scale(entry: dict[str, Any], sweep: SweepFile) -> FieldScale:
         low=low,
         high=high,
         log=log,
-        whole=str(entry.get("kind")).startswith("int"),
+        whole=searched.kind == "integer",
         has_unset=lacks or any(_place(value, log) is None for value in seen),
     )
 

@@ -11,9 +11,9 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from splatfix.report.charts import Axis, Frame, grid, labels, level, svg
-from splatfix.report.load import number
 from splatfix.report.sweep.axes import NOT_SET, FieldScale
-from splatfix.report.sweep.load import SweepFile, value_text
+from splatfix.report.sweep.load import LoadedSweep, value_text
+from splatfix.report.sweep.results import RerunRow, TrialResult
 from splatfix.views import pick_evenly
 
 MAX_SLICE_MARKS = 500
@@ -25,7 +25,7 @@ FEW_TRIALS = 8  # below it no gain is called an outlier
 NUM_RAMP = 8  # colours from the smallest to the largest gain
 
 
-def shown_range(sweep: SweepFile) -> tuple[float, float]:
+def shown_range(sweep: LoadedSweep) -> tuple[float, float]:
     """The gains that charts cover: all, but for outliers far below the rest; (0, 0) without any gain.
 
     A gain more than three interquartile ranges below the quartiles is left out (Tukey 1977), unless it is the
@@ -39,14 +39,14 @@ def shown_range(sweep: SweepFile) -> tuple[float, float]:
     return (min(gains), max(gains)) if gains else (0.0, 0.0)
 
 
-def gain_axis(sweep: SweepFile, start_px: float, end_px: float, margin: float = 0.05) -> Axis:
+def gain_axis(sweep: LoadedSweep, start_px: float, end_px: float, margin: float = 0.05) -> Axis:
     """The axis of the gains; at least as long as a change that is called one, so that noise does not look large."""
     low, high = shown_range(sweep)
     short = max(0.0, sweep.metric.noticeable - (high - low)) / 2
     return Axis([low - short, high + short], start_px, end_px, margin=margin)
 
 
-def num_below(sweep: SweepFile) -> int:
+def num_below(sweep: LoadedSweep) -> int:
     """How many trials gained less than the charts cover."""
     low, _ = shown_range(sweep)
     return sum(gain < low for trial in sweep.trials if (gain := sweep.gain(trial)) is not None)
@@ -59,22 +59,22 @@ def ramp_level(gain: float, shown: tuple[float, float]) -> int:
     return min(NUM_RAMP - 1, max(0, math.floor(share * NUM_RAMP)))
 
 
-def best_so_far(sweep: SweepFile) -> list[tuple[int, float]]:
+def best_so_far(sweep: LoadedSweep) -> list[tuple[int, float]]:
     """(number, largest gain up to it) of each complete trial."""
     reached: list[tuple[int, float]] = []
     for trial in sweep.complete:
         gain = sweep.gain(trial)
         assert gain is not None
-        reached.append((trial["number"], max(gain, reached[-1][1]) if reached else gain))
+        reached.append((trial.number, max(gain, reached[-1][1]) if reached else gain))
     return reached
 
 
-def objective_over_time(sweep: SweepFile) -> Markup | None:
+def objective_over_time(sweep: LoadedSweep) -> Markup | None:
     """Each trial's gain against its number, with the largest so far; None without any gain."""
     measured = [(trial, gain) for trial in sweep.trials if (gain := sweep.gain(trial)) is not None]
     if not measured:
         return None
-    numbers = [trial["number"] for trial in sweep.trials]
+    numbers = [trial.number for trial in sweep.trials]
     left, right = HISTORY.x_px
     x_axis = Axis([min(numbers), max(numbers)], left + 12, right - 12, whole=True)
     y_axis = gain_axis(sweep, *HISTORY.y_px)
@@ -91,14 +91,14 @@ def objective_over_time(sweep: SweepFile) -> Markup | None:
         parts.append(f'<polyline class="reached" points="{_points(places)}"><title>best so far</title></polyline>')
     size = 5.0 if len(numbers) <= 150 else 3.2
     for trial, gain in sorted(measured, key=lambda pair: len(sweep.kinds(pair[0]))):  # best and default on top
-        parts.append(trial_mark(sweep, trial, x_axis.at(trial["number"]), y_axis, gain, size))
+        parts.append(trial_mark(sweep, trial, x_axis.at(trial.number), y_axis, gain, size))
     for trial in sweep.trials:
-        if trial.get("status") == "failed" and sweep.gain(trial) is None:
-            parts.append(_failed_mark(sweep, trial, x_axis.at(trial["number"]), y_axis.start_px - 5))
+        if trial.status == "failed" and sweep.gain(trial) is None:
+            parts.append(_failed_mark(sweep, trial, x_axis.at(trial.number), y_axis.start_px - 5))
     return svg(parts, f"The {sweep.objective_title} of each trial", HISTORY.width, HISTORY.height)
 
 
-def _default_level(sweep: SweepFile, y_axis: Axis) -> str:
+def _default_level(sweep: LoadedSweep, y_axis: Axis) -> str:
     gain = sweep.gain(sweep.default) if sweep.default else None
     if gain is None:
         return ""
@@ -108,7 +108,7 @@ def _default_level(sweep: SweepFile, y_axis: Axis) -> str:
     return level(y, HISTORY, "level") + text
 
 
-def slices(sweep: SweepFile, scales: Sequence[FieldScale]) -> list[dict[str, Any]]:
+def slices(sweep: LoadedSweep, scales: Sequence[FieldScale]) -> list[dict[str, Any]]:
     """Gain against the value of each of these fields: ``{"field", "chart"}``. Only complete trials."""
     trials = sorted(sweep.complete, key=lambda trial: len(sweep.kinds(trial)))
     if not trials:
@@ -118,7 +118,7 @@ def slices(sweep: SweepFile, scales: Sequence[FieldScale]) -> list[dict[str, Any
     return [{"field": scale.field, "chart": _slice(sweep, scale, trials, y_axis)} for scale in scales]
 
 
-def _slice(sweep: SweepFile, scale: FieldScale, trials: Sequence[dict[str, Any]], y_axis: Axis) -> Markup:
+def _slice(sweep: LoadedSweep, scale: FieldScale, trials: Sequence[TrialResult], y_axis: Axis) -> Markup:
     left, right = SLICE.left + 14, SLICE.width - SLICE.right - 8
 
     def at(share: float) -> float:
@@ -137,21 +137,21 @@ def _slice(sweep: SweepFile, scale: FieldScale, trials: Sequence[dict[str, Any]]
         parts.append(f'<text class="tick" {place}>{escape(cut(label, room))}<title>{escape(label)}</title></text>')
     size = 4.2 if len(trials) <= 150 else 2.6
     for trial in trials:
-        gain, values = sweep.gain(trial), trial.get("values") or {}
+        gain, values = sweep.gain(trial), trial.values
         assert gain is not None
         piled = scale.choices is not None or scale.field not in values  # many trials at one place: beside each other
-        aside = (trial["number"] * 0.618 % 1 - 0.5) * min(16.0, gap / 3) if piled else 0.0
+        aside = (trial.number * 0.618 % 1 - 0.5) * min(16.0, gap / 3) if piled else 0.0
         setting = value_text(values[scale.field]) if scale.field in values else NOT_SET
         parts.append(trial_mark(sweep, trial, at(scale.at(values)) + aside, y_axis, gain, size, f"{setting}: "))
     return svg(parts, f"{sweep.objective_title} against {scale.field}", SLICE.width, SLICE.height)
 
 
-def gain_against_cost(sweep: SweepFile) -> Markup | None:
+def gain_against_cost(sweep: LoadedSweep) -> Markup | None:
     """Gain of the complete trials against their seconds, the trade-offs joined; None with fewer than two."""
     points = {
-        trial["number"]: (trial, seconds, gain)
+        trial.number: (trial, seconds, gain)
         for trial in sweep.complete
-        if (seconds := number(trial, "seconds")) is not None and seconds > 0 and (gain := sweep.gain(trial)) is not None
+        if (seconds := trial.seconds) is not None and seconds > 0 and (gain := sweep.gain(trial)) is not None
     }
     if len(points) < 2:
         return None
@@ -165,7 +165,7 @@ def gain_against_cost(sweep: SweepFile) -> Markup | None:
     y_axis = gain_axis(sweep, *WIDE.y_px)
     parts = [grid(x_axis, y_axis, WIDE), labels("seconds of a loop", sweep.objective_title, WIDE)]
     if has_trade_offs(sweep):
-        front = sorted(points[n][1:] for n in sweep.record.get("pareto") or [] if n in points)
+        front = sorted(points[n][1:] for n in sweep.results.pareto if n in points)
         places = [(x_axis.at(place(seconds)), y_axis.at(max(gain, y_axis.low))) for seconds, gain in front]
         parts.append(f'<polyline class="pareto" points="{_points(places)}"/>')
     for trial, seconds, gain in sorted(points.values(), key=lambda point: len(sweep.kinds(point[0]))):
@@ -179,18 +179,18 @@ def gain_against_cost(sweep: SweepFile) -> Markup | None:
     return svg(parts, f"{sweep.objective_title} of each trial against its seconds", WIDE.width, WIDE.height)
 
 
-def has_trade_offs(sweep: SweepFile) -> bool:
+def has_trade_offs(sweep: LoadedSweep) -> bool:
     """Whether the best trades of gain for seconds were searched for."""
-    return sweep.objectives == [sweep.objective, "seconds"] and len(sweep.record.get("pareto") or []) > 0
+    return list(sweep.results.objectives) == [sweep.objective, "seconds"] and len(sweep.results.pareto) > 0
 
 
-def differences(sweep: SweepFile, rows: Sequence[dict[str, Any]]) -> Markup | None:
+def differences(sweep: LoadedSweep, rows: Sequence[RerunRow]) -> Markup | None:
     """Best minus default of each rerun, a row of dots per capture with a tick at their mean; None without any."""
     by_capture: dict[tuple[bool, str], list[tuple[float, str]]] = {}
-    for row in sorted(rows, key=lambda row: bool(row.get("held_out"))):
-        if (value := number(row, "difference")) is not None:
-            text = f"{row.get('capture')}, seed {row.get('seed')}: {sweep.signed(value)}"
-            key = bool(row.get("held_out")), str(row.get("capture"))
+    for row in sorted(rows, key=lambda row: row.held_out):
+        if (value := row.difference) is not None:
+            text = f"{row.capture}, seed {row.seed}: {sweep.signed(value)}"
+            key = row.held_out, row.capture
             by_capture.setdefault(key, []).append((value, text))
     if not by_capture:
         return None
@@ -224,7 +224,7 @@ def differences(sweep: SweepFile, rows: Sequence[dict[str, Any]]) -> Markup | No
 
 
 def trial_mark(
-    sweep: SweepFile, trial: dict[str, Any], x: float, y_axis: Axis, gain: float, size: float, prefix: str = ""
+    sweep: LoadedSweep, trial: TrialResult, x: float, y_axis: Axis, gain: float, size: float, prefix: str = ""
 ) -> str:
     """A trial in a chart; shape and colour both tell what it is: a diamond the default, a ring one that was stopped.
 
@@ -233,7 +233,7 @@ def trial_mark(
     kinds = sweep.kinds(trial)
     y = y_axis.at(max(gain, y_axis.low))
     size *= 1.35 if len(kinds) > 1 else 1.0
-    what = f'class="trial {escape(" ".join(kinds))}" data-trial="{trial["number"]:d}"'
+    what = f'class="trial {escape(" ".join(kinds))}" data-trial="{trial.number:d}"'
     title = f"<title>{escape(prefix + sweep.trial_title(trial))}</title>"
     if gain < y_axis.low:
         corners = [(x - size, y - size), (x + size, y - size), (x, y + size * 0.7)]
@@ -244,10 +244,10 @@ def trial_mark(
     return f'<circle {what} cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}">{title}</circle>'
 
 
-def _failed_mark(sweep: SweepFile, trial: dict[str, Any], x: float, y: float) -> str:
-    title = escape(f"{sweep.trial_title(trial)}: {cut(str(trial.get('error')), 200)}")
+def _failed_mark(sweep: LoadedSweep, trial: TrialResult, x: float, y: float) -> str:
+    title = escape(f"{sweep.trial_title(trial)}: {cut(str(trial.error), 200)}")
     return (
-        f'<path class="trial failed" data-trial="{trial["number"]:d}" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8">'
+        f'<path class="trial failed" data-trial="{trial.number:d}" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8">'
         f"<title>{title}</title></path>"
     )
 

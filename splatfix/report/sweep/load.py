@@ -1,4 +1,4 @@
-"""What the page of a sweep reads from ``sweep.json``, and how its numbers are named and written."""
+"""A sweep as its page reads it from ``sweep.json``, and how its numbers are named and written."""
 
 from __future__ import annotations
 
@@ -8,143 +8,126 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from splatfix.files import read_json
 from splatfix.report import wording
-from splatfix.report.load import number
-from splatfix.report.sweep.results import REMEDY, SCHEMA, SWEEP
+from splatfix.report.sweep.results import CaseResult, SearchedField, SweepResults, TrialResult, read_sweep
 
 OBJECTIVES = {"gain": "gain", "gain_worst": "gain of the worst case"}
 STATUS_WORDS = {"stopped": "stopped early", "failed": "failed", "running": "running"}
 
 
 @dataclass(frozen=True, eq=False)
-class SweepFile:
-    """A sweep as the page sees it.
-
-    Attributes:
-        path: the run folder.
-        record: ``sweep.json``.
-    """
+class LoadedSweep:
+    """A sweep as its page sees it: the run folder, and what ``sweep.json`` holds."""
 
     path: Path
-    record: dict[str, Any]
+    results: SweepResults
 
     @property
     def name(self) -> str:
-        return str(self.record.get("name") or self.path.resolve().name)
+        return self.results.name
 
     @property
-    def trials(self) -> list[dict[str, Any]]:
-        return self.record.get("trials") or []
+    def trials(self) -> tuple[TrialResult, ...]:
+        return self.results.trials
 
     @property
-    def space(self) -> list[dict[str, Any]]:
-        return self.record.get("space") or []
+    def space(self) -> tuple[SearchedField, ...]:
+        return self.results.space
 
     @property
-    def cases(self) -> list[dict[str, Any]]:
-        return self.record.get("cases") or []
+    def cases(self) -> tuple[CaseResult, ...]:
+        return self.results.cases
+
+    @property
+    def is_running(self) -> bool:
+        return self.results.state == "running"
 
     @property
     def metric(self) -> wording.Metric:
         """The metric of the gains."""
-        return wording.SSIM if self.record.get("metric") == "ssim" else wording.PSNR
+        return wording.SSIM if self.results.metric == "ssim" else wording.PSNR
+
+    @property
+    def metric_name(self) -> str:
+        """The name of that metric, without its unit."""
+        return self.metric.title.partition(",")[0]
 
     @property
     def unit(self) -> str:
-        """``dB`` after a space, or nothing."""
+        """The unit of the gains after a space, or nothing."""
         return " dB" if self.metric is wording.PSNR else ""
 
     @property
-    def objectives(self) -> list[str]:
-        return list(self.record.get("objectives") or ["gain"])
+    def objective(self) -> str:
+        """The gain that is searched for: ``gain`` or ``gain_worst``."""
+        return next((name for name in self.results.objectives if name in OBJECTIVES), "gain")
 
     @property
-    def objective(self) -> str:
-        """The key of the gain that is searched for: ``gain`` or ``gain_worst``."""
-        return next((name for name in self.objectives if name in OBJECTIVES), "gain")
+    def objective_name(self) -> str:
+        """The name of that gain."""
+        return OBJECTIVES[self.objective]
 
     @property
     def objective_title(self) -> str:
         """The name of that gain, with its unit."""
-        title = OBJECTIVES[self.objective]
-        return f"{title}, dB" if self.unit else f"{title}, SSIM"
+        return f"{self.objective_name}, dB" if self.unit else f"{self.objective_name}, SSIM"
 
     @cached_property
-    def complete(self) -> list[dict[str, Any]]:
-        """The trials that ended with a gain, in order of their numbers."""
-        ended = [trial for trial in self.trials if trial.get("status") == "complete" and self.gain(trial) is not None]
-        return sorted(ended, key=lambda trial: trial["number"])
+    def complete(self) -> list[TrialResult]:
+        """The complete trials that have a gain, in order of their numbers."""
+        complete = [trial for trial in self.trials if trial.final(self.objective) is not None]
+        return sorted(complete, key=lambda trial: trial.number)
 
     @cached_property
-    def best(self) -> dict[str, Any] | None:
+    def best(self) -> TrialResult | None:
         """The best trial."""
-        wanted = self.record.get("best")
-        return next((trial for trial in self.trials if wanted is not None and trial["number"] == wanted), None)
+        return next((trial for trial in self.trials if trial.number == self.results.best), None)
 
     @cached_property
-    def default(self) -> dict[str, Any] | None:
+    def default(self) -> TrialResult | None:
         """The trial of the default settings."""
-        return next((trial for trial in self.trials if trial.get("is_default")), None)
+        return next((trial for trial in self.trials if trial.is_default), None)
 
     @property
     def seconds(self) -> float | None:
-        """Of the whole sweep: all stages that ended, or up to the last trial that did where that is more."""
-        stages = [value for name in self.record.get("seconds") or {} if (value := number(self.record, "seconds", name))]
-        ends = [end for trial in self.trials if (end := number(trial, "elapsed")) is not None]
+        """Duration of the sweep: of all stages that ended, or up to the last trial that did where that is longer."""
+        stages = self.results.seconds.values()
+        ends = [trial.elapsed for trial in self.trials if trial.elapsed is not None]
         return max([sum(stages), *ends]) if stages or ends else None
 
-    def gain(self, trial: dict[str, Any]) -> float | None:
-        """What a trial gained by the objective; of one that was stopped, after the last round that it reached."""
-        gain = number(trial, self.objective)
-        rounds = trial.get("rounds") or []
-        return number(rounds[-1], self.objective) if gain is None and rounds else gain
+    def gain(self, trial: TrialResult) -> float | None:
+        """The gain of a trial that is searched for, after the last round that it completed."""
+        return getattr(trial, self.objective)
 
     def signed(self, gain: float | None) -> str:
-        """``+0.21 dB``."""
+        """A gain in words, like ``+0.21 dB``."""
         return wording.written(gain, self.metric.digits, signed=True) + (self.unit if gain is not None else "")
 
-    def kinds(self, trial: dict[str, Any]) -> list[str]:
+    def kinds(self, trial: TrialResult) -> list[str]:
         """What a trial is drawn as: its status, and whether it is the default or the best."""
-        kinds = [str(trial.get("status"))]
-        kinds += ["default"] if trial.get("is_default") else []
-        return kinds + (["best"] if trial["number"] == self.record.get("best") else [])
+        is_best = trial.number == self.results.best
+        return [trial.status, *(["default"] if trial.is_default else []), *(["best"] if is_best else [])]
 
-    def trial_title(self, trial: dict[str, Any], with_values: bool = False) -> str:
+    def trial_title(self, trial: TrialResult, with_values: bool = False) -> str:
         """A trial in words, for the pointer: number, gain, status, and on further lines its values."""
         names = [name for name in self.kinds(trial) if name != "complete"]
-        parts = [f"trial {trial['number']}: {self.signed(self.gain(trial))}", *names]
-        if (seconds := number(trial, "seconds")) is not None:
-            parts.append(wording.duration(seconds))
-        values = trial.get("values") or {}
-        lines = [f"{field} = {value_text(value)}" for field, value in values.items()] if with_values else []
+        parts = [f"trial {trial.number}: {self.signed(self.gain(trial))}", *names]
+        if trial.seconds is not None:
+            parts.append(wording.duration(trial.seconds))
+        lines = [f"{field} = {value_text(value)}" for field, value in trial.values.items()] if with_values else []
         return "\n".join([", ".join(parts), *lines])
 
     def counts(self) -> str:
         """How many trials ended, and how: ``18 of 24 trials complete, 4 stopped early``."""
-        found = Counter(str(trial.get("status")) for trial in self.trials)
-        wanted = self.record.get("num_trials") or len(self.trials)
-        parts = [f"{found['complete']} of {wording.count(wanted, 'trial')} complete"]
-        return ", ".join(parts + [f"{found[status]} {word}" for status, word in STATUS_WORDS.items() if found[status]])
+        counts = Counter(str(trial.status) for trial in self.trials)
+        parts = [f"{counts['complete']} of {wording.count(self.results.num_trials, 'trial')} complete"]
+        parts += [f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status]]
+        return ", ".join(parts)
 
 
-def load_sweep(run: Path) -> SweepFile:
-    """The sweep in a run folder.
-
-    Raises:
-        ValueError: no ``sweep.json``, or not one that this splatfix reads.
-    """
-    path = Path(run) / SWEEP
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; wanted the run folder of a sweep")
-    record = read_json(path)
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}: wanted a mapping at the top, saw {type(record).__name__}")
-    if record.get("schema") != SCHEMA:
-        raise ValueError(
-            f"{path}: schema = {record.get('schema')!r}, but this splatfix reads schema {SCHEMA}; {REMEDY}"
-        )
-    return SweepFile(Path(run), record)
+def load_sweep(run: Path) -> LoadedSweep:
+    """The sweep in a run folder. ValueError where there is no ``sweep.json``, or not one that this splatfix reads."""
+    return LoadedSweep(Path(run), read_sweep(run))
 
 
 def value_text(value: Any) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from splatfix.files import write_text
 from splatfix.report import wording
 from splatfix.report.html import page_path, render_page
-from splatfix.report.load import number
 from splatfix.report.sweep.axes import NOT_SET, field_scales
 from splatfix.report.sweep.charts import (
     differences,
@@ -19,9 +19,10 @@ from splatfix.report.sweep.charts import (
     shown_range,
     slices,
 )
-from splatfix.report.sweep.load import SweepFile, load_sweep, value_text
+from splatfix.report.sweep.headline import sweep_headline
+from splatfix.report.sweep.load import LoadedSweep, load_sweep, value_text
 from splatfix.report.sweep.parallel_coordinates import MAX_WIDE_LINES, chart_width, parallel_coordinates
-from splatfix.report.sweep.results import PAGE, SWEEP
+from splatfix.report.sweep.results import PAGE, SWEEP, SearchedField, TrialResult
 from splatfix.report.sweep.views import extreme_views, repaired_views
 
 MAX_ROWS = 200
@@ -32,12 +33,12 @@ ORDER = ("complete", "stopped", "running", "failed")
 
 
 def is_sweep(run: Path) -> bool:
-    """Whether a folder is one of a sweep that has something to show."""
+    """Whether a folder holds a sweep that has results to show."""
     return (Path(run) / SWEEP).is_file()
 
 
 def write_sweep_page(run: Path, out: Path | None = None) -> Path:
-    """Write the page of a sweep, also of one under way; returns the file.
+    """Write the page of a sweep, finished or running; returns the file.
 
     ``out`` is an HTML file or a folder; by default ``sweep.html`` in the folder of the sweep.
 
@@ -50,224 +51,149 @@ def write_sweep_page(run: Path, out: Path | None = None) -> Path:
     return path
 
 
-def _context(sweep: SweepFile) -> dict[str, Any]:
-    rows = _rows(sweep)
-    low, high = shown_range(sweep)
-    importance = _importance(sweep)
-    seconds = [(name, number(sweep.record, "seconds", name)) for name in sweep.record.get("seconds") or {}]
+def _context(sweep: LoadedSweep) -> dict[str, Any]:
+    """The variables of the template."""
+    results = sweep.results
+    facts = [results.state, sweep.counts(), *([wording.duration(sweep.seconds)] if sweep.seconds is not None else [])]
+    search = {name: getattr(results, name) for name in ("search", "halving", "objectives", "metric")}
     return {
         "title": f"{sweep.name}: splatfix sweep",
         "sweep": sweep,
-        "facts": _facts(sweep),
-        "headline": headline(sweep),
-        "settings": _settings(sweep),
+        "facts": facts,
+        "headline": sweep_headline(sweep),
+        "settings": _compare_settings(sweep),
+        "present": {kind for trial in sweep.trials for kind in sweep.kinds(trial)},
+        "few_trials": len(sweep.complete) < ENOUGH_FOR_IMPORTANCE,
+        "reruns": _reruns(sweep),
+        "views": extreme_views(sweep),
+        "repaired": repaired_views(sweep),
+        "fields": [searched.field for searched in sweep.space],
+        "cases": _cases(sweep),
+        "space": [_describe_field(searched) for searched in sweep.space],
+        "search": _flatten(search),
+        "seconds": list(results.seconds.items()),
+        **_charts(sweep),
+        **_table(sweep),
+    }
+
+
+def _charts(sweep: LoadedSweep) -> dict[str, Any]:
+    low, high = shown_range(sweep)
+    importance = _importance(sweep)
+    rank = {bar["name"]: position for position, bar in enumerate(importance)}
+    scales = sorted(field_scales(sweep), key=lambda scale: rank.get(scale.field, len(rank)))
+    return {
         "history": objective_over_time(sweep),
         "parallel": parallel_coordinates(sweep),
         "parallel_width": round(0.8 * chart_width(len(sweep.space))),
         "many_lines": len(sweep.trials) > MAX_WIDE_LINES,
-        "present": {kind for trial in sweep.trials for kind in sweep.kinds(trial)},
         "ramp_ends": (sweep.signed(low), sweep.signed(high)),
         "num_below": num_below(sweep),
         "importance": importance,
-        "few_trials": len(sweep.complete) < ENOUGH_FOR_IMPORTANCE,
-        "slices": _slices(sweep, [row["name"] for row in importance]),
+        "slices": slices(sweep, scales[:MAX_SLICES]),
         "cost": gain_against_cost(sweep),
         "has_trade_offs": has_trade_offs(sweep),
-        "reruns": _reruns(sweep),
-        "views": extreme_views(sweep),
-        "repaired": repaired_views(sweep),
-        "fields": [str(entry["field"]) for entry in sweep.space],
-        "rows": _first(rows),
-        "num_rows": len(rows),
-        "cases": _cases(sweep),
-        "space": [_space_row(entry) for entry in sweep.space],
-        "search": _facts_of("", {key: sweep.record.get(key) for key in ("search", "halving", "objectives", "metric")}),
-        "seconds": [(name, value) for name, value in seconds if value is not None],
     }
 
 
-def headline(sweep: SweepFile) -> wording.Headline:
-    """The verdict of the reruns; without one, how far the search got."""
-    reruns = sweep.record.get("reruns") or {}
-    verdict = reruns.get("verdict") or {}
-    if not verdict.get("sentence"):
-        return _search_headline(sweep, under_way=bool(reruns.get("rows")))
-    difference = number(verdict, "difference")
-    held_out = (reruns.get("held_out") or {}).get("sentence")
-    details = [str(held_out)] if held_out else []
-    if (figures := _in_search(sweep)) is not None:
-        training = " Longer training counts as gain there." if _searches_steps(sweep) else ""
-        details.append(
-            f"In the search it had {figures}: the largest of many gains flatters, so the reruns decide.{training}"
-        )
-    return wording.Headline(
-        str(verdict["sentence"]),
-        tuple(details),
-        sweep.signed(difference) if difference is not None else "",
-        f"{sweep.metric.title.partition(',')[0]} gain, best settings minus default, in reruns",
-        _tone(verdict),
-    )
+def _importance(sweep: LoadedSweep) -> list[dict[str, Any]]:
+    """The bars of the fields, the largest first."""
+    shares = sorted((sweep.results.importance or {}).items(), key=lambda item: -item[1])
+    most = max((share for _, share in shares), default=0.0) or 1.0
+    return [{"name": field, "share": max(0.0, share) / most, "text": f"{share:.2f}"} for field, share in shares]
 
 
-def _tone(verdict: dict[str, Any]) -> str:
-    """Good where the best beats the default and its own baseline, bad where it is worse than one of them."""
-    gain_low, gain_high = number(verdict, "gain_low"), number(verdict, "gain_high")
-    if verdict.get("beats") is False or (gain_high is not None and gain_high < 0):
-        return "bad"
-    return "good" if verdict.get("beats") is True and gain_low is not None and gain_low > 0 else "plain"
-
-
-def _searches_steps(sweep: SweepFile) -> bool:
-    """Whether trials train for different numbers of steps."""
-    return any(entry["field"] in ("repair.steps", "repair.rounds") for entry in sweep.space)
-
-
-def _search_headline(sweep: SweepFile, under_way: bool) -> wording.Headline:
-    if sweep.best is None:
-        so_far = "No trial is complete yet." if sweep.record.get("state") == "running" else "No trial was completed."
-        return wording.Headline(so_far, (), "", "", "plain")
-    later = "the reruns with other seeds are under way" if under_way else "not rerun with other seeds"
-    running = sweep.record.get("state") == "running"
-    sentence = f"Best{' so far' if running else ''}: trial {sweep.best['number']}, {_in_search(sweep)}; {later}"
-    sentence += " yet." if running and not under_way else "."
-    caution = "The largest of many gains flatters; only reruns with other seeds tell whether these settings are better."
-    caption = f"{sweep.metric.title.partition(',')[0]} {sweep.objective_title.partition(',')[0]}, best trial"
-    return wording.Headline(sentence, (caution,), sweep.signed(sweep.gain(sweep.best)), caption, "plain")
-
-
-def _in_search(sweep: SweepFile) -> str | None:
-    """``gain +0.21 dB against +0.11 dB of the default``, of the best trial."""
-    if sweep.best is None:
-        return None
-    gain = f"{sweep.objective_title.partition(',')[0]} {sweep.signed(sweep.gain(sweep.best))}"
-    if sweep.best.get("is_default"):
-        return f"{gain}, with the default settings"
-    default = sweep.gain(sweep.default) if sweep.default else None
-    return gain if default is None else f"{gain} against {sweep.signed(default)} of the default"
-
-
-def _facts(sweep: SweepFile) -> list[str]:
-    """The line under the title."""
-    facts = [str(sweep.record.get("state") or "unknown state"), sweep.counts()]
-    return [*facts, wording.duration(sweep.seconds)] if sweep.seconds is not None else facts
-
-
-def _settings(sweep: SweepFile) -> list[dict[str, Any]]:
+def _compare_settings(sweep: LoadedSweep) -> list[dict[str, Any]]:
     """The best trial's setting of each searched field beside the default's."""
     if sweep.best is None:
         return []
-    defaults = {str(entry["field"]): entry.get("default") for entry in sweep.space}
-    if sweep.default is not None:  # which also tells which fields are not set
-        defaults = sweep.default.get("values") or {}
+    defaults = {searched.field: searched.default for searched in sweep.space}
+    if sweep.default is not None:  # it also lacks the fields that are not set
+        defaults = sweep.default.values
     rows = []
-    for entry in sweep.space:
-        field, values = str(entry["field"]), sweep.best.get("values") or {}
-        best, default = (value_text(v[field]) if field in v else NOT_SET for v in (values, defaults))
+    for field in (searched.field for searched in sweep.space):
+        best, default = (value_text(v[field]) if field in v else NOT_SET for v in (sweep.best.values, defaults))
         rows.append({"field": field, "best": best, "default": default, "differs": best != default})
     return rows
 
 
-def _importance(sweep: SweepFile) -> list[dict[str, Any]]:
-    """Bars, the largest first."""
-    found = [(field, number(sweep.record, "importance", field)) for field in sweep.record.get("importance") or {}]
-    known = sorted(((field, share) for field, share in found if share is not None), key=lambda row: -row[1])
-    most = max((share for _, share in known), default=0.0) or 1.0
-    return [{"name": field, "share": max(0.0, share) / most, "text": f"{share:.2f}"} for field, share in known]
-
-
-def _slices(sweep: SweepFile, by_importance: list[str]) -> list[dict[str, Any]]:
-    rank = {field: k for k, field in enumerate(by_importance)}
-    scales = sorted(field_scales(sweep), key=lambda scale: rank.get(scale.field, len(rank)))
-    return slices(sweep, scales[:MAX_SLICES])
-
-
-def _reruns(sweep: SweepFile) -> dict[str, Any] | None:
-    reruns = sweep.record.get("reruns") or {}
-    rows = reruns.get("rows") or []
-    if not rows:
+def _reruns(sweep: LoadedSweep) -> dict[str, Any] | None:
+    """Rows by capture, those of the search first, with the mean differences; None without any."""
+    reruns = sweep.results.reruns
+    if reruns is None or not reruns.rows:
         return None
-    captures = [row.get("capture") for row in rows]
-    rows = sorted(rows, key=lambda row: (bool(row.get("held_out")), captures.index(row.get("capture"))))
-    totals = [("captures of the search", reruns.get("verdict")), ("held-out captures", reruns.get("held_out"))]
+    captures = [row.capture for row in reruns.rows]
+    rows = sorted(reruns.rows, key=lambda row: (row.held_out, captures.index(row.capture)))
+    names = {"verdict": "captures of the search", "held_out": "held-out captures"}
     return {
         "rows": rows,
-        "totals": [{"name": name, "verdict": verdict} for name, verdict in totals if verdict],
+        "num_seeds": len(reruns.seeds),
+        "totals": [{"name": names[key], "verdict": verdict} for key, verdict in reruns.verdicts.items()],
         "chart": differences(sweep, rows),
-        "some_held_out": any(row.get("held_out") for row in rows),
+        "some_held_out": any(row.held_out for row in rows),
     }
 
 
-def _rows(sweep: SweepFile) -> list[dict[str, Any]]:
-    """Every trial: by gain, then those that were stopped, run, failed."""
-    rows = []
-    for trial in sweep.trials:
-        status = str(trial.get("status"))
-        values, rounds = trial.get("values") or {}, trial.get("rounds") or []
-        error = str(trial["error"]) if trial.get("error") else None
-        if error and len(error) > MAX_ERROR_CHARACTERS:
-            error = error[: MAX_ERROR_CHARACTERS - 1] + "…"
-        rows.append(
-            {
-                "trial": trial,
-                "status": status,
-                "gain": sweep.gain(trial),
-                "is_best": trial is sweep.best,
-                "values": {field: value_text(value) for field, value in values.items()},
-                "figures": rounds[-1] if rounds and number(trial, sweep.objective) is None else trial,
-                "rounds": rounds,
-                "error": error,
-            }
-        )
-
-    def order(row: dict[str, Any]) -> tuple[int, float, int]:
-        rank = ORDER.index(row["status"]) if row["status"] in ORDER else len(ORDER)
-        return rank, -row["gain"] if row["gain"] is not None else float("inf"), row["trial"]["number"]
-
-    return sorted(rows, key=order)
+def _table(sweep: LoadedSweep) -> dict[str, Any]:
+    """The rows of the first trials by gain, with the default in any case, and the number of all."""
+    trials = sorted(sweep.trials, key=lambda trial: _order(sweep, trial))
+    shown = trials[:MAX_ROWS]
+    missing = [trial for trial in trials[MAX_ROWS:] if trial.is_default]
+    shown = [*shown[: MAX_ROWS - len(missing)], *missing]
+    return {"rows": [_trial_row(sweep, trial) for trial in shown], "num_rows": len(trials)}
 
 
-def _first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first rows, and the default's in any case."""
-    shown = rows[:MAX_ROWS]
-    missing = [row for row in rows[MAX_ROWS:] if row["trial"].get("is_default")]
-    return [*shown[: MAX_ROWS - len(missing)], *missing]
+def _order(sweep: LoadedSweep, trial: TrialResult) -> tuple[int, float, int]:
+    gain = sweep.gain(trial)
+    return ORDER.index(trial.status), -gain if gain is not None else float("inf"), trial.number
 
 
-def _cases(sweep: SweepFile) -> list[dict[str, Any]]:
-    """What every trial was measured against, with the gains of the default and of the best trial there."""
+def _trial_row(sweep: LoadedSweep, trial: TrialResult) -> dict[str, Any]:
+    error = trial.error
+    if error and len(error) > MAX_ERROR_CHARACTERS:
+        error = error[: MAX_ERROR_CHARACTERS - 1] + "…"
+    return {
+        "trial": trial,
+        "is_best": trial is sweep.best,
+        "settings": {field: value_text(value) for field, value in trial.values.items()},
+        "error": error,
+    }
+
+
+def _cases(sweep: LoadedSweep) -> list[dict[str, Any]]:
+    """The baseline of each case, with the gains of the default and of the best trial there."""
+
+    def gain(trial: TrialResult | None, case: str) -> float | None:
+        return trial.cases[case].gain if trial is not None and case in trial.cases else None
+
     return [
-        {
-            "case": case,
-            "default": number(sweep.default, "cases", str(case["case"]), "gain"),
-            "best": number(sweep.best, "cases", str(case["case"]), "gain"),
-        }
+        {"case": case, "default": gain(sweep.default, case.case), "best": gain(sweep.best, case.case)}
         for case in sweep.cases
     ]
 
 
-def _space_row(entry: dict[str, Any]) -> dict[str, str]:
+def _describe_field(searched: SearchedField) -> dict[str, str]:
     """A searched field in words."""
-    kind = str(entry.get("kind"))
-    if kind == "choice":
-        values = value_text(entry.get("choices") or [])
+    if searched.choices is not None:
+        values = value_text(searched.choices)
     else:
-        values = f"{value_text(entry.get('low'))} to {value_text(entry.get('high'))}"
-    when = [f"{other} is {value_text(wanted)}" for other, wanted in (entry.get("when") or {}).items()]
+        values = f"{value_text(searched.low)} to {value_text(searched.high)}"
+    when = [f"{other} is {value_text(wanted)}" for other, wanted in (searched.when or {}).items()]
     return {
-        "field": str(entry["field"]),
-        "kind": kind + (", log" if entry.get("log") and "log" not in kind else ""),
+        "field": searched.field,
+        "kind": searched.kind + (", log" if searched.log and "log" not in searched.kind else ""),
         "values": values,
         "when": " and ".join(when),
-        "default": value_text(entry.get("default")),
+        "default": value_text(searched.default),
     }
 
 
-def _facts_of(prefix: str, tree: dict[str, Any]) -> list[tuple[str, str]]:
-    """The leaves of nested settings, by their names with points."""
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """The values of nested settings in words, by their names with points."""
     facts = []
     for key, value in tree.items():
         if isinstance(value, dict):
-            facts += _facts_of(f"{prefix}{key}.", value)
+            facts += _flatten(value, f"{prefix}{key}.")
         else:
             facts.append((f"{prefix}{key}", "none" if value is None else value_text(value)))
     return facts

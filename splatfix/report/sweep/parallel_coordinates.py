@@ -9,14 +9,15 @@ from markupsafe import Markup, escape
 from splatfix.report.charts import Axis, Frame, svg
 from splatfix.report.sweep.axes import FieldScale, field_scales
 from splatfix.report.sweep.charts import CHARACTER_PX, cut, gain_axis, ramp_level, shown_range
-from splatfix.report.sweep.load import SweepFile
+from splatfix.report.sweep.load import LoadedSweep
+from splatfix.report.sweep.results import TrialResult
 
 MIN_WIDTH, AXIS_STEP = 940, 122
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 62, 74, 52, 16, 400
 MAX_WIDE_LINES = 300  # with a broad band around each to point at, and with all values in their titles
 
 
-def parallel_coordinates(sweep: SweepFile) -> Markup | None:
+def parallel_coordinates(sweep: LoadedSweep) -> Markup | None:
     """A line per trial: its colour by the gain, the default dashed, the best on top; None without a trial or field.
 
     A field that a trial does not have is at "not set", below the axis. A trial without gain ends at the last field.
@@ -54,14 +55,14 @@ def place(scale: FieldScale, values: dict[str, Any]) -> float:
 
 
 def _line(
-    sweep: SweepFile,
-    trial: dict[str, Any],
+    sweep: LoadedSweep,
+    trial: TrialResult,
     scales: list[FieldScale],
     step: float,
     axis: Axis,
     shown: tuple[float, float],
 ) -> str:
-    values, gain = trial.get("values") or {}, sweep.gain(trial)
+    values, gain = trial.values, sweep.gain(trial)
     places = [f"{LEFT + k * step:.1f},{place(scale, values):.1f}" for k, scale in enumerate(scales)]
     if gain is not None:
         places.append(f"{LEFT + len(scales) * step:.1f},{axis.at(max(gain, axis.low)):.1f}")
@@ -73,7 +74,7 @@ def _line(
     band = line.replace("<polyline", '<polyline class="hit"') if few else ""
     title = escape(sweep.trial_title(trial, with_values=few))
     return (
-        f'<g class="path {escape(" ".join(kinds))}" data-trial="{trial["number"]:d}"><title>{title}</title>'
+        f'<g class="path {escape(" ".join(kinds))}" data-trial="{trial.number:d}"><title>{title}</title>'
         f"{line}{band}</g>"
     )
 
@@ -100,7 +101,7 @@ def _axis(frame: Frame, x: float, name: str, room: int) -> str:
     )
 
 
-def _depth(sweep: SweepFile, trial: dict[str, Any]) -> tuple[bool, bool, bool, float]:
+def _depth(sweep: LoadedSweep, trial: TrialResult) -> tuple[bool, bool, bool, float]:
     """Later ones lie on top: those with a gain over those without, larger gains over smaller, default, best."""
     kinds, gain = sweep.kinds(trial), sweep.gain(trial)
     return "best" in kinds, "default" in kinds, "complete" in kinds, gain if gain is not None else float("-inf")

@@ -7,8 +7,10 @@ writes its page while it runs, so `splatfix.sweep` is above `splatfix.report` an
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from splatfix.files import read_json, write_json
 from splatfix.records import parse_record
 
 SWEEP, PAGE = "sweep.json", "sweep.html"  # names on disk
@@ -253,7 +255,7 @@ class SweepResults:
 
     schema: int = SCHEMA
     name: str
-    state: str
+    state: Literal["running", "finished"]
     objectives: tuple[str, ...]
     metric: Literal["psnr", "ssim"]
     num_trials: int
@@ -281,3 +283,20 @@ class SweepResults:
             ValueError: another schema, or a missing or ill-typed field; one line names source, field, value and remedy.
         """
         return parse_record(SweepResults, tree, source=source, remedy=REMEDY, schema=SCHEMA)
+
+
+def write_sweep(folder: Path, results: SweepResults) -> None:
+    """Write ``sweep.json`` into the folder of a sweep."""
+    write_json(Path(folder) / SWEEP, results.to_json())
+
+
+def read_sweep(folder: Path) -> SweepResults:
+    """Read ``sweep.json`` of a sweep's folder.
+
+    Raises:
+        ValueError: no such file, or not one that this splatfix reads; one line names the file and the remedy.
+    """
+    path = Path(folder) / SWEEP
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; wanted the folder of a sweep")
+    return SweepResults.from_json(read_json(path), source=str(path))

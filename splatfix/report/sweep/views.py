@@ -8,7 +8,8 @@ from typing import Any
 from splatfix.evaluation import layout
 from splatfix.evaluation.results import RESULTS, ViewResult, read_results
 from splatfix.report import pictures
-from splatfix.report.sweep.load import SweepFile
+from splatfix.report.sweep.load import LoadedSweep
+from splatfix.report.sweep.results import CaseResult
 from splatfix.report.wording import view_gain
 from splatfix.views import pick_evenly
 
@@ -18,7 +19,7 @@ PAIRS_PER_CASE = 5
 MAX_CASES = 6
 
 
-def extreme_views(sweep: SweepFile) -> list[dict[str, Any]]:
+def extreme_views(sweep: LoadedSweep) -> list[dict[str, Any]]:
     """The test views of the best trial with the largest and the smallest gain, over all cases, with their pictures.
 
     ``{"role", "case", "view", "gain", "pictures"}``, the largest first; each view once; empty where the trial's folder
@@ -30,17 +31,17 @@ def extreme_views(sweep: SweepFile) -> list[dict[str, Any]]:
             gain = view_gain(view)
             if gain is not None and layout.image_path(folder, view.name, "after").is_file():
                 found.append((gain, case, folder, view))
-    found.sort(key=lambda entry: (-entry[0], str(entry[1]["case"]), entry[3].name))
+    found.sort(key=lambda entry: (-entry[0], entry[1].case, entry[3].name))
     num = min(VIEWS_EACH, (len(found) + 1) // 2)
     chosen = [("largest gain", entry) for entry in found[:num]]
     chosen += [("smallest gain", entry) for entry in found[max(num, len(found) - num) :]]
     return [
-        {"role": role, "case": case["case"], "view": view, "gain": gain, "pictures": _shown(sweep, case, folder, view)}
+        {"role": role, "case": case.case, "view": view, "gain": gain, "pictures": _shown(sweep, case, folder, view)}
         for role, (gain, case, folder, view) in chosen
     ]
 
 
-def repaired_views(sweep: SweepFile) -> list[dict[str, Any]]:
+def repaired_views(sweep: LoadedSweep) -> list[dict[str, Any]]:
     """Some repaired novel views of the best trial's last round: ``{"case", "round", "pairs", "total"}`` per case."""
     shown = []
     for case, folder in _folders(sweep)[:MAX_CASES]:
@@ -52,30 +53,26 @@ def repaired_views(sweep: SweepFile) -> list[dict[str, Any]]:
         ]
         readable = [{"render": render, "repaired": repaired} for render, repaired in both if render and repaired]
         if readable:
-            shown.append({"case": case["case"], "round": rounds[-1], "pairs": readable, "total": len(pairs)})
+            shown.append({"case": case.case, "round": rounds[-1], "pairs": readable, "total": len(pairs)})
     return shown
 
 
-def _folders(sweep: SweepFile) -> list[tuple[dict[str, Any], Path]]:
-    """Each case, and where the best trial keeps its run of it."""
+def _folders(sweep: LoadedSweep) -> list[tuple[CaseResult, Path]]:
+    """Each case, with the run folder that the best trial has for it."""
     if sweep.best is None:
         return []
-    trial = sweep.path / "trials" / f"{sweep.best['number']:04d}"
-    return [(case, trial / str(case["case"])) for case in sweep.cases]
+    trial = sweep.path / "trials" / f"{sweep.best.number:04d}"
+    return [(case, trial / case.case) for case in sweep.cases]
 
 
-def _shown(sweep: SweepFile, case: dict[str, Any], folder: Path, view: ViewResult) -> list[dict[str, Any]]:
-    """The photo, ``control`` (or else ``before``) and ``after``.
+def _shown(sweep: LoadedSweep, case: CaseResult, folder: Path, view: ViewResult) -> list[dict[str, Any]]:
+    """The photo, ``control`` (or else ``before``) and ``after``, from the trial's folder or that of the baseline."""
 
-    What the trial's folder lacks comes from the references, which all trials share.
-    """
-    references = sweep.path / str(case.get("folder") or f"references/{case['case']}")
-
-    def found(kind: str) -> list[dict[str, Any]]:
-        for place in (folder, references):
-            if image := pictures.picture(layout.image_path(place, view.name, kind), VIEW_SIDE_PX):
+    def find(kind: str) -> list[dict[str, Any]]:
+        for run in (folder, sweep.path / case.folder):
+            if image := pictures.picture(layout.image_path(run, view.name, kind), VIEW_SIDE_PX):
                 psnr = None if kind == "photo" else view.value(kind, "psnr")
                 return [{"kind": kind, "image": image, "psnr": psnr}]
         return []
 
-    return [*found("photo"), *(found("control") or found("before")), *found("after")]
+    return [*find("photo"), *(find("control") or find("before")), *find("after")]
