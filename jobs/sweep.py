@@ -1,7 +1,7 @@
-"""A sweep as a Ray job: ``ray job submit --working-dir . -- python jobs/sweep.py ARGUMENTS``.
+"""Run a sweep as a Ray job: ``ray job submit --working-dir . -- python jobs/sweep.py ARGUMENTS``.
 
-Takes the arguments of ``splatfix sweep``. Captures and ``--out`` have to be on a disk that every node sees; the same
-arguments with ``--resume`` go on with a sweep that was stopped.
+Takes the arguments of ``splatfix sweep``. Captures and ``--out`` have to be on a disk that every node sees. After an
+interruption, submit the same job again, as cluster/README.md describes.
 """
 
 import sys

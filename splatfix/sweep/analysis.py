@@ -13,9 +13,9 @@ from scipy import stats
 from splatfix.report.sweep.results import RerunRow, Verdict
 from splatfix.report.wording import written
 from splatfix.sweep.config import SweepConfig
+from splatfix.sweep.parameter import Parameter
 from splatfix.sweep.proposals import MINIMIZED
 from splatfix.sweep.record import TrialRecord
-from splatfix.sweep.space import Parameter
 
 MIN_TRIALS_FOR_IMPORTANCE = 4
 UNITS = {"psnr": " dB", "ssim": ""}

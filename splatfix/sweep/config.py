@@ -9,7 +9,7 @@ from typing import Any, Literal
 from splatfix.config import require
 from splatfix.loop import LoopConfig
 from splatfix.restoration import absolute_choice
-from splatfix.sweep.space import Parameter
+from splatfix.sweep.parameter import Parameter
 from splatfix.tracking import TrackingConfig, without_password
 from splatfix.workers import WorkersConfig
 

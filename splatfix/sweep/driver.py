@@ -24,7 +24,7 @@ from splatfix.sweep.mlflow_runs import SweepTracker
 from splatfix.sweep.record import TrialRecord, read_record
 from splatfix.sweep.reruns import run_reruns
 from splatfix.sweep.scheduler import SweepScheduler
-from splatfix.sweep.space import apply
+from splatfix.sweep.settings import apply
 from splatfix.sweep.state import SweepState, lock_folder, read_state, write_state
 from splatfix.sweep.trial import prune_trial, run_trial
 from splatfix.workers import RunAborted, connect_ray, num_local_cpus, resolve_workers, runs_in_process

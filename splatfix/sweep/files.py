@@ -20,7 +20,7 @@ from splatfix.runs import Run
 from splatfix.sweep.cases import Case
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import TrialRecord
-from splatfix.sweep.space import flatten_fields, nest_settings
+from splatfix.sweep.settings import flatten_fields, nest_settings
 from splatfix.sweep.summary import summarize_sweep
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,10 @@ from typing import Any
 import optuna
 
 from splatfix.sweep.config import SweepConfig
+from splatfix.sweep.parameter import Parameter, is_active
 from splatfix.sweep.record import TrialRecord
-from splatfix.sweep.space import Parameter, default_values, grid_points, is_active, sort_fields
+from splatfix.sweep.settings import default_values
+from splatfix.sweep.space import grid_points, sort_fields
 
 DEFAULT_TRIALS = 32
 MINIMIZED = frozenset({"seconds"})

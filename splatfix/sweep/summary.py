@@ -23,7 +23,7 @@ from splatfix.sweep.cases import BASELINES, Case
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import TrialRecord
 from splatfix.sweep.reruns import rerun_seeds
-from splatfix.sweep.space import default_value, default_values
+from splatfix.sweep.settings import default_value, default_values
 
 BEST, TRIALS = "best.yaml", "trials.csv"
 MAX_LIVE_IMPORTANCE = 100  # complete trials, above which importance waits for the end: it takes seconds

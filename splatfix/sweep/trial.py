@@ -32,8 +32,9 @@ from splatfix.runs import Run
 from splatfix.splats.scene import SparseScene
 from splatfix.sweep.cases import Case, baseline_folder, configure_case, read_baseline
 from splatfix.sweep.contact_sheet import write_contact_sheet
+from splatfix.sweep.parameter import Values
 from splatfix.sweep.record import AttemptEnd, RoundRecord, TrialReport, trial_folder
-from splatfix.sweep.space import Values, apply
+from splatfix.sweep.settings import apply
 from splatfix.views import BANDS, Split
 from splatfix.workers import RunAborted, classify_failure
 

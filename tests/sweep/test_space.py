@@ -1,4 +1,4 @@
-"""The search space: what it may hold, and what it says of what it may not."""
+"""The search space: the checks of its fields, and its grid."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from splatfix.config import build_config, load_config
-from splatfix.loop import LoopConfig, RepairConfig
-from splatfix.restoration import RestorerChoice
 from splatfix.sweep.config import SweepConfig
-from splatfix.sweep.space import Parameter, apply, check_space, default_values, grid_points, nest_settings
+from splatfix.sweep.parameter import Parameter
+from splatfix.sweep.settings import default_values
+from splatfix.sweep.space import check_space, grid_points
 from tests.conftest import ROOT
 
 
@@ -82,14 +82,14 @@ def test_a_good_space_passes():
         ({"restorer.name": {"choice": ["warp"]}}, r"s.yaml: space.restorer.name: cannot be searched.*restorer.options"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_line(space, wanted):
+def test_an_unusable_space_is_refused_in_one_line(space, wanted):
     with pytest.raises(ValueError, match=wanted) as caught:
         checked(space)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["sweep", "sweep_cluster"])
-def test_the_shipped_spaces_are_good(name):
+def test_the_shipped_spaces_pass(name):
     path = ROOT / "configs" / f"{name}.yaml"
     config = load_config(SweepConfig, path)
     check_space(config.space, replace(config.loop, device="cpu"), source=str(path))
@@ -97,61 +97,7 @@ def test_the_shipped_spaces_are_good(name):
     assert all(config.space[field].contains(value) for field, value in values.items())  # so that it is the first trial
 
 
-def test_values_are_applied_to_the_default():
-    default = LoopConfig(repair=RepairConfig(views=7))
-    assert apply(default, {"restorer": "warp", "repair.weight": 0.5}) == LoopConfig(
-        restorer="warp", repair=RepairConfig(views=7, weight=0.5)
-    )
-
-
-def test_options_are_applied_to_the_restorer_that_has_them():
-    strength, references = "restorer.options.strength", "restorer.options.num_references"
-    plain = LoopConfig()
-    given = LoopConfig(restorer=RestorerChoice(name="nafnet", options={"strength": 0.5, "tile_px": 512}))
-    assert apply(plain, {"repair.weight": 1.0}) == plain
-    assert apply(given, {"repair.weight": 1.0}) == given
-    assert apply(plain, {strength: 0.7}).restorer == RestorerChoice(name="nafnet", options={"strength": 0.7})
-    assert apply(given, {strength: 0.7}).restorer.options == {"strength": 0.7, "tile_px": 512}
-    assert apply(given, {"restorer": "nafnet"}) == given
-    assert apply(given, {"restorer": "warp"}).restorer == "warp"
-    warp = apply(given, {references: 1, "restorer": "warp"}).restorer
-    assert warp == RestorerChoice(name="warp", options={"num_references": 1})
-    assert given.restorer.options == {"strength": 0.5, "tile_px": 512}  # the default stays as it was
-
-
-def test_settings_of_a_trial_name_the_restorer_with_all_its_options():
-    given = LoopConfig(restorer=RestorerChoice(name="nafnet", options={"tile_px": 512}))
-    values = {"repair.weight": 1.0, "restorer.options.strength": 0.7, "repair.views": 4}
-    assert nest_settings(given, values) == {
-        "repair": {"weight": 1.0, "views": 4},
-        "restorer": {"name": "nafnet", "options": {"tile_px": 512, "strength": 0.7}},
-    }
-    assert nest_settings(given, {"restorer": "warp"}) == {"restorer": "warp"}
-    assert nest_settings(given, {"repair.views": 4}) == {"repair": {"views": 4}}
-
-
-def test_default_values_of_options_are_those_of_the_restorer():
-    space = {
-        "restorer": Parameter(choice=("nafnet", "warp")),
-        "restorer.options.num_references": Parameter(integer=(1, 4), when={"restorer": "warp"}),
-        "restorer.options.strength": Parameter(uniform=(0.0, 1.0), when={"restorer": "nafnet"}),
-    }
-    strength, references = "restorer.options.strength", "restorer.options.num_references"
-    assert default_values(space, LoopConfig(restorer="warp")) == {"restorer": "warp", references: 2}
-    nafnet = RestorerChoice(name="nafnet", options={"strength": 0.5})
-    assert default_values(space, LoopConfig(restorer=nafnet)) == {"restorer": "nafnet", strength: 0.5}
-
-
-def test_a_field_is_active_where_its_condition_holds():
-    space = {
-        "restorer": Parameter(choice=("nafnet", "warp")),
-        "repair.weight": Parameter(uniform=(0.0, 2.0), when={"restorer": ["warp"]}),
-    }
-    assert default_values(space, LoopConfig()) == {"restorer": "nafnet"}
-    assert default_values(space, LoopConfig(restorer="warp")) == {"restorer": "warp", "repair.weight": 1.0}
-
-
-def test_a_grid_holds_each_combination_once():
+def test_a_grid_contains_each_combination_once():
     space = {
         "repair.weight": Parameter(loguniform=(0.1, 10.0), points=3, when={"restorer": "warp"}),
         "restorer": Parameter(choice=("nafnet", "warp")),

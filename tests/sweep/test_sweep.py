@@ -22,7 +22,7 @@ from splatfix.sweep import reruns, trial
 from splatfix.sweep.cases import find_cases, measure_baseline
 from splatfix.sweep.checks import check_sweep
 from splatfix.sweep.driver import run_sweep
-from splatfix.sweep.space import apply, flatten_fields
+from splatfix.sweep.settings import apply, flatten_fields
 from splatfix.sweep.state import lock_folder
 from splatfix.tracking import page_of
 from tests.sweep.small import TREE, records, small, without_times, write_config
