@@ -184,7 +184,7 @@ def _reruns(best: int | None, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _write_pictures(path: Path, best: int, size: tuple[int, int], rng: np.random.Generator) -> None:
-    """The best trial's results and pictures; photo, before and control lie with the references alone."""
+    """The best trial's results and pictures; photo, before and control are in the folders of the baselines."""
     for k in range(len(CASES)):
         folder, reference = path / "trials" / f"{best:04d}" / case_name(k), path / "references" / case_name(k)
         views = []
@@ -199,10 +199,10 @@ def _write_pictures(path: Path, best: int, size: tuple[int, int], rng: np.random
             views.append(ViewResult(name=name, band=band, distance=0.1 + 0.1 * j, post=None, **metrics))
         write_results(folder, make_results(views))
         for j in range(3):
-            for made in (1, 2):
+            for round_number in (1, 2):
                 for kind, noise in (("render", 0.15), ("repaired", 0.03)):
-                    image = _picture(size, j + made, rng, noise)
-                    write_image(layout.repair_path(folder, made, f"novel{j}", kind), image)
+                    image = _picture(size, j + round_number, rng, noise)
+                    write_image(layout.repair_path(folder, round_number, f"novel{j}", kind), image)
 
 
 def _picture(size: tuple[int, int], k: int, rng: np.random.Generator, noise: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A sweep on Ray Tune in a process of its own, that is killed, whose workers die, and whose MLflow goes away."""
+"""A sweep on Ray Tune in a separate process: killed, with dying workers, and with an unreachable MLflow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ON_RAY = {  # with this seed the last two trials are stopped
 
 
 class Driver:
-    """`splatfix sweep` in a process, and what it said."""
+    """`splatfix sweep` in a process, and its log."""
 
     def __init__(self, config: Path, out: Path, *more: str) -> None:
         self.out, self.log = out, out.with_suffix(".log")
@@ -45,7 +45,7 @@ class Driver:
         return next((record for record in found if record.number == number), None)
 
     def wait_until(self, number: int, rounds: int) -> None:
-        """Until a trial has ended so many rounds."""
+        """Wait until a trial has completed so many rounds."""
 
         def is_there() -> bool:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
@@ -92,7 +92,7 @@ def check_mlflow(uri: str, sweep: Path) -> None:
         assert [(entry.path, entry.file_size > 0) for entry in splats] == [("splats/tankard-s0/after.ply", True)]
 
 
-def test_a_killed_sweep_goes_on_as_if_nothing_had_been(tmp_path, drivers):
+def test_a_killed_sweep_resumes_with_the_results_of_an_uninterrupted_one(tmp_path, drivers):
     config = write_config(tmp_path / "s.yaml", **ON_RAY)
     assert drivers(config, tmp_path / "unbroken").wait() == 0
     for place, rounds in ((1, 1), (3, 1)):  # in the middle of a trial, twice
@@ -116,7 +116,7 @@ def test_a_killed_sweep_goes_on_as_if_nothing_had_been(tmp_path, drivers):
         check_mlflow(f"sqlite:///{tmp_path / name / 'mlflow.db'}", tmp_path / name)
 
 
-def test_a_terminated_sweep_leaves_no_run_behind_as_running(tmp_path, drivers):
+def test_a_terminated_sweep_ends_its_runs_in_mlflow(tmp_path, drivers):
     config = write_config(tmp_path / "s.yaml", **ON_RAY)
     driver = drivers(config, tmp_path / "out")
     driver.wait_until(1, 1)
@@ -129,7 +129,7 @@ def test_a_terminated_sweep_leaves_no_run_behind_as_running(tmp_path, drivers):
     check_mlflow(uri, tmp_path / "out")
 
 
-def test_a_server_that_is_away_for_a_while_loses_nothing(tmp_path, drivers, mlflow_server: Start):
+def test_an_unreachable_server_gets_all_records_when_it_is_back(tmp_path, drivers, mlflow_server: Start):
     address, stop = mlflow_server()
     config = write_config(tmp_path / "s.yaml", **{**ON_RAY, "tracking": {"enabled": True, "uri": address}})
     driver = drivers(config, tmp_path / "out")
@@ -147,7 +147,7 @@ def test_a_server_that_is_away_for_a_while_loses_nothing(tmp_path, drivers, mlfl
     assert not (tmp_path / "out" / "mlflow.db").exists()
 
 
-def test_a_server_that_stays_away_gets_all_of_it_later(tmp_path, drivers, mlflow_server: Start):
+def test_a_server_that_stays_unreachable_gets_all_records_later(tmp_path, drivers, mlflow_server: Start):
     address, stop = mlflow_server()
     stop()
     changes = {"tracking": {"enabled": True, "uri": address}, "search": {"trials": 3}}
@@ -162,7 +162,7 @@ def test_a_server_that_stays_away_gets_all_of_it_later(tmp_path, drivers, mlflow
     check_mlflow(address, tmp_path / "out")
 
 
-def test_trials_whose_worker_dies_are_tried_again_and_then_marked(tmp_path):
+def test_trials_of_dead_workers_are_retried_and_then_marked_as_failed(tmp_path):
     """A worker that is killed in each attempt of the second trial, as by the out-of-memory killer."""
     program = f"""
 import os, signal
@@ -195,7 +195,7 @@ run_sweep(small(search={{"trials": 4}}, workers={{"num": 2, "attempts": 2}}), Pa
     assert "its worker died: ActorDiedError" in str(found[1].error) and (tmp_path / "attempts").read_text() == "xx"
 
 
-def test_on_ray_it_is_as_in_this_process(tmp_path, drivers):
+def test_a_sweep_on_ray_equals_one_in_this_process(tmp_path, drivers):
     from splatfix.sweep.driver import run_sweep
 
     captures = [str(sample_path().relative_to(ROOT))]  # as people write them: workers may be anywhere
@@ -207,7 +207,7 @@ def test_on_ray_it_is_as_in_this_process(tmp_path, drivers):
     ]
 
 
-def test_a_share_of_a_gpu_wants_a_gpu(tmp_path, capsys):
+def test_a_share_of_a_gpu_needs_a_gpu(tmp_path, capsys):
     import torch
 
     from splatfix.cli import main

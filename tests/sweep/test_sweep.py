@@ -41,7 +41,7 @@ def sweep(tmp_path_factory) -> Path:
     return folder / "out"
 
 
-def test_it_leaves_a_whole_folder(sweep):
+def test_the_folder_has_all_files_and_figures(sweep):
     results = read_json(sweep / "sweep.json")
     assert results["state"] == "finished" and results["num_trials"] == len(results["trials"]) == 4
     assert [trial["status"] for trial in results["trials"]] == ["complete"] * 4
@@ -49,8 +49,8 @@ def test_it_leaves_a_whole_folder(sweep):
     assert [case["case"] for case in results["cases"]] == ["tankard-s0", "tankard-s1"]
     for record in results["trials"]:
         cases = record["cases"]
-        assert record["gain"] == pytest.approx(sum(held["gain"] for held in cases.values()) / 2)
-        assert record["gain_worst"] == min(held["gain"] for held in cases.values())
+        assert record["gain"] == pytest.approx(sum(figures["gain"] for figures in cases.values()) / 2)
+        assert record["gain_worst"] == min(figures["gain"] for figures in cases.values())
         assert [round_["round"] for round_ in record["rounds"]] == [1, 2]
         assert record["rounds"][1]["gain"] == record["gain"]
         assert 0 < record["rounds"][0]["seconds"] < record["seconds"]
@@ -122,7 +122,7 @@ def test_a_trial_cannot_win_by_its_control(tmp_path):
     assert stops == {20, 30, 100}  # sparse fit, control and sibling, sibling of the longer trial
 
 
-def test_every_run_of_mlflow_has_ended_and_tells_enough(sweep):
+def test_mlflow_has_an_ended_run_with_figures_and_files_of_every_trial(sweep):
     uri = f"sqlite:///{sweep / 'mlflow.db'}"
     runs = {run.info.run_name: run for run in all_runs(uri)}
     assert sorted(runs) == ["out", "trial-0000", "trial-0001", "trial-0002", "trial-0003"]
@@ -147,7 +147,7 @@ def test_every_run_of_mlflow_has_ended_and_tells_enough(sweep):
         assert [entry.path.rpartition("/")[2] for entry in shown] == ["tankard-s0.jpg", "tankard-s1.jpg"]
 
 
-def test_it_says_where_mlflow_shows_it(sweep):
+def test_the_address_of_the_run_in_mlflow_is_known(sweep):
     (parent,) = [run for run in all_runs(f"sqlite:///{sweep / 'mlflow.db'}") if run.info.run_name == "out"]
     place = f"http://127.0.0.1:5000/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}"
     assert page_of(sweep) == f"mlflow ui --backend-store-uri sqlite:///{sweep / 'mlflow.db'}, then {place}"
@@ -156,8 +156,8 @@ def test_it_says_where_mlflow_shows_it(sweep):
     assert page_of(sweep.parent) is None
 
 
-def test_a_broken_off_sweep_equals_an_unbroken_one(sweep, tmp_path, monkeypatch):
-    """Broken off in the middle of a round of the second trial."""
+def test_an_interrupted_sweep_equals_an_uninterrupted_one(sweep, tmp_path, monkeypatch):
+    """Interrupted in the middle of a round of the second trial."""
     config = small(seeds=[0, 1], search={"trials": 4})
     real, calls = trial.repair_rounds, []
 
@@ -184,7 +184,7 @@ def test_a_broken_off_sweep_equals_an_unbroken_one(sweep, tmp_path, monkeypatch)
     assert (tmp_path / "out" / "trials" / "0003" / "trial.json").read_text() == before
 
 
-def test_a_sweep_may_be_made_longer_but_not_other(tmp_path):
+def test_a_sweep_may_get_more_trials_but_no_other_settings(tmp_path):
     run_sweep(small(search={"trials": 2}), tmp_path / "out")
     first = [without_times(record) for record in records(tmp_path / "out")]
     run_sweep(small(search={"trials": 3}), tmp_path / "out", resume=True)
@@ -194,7 +194,7 @@ def test_a_sweep_may_be_made_longer_but_not_other(tmp_path):
         run_sweep(small(seeds=[5]), tmp_path / "out", resume=True)
 
 
-def test_a_trial_that_fails_is_marked_and_the_sweep_goes_on(tmp_path, monkeypatch):
+def test_a_failed_trial_is_marked_and_the_sweep_continues(tmp_path, monkeypatch):
     real, errors = trial.repair_rounds, [MemoryError(), RuntimeError("not this time")]
 
     def failing(run, *arguments, **keywords):
@@ -235,7 +235,7 @@ def test_a_splat_that_cannot_be_measured_fails_its_trial(tmp_path, monkeypatch):
     assert found[1].error == "tankard-s0, round 1: PSNR of after = nan"
 
 
-def test_a_rerun_that_fails_leaves_the_others(tmp_path, monkeypatch):
+def test_a_failed_rerun_keeps_the_others(tmp_path, monkeypatch):
     real = reruns.run_loop
 
     def failing(capture, out, config, **keywords):
@@ -279,11 +279,11 @@ def test_options_of_restorers_are_searched_and_written_as_the_best(tmp_path):
     assert read_json(run / "results.json")["restorer"] == "warp"
 
 
-def test_checkpoints_go_with_the_end_of_a_trial(sweep):
+def test_checkpoints_of_ended_trials_are_deleted(sweep):
     assert list(sweep.glob("trials/*/*/checkpoints")) == [] and list(sweep.glob("trials/*/*/after.ply"))
 
 
-def test_a_driver_needs_no_gpu_where_others_work(monkeypatch):
+def test_a_driver_on_a_cluster_needs_no_gpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     config = small(loop={**TREE["loop"], "device": "cuda"})
     assert check_sweep(replace(config, workers=replace(config.workers, num=2)), source="test") == 6
@@ -291,7 +291,7 @@ def test_a_driver_needs_no_gpu_where_others_work(monkeypatch):
         check_sweep(config, source="test")
 
 
-def test_two_drivers_of_a_sweep_are_one_too_many(tmp_path):
+def test_a_second_driver_is_refused(tmp_path):
     run_sweep(small(search={"trials": 1}), tmp_path / "out")
     with (
         lock_folder(tmp_path / "out"),
@@ -314,7 +314,7 @@ def test_of_very_many_stops_some_are_dropped(tmp_path):
     assert shared._stops(tmp_path) == [20, 30, 40, 60, 80, 100, 150, 400]
 
 
-def test_a_full_disk_ends_it_and_keeps_what_is_done(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_ends_the_sweep_and_keeps_its_trials(tmp_path, monkeypatch, capsys):
     real, config = trial.repair_rounds, write_config(tmp_path / "s.yaml", search={"trials": 3})
 
     def full(run, *arguments, **keywords):
@@ -366,15 +366,15 @@ def test_splats_are_dropped_on_request(tmp_path):
         ({"halving": {"factor": 1}}, "halving.factor = 1"),
     ],
 )
-def test_what_is_wrong_is_told_in_a_line_before_anything_begins(tmp_path, capsys, changes, wanted):
+def test_unusable_settings_are_refused_in_one_line_before_anything_runs(tmp_path, capsys, changes, wanted):
     config = write_config(tmp_path / "s.yaml", **changes)
     assert main(["sweep", "--config", str(config), "--out", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err.strip()
-    assert re.search(wanted, told) and "\n" not in told
+    message = capsys.readouterr().err.strip()
+    assert re.search(wanted, message) and "\n" not in message
     assert not (tmp_path / "out").exists()
 
 
-def test_a_reference_of_other_photos_is_made_again(tmp_path):
+def test_a_baseline_with_other_settings_is_measured_again(tmp_path):
     capture = tmp_path / "capture"
     shutil.copytree(sample_path(), capture)
     (case,) = find_cases([str(capture)], [0])
@@ -386,7 +386,7 @@ def test_a_reference_of_other_photos_is_made_again(tmp_path):
     assert other.summary.all.control != first.summary.all.control
 
 
-def test_captures_of_the_same_name_stay_apart(tmp_path):
+def test_captures_of_the_same_name_get_different_names(tmp_path):
     for place in ("a", "b"):
         (tmp_path / place / "room").mkdir(parents=True)
     (tmp_path / "c" / "room-1").mkdir(parents=True)
