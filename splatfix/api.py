@@ -16,7 +16,8 @@ from splatfix.evaluation.results import Summary
 from splatfix.flawed import FlawedView
 from splatfix.gaussians import Splat
 from splatfix.loop import LoopConfig
-from splatfix.loop.rounds import flawed_views, trusted
+from splatfix.loop.repaired_views import make_training_views, quantize_repairs
+from splatfix.loop.rounds import render_novel_views
 from splatfix.process import choose_device, seed_everything
 from splatfix.restoration import Repaired, Restorer, RestorerChoice, open_restorer
 from splatfix.splats.early_stopping import choose_stop
@@ -74,7 +75,7 @@ def render_flawed(
     which the fit covers too little are left out.
     """
     splats = [fitted.splat, *(sibling.splat for sibling in siblings)]
-    return flawed_views(splats, fitted.scene, fitted.config.repair, round_index)
+    return render_novel_views(splats, fitted.scene, fitted.config.repair, round_index)
 
 
 def repair(
@@ -98,12 +99,13 @@ def retrain(
     The given fit stays as it is.
     """
     config, scene, fit = fitted.config, fitted.scene, fitted.fit.copy()
+    quantized = quantize_repairs(views, repaired, spread_scale=config.repair.spread_scale)
     advance(
         fit,
         scene.views(),
         config.repair.steps,
         seed=config.seed,
-        repaired=trusted(views, repaired, config.repair),
+        repaired=make_training_views(quantized, config.repair.weight),
         repaired_probability=config.repair.probability,
     )
     return replace(fitted, fit=fit)

@@ -1,76 +1,110 @@
-"""What the trials of a sweep share: plain fits of the same photos, computed once and found again by their content."""
+"""Fits without repaired views that several runs share: trained once, and found again by their content."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from splatfix.fit import FitRunConfig, Stage, train_stage
+from splatfix.loop.baselines import baseline_steps, sibling_seeds
+from splatfix.loop.config import LoopConfig
 from splatfix.runs import Run
+from splatfix.splats.phases import TrainingPhase, checkpoint_path, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity, start_fit
 from splatfix.splats.train import Fit, load_fit, scene_scale
 
 MAX_STOPS = 8  # of one fit; with Adam's moments each is three times the size of the splat
 
 
+@dataclass(frozen=True, eq=False)
 class SharedFits:
     """Fits without repaired views, in a folder that several processes may use at once.
 
-    A plain fit is fixed by photos, settings and seed, and what happens at a step does not depend on how many follow:
-    so the sparse fit, the control and the siblings of all trials are stops along the same few fits, and each stretch
-    is trained once. Two processes that need the same one at the same time both train it, and write the same file.
-    Of very many stops some are dropped: they can be trained again from the one before.
+    Photos, settings and seed determine such a fit, and what happens at a step does not depend on how many follow: so
+    the sparse fit, the control and the siblings of all runs are stops along the same few fits, and each stretch is
+    trained once. Two processes that need the same one at the same time both train it, and write the same file. Of very
+    many stops some are deleted: they can be trained again from the one before.
+
+    Attributes:
+        folder: where the fits are kept.
+        run: its folder takes the checkpoint of the fit that is being trained.
+        scene: the photos.
+        config: settings of the fits.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = Path(folder)
+    folder: Path
+    run: Run
+    scene: SparseScene
+    config: LoopConfig
 
-    def at(self, run: Run, scene: SparseScene, config: FitRunConfig, *, seed: int, step: int) -> Fit:
-        """The fit after so many steps; ``run`` takes the checkpoints of what is being trained."""
+    def before(self, steps: int) -> Fit:
+        """The sparse fit after so many steps."""
+        return self._fit(self.config.seed, steps)
+
+    def control(self, sparse_steps: int) -> Fit:
+        """The control of the sparse fit with so many steps."""
+        return self._fit(self.config.seed, baseline_steps(self.config, sparse_steps))
+
+    def siblings(self, sparse_steps: int) -> list[Fit]:
+        """The siblings of the sparse fit with so many steps."""
+        last_step = baseline_steps(self.config, sparse_steps)
+        return [self._fit(seed, last_step) for seed in sibling_seeds(self.config)]
+
+    def _fit(self, seed: int, step: int) -> Fit:
+        """Continue the fit of this seed from its last stop up to a step, if that is not a stop yet."""
+        scene, config = self.scene, self.config
         identity = fit_identity(scene, initial=config.initial, fit=config.fit, seed=seed)
-        folder = self._folder / identity
-        begun = time.monotonic()
-        fit = self._nearest(folder, identity, scene, config, step)
+        folder = self.folder / identity
+        start = time.monotonic()
+        fit = self._read_stop(folder, identity, step)
         if fit is None:
             fit = start_fit(scene, config.fit, config.initial, seed=seed)
-            fit.seconds = time.monotonic() - begun
+            fit.seconds = time.monotonic() - start
         if fit.step < step:
-            stage = Stage(f"plain_{seed}_{step}", f"plain fit, seed {seed}", step, seed, identity)
-            train_stage(run, fit, scene, stage, config, resume=True)
+            phase = TrainingPhase(
+                name=f"plain_{seed}_{step}",
+                title=f"plain fit, seed {seed}",
+                last_step=step,
+                seed=seed,
+                identity=identity,
+            )
+            train_phase(self.run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds, resume=True)
             fit.save(folder / f"{step}.pt", identity)
-            (run.path / "checkpoints" / f"{stage.name}.pt").unlink(missing_ok=True)
-            _thin(folder)
+            checkpoint_path(self.run, phase.name).unlink(missing_ok=True)
+            delete_excess_stops(folder)
         return fit
 
-    def _nearest(self, folder: Path, identity: str, scene: SparseScene, config: FitRunConfig, step: int) -> Fit | None:
-        """The last stop up to a step; None where there is none."""
-        for stop in reversed([stop for stop in _stops(folder) if stop <= step]):
+    def _read_stop(self, folder: Path, identity: str, step: int) -> Fit | None:
+        """Read the last stop up to a step; None where there is none."""
+        scene = self.scene
+        for stop in reversed([stop for stop in list_stops(folder) if stop <= step]):
             path = folder / f"{stop}.pt"
             try:
                 return load_fit(
                     path,
                     identity,
-                    config.fit,
+                    self.config.fit,
                     scene_scale=scene_scale(scene.cameras, scene.depth),
                     background=scene.background,
                     device=scene.photos[0].device,
                 )
             except ValueError:
-                if path.exists():
+                if path.exists():  # else another process has just deleted it
                     raise
         return None
 
 
-def _stops(folder: Path) -> list[int]:
+def list_stops(folder: Path) -> list[int]:
+    """The steps at which a fit is kept, in order."""
     return sorted(int(path.stem) for path in folder.glob("*.pt") if path.stem.isdigit())
 
 
-def _thin(folder: Path) -> None:
-    """Drop the stops that are the quickest to train again, but not the first one, which every trial starts from."""
-    stops = _stops(folder)
+def delete_excess_stops(folder: Path) -> None:
+    """Delete the stops that are the quickest to train again, but not the first one, which every run starts from."""
+    stops = list_stops(folder)
     while len(stops) > MAX_STOPS:
         gaps = [(after - before, after) for before, after in pairwise(stops)]
-        _, dropped = min(gaps)
-        stops.remove(dropped)
-        (folder / f"{dropped}.pt").unlink(missing_ok=True)
+        _, excess = min(gaps)
+        stops.remove(excess)
+        (folder / f"{excess}.pt").unlink(missing_ok=True)

@@ -127,6 +127,11 @@ class Fit:
         """The Gaussians as they are now, in the graph of the parameters."""
         return Gaussians(*(self.params[name] for name in PARAMETERS))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.exposure.device
+
     def splat(self) -> Splat:
         """The splat as it is now, drawn as it is fitted, cut from the graph of the parameters."""
         return Splat(self.gaussians().detach(), self.config.mode, self.background)
@@ -225,7 +230,7 @@ def advance(
     Raises:
         FloatingPointError: a loss or a parameter is no longer finite; names the step and the parameter.
     """
-    device = fit.exposure.device
+    device = fit.device
     on_cpu = device.type == "cpu"
     background = torch.tensor(fit.background or (0.0, 0.0, 0.0), dtype=torch.float32, device=device)
     for step in range(fit.step, fit.step + num_steps):
@@ -267,7 +272,7 @@ def _one_step(
 
     gaussians, keep = fit.gaussians(), None
     if config.dropout > 0 and photo is not None:  # a repaired view is a whole render: compare it with one
-        keep = _random(len(gaussians), generator, fit.exposure.device) >= config.dropout
+        keep = _random(len(gaussians), generator, fit.device) >= config.dropout
         gaussians = compensated(gaussians, config.dropout)
     with stage("render"):
         rendering = render(Splat(gaussians, config.mode, background), [view.camera], keep=keep)

@@ -121,12 +121,11 @@ def measure_baseline(case: Case, default: LoopConfig, sweep: Path) -> Results:
     if not split.test_ids:
         raise ValueError("no photo is left to test on; ask for fewer training photos (views.num_train)")
     steps = choose_steps(run, scene, config)
-    fits, arms = SharedFits(sweep / "shared"), {}
-    before = fits.at(run, scene, config, seed=config.seed, step=steps)
-    control = fits.at(run, scene, config, seed=config.seed, step=steps + config.repair.num_steps)
-    for name, fit in (("before", before), ("control", control)):
-        arms[name] = fit.splat()
-        write_splat(run.path / f"{name}.ply", arms[name])
+    fits = SharedFits(sweep / "shared", run, scene, config)
+    before, control = fits.before(steps), fits.control(steps)
+    arms = {"before": before.splat(), "control": control.splat()}
+    for name, splat in arms.items():
+        write_splat(run.path / f"{name}.ply", splat)
     results = evaluate_arms(
         run,
         capture,

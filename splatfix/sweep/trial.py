@@ -19,7 +19,7 @@ from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import error_path, image_path
 from splatfix.evaluation.results import Results, Summary, read_results
 from splatfix.files import read_json, write_json, write_whole
-from splatfix.fit import prepare, sibling_seed
+from splatfix.fit import prepare
 from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop import LoopConfig, repair_rounds
 from splatfix.loop.cache import SharedFits
@@ -130,14 +130,11 @@ def _run_case(sweep: Path, folder: Path, case: Case, config: LoopConfig, restore
     """Run the loop on one case; yields each round once it is measured."""
     run, capture, split, scene, device = prepare(Path(case.capture), folder, config, resume=True)
     baseline = read_baseline(sweep, case)
-    fits, repair = SharedFits(sweep / "shared"), config.repair
-    before = fits.at(run, scene, config, seed=config.seed, step=baseline.steps)
-    siblings, seconds = [], baseline.seconds - before.seconds
-    for sibling_number in range(1, repair.siblings + 1):
-        seed = sibling_seed(config.seed, sibling_number)
-        sibling = fits.at(run, scene, config, seed=seed, step=before.step + repair.num_steps)
-        siblings.append(sibling.splat())
-        seconds += sibling.seconds
+    fits = SharedFits(sweep / "shared", run, scene, config)
+    before = fits.before(baseline.steps)
+    sibling_fits = fits.siblings(baseline.steps)
+    siblings = [sibling.splat() for sibling in sibling_fits]
+    seconds = baseline.seconds - before.seconds + sum(sibling.seconds for sibling in sibling_fits)
     measured = _read_rounds(folder)
     repair_views: list[tuple[int, Camera]] = []
     for round_ in repair_rounds(run, scene, before, siblings, restorer, config, resume=True):

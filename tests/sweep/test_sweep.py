@@ -15,7 +15,6 @@ from splatfix.cli import main
 from splatfix.config import load_config, read_yaml
 from splatfix.files import read_json
 from splatfix.loop import LoopConfig, run_loop
-from splatfix.loop import cache as shared
 from splatfix.restoration import RestorerChoice
 from splatfix.sample import sample_path
 from splatfix.sweep import reruns, trial
@@ -305,13 +304,6 @@ def test_a_password_is_not_written(tmp_path):
     run_sweep(small(search={"trials": 1}, tracking={"uri": uri}), tmp_path / "out")
     for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
         assert b"secret" not in path.read_bytes(), path
-
-
-def test_of_very_many_stops_some_are_dropped(tmp_path):
-    for stop in (20, 30, 32, 40, 60, 80, 81, 100, 150, 400):
-        (tmp_path / f"{stop}.pt").touch()
-    shared._thin(tmp_path)
-    assert shared._stops(tmp_path) == [20, 30, 40, 60, 80, 100, 150, 400]
 
 
 def test_a_full_disk_ends_the_sweep_and_keeps_its_trials(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,86 @@
+"""Phases of a fit: stretches of training that resume from their own checkpoint in the run folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from splatfix.process import progress
+from splatfix.runs import Run
+from splatfix.splats.scene import SparseScene
+from splatfix.splats.train import Fit, TrainingView, advance
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPhase:
+    """Training up to a step, with a checkpoint.
+
+    Attributes:
+        name: name of the checkpoint.
+        title: title of the progress bar.
+        last_step: step at which the phase ends.
+        seed: seed of its random choices.
+        identity: what its checkpoint is a checkpoint of (`splats.scene.fit_identity`).
+        repaired: repaired views, besides the photos.
+        repaired_probability: share of the steps that show one.
+    """
+
+    name: str
+    title: str
+    last_step: int
+    seed: int
+    identity: str
+    repaired: Sequence[TrainingView] = ()
+    repaired_probability: float = 0.0
+
+
+def checkpoint_path(run: Run, name: str) -> Path:
+    """Path of a checkpoint in the run folder."""
+    return run.path / "checkpoints" / f"{name}.pt"
+
+
+def train_phase(
+    run: Run, fit: Fit, scene: SparseScene, phase: TrainingPhase, *, checkpoint_seconds: float, resume: bool
+) -> None:
+    """Train a fit to the last step of a phase, saving a checkpoint every ``checkpoint_seconds`` and at the end.
+
+    ``resume`` continues from the checkpoint of the phase, if there is one.
+
+    Raises:
+        ValueError: the checkpoint is damaged or belongs to another fit.
+    """
+    checkpoint = checkpoint_path(run, phase.name)
+    if resume and checkpoint.is_file():
+        fit.load(checkpoint, phase.identity)
+        log.info("%s: continuing at step %d from %s", phase.title, fit.step, checkpoint)
+    start = saved = time.monotonic()
+    earlier_seconds = fit.seconds
+    num_steps = max(phase.last_step - fit.step, 0)
+    with progress(total=num_steps, description=phase.title) as bar:
+
+        def on_step(fit: Fit) -> None:
+            nonlocal saved
+            bar.update()
+            if time.monotonic() - saved > checkpoint_seconds:
+                fit.seconds = earlier_seconds + time.monotonic() - start
+                fit.save(checkpoint, phase.identity)
+                saved = time.monotonic()
+
+        advance(
+            fit,
+            scene.views(),
+            num_steps,
+            seed=phase.seed,
+            repaired=phase.repaired,
+            repaired_probability=phase.repaired_probability,
+            on_step=on_step,
+        )
+    run.count_steps(num_steps, time.monotonic() - start)
+    fit.seconds = earlier_seconds + time.monotonic() - start
+    if num_steps > 0:
+        fit.save(checkpoint, phase.identity)
