@@ -1,6 +1,6 @@
-"""What a restorer's network is given of a flawed view: the render, and everything that says where it can be trusted.
+"""The conditioning of a restorer's network: a render, and everything that says where it can be trusted.
 
-Computed here alone: shards store it (quantised) for training, and the loop computes it again for repair, so that a
+Shards store it (quantized) for training, and the loop computes it again for repair; both by this module, so that a
 network meets the same inputs in both.
 """
 
@@ -19,17 +19,16 @@ LEAST_VALIDITY = 0.5 / 255  # below this a warped pixel counts as missing, in 8 
 
 
 @dataclass(frozen=True, eq=False)
-class Guidance:
-    """A render with its evidence.
+class Conditioning:
+    """A render with the evidence for its repair.
 
     Attributes:
         rgb: the render, ``[H, W, 3]``.
         alpha: accumulated opacity in [0, 1], ``[H, W]``.
-        nearness: normalised inverse depth in [0, 1], ``[H, W]``: 0 infinitely far or nothing there, 0.5 at the
-            view's median inverse depth, towards 1 close to the camera. See `nearness_of`.
+        nearness: normalized inverse depth in [0, 1], ``[H, W]``: 0 infinitely far or empty, 0.5 at the view's median
+            inverse depth, towards 1 close to the camera. See `compute_nearness`.
         inverse_depth_scale: the view's median inverse depth, in one over world units.
-        warps: nearby photos carried into the view, nearest first: rgb (0 where missing) and validity,
-            ``[R, H, W, 4]``.
+        warps: nearby photos warped into the view, nearest first: rgb (0 where missing) and validity, ``[R, H, W, 4]``.
     """
 
     rgb: Float[Tensor, "H W 3"]
@@ -39,29 +38,29 @@ class Guidance:
     warps: Float[Tensor, "R H W 4"]
 
 
-def guidance_of(view: FlawedView, num_references: int = 2) -> Guidance:
-    """The guidance of a flawed view, with at most ``num_references`` of its references warped in."""
-    rgb, alpha, depth = (x.detach().float() for x in (view.rgb, view.alpha, view.depth))
-    nearness, scale = nearness_of(depth)
+def compute_conditioning(view: FlawedView, num_references: int = 2) -> Conditioning:
+    """Compute the conditioning of a flawed view, with at most ``num_references`` of its references warped in."""
+    rgb, alpha, depth = (image.detach().float() for image in (view.rgb, view.alpha, view.depth))
+    nearness, scale = compute_nearness(depth)
     warps = [torch.zeros(0, *rgb.shape[:2], 4, device=rgb.device)]
     for reference in view.references[:num_references]:
-        colour, validity = warp_reference(view.camera, depth, alpha, reference)
+        color, validity = warp_reference(view.camera, depth, alpha, reference)
         validity = validity[..., None]
-        warps.append(torch.where(validity >= LEAST_VALIDITY, torch.cat([colour, validity], -1), 0)[None])
-    return Guidance(rgb.clamp(0, 1), alpha.clamp(0, 1), nearness, scale, torch.cat(warps))
+        warps.append(torch.where(validity >= LEAST_VALIDITY, torch.cat([color, validity], -1), 0)[None])
+    return Conditioning(rgb.clamp(0, 1), alpha.clamp(0, 1), nearness, scale, torch.cat(warps))
 
 
-def nearness_of(depth: Float[Tensor, "H W"]) -> tuple[Float[Tensor, "H W"], float]:
-    """Bounded inverse depth and its scale: ``q / (q + scale)`` with ``q = 1 / depth`` and scale its median.
+def compute_nearness(depth: Float[Tensor, "H W"]) -> tuple[Float[Tensor, "H W"], float]:
+    """Compute bounded inverse depth and its scale: ``q / (q + scale)`` with ``q = 1 / depth`` and scale its median.
 
     It does not depend on the scene's unit, keeps far background apart and squeezes floaters near the camera.
-    Where the depth is 0 (nothing there) the nearness is 0; a view without any depth gets the scale 1.
+    Where the depth is 0 (empty) the nearness is 0; a view without any depth gets the scale 1.
     """
-    there = depth > 0
-    scale = float(1 / depth[there].median()) if bool(there.any()) else 1.0
-    return torch.where(there, 1 / (1 + scale * depth), 0), scale
+    has_depth = depth > 0
+    scale = float(1 / depth[has_depth].median()) if bool(has_depth.any()) else 1.0
+    return torch.where(has_depth, 1 / (1 + scale * depth), 0), scale
 
 
-def depth_of(nearness: Float[Tensor, "H W"], inverse_depth_scale: float) -> Float[Tensor, "H W"]:
-    """Depth along the axis in world units, the inverse of `nearness_of`; 0 where the nearness is 0."""
+def depth_from_nearness(nearness: Float[Tensor, "H W"], inverse_depth_scale: float) -> Float[Tensor, "H W"]:
+    """Depth along the axis in world units, the inverse of `compute_nearness`; 0 where the nearness is 0."""
     return torch.where(nearness > 0, (1 / nearness.clamp(min=1e-9) - 1) / inverse_depth_scale, 0)

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from splatfix.cameras import Camera
-from splatfix.conditioning import Guidance, guidance_of
+from splatfix.conditioning import Conditioning, compute_conditioning
 from splatfix.flawed import FlawedView
 from splatfix.images import to_bytes
 from splatfix.metrics import psnr_of_mse
@@ -39,7 +39,7 @@ EXTENSIONS = frozenset(
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A flawed render, its clean photo, and the guidance for its repair.
+    """A flawed render, its clean photo, and the conditioning for its repair.
 
     Attributes:
         scene: name of the capture.
@@ -48,7 +48,7 @@ class Pair:
         artifact: the render, uint8 ``[H, W, 3]``.
         clean: the photo, uint8 ``[H, W, 3]``.
         alpha: accumulated opacity, uint8 ``[H, W]``.
-        nearness: normalised inverse depth, uint16 ``[H, W]`` (see `guidance.nearness_of`; its scale is in meta).
+        nearness: `conditioning.compute_nearness`, uint16 ``[H, W]``; its scale is in meta.
         warps: nearby photos carried into the view, nearest first, uint8 rgb and validity, ``[H, W, 4]`` each.
         mask: 255 where the photo can be trusted, uint8 ``[H, W]``; None for everywhere.
         meta: ``inverse_depth_scale``, ``artifact_psnr`` and whatever the maker knows: group, camera, band, distance,
@@ -86,10 +86,10 @@ class Pair:
             mask=None if self.mask is None else change(self.mask),
         )
 
-    def guidance(self) -> Guidance:
-        """What a network is given, as floats: equal to the `guidance_of` that it came from, up to rounding."""
+    def conditioning(self) -> Conditioning:
+        """What a network is given, as floats: equal to the `compute_conditioning` that it came from, up to rounding."""
         warps = [torch.zeros(0, *self.alpha.shape, 4), *(_float(warp)[None] for warp in self.warps)]
-        return Guidance(
+        return Conditioning(
             rgb=_float(self.artifact),
             alpha=_float(self.alpha),
             nearness=_float(self.nearness),
@@ -118,9 +118,9 @@ def build_pair(
     ``meta`` is stored as JSON; give what is known of group, source, settings, seed, band and distance. Camera,
     cameras of the references, scale of the depth and PSNR of the artifact are added.
     """
-    guidance = guidance_of(view, num_references)
+    conditioning = compute_conditioning(view, num_references)
     camera = view.camera
-    artifact, photo = _bytes(guidance.rgb), _bytes(clean)
+    artifact, photo = _bytes(conditioning.rgb), _bytes(clean)
     if artifact.shape != photo.shape:
         raise ValueError(f"{scene}/{camera.name}: render is {artifact.shape}, photo is {photo.shape}; wanted the same")
     return Pair(
@@ -129,14 +129,14 @@ def build_pair(
         view=camera.name,
         artifact=artifact,
         clean=photo,
-        alpha=_bytes(guidance.alpha),
-        nearness=(guidance.nearness.cpu().double().numpy() * 65535 + 0.5).astype(np.uint16),
-        warps=tuple(_bytes(warp) for warp in guidance.warps),
+        alpha=_bytes(conditioning.alpha),
+        nearness=(conditioning.nearness.cpu().double().numpy() * 65535 + 0.5).astype(np.uint16),
+        warps=tuple(_bytes(warp) for warp in conditioning.warps),
         mask=None if mask is None else _bytes(mask),
         meta={
             "camera": _camera_tree(camera),
             "references": [_camera_tree(reference.camera) for reference in view.references[:num_references]],
-            "inverse_depth_scale": guidance.inverse_depth_scale,
+            "inverse_depth_scale": conditioning.inverse_depth_scale,
             "artifact_psnr": _psnr(artifact, photo),
             **meta,
         },

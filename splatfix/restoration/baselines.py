@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from splatfix.conditioning import guidance_of
+from splatfix.conditioning import compute_conditioning
 from splatfix.flawed import FlawedView
 from splatfix.restoration.restorer import Repaired
 from splatfix.shapes import Float
@@ -90,14 +90,14 @@ class Warp:
         return [self._blend(view) for view in views]
 
     def _blend(self, view: FlawedView) -> Repaired:
-        guidance = guidance_of(view, self.num_references)
-        colors, validity = guidance.warps[..., :3], guidance.warps[..., 3]
+        conditioning = compute_conditioning(view, self.num_references)
+        colors, validity = conditioning.warps[..., :3], conditioning.warps[..., 3]
         # Missing warps vote for the render, so that a single photo cannot be the median on its own.
-        votes = torch.where((validity > 0.1)[..., None], colors, guidance.rgb)
-        consensus = torch.cat([guidance.rgb[None], votes]).median(dim=0).values
+        votes = torch.where((validity > 0.1)[..., None], colors, conditioning.rgb)
+        consensus = torch.cat([conditioning.rgb[None], votes]).median(dim=0).values
         squared = (colors - consensus).square().mean(-1)
         weight = validity * torch.exp(-0.5 * squared / self.sigma_color**2)
-        total = guidance.rgb + (weight[..., None] * colors).sum(0)
+        total = conditioning.rgb + (weight[..., None] * colors).sum(0)
         rgb = total / (1 + weight.sum(0)[..., None])
         return Repaired(rgb.clamp(0, 1), 1 - (1 - weight).prod(0))
 

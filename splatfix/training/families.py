@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from splatfix.conditioning import Guidance
+from splatfix.conditioning import Conditioning
 from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig
 from splatfix.training import nafnet
 from splatfix.training.batches import Batch, NetworkInputs
@@ -37,7 +37,7 @@ class Family:
     inputs: Callable[[Any], NetworkInputs]
     loss: Callable[[Any, Batch, TrainConfig], Tensor]
     use_patch_size: Callable[[Any, int], None]
-    repair: Callable[[Any, Guidance], Tensor]
+    repair: Callable[[Any, Conditioning], Tensor]
     load: Callable[[str | Path], tuple[nn.Module, Any, dict[str, Any]]]
     save: Callable[[Path, Any, TrainConfig, float, dict[str, Any]], None]
 

@@ -15,7 +15,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from splatfix.conditioning import Guidance
+from splatfix.conditioning import Conditioning
 from splatfix.config import require
 from splatfix.process import choose_device, log, seed_everything
 from splatfix.training.batches import NetworkInputs
@@ -56,9 +56,9 @@ class Learner:
         """The parts that a saved state holds."""
         return self.network, self.ema.module, self.optimizer
 
-    def repair(self, guidance: Guidance) -> Tensor:
+    def repair(self, conditioning: Conditioning) -> Tensor:
         """Repair a whole view with the averaged weights."""
-        return self.family.repair(self.ema.module, guidance)
+        return self.family.repair(self.ema.module, conditioning)
 
 
 def build_learner(config: TrainConfig) -> Learner:

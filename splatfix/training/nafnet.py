@@ -12,7 +12,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from splatfix.conditioning import Guidance
+from splatfix.conditioning import Conditioning
 from splatfix.pairs import Pair
 from splatfix.restoration.nafnet.architecture import use_local_pooling
 from splatfix.restoration.nafnet.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
@@ -80,9 +80,9 @@ def use_patch_size(network: GuidedNet, patch_px: int) -> None:
     use_local_pooling(network.network, patch_px)
 
 
-def repair(network: GuidedNet, guidance: Guidance) -> Float[Tensor, "H W 3"]:
+def repair(network: GuidedNet, conditioning: Conditioning) -> Float[Tensor, "H W 3"]:
     """The repaired image with the whole correction."""
-    return repair_whole(network, guidance).rgb[0].permute(1, 2, 0)
+    return repair_whole(network, conditioning).rgb[0].permute(1, 2, 0)
 
 
 def load(place: str | Path) -> tuple[GuidedNet, NetworkConfig, dict[str, Any]]:

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from splatfix import metrics
-from splatfix.conditioning import Guidance
+from splatfix.conditioning import Conditioning
 from splatfix.pairs import Pair
 from splatfix.restoration.restorer import blend_correction
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
-Repair = Callable[[Guidance], torch.Tensor]  # the image of a whole view with the whole correction, [H, W, 3]
+Repair = Callable[[Conditioning], torch.Tensor]  # the image of a whole view with the whole correction, [H, W, 3]
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,18 @@ class Row:
 
 def measure_gains(repair: Repair, pair: Pair) -> list[Row]:
     """Gains over the render of one pair, on the whole image, at every strength."""
-    guidance = pair.guidance()
+    conditioning = pair.conditioning()
     clean, weight = pair.target()
-    full = repair(guidance)
+    full = repair(conditioning)
     mask = None if pair.mask is None else weight
 
     def score(image: torch.Tensor) -> tuple[float, float]:
         return min(metrics.psnr(image, clean, mask), 100.0), metrics.ssim(image, clean)
 
-    psnr, ssim = score(guidance.rgb)
+    psnr, ssim = score(conditioning.rgb)
     rows = []
     for strength in STRENGTHS:
-        better_psnr, better_ssim = score(blend_correction(guidance.rgb, full, strength))
+        better_psnr, better_ssim = score(blend_correction(conditioning.rgb, full, strength))
         rows.append(Row(pair.scene, pair.meta.get("band"), strength, better_psnr - psnr, better_ssim - ssim))
     return rows
 

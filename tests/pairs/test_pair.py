@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from splatfix.conditioning import depth_of, guidance_of, nearness_of
+from splatfix.conditioning import compute_conditioning, compute_nearness, depth_from_nearness
 from splatfix.pairs.pair import decode, encode
 from splatfix.restoration.nafnet.network import NetworkConfig, network_inputs
 from tests.restoration.scenery import flawed_view, pair, random_mask
@@ -34,8 +34,8 @@ def test_the_network_sees_the_same_from_a_view_and_from_its_shard():
     config = NetworkConfig()
     view = flawed_view(3)
     stored = decode(encode(pair(3)))
-    live = network_inputs(guidance_of(view, config.num_references), config)
-    read = network_inputs(stored.guidance(), config)
+    live = network_inputs(compute_conditioning(view, config.num_references), config)
+    read = network_inputs(stored.conditioning(), config)
     eight_bits, sixteen_bits = 0.5 / 255 + 1e-6, 0.5 / 65535 + 1e-6
     assert (live[:-1] - read[:-1]).abs().max() <= eight_bits
     assert (live[-1] - read[-1]).abs().max() <= sixteen_bits
@@ -53,13 +53,13 @@ def test_keys_have_no_dots_slashes_or_great_length():
 def test_nearness_is_bounded_unitless_and_invertible():
     depth = torch.rand(20, 30) * 5 + 0.2
     depth[:3] = 0
-    nearness, scale = nearness_of(depth)
+    nearness, scale = compute_nearness(depth)
     assert nearness.min() >= 0
     assert nearness.max() < 1
     assert (nearness[:3] == 0).all()
-    torch.testing.assert_close(depth_of(nearness, scale), depth, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(nearness_of(depth * 100)[0], nearness)
-    assert nearness_of(torch.zeros(4, 4))[1] == 1.0
+    torch.testing.assert_close(depth_from_nearness(nearness, scale), depth, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(compute_nearness(depth * 100)[0], nearness)
+    assert compute_nearness(torch.zeros(4, 4))[1] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_a_batch_holds_the_inputs_of_the_network_in_the_loop(references, planes)
     mask = random_mask()
     pairs = [pair(i, mask=mask if i else None) for i in range(3)]
     batch = make_batch([Crop(one, UNCHANGED) for one in pairs], NafnetInputs(network))
-    expected = torch.stack([network_inputs(one.guidance(), network) for one in pairs])
+    expected = torch.stack([network_inputs(one.conditioning(), network) for one in pairs])
     torch.testing.assert_close(batch.inputs, expected, atol=0, rtol=0)
     for i, one in enumerate(pairs):
         clean, weight = one.target()

@@ -63,7 +63,7 @@ COLOR_MATRIX = Family(
     inputs=lambda config: RenderAlone(),  # noqa: ARG005
     loss=lambda output, batch, config: l1(output, batch.clean, batch.weight),  # noqa: ARG005
     use_patch_size=lambda network, patch_px: None,  # noqa: ARG005
-    repair=lambda network, guidance: network(guidance.rgb.permute(2, 0, 1)[None])[0].permute(1, 2, 0).detach(),
+    repair=lambda network, conditioning: network(conditioning.rgb.permute(2, 0, 1)[None])[0].permute(1, 2, 0).detach(),
     load=load,
     save=save,
 )

@@ -1,4 +1,4 @@
-"""The network of a NAFNet restorer: from the guidance of a flawed view to an image.
+"""The network of a NAFNet restorer: from the conditioning of a flawed view to an image.
 
 Inputs are the render, warped photos with their validity, alpha and nearness; one of two `HEADS` turns the outputs
 into an image. A fresh network returns the render: exactly with ``residual``, up to gates of under 1 % each with
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from splatfix.conditioning import Guidance
+from splatfix.conditioning import Conditioning
 from splatfix.restoration.nafnet.architecture import SHAPES, NAFNet
 from splatfix.shapes import Float
 
@@ -75,13 +75,13 @@ class NetworkConfig:
         return 3 + (self.num_references if self.head == "gated" else 0) + self.predict_error
 
 
-def network_inputs(guidance: Guidance, config: NetworkConfig) -> Float[Tensor, "C H W"]:
-    """Stack the guidance as input channels, in the order of `NetworkConfig.in_channels`."""
-    warps = guidance.warps[: config.num_references]
+def network_inputs(conditioning: Conditioning, config: NetworkConfig) -> Float[Tensor, "C H W"]:
+    """Stack the conditioning as input channels, in the order of `NetworkConfig.in_channels`."""
+    warps = conditioning.warps[: config.num_references]
     missing = warps.new_zeros(config.num_references - len(warps), *warps.shape[1:])
-    layers = [guidance.rgb, *warps, *missing]
-    layers += [guidance.alpha[..., None]] if config.alpha else []
-    layers += [guidance.nearness[..., None]] if config.depth else []
+    layers = [conditioning.rgb, *warps, *missing]
+    layers += [conditioning.alpha[..., None]] if config.alpha else []
+    layers += [conditioning.nearness[..., None]] if config.depth else []
     return torch.cat(layers, dim=-1).permute(2, 0, 1)
 
 

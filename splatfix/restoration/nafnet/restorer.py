@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from splatfix.conditioning import Guidance, guidance_of
+from splatfix.conditioning import Conditioning, compute_conditioning
 from splatfix.flawed import FlawedView
 from splatfix.restoration.nafnet import NafnetOptions
 from splatfix.restoration.nafnet.architecture import use_local_pooling
@@ -44,22 +44,22 @@ class NafnetRestorer:
 
     @torch.no_grad()
     def _repair(self, view: FlawedView) -> Repaired:
-        guidance = guidance_of(view, self.config.network.num_references)
-        output = repair_whole(self.network, guidance, self.config.tile_px, self.config.tile_overlap_px)
-        rgb = blend_correction(guidance.rgb, output.rgb[0].permute(1, 2, 0), self.config.strength)
+        conditioning = compute_conditioning(view, self.config.network.num_references)
+        output = repair_whole(self.network, conditioning, self.config.tile_px, self.config.tile_overlap_px)
+        rgb = blend_correction(conditioning.rgb, output.rgb[0].permute(1, 2, 0), self.config.strength)
         return Repaired(rgb, None if output.log_error is None else confidence_from(output.log_error)[0])
 
 
 @torch.no_grad()
 def repair_whole(
-    network: GuidedNet, guidance: Guidance, tile_px: int = TILE_PX, overlap_px: int = TILE_OVERLAP_PX
+    network: GuidedNet, conditioning: Conditioning, tile_px: int = TILE_PX, overlap_px: int = TILE_OVERLAP_PX
 ) -> Output:
-    """Run the network on a whole view, in tiles where it is large: a batch of one, on the guidance's device."""
+    """Run the network on a whole view, in tiles where it is large: a batch of one, on the conditioning's device."""
 
     def stacked(inputs: Float[Tensor, "1 C H W"]) -> Float[Tensor, "1 D H W"]:
         output = network(inputs)
         return output.rgb if output.log_error is None else torch.cat(output, dim=1)
 
-    inputs = network_inputs(guidance, network.config)[None].to(next(network.parameters()).device)
-    planes = apply_in_tiles(stacked, inputs, tile_px, overlap_px).to(guidance.rgb.device)
+    inputs = network_inputs(conditioning, network.config)[None].to(next(network.parameters()).device)
+    planes = apply_in_tiles(stacked, inputs, tile_px, overlap_px).to(conditioning.rgb.device)
     return Output(planes[:, :3], planes[:, 3:] if network.config.predict_error else None)

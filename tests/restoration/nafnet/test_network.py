@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from splatfix.conditioning import guidance_of
+from splatfix.conditioning import compute_conditioning
 from splatfix.config import build_config, to_tree
 from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig, confidence_from, network_inputs, warps_in
 from tests.restoration.scenery import flawed_view
@@ -14,7 +14,7 @@ SMALL = {"width": 8, "enc_blocks": (1, 1), "mid_blocks": 1, "dec_blocks": (1, 1)
 
 
 def inputs_for(config: NetworkConfig) -> torch.Tensor:
-    return network_inputs(guidance_of(flawed_view(1), config.num_references), config)[None]
+    return network_inputs(compute_conditioning(flawed_view(1), config.num_references), config)[None]
 
 
 @pytest.mark.parametrize("head", ["gated", "residual"])
@@ -31,7 +31,7 @@ def test_starts_as_identity(head, references, alpha, depth, error):
 
 def test_missing_references_are_invalid_warps():
     config = NetworkConfig(num_references=3, **SMALL)
-    inputs = network_inputs(guidance_of(flawed_view(0, num_references=1), 3), config)[None]
+    inputs = network_inputs(compute_conditioning(flawed_view(0, num_references=1), 3), config)[None]
     warps = warps_in(inputs, 3)
     assert warps[:, 0, 3].max() > 0.9
     assert (warps[:, 1:] == 0).all()
