@@ -1,6 +1,6 @@
-"""A flawed view: all that a restorer is given of a render, and how it is made from a fit.
+"""Flawed views: renders of a sparse fit with all that a restorer is given of them.
 
-Pairs (for training) and the loop (for repair) build their views here, so that a restorer meets the same inputs in both.
+Pairs (for training) and the loop (for repair) both render here, so that a restorer meets the same inputs in both.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class FlawedView:
     """A novel view as a sparse fit renders it.
 
     Attributes:
-        camera: where it was rendered.
+        camera: its camera.
         rgb: the render over the background, ``[H, W, 3]``.
         alpha: accumulated opacity of the scene, without a shell behind it (`splats.backdrop`), ``[H, W]``.
         depth: expected depth of the same along the axis in world units, 0 where alpha is 0, ``[H, W]``.
         references: the nearest training photos, nearest first.
-        spread: standard deviation of the colours over several fits of the same photos, ``[H, W]``; None for one fit.
+        spread: standard deviation of the colors over several fits of the same photos, ``[H, W]``; None for one fit.
     """
 
     camera: Camera

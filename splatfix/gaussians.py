@@ -1,6 +1,6 @@
 """3D Gaussians with opacity and spherical-harmonics color, the splat as it is drawn, and its files.
 
-Parameters are kept as they are optimised (log scales, opacity logits, unnormalised quaternions), as in 3D Gaussian
+Parameters are kept as they are optimized (log-scales, opacity logits, unnormalized quaternions), as in 3D Gaussian
 Splatting (Kerbl et al. 2023) and its ``.ply`` files.
 """
 
@@ -65,22 +65,22 @@ class Gaussians:
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """Device of the parameters."""
         return self.means.device
 
     def to(self, *args, **kwargs) -> Gaussians:
-        """As ``Tensor.to``, for every parameter."""
+        """Convert every parameter with ``Tensor.to``."""
         return Gaussians(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
 
     def detach(self) -> Gaussians:
-        """Cut from the autograd graph."""
+        """Detach every parameter from the autograd graph."""
         return Gaussians(**{f.name: getattr(self, f.name).detach() for f in fields(self)})
 
     def __getitem__(self, which: Shaped[Tensor, " M"] | slice) -> Gaussians:
         return Gaussians(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
 
-    def joined(self, other: Gaussians) -> Gaussians:
-        """These and the others; both have the same degree of spherical harmonics."""
+    def concatenate(self, other: Gaussians) -> Gaussians:
+        """Append other Gaussians of the same degree of spherical harmonics."""
         return Gaussians(**{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)})
 
 
@@ -101,11 +101,11 @@ class Splat:
 
     @property
     def device(self) -> torch.device:
-        """Where the Gaussians are."""
+        """Device of the Gaussians."""
         return self.gaussians.device
 
     def to(self, *args, **kwargs) -> Splat:
-        """As ``Tensor.to``, for the Gaussians."""
+        """Convert the Gaussians with ``Tensor.to``."""
         return replace(self, gaussians=self.gaussians.to(*args, **kwargs))
 
     def detach(self) -> Splat:

@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 THUMBNAIL_SIDE_PX = 96
 MAX_THUMBNAILS = 120
-CAMERA_COLOUR = (217, 88, 22)
+CAMERA_COLOR = (217, 88, 22)
 
 
 def view(splat: Splat, capture: Capture | None = None, *, host: str = "127.0.0.1", port: int = 8080) -> None:
     """Show a splat, and the cameras of its capture, until interrupted.
 
     Raises:
-        ValueError: viser is not installed, the splat is empty, or no port can be had.
+        ValueError: viser is not installed, the splat is empty, or the address cannot be used.
     """
     server = serve(splat, capture, host=host, port=port)
-    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
-    print(f"{len(splat.gaussians):,} Gaussians at http://{shown}:{server.get_port()}  (stop with Ctrl-C)", flush=True)
+    address = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
+    print(f"{len(splat.gaussians):,} Gaussians at http://{address}:{server.get_port()}  (stop with Ctrl-C)", flush=True)
     if server.get_port() != port:
         print(f"port {port} is taken, hence port {server.get_port()}", flush=True)
     if splat.mode == "antialiased":
         print("the browser draws without antialiasing: thin parts look bolder than in renders of splatfix", flush=True)
     if splat.gaussians.sh_degree > 0:
-        print("the browser shows the base colour of each Gaussian, without its view dependence", flush=True)
+        print("the browser shows the base color of each Gaussian, without its view dependence", flush=True)
     try:
         while True:
             time.sleep(3600)
@@ -58,13 +58,13 @@ def serve(splat: Splat, capture: Capture | None = None, *, host: str = "127.0.0.
         ) from None
     gaussians = splat.gaussians
     if len(gaussians) == 0:
-        raise ValueError("the splat holds no Gaussians; there is nothing to show")
+        raise ValueError("the splat has no Gaussians; wanted at least one")
     try:
         server = viser.ViserServer(host=host, port=port, label="splatfix", verbose=False)
     except OSError as error:
         raise ValueError(f"cannot listen on {host}:{port} ({error.strerror or error}); wanted a free address") from None
     cameras = capture.cameras if capture is not None else ()
-    _point_the_way(server, gaussians, cameras)
+    _set_initial_camera(server, gaussians, cameras)
     if splat.background is not None:
         server.scene.set_background_image(to_bytes(np.full((1, 1, 3), splat.background, np.float32)))
     server.scene.add_gaussian_splats(
@@ -79,8 +79,8 @@ def serve(splat: Splat, capture: Capture | None = None, *, host: str = "127.0.0.
     return server
 
 
-def _point_the_way(server: ViserServer, gaussians: Gaussians, cameras: Sequence[Camera]) -> None:
-    """World up and the first look: from the first camera, else from outside of most of the Gaussians."""
+def _set_initial_camera(server: ViserServer, gaussians: Gaussians, cameras: Sequence[Camera]) -> None:
+    """Set the world's up and the initial camera: behind the first camera, else outside of most of the Gaussians."""
     if cameras:
         first = cameras[0]
         up = -np.mean([camera.rotation[1] for camera in cameras], axis=0)
@@ -114,8 +114,7 @@ def _add_cameras(server: ViserServer, capture: Capture) -> None:
     sizes = [size for size in (0.35 * nearest, 0.08 * far) if np.isfinite(size) and size > 0]
     scale = float(min(sizes, default=0.1))  # small enough to leave the splat in sight
     handles = []
-    for number, shot in enumerate(capture.views):
-        camera = shot.camera
+    for number, camera in enumerate(capture.cameras):
         handles.append(
             server.scene.add_camera_frustum(
                 f"/cameras/{number:04d}",
@@ -124,7 +123,7 @@ def _add_cameras(server: ViserServer, capture: Capture) -> None:
                 scale=scale,
                 thickness=1.5,
                 thickness_units="screen",
-                color=CAMERA_COLOUR,
+                color=CAMERA_COLOR,
                 image=_thumbnail(capture, number),
                 format="jpeg",
                 wxyz=quaternion_from_rotation(camera.rotation.T),
@@ -132,13 +131,13 @@ def _add_cameras(server: ViserServer, capture: Capture) -> None:
             )
         )
 
-    shown = server.gui.add_checkbox("show cameras", initial_value=True)
+    visible = server.gui.add_checkbox("show cameras", initial_value=True)
     names = server.gui.add_dropdown("look from", options=("(free)", *capture.names))
 
-    @shown.on_update
+    @visible.on_update
     def _(_event) -> None:
         for handle in handles:
-            handle.visible = shown.value
+            handle.visible = visible.value
 
     @names.on_update
     def _(event) -> None:

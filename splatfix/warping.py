@@ -1,4 +1,4 @@
-"""One view carried into another by depth: for guided repair, and for consistency between views."""
+"""Warp one view into another by depth: for guided repair, and for consistency between views."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def warp_reference(
     *,
     depth_tolerance: float = DEPTH_TOLERANCE,
 ) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, "H W"]]:
-    """The reference photo as seen from a view: colours ``[H, W, 3]`` and their validity in [0, 1], ``[H, W]``.
+    """Warp a reference photo into a view: colors ``[H, W, 3]`` and their validity in [0, 1], ``[H, W]``.
 
     Each pixel of the view is lifted by its rendered depth (along the axis, world units) and looked up in the
-    photo. Valid is what falls inside the photo, is opaque in both, and lies at the depth that the reference sees
-    there: ``exp(-(relative disagreement / depth_tolerance)^2 / 2)``, so that occluded surfaces fade out. The colour
+    photo. A pixel is valid where it falls inside the photo, is opaque in both, and has the depth that the reference
+    sees: ``exp(-(relative disagreement / depth_tolerance)^2 / 2)``, so that occluded surfaces fade out. The color
     of pixels without validity is 0. Sizes of view and reference may differ.
     """
     pixels, depth = reproject(view_camera, view_depth, reference.camera)
@@ -58,10 +58,10 @@ def warp_reference(
 def reproject(
     camera: Camera, depth: Float[Tensor, "H W"], other: Camera
 ) -> tuple[Float[Tensor, "H W 2"], Float[Tensor, "H W"]]:
-    """Where the pixels of one camera, at these depths, fall in another: pixel coordinates and depths there.
+    """Project the pixels of one camera, at these depths, into another: pixel coordinates and depths.
 
-    Depths run along the optical axes in world units. Coordinates are not finite where the depth there is not
-    positive.
+    Depths run along the optical axes in world units. Coordinates are not finite where the depth in the other
+    camera is not positive.
     """
     between = other.camera_from_world @ camera.world_from_camera  # float64: world coordinates may be large
     matrix = torch.from_numpy(other.intrinsics @ between[:3, :3] @ np.linalg.inv(camera.intrinsics)).to(depth)
@@ -77,13 +77,13 @@ def reproject(
 
 
 def inside(pixels: Float[Tensor, "*N 2"], camera: Camera) -> Tensor:
-    """Which pixel coordinates lie in the camera's image. Boolean ``[...]``; not where they are not finite."""
+    """Mask of the pixel coordinates inside the camera's image, boolean ``[...]``; False where they are not finite."""
     x, y = pixels.unbind(-1)
     return (x >= 0) & (y >= 0) & (x <= camera.width_px) & (y <= camera.height_px)
 
 
 def sample(image: Float[Tensor, "H W C"], pixels: Float[Tensor, "h w 2"]) -> Float[Tensor, "h w C"]:
-    """Bilinear samples of an image at pixel coordinates (centers at +0.5); beyond the border, the border."""
+    """Sample an image bilinearly at pixel coordinates (centers at +0.5); outside of it, the nearest border pixel."""
     height, width = image.shape[:2]
     size = torch.tensor([width, height], device=pixels.device, dtype=pixels.dtype)
     grid = (pixels / size * 2 - 1).nan_to_num(nan=-2.0).clamp(-2, 2)

@@ -1,8 +1,8 @@
 """Reference splats: a 3DGS ``.ply`` whose renders are the photos, at the cameras of ``cameras.json`` or on an orbit.
 
-Each photo is composited over white and its alpha is the mask, always: what lies behind a splat is not known, so
-whatever shows through can neither be fitted nor measured. For a splat that fills its images the mask is 1 and changes
-nothing; a threshold on transparency would treat views of one scene differently and cost a render on opening.
+Each photo is composited over white and its alpha is always the mask: the background of a splat is unknown, so pixels
+where it shows through can neither be fitted nor measured. For a splat that fills its images the mask is 1 and has no
+effect; a threshold on transparency would treat views of one scene differently and cost a render on opening.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class SplatCameras(RootModel[list[SplatCamera]]):
 class SplatPhoto:
     """Renders one photo of a reference splat.
 
-    It is rendered at the camera's original size, or at twice the wanted one where that is enough, and averaged down,
-    as a photo is.
+    It is rendered at the camera's original size, or at twice the requested size if that is smaller, and resized down as
+    a photo is.
     """
 
     ply: Path
@@ -86,42 +86,44 @@ def _read_cached(ply: Path, mtimes_ns: tuple[int, ...]) -> Splat:  # noqa: ARG00
 
 
 def find(path: Path) -> tuple[Path, Path] | None:
-    """The capture's folder and its splat; None where this is another format.
+    """Find the capture's folder and its splat; None where this is another format.
 
     Raises:
         ValueError: several splats in one folder.
     """
     if path.is_file():
-        return (_root_above(path), path) if path.suffix.lower() == ".ply" and _is_splat(path) else None
+        return (_find_root(path), path) if path.suffix.lower() == ".ply" and _is_splat(path) else None
     if not path.is_dir():
         return None
-    trained = [(int(ply.parent.name[10:]), ply) for ply in _iterations(path)]
-    if trained:
-        return path, max(trained)[1]
+    iterations = dict(_find_iterations(path))
+    if iterations:
+        return path, iterations[max(iterations)]
     splats = [ply for ply in sorted(path.glob("*.ply")) if _is_splat(ply)]
     if len(splats) > 1:
-        found = ", ".join(ply.name for ply in splats)
-        raise ValueError(f"{path}: several splats ({found}); wanted one: give the .ply itself")
+        names = ", ".join(ply.name for ply in splats)
+        raise ValueError(f"{path}: several splats ({names}); wanted one: give the .ply itself")
     if not splats and (path / "cameras.json").is_file():
         return path, path / "point_cloud.ply"
     return (path, splats[0]) if splats else None
 
 
-def _iterations(root: Path) -> Iterator[Path]:
+def _find_iterations(root: Path) -> Iterator[tuple[int, Path]]:
+    """Splats of a training output of 3DGS, with their iteration."""
     for ply in root.glob("point_cloud/iteration_*/point_cloud.ply"):
-        if ply.parent.name[10:].isdigit():
-            yield ply
+        number = ply.parent.name.removeprefix("iteration_")
+        if number.isdigit():
+            yield int(number), ply
 
 
 def _is_splat(path: Path) -> bool:
-    """Whether the header declares the colours of Gaussians."""
+    """Whether the header declares colors of Gaussians."""
     with path.open("rb") as file:
         header = file.read(8192).split(b"end_header")[0]
     return header.startswith(b"ply") and b" f_dc_0" in header
 
 
-def _root_above(ply: Path) -> Path:
-    """The training output that ``point_cloud/iteration_N/point_cloud.ply`` belongs to, else the file's folder."""
+def _find_root(ply: Path) -> Path:
+    """Find the training output of a ``point_cloud/iteration_N/point_cloud.ply``; of others the file's folder."""
     if ply.parent.name.startswith("iteration_"):
         output = ply.resolve().parents[2]
         if (output / "cameras.json").is_file():
@@ -134,23 +136,23 @@ def read(root: Path, ply: Path, longest_side_px: int | None) -> Capture:
     gaussians = _read_latest(ply).gaussians
     if len(gaussians) == 0:
         raise ValueError(f"{ply}: no Gaussians; wanted at least one")
-    listed = next((f for f in (root / "cameras.json", ply.parent / "cameras.json") if f.is_file()), None)
+    camera_file = next((f for f in (root / "cameras.json", ply.parent / "cameras.json") if f.is_file()), None)
     notes = []
-    if listed is None:
+    if camera_file is None:
         cameras = orbit(gaussians)
-        notes.append(f"no cameras.json: {len(cameras)} cameras were made on an orbit, up is -y")
+        notes.append(f"no cameras.json: {len(cameras)} cameras placed on an orbit, up is -y")
     else:
-        cameras = _listed(listed)
+        cameras = _read_cameras(camera_file)
     views = []
     for camera in cameras:
         small = camera.with_longest_side(longest_side_px)
         views.append(View(small, SplatPhoto(ply, small, (camera.width_px, camera.height_px))))
-    capture = assemble(root, listed or ply, "splat", views, None, notes)
-    name = capture.name if listed or ply.stem in ("point_cloud", "splat") else ply.stem
+    capture = assemble(root, camera_file or ply, "splat", views, None, notes)
+    name = capture.name if camera_file or ply.stem in ("point_cloud", "splat") else ply.stem
     return replace(capture, name=name, background=WHITE, splat=ply)
 
 
-def _listed(file: Path) -> list[Camera]:
+def _read_cameras(file: Path) -> list[Camera]:
     cameras = []
     for index, entry in enumerate(read_record(file, SplatCameras).root):
         where = f"{file}: {index} ({entry.img_name})"
@@ -167,9 +169,9 @@ def _listed(file: Path) -> list[Camera]:
 
 
 def orbit(gaussians: Gaussians) -> list[Camera]:
-    """Cameras around a splat that has none: circles at three heights, looking at its middle.
+    """Place cameras around a splat that has none: circles at three heights, looking at its middle.
 
-    Middle and radius come from percentiles of the means, weighted by opacity, so that floaters do not count.
+    Middle and radius are percentiles of the means, weighted by opacity, so that floaters do not count.
     """
     means, weights = gaussians.means.double().numpy(), gaussians.opacities.double().numpy()
     middle = np.array([_percentile(means[:, axis], weights, 0.5) for axis in range(3)])

@@ -11,13 +11,13 @@ from splatfix.restoration.setting import RestorerSetting
 
 @dataclass(frozen=True, kw_only=True)
 class RepairConfig:
-    """How repaired views are made and how far they are trusted.
+    """The rounds of a loop: which novel views are rendered and repaired, and how they are trained on.
 
     Attributes:
         rounds: rounds of render, repair, retrain.
         views: number of novel views per round.
         steps: training steps per round.
-        outward: how far the last round steps outwards, as a fraction of the median distance of neighbouring cameras.
+        outward: how far the last round steps outwards, as a fraction of the median distance of neighboring cameras.
         probability: share of the steps that show a repaired view instead of a photo.
         weight: factor of the loss of repaired views.
         min_coverage: a view is dropped where its render covers less than this share of what training views cover.
@@ -26,7 +26,7 @@ class RepairConfig:
         siblings: further sparse fits with other seeds, trained for as many steps as the control; their renders are
             averaged with the fit's own before the repair, since what only one fit shows is an artifact. They are
             not exported.
-        spread_scale: standard deviation between the fits, in colour, at which trust in a pixel falls to 1/e; None
+        spread_scale: standard deviation between the fits, in color, at which trust in a pixel falls to 1/e; None
             trusts all alike.
     """
 

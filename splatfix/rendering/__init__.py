@@ -1,8 +1,8 @@
-"""Gaussians and cameras in, images out. The rasterizer is chosen here and nowhere else.
+"""Render a splat as cameras see it. The rasterizer is chosen here and nowhere else.
 
-``render`` draws with gsplat on CUDA and with our own kernels on the CPU; both follow the same numbers, so that a splat
-fitted on one looks the same on the other. ``ssim`` and the loss with it live here too because they are the other half
-of every training step that needs kernels of its own.
+``render`` draws with gsplat on CUDA and with our own kernels on the CPU. Both use the same constants, so that a splat
+fitted on one looks the same on the other. ``ssim`` and its loss are here too: they are the other half of a training
+step that needs its own kernels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Rendering:
         depth: expected depth along the optical axis where alpha > 0, else 0, in world units, ``[C, H, W]``.
         sizes: (width, height) of each camera, in px.
         info: what gsplat's strategies read: ``means2d [C, N, 2]`` (in the graph), ``radii [C, N, 2]`` (int32 px, 0 for
-            what is not seen), ``width``, ``height``, ``n_cameras``, ``gaussian_ids``; also depths, conics, opacities.
+            unseen Gaussians), ``width``, ``height``, ``n_cameras``, ``gaussian_ids``; also depths, conics, opacities.
     """
 
     rgb: Tensor
@@ -41,7 +41,7 @@ class Rendering:
     info: dict
 
     def view(self, i: int) -> Rendering:
-        """The images of camera ``i`` alone (C = 1), without padding. ``info`` stays that of all cameras."""
+        """Select the images of camera ``i`` (C = 1), without padding. ``info`` stays that of all cameras."""
         i = range(len(self.sizes))[i]
         w, h = self.sizes[i]
         one = slice(i, i + 1)
@@ -111,7 +111,7 @@ def render(
 
 
 def _choose_backend(device: torch.device, wanted: str) -> Literal["cuda", "cpu"]:
-    """The one place where the rasterizer is chosen."""
+    """Choose the rasterizer by the device of the Gaussians."""
     if wanted not in ("auto", "cuda", "cpu"):
         raise ValueError(f"render: backend = {wanted!r}; wanted 'auto', 'cuda' or 'cpu'")
     if device.type not in ("cuda", "cpu"):

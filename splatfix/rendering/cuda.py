@@ -1,4 +1,4 @@
-"""Rendering on CUDA with gsplat (the only file here that imports it, and only when called)."""
+"""Rendering on CUDA with gsplat. No other file of this package imports it, and this one only when called."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from splatfix.cameras import Camera, to_tensors
 from splatfix.gaussians import Gaussians
 
-DROPPED_LOGIT = -1e4  # opacity 0: gsplat skips what cannot reach alpha 1/255
+DROPPED_LOGIT = -1e4  # opacity 0: gsplat skips Gaussians that cannot reach alpha 1/255
 
 
 def render(
@@ -22,7 +22,7 @@ def render(
     keep: Tensor | None,  # [N] bool
     absgrad: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, dict]:
-    """As ``cpu.render``. All cameras are drawn in one call, at the largest width and height, and cut afterwards.
+    """Render like ``cpu.render``. All cameras are drawn in one call at the largest size, and then cut to their own.
 
     gsplat derives the limits of its Jacobian from that common size, so a camera that is smaller than another of the
     same call can differ slightly, near its right and lower border, from the same camera drawn alone.
@@ -34,8 +34,8 @@ def render(
     height = max(camera.height_px for camera in cameras)
     if len(g) == 0:  # gsplat divides by the number of Gaussians
         rgb, alpha, depth = (torch.zeros(len(cameras), height, width, k, device=g.device) for k in (3, 1, 1))
-        nothing = g.means[None, :, :2].expand(len(cameras), 0, 2)
-        info = {"means2d": nothing, "radii": torch.zeros(nothing.shape, dtype=torch.int32, device=g.device)}
+        empty = g.means[None, :, :2].expand(len(cameras), 0, 2)
+        info = {"means2d": empty, "radii": torch.zeros(empty.shape, dtype=torch.int32, device=g.device)}
         return *_without_padding(rgb + background, alpha[..., 0], depth[..., 0], cameras), info
     poses, intrinsics = to_tensors(cameras, device=g.device)
     logits = g.opacity_logits if keep is None else torch.where(keep, g.opacity_logits, DROPPED_LOGIT)
@@ -65,7 +65,7 @@ def _without_padding(
     depth: Tensor,  # [C, H, W]
     cameras: Sequence[Camera],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The images with zeros wherever a camera is smaller than the largest."""
+    """Fill the images with zeros outside of cameras that are smaller than the largest."""
     if len({(camera.width_px, camera.height_px) for camera in cameras}) == 1:
         return rgb, alpha, depth
     columns = torch.arange(rgb.shape[2], device=rgb.device)

@@ -1,6 +1,6 @@
-"""The photos that a fit may use, and where it starts.
+"""The photos that a fit may use, and its initial state.
 
-Nothing of the capture but the chosen photos, their cameras and the points that they saw enters here.
+Of a capture, a fit sees only the chosen photos, their cameras and the points that at least two of them saw.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SparseScene:
     depth: float
 
     def without(self, index: int) -> SparseScene:
-        """The scene without one photo, and without the points that only it made admissible."""
+        """Leave out one photo, and the points that are not admissible without it."""
         keep = [i for i in range(len(self.cameras)) if i != index]
         cameras = tuple(self.cameras[i] for i in keep)
         points = None if self.points is None else self.points.admissible([camera.name for camera in cameras])
@@ -66,12 +66,12 @@ class SparseScene:
         )
 
     def views(self) -> list[TrainingView]:
-        """The photos as the fitting loop takes them."""
+        """The photos as training views."""
         return [TrainingView(camera, photo) for camera, photo in zip(self.cameras, self.photos, strict=True)]
 
 
 def load_scene(capture: Capture, train_ids: Sequence[str], device: torch.device) -> SparseScene:
-    """Load the chosen photos of a capture, and nothing else."""
+    """Load the chosen photos of a capture, with their cameras, masks and admissible points."""
     views = [capture.view(name) for name in sorted(train_ids)]
     photos = [view.load() for view in views]
     cameras = tuple(view.camera for view in views)
@@ -89,37 +89,37 @@ def load_scene(capture: Capture, train_ids: Sequence[str], device: torch.device)
 def start_fit(scene: SparseScene, fit: FitConfig, initial: InitialiseConfig, *, seed: int) -> Fit:
     """Place the initial Gaussians and set up the optimizers; nothing is trained yet.
 
-    Where the scene has no background of its own, a shell of Gaussians stands behind it; photos of an object before a
-    plain background get masks from it, which confine the initial points.
+    A scene without a background gets a shell of Gaussians behind it. Photos of an object on a plain background get
+    masks from that background, which confine the initial points to the object.
     """
-    photos, masks, plain, surveyed = _surveyed(scene, initial)
+    photos, masks, plain, structure = _survey_photos(scene, initial)
     if plain is not None:
-        log.info("the photos have a plain background: initial points keep to what stands before it")
+        log.info("the photos have a plain background: initial points are kept off it")
     rng = np.random.default_rng(seed)
-    found = initial_points(scene.cameras, photos, masks, scene.points, initial, rng, surveyed)
+    points = initial_points(scene.cameras, photos, masks, scene.points, initial, rng, structure)
     device = scene.photos[0].device
-    gaussians = initialise(found, initial, device)
+    gaussians = initialise(points, initial, device)
     if scene.background is None and initial.num_backdrop > 0:
-        behind = shell(
+        backdrop = shell(
             scene.cameras,
             photos,
-            found.positions,
+            points.positions,
             distance=initial.backdrop_distance,
             num=initial.num_backdrop,
             sh_degree=initial.sh_degree,
             color=plain,
             device=device,
         )
-        gaussians = gaussians.joined(behind)
+        gaussians = gaussians.concatenate(backdrop)
     scale = scene_scale(scene.cameras, scene.depth)
     return Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos), background=scene.background)
 
 
 @lru_cache(maxsize=1)
-def _surveyed(
+def _survey_photos(
     scene: SparseScene, initial: InitialiseConfig
 ) -> tuple[list[ndarray], list[ndarray | None], ndarray | None, Survey]:
-    """Photos, masks, the colour of a plain background, and the structure; once for several fits of the same photos."""
+    """Photos, masks, the color of a plain background, and the structure; cached for several fits of the same photos."""
     photos = [photo.cpu().numpy() for photo in scene.photos]
     masks = [None if mask is None else mask.cpu().numpy() for mask in scene.masks]
     plain = plain_color(photos) if scene.background is None and all(mask is None for mask in masks) else None

@@ -1,7 +1,7 @@
 """The fitting loop: one for sparse, dense and fine-tune fits, on CPU and CUDA.
 
-A `Fit` is the state over time; `advance` takes it forward. What happens at step ``s`` depends on the state, the seed
-and ``s`` alone, so a fit that is stopped, saved, loaded and continued equals one that was not.
+A `Fit` is the state; `advance` trains it. Step ``s`` depends on the state, the seed and ``s`` alone, so a fit that is
+stopped, saved, loaded and continued equals one that was not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from splatfix.splats.densify import Densifier, DensifyConfig
 from splatfix.splats.losses import photometric_loss
 
 RECORD_EVERY = 25  # steps; the loss is fetched from the device, recorded and checked this often
-PARAMETERS = ("means", "scales", "quats", "opacities", "sh0", "shN")  # gsplat's names
+# Names that gsplat's strategies look up, in the order of the fields of Gaussians. Values are as they are optimized:
+# "scales" are log-scales and "opacities" are logits.
+PARAMETERS = ("means", "scales", "quats", "opacities", "sh0", "shN")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class FitConfig:
         means_lr: learning rate of the positions at the start, in scene sizes.
         means_lr_end: the same at the end of the schedule; in between exponential.
         scales_lr, quats_lr, opacities_lr, sh0_lr, shN_lr: the other learning rates, constant.
-        exposure_lr: learning rate of an affine colour per photo (0 turns it off); the splat keeps the mean exposure.
+        exposure_lr: learning rate of an affine color per photo (0 turns it off); the splat keeps the mean exposure.
         opacity_regularizer, scale_regularizer: weights of the mean opacity and the mean scale (in scene sizes).
         mode: classic, or antialiased with the opacity compensation of Mip-Splatting.
         densify: growth and pruning.
@@ -72,10 +74,10 @@ class FitConfig:
 
 @dataclass(frozen=True, eq=False)
 class TrainingView:
-    """What one step compares the render with.
+    """An image that one step compares its render with.
 
     Attributes:
-        camera: where.
+        camera: camera of the render.
         rgb: the photo or the repaired view, ``[H, W, 3]``, on the fit's device.
         weight: factor of its loss.
         confidence: trust per pixel in [0, 1], ``[H, W]``; None trusts all.
@@ -88,7 +90,21 @@ class TrainingView:
 
 
 class Fit:
-    """Parameters, optimizers, strategy state, step, losses (step, loss) and seconds so far of a fit in progress."""
+    """A fit in progress.
+
+    Attributes:
+        config: settings.
+        background: RGB behind the Gaussians; None is black.
+        scene_scale: size of the scene in world units (`scene_scale`).
+        step: steps so far.
+        seconds: training time so far, as counted by the caller.
+        losses: (step, loss) every `RECORD_EVERY` steps.
+        params: parameters of the Gaussians by their names in `PARAMETERS`: ``params["scales"]`` are log-scales,
+            ``params["opacities"]`` are logits.
+        exposure: affine color of each photo, ``[P, 3, 4]``.
+        densifier: growth and pruning, with its state.
+        optimizers, exposure_optimizer: of each parameter, and of the exposure (None where it is not trained).
+    """
 
     def __init__(
         self,
@@ -103,7 +119,7 @@ class Fit:
         self.background = background
         self.scene_scale = scene_scale
         self.step = 0
-        self.seconds = 0.0  # as whoever trains it counts them
+        self.seconds = 0.0
         self.losses: list[tuple[int, float]] = []
         values = (
             *(gaussians.means, gaussians.log_scales, gaussians.quats),
@@ -124,26 +140,26 @@ class Fit:
         self.exposure_optimizer = _adam(self.exposure, c.exposure_lr) if c.exposure_lr > 0 else None
 
     def gaussians(self) -> Gaussians:
-        """The Gaussians as they are now, in the graph of the parameters."""
+        """The Gaussians of the current step, in the autograd graph of the parameters."""
         return Gaussians(*(self.params[name] for name in PARAMETERS))
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return self.exposure.device
 
     def splat(self) -> Splat:
-        """The splat as it is now, drawn as it is fitted, cut from the graph of the parameters."""
+        """The splat of the current step, drawn as it is fitted; detached from the autograd graph."""
         return Splat(self.gaussians().detach(), self.config.mode, self.background)
 
     def copy(self) -> Fit:
-        """An independent fit in the same state."""
+        """Copy the fit: independent of this one, in the same state."""
         twin = copy.copy(self)
         twin.load_state(copy.deepcopy(self.state()))
         return twin
 
     def state(self) -> dict:
-        """All that a later process needs to go on exactly."""
+        """State from which another process continues exactly."""
         return {
             "step": self.step,
             "seconds": self.seconds,
@@ -156,7 +172,7 @@ class Fit:
         }
 
     def load_state(self, state: dict) -> None:
-        """Take over a `state`."""
+        """Restore a `state`."""
         self.step = state["step"]
         self.seconds = state.get("seconds", 0.0)
         self.losses = [(step, loss) for step, loss in state["losses"]]
@@ -175,7 +191,7 @@ class Fit:
         write_checkpoint(path, identity, self.state())
 
     def load(self, path: Path, identity: str) -> None:
-        """Continue from a checkpoint. ValueError where it is broken or belongs to another fit."""
+        """Continue from a checkpoint. ValueError where it is damaged or belongs to another fit."""
         self.load_state(read_checkpoint(path, identity, self.params["means"].device))
 
 
@@ -188,7 +204,7 @@ def load_fit(
     background: Sequence[float] | None,
     device: torch.device,
 ) -> Fit:
-    """The fit of a checkpoint. ValueError where it is broken or belongs to another fit."""
+    """Read the fit of a checkpoint. ValueError where it is damaged or belongs to another fit."""
     state = read_checkpoint(path, identity, device)
     gaussians = Gaussians(*(state["params"][name] for name in PARAMETERS))
     fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]), background=background)
@@ -201,10 +217,10 @@ def _adam(parameter: torch.nn.Parameter, rate: float) -> torch.optim.Adam:
 
 
 def scene_scale(cameras: Sequence[Camera], depth: float) -> float:
-    """Size of the scene in world units that position steps are measured in.
+    """Size of the scene in world units, the unit of the learning rate of positions.
 
-    3DGS takes 1.1 times the largest distance of a camera from their mean; a tenth of the scene depth is the least,
-    so that cameras close together do not freeze the positions.
+    As in 3DGS it is 1.1 times the largest distance of a camera from their mean, but at least a tenth of the scene
+    depth, so that cameras close together do not freeze the positions.
     """
     centers = torch.tensor([camera.center.tolist() for camera in cameras])
     extent = float((centers - centers.mean(0)).norm(dim=1).max()) * 1.1
@@ -235,19 +251,19 @@ def advance(
     background = torch.tensor(fit.background or (0.0, 0.0, 0.0), dtype=torch.float32, device=device)
     for step in range(fit.step, fit.step + num_steps):
         generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
-        _seed_globally(int(torch.randint(2**62, (), generator=generator)), on_cpu=on_cpu)  # strategies draw from it
-        index = _photo_at(step, len(photos), seed)
+        _seed_globally(int(torch.randint(2**62, (), generator=generator)), on_cpu=on_cpu)  # for the strategies
+        index = _choose_photo(step, len(photos), seed)
         view, exposed = photos[index], True
         draw, pick = torch.rand(2, generator=generator).tolist()
         if repaired and draw < repaired_probability:
             view, exposed = repaired[int(pick * len(repaired))], False
-        loss = _one_step(fit, view, index if exposed else None, background, generator)
+        loss = _train_step(fit, view, index if exposed else None, background, generator)
         fit.step = step + 1
         due = fit.step % RECORD_EVERY == 0
         if on_cpu or due:
             value = float(loss)
             if not math.isfinite(value) or due:
-                _stop_if_not_finite(fit, value)
+                _check_finite(fit, value)
             if due:
                 fit.losses.append((fit.step, value))
         if on_step is not None:
@@ -255,14 +271,14 @@ def advance(
 
 
 def _seed_globally(seed: int, *, on_cpu: bool) -> None:
-    """Seed the global random state; on the CPU no other device's, which takes most of a millisecond."""
+    """Seed the global random state; on the CPU only its own, since seeding all devices takes most of a millisecond."""
     if on_cpu:
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
 
 
-def _one_step(
+def _train_step(
     fit: Fit, view: TrainingView, photo: int | None, background: Tensor, generator: torch.Generator
 ) -> Tensor:
     config, params = fit.config, fit.params
@@ -272,8 +288,8 @@ def _one_step(
 
     gaussians, keep = fit.gaussians(), None
     if config.dropout > 0 and photo is not None:  # a repaired view is a whole render: compare it with one
-        keep = _random(len(gaussians), generator, fit.device) >= config.dropout
-        gaussians = compensated(gaussians, config.dropout)
+        keep = _draw_uniform(len(gaussians), generator, fit.device) >= config.dropout
+        gaussians = compensate_dropout(gaussians, config.dropout)
     with stage("render"):
         rendering = render(Splat(gaussians, config.mode, background), [view.camera], keep=keep)
     fit.densifier.before_backward(params, fit.optimizers, fit.step, rendering.info)
@@ -300,31 +316,31 @@ def _one_step(
     return loss.detach()
 
 
-def _random(num: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Numbers from 0 to 1, drawn on the device itself: nothing waits for a copy."""
+def _draw_uniform(num: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Draw numbers from 0 to 1, on the device itself so that no step waits for a copy."""
     if device.type != "cpu":
         seed = int(torch.randint(2**62, (), generator=generator))
         generator = torch.Generator(device).manual_seed(seed)
     return torch.rand(num, generator=generator, device=device)
 
 
-def compensated(gaussians: Gaussians, dropout: float) -> Gaussians:
-    """More opaque Gaussians, of which a share is about to be dropped (DropGaussian, Park et al. 2025).
+def compensate_dropout(gaussians: Gaussians, dropout: float) -> Gaussians:
+    """Make Gaussians more opaque, of which a share is dropped in this step (DropGaussian, Park et al. 2025).
 
-    Without it the whole splat, which is what people see, would be too opaque for the photos.
+    Without it the whole splat, as it is exported, would be too opaque for the photos.
     """
     opacities = (gaussians.opacities / (1 - dropout)).clamp(max=0.99)
     return replace(gaussians, opacity_logits=torch.logit(opacities))
 
 
-def _photo_at(step: int, num_photos: int, seed: int) -> int:
-    """Every photo once per round, in an order that changes from round to round."""
+def _choose_photo(step: int, num_photos: int, seed: int) -> int:
+    """Choose the photo of a step: every photo once per epoch, in an order that changes from epoch to epoch."""
     generator = torch.Generator().manual_seed((seed * 7_368_787 + step // num_photos) % 2**63)
     return int(torch.randperm(num_photos, generator=generator)[step % num_photos])
 
 
-def _stop_if_not_finite(fit: Fit, loss: float) -> None:
-    bad = [name for name, value in fit.params.items() if not bool(torch.isfinite(value).all())]
-    if bad or not math.isfinite(loss):
-        what = f"parameter {bad[0]!r} is no longer finite" if bad else f"loss = {loss} with finite parameters"
+def _check_finite(fit: Fit, loss: float) -> None:
+    names = [name for name, value in fit.params.items() if not bool(torch.isfinite(value).all())]
+    if names or not math.isfinite(loss):
+        what = f"parameter {names[0]!r} is no longer finite" if names else f"loss = {loss} with finite parameters"
         raise FloatingPointError(f"step {fit.step}: {what}; try a smaller learning rate for it, or another seed")

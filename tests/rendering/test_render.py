@@ -117,7 +117,7 @@ DEGENERATE = {
 def test_degenerate_gaussians(case: str, mode: str) -> None:
     """Images and gradients stay finite; ordinary Gaussians beside the odd ones are still drawn."""
     odd, plain = DEGENERATE[case], cloud(10, seed=4)
-    for gaussians in (odd, odd.joined(plain)):
+    for gaussians in (odd, odd.concatenate(plain)):
         gaussians = leaves(gaussians)
         drawn = render(Splat(gaussians, mode, [0.3, 0.3, 0.3]), [camera(37, 21)])
         for image in images(drawn):

@@ -61,7 +61,7 @@ def test_the_shell_closes_every_view_and_has_the_photos_colour():
 
 def test_without_its_shell_the_scene_is_as_before():
     scene = random_gaussians(300, seed=0, sh_rest=3)
-    both = scene.joined(backdrop())
+    both = scene.concatenate(backdrop())
     assert len(both) == 700
     assert torch.equal(without_shell(both).means, scene.means)
     assert len(without_shell(scene)) == 300
@@ -70,7 +70,7 @@ def test_without_its_shell_the_scene_is_as_before():
 
 def test_only_a_splat_without_background_has_a_backdrop():
     scene = random_gaussians(300, seed=0, sh_rest=3)
-    both = Splat(scene.joined(backdrop()), "antialiased")
+    both = Splat(scene.concatenate(backdrop()), "antialiased")
     without = without_backdrop(both)
     assert len(without.gaussians) == 300 and without.mode == "antialiased"
     assert without_backdrop(without) is without
