@@ -35,7 +35,8 @@ def test_code_of_the_python_api_runs(tmp_path, monkeypatch, capsys):
     for block in code:
         exec(compile(block, "docs/python-api.md", "exec"), names)
     assert "tankard 36 photos" in capsys.readouterr().out
-    assert (tmp_path / "run/results.json").is_file()
+    loop = (tmp_path / "run/after.ply").read_bytes()
+    assert (tmp_path / "after.ply").read_bytes() == loop, "the functions and run_loop give the same splat"
 
 
 def test_python_api_page_lists_every_name():
