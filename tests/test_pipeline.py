@@ -144,7 +144,8 @@ def test_an_antialiased_loop_repairs_antialiased_views(antialiased):
 def test_evaluate_draws_a_splat_as_its_run_recorded_it(antialiased, tmp_path):
     first_run = antialiased[0]
     arguments = (sample_path(), first_run / "after.ply", "--split", first_run / "split.json", "--no-video")
-    assert run("evaluate", *arguments, "--out", tmp_path / "recorded") == 0
+    shipped = Path(__file__).parent.parent / "configs" / "evaluate.yaml"
+    assert run("evaluate", *arguments, "--out", tmp_path / "recorded", "--config", shipped) == 0
     assert run("evaluate", *arguments, "--out", tmp_path / "classic", "--mode", "classic") == 0
     first, recorded, classic = (
         read_json(folder / "results.json") for folder in (first_run, tmp_path / "recorded", tmp_path / "classic")
