@@ -85,5 +85,11 @@ def test_names_of_how_it_works_exist():
         pkgutil.resolve_name(f"splatfix.{name}")
 
 
+def test_tree_of_readme_names_every_room():
+    tree = (ROOT / "README.md").read_text().split("## The tree")[1]
+    rooms = [path.name for path in (ROOT / "splatfix").iterdir() if path.suffix in ("", ".py") and path.name[0] != "_"]
+    assert not [name for name in rooms if name not in tree and name != "shapes.py"]
+
+
 def test_readme_fits_on_a_page():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
