@@ -19,8 +19,8 @@ from splatfix.gaussians import read_splat, write_splat
 from splatfix.process import choose_device, progress, seed_everything
 from splatfix.profiling import profiled, settle_on
 from splatfix.runs import Run, open_run
-from splatfix.splats.early_stopping import ChooseConfig, choose_stop
-from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.early_stopping import EarlyStoppingConfig, choose_stop
+from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.phases import TrainingPhase, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity, load_scene, start_fit
 from splatfix.splats.train import Fit, FitConfig
@@ -49,9 +49,9 @@ class FitRunConfig:
     video: bool = True
     checkpoint_seconds: float = 30.0
     views: ViewsConfig = field(default_factory=ViewsConfig)
-    initial: InitialiseConfig = field(default_factory=InitialiseConfig)
+    initial: InitializationConfig = field(default_factory=InitializationConfig)
     fit: FitConfig = field(default_factory=FitConfig)
-    choose: ChooseConfig = field(default_factory=ChooseConfig)
+    choose: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
 
 
 def run_fit(

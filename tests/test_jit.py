@@ -22,7 +22,7 @@ def test_compiles_where_nothing_can_be_cached() -> None:
 
 def test_a_change_of_any_source_makes_kernels_stale(tmp_path: Path) -> None:
     """numba looks at the kernel's own file alone, but kernels inline functions of other files."""
-    kernels = compositing.composite, compositing.composite_backward, sweep.swept
+    kernels = compositing.composite, compositing.composite_backward, sweep.sweep_planes
     stamps = [each._cache._cache_file._source_stamp for each in kernels]
     assert [shared for _, shared in stamps] == [SOURCES] * 3
     assert stamps[0] == stamps[1]  # of one file

@@ -23,7 +23,7 @@ from splatfix.rendering import render
 from splatfix.shapes import Float
 from splatfix.splats.backdrop import without_backdrop
 from splatfix.splats.densify import DensifyConfig
-from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
 from splatfix.views import ViewsConfig, between, make_split, neighbour_pairs
@@ -92,7 +92,7 @@ def fit_densely(capture: Capture, config: DenseConfig, *, seed: int, device: tor
     scene = load_scene(capture, split.train_ids, device)
     densify = DensifyConfig(strategy="default", max_gaussians=config.max_gaussians)
     settings = FitConfig(steps=config.steps, dropout=0.0, densify=densify)
-    fit = start_fit(scene, settings, InitialiseConfig(sh_degree=config.sh_degree), seed=seed)
+    fit = start_fit(scene, settings, InitializationConfig(sh_degree=config.sh_degree), seed=seed)
     advance(fit, scene.views(), config.steps, seed=seed)
     splat = fit.splat()
     psnrs = []

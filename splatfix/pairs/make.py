@@ -28,7 +28,7 @@ from splatfix.pairs.pair import Pair, build_pair
 from splatfix.pairs.recipes import Initial, Recipe
 from splatfix.rendering import render
 from splatfix.splats.densify import DensifyConfig
-from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import SparseScene, load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
 from splatfix.views import (
@@ -149,7 +149,7 @@ class _DrawnSettings:
     """The settings of a fit, as drawn from its recipe."""
 
     fit: FitConfig
-    initial: InitialiseConfig
+    initial: InitializationConfig
     num_steps: int
     num_fits: int
 
@@ -179,7 +179,7 @@ def _draw_settings(recipe: Recipe, rng: np.random.Generator) -> _DrawnSettings:
     )
     return _DrawnSettings(
         fit,
-        InitialiseConfig(sources=sources, num_random=num_random, sh_degree=recipe.sh_degree),
+        InitializationConfig(sources=sources, num_random=num_random, sh_degree=recipe.sh_degree),
         max(1, round(float(rng.uniform(*recipe.completed)) * recipe.steps)),
         int(rng.integers(recipe.num_fits[0], recipe.num_fits[1] + 1)),
     )

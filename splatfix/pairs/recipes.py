@@ -28,7 +28,7 @@ class Recipe:
             first alone and the mean of all are paired with the photos.
         steps: length of the training schedule.
         completed: least and largest share of the schedule that is gone through.
-        initial: where the Gaussians start (`InitialiseConfig.sources`), random points aside; each fit takes one of
+        initial: where the Gaussians start (`InitializationConfig.sources`), random points aside; each fit takes one of
             them.
         num_random: fewest and most random points among the initial ones (log-uniform).
         undropped: share of the fits without dropout; the others have the dropout of a fit's defaults.

@@ -1,7 +1,7 @@
-"""What lies behind everything: a plain background told from the photos, and a far shell of Gaussians.
+"""The background of a scene: a plain one that the photos show, or a far shell of Gaussians.
 
-Where a few photos do not reach, a splat has nothing, and renders show a black hole. A shell far behind the scene, of
-the photos' mean colour at first, is the better guess; being Gaussians it is trained, exported and shown like the rest.
+Where few photos leave gaps, a splat is empty and renders show black holes. A shell far behind the scene, initially of
+the photos' mean color, is a better guess; it consists of Gaussians, so it is trained, exported and shown like the rest.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import torch
 from numpy import ndarray
 
 from splatfix.cameras import Camera
-from splatfix.gaussians import SH_C0, Gaussians, Splat
+from splatfix.gaussians import Gaussians, Splat
 from splatfix.shapes import Float
-from splatfix.splats.hull import sampled_colors
+from splatfix.splats.hull import sample_colors
+from splatfix.splats.initialization import round_gaussians
 
-BORDER_PX = 2  # the rim of a photo that tells whether its background is plain
-TOLERANCE = 10 / 255  # largest difference of a channel from the plain colour
+BORDER_PX = 2  # width of the rim of a photo that decides whether its background is plain
+TOLERANCE = 10 / 255  # largest difference of a channel from the plain color
 LEAST_PLAIN = 0.9  # share of all rims that must have it
 OPACITY = 0.95
 GAP = 1.6  # least ratio of the distances on both sides of the space before a shell
@@ -27,16 +28,16 @@ LEAST_SHELL = 50  # Gaussians; fewer far ones are strays
 OVERLAP = 0.8  # standard deviation of a shell Gaussian over the spacing of its neighbours
 
 
-def plain_color(photos: Sequence[Float[ndarray, "_ _ 3"]]) -> Float[ndarray, "3"] | None:
-    """The one colour that nearly all of the photos' rims have, as behind objects on white; None where they differ."""
+def find_plain_color(photos: Sequence[Float[ndarray, "_ _ 3"]]) -> Float[ndarray, "3"] | None:
+    """Find the one color that nearly all of the photos' rims have, as for objects on white; None where they differ."""
     rims = np.concatenate([photo[_rim(photo.shape[:2])] for photo in photos])
     color = np.median(rims, axis=0)
     plain = (np.abs(rims - color).max(-1) <= TOLERANCE).mean()
     return color.astype(np.float32) if plain >= LEAST_PLAIN else None
 
 
-def plain_mask(photo: Float[ndarray, "H W 3"], color: Float[ndarray, "3"]) -> Float[ndarray, "H W"]:
-    """1 on the object: everything but the plain regions that reach the rim."""
+def mask_plain_background(photo: Float[ndarray, "H W 3"], color: Float[ndarray, "3"]) -> Float[ndarray, "H W"]:
+    """Mask that is 1 on the object: everywhere but in plain regions that reach the rim."""
     from scipy import ndimage  # here: kernels and fits import with torch, numpy and numba alone
 
     plain = np.abs(photo - color).max(-1) <= TOLERANCE
@@ -45,7 +46,7 @@ def plain_mask(photo: Float[ndarray, "H W 3"], color: Float[ndarray, "3"]) -> Fl
     return (~np.isin(regions, outside[outside > 0])).astype(np.float32)
 
 
-def shell(
+def make_shell(
     cameras: Sequence[Camera],
     photos: Sequence[Float[ndarray, "_ _ 3"]],
     points: Float[ndarray, "P 3"],
@@ -56,10 +57,10 @@ def shell(
     color: Float[ndarray, "3"] | None = None,
     device: torch.device | str = "cpu",
 ) -> Gaussians:
-    """Round, overlapping, nearly opaque Gaussians on a sphere around the cameras (a Fibonacci lattice).
+    """Make round, overlapping, nearly opaque Gaussians on a sphere around the cameras (a Fibonacci lattice).
 
-    Its radius is ``distance`` times that of the farthest point or camera, far enough for no camera to stand in it.
-    They have ``color``; without one, that of the photos where these look at them, else the photos' mean.
+    The radius is ``distance`` times the distance of the farthest point or camera, so that no camera is outside. Their
+    color is ``color``, or without one that of the photos that show them, else the photos' mean.
     """
     k = np.arange(num) + 0.5
     polar, azimuth = np.arccos(1 - 2 * k / num), np.pi * (3 - np.sqrt(5)) * k
@@ -70,27 +71,17 @@ def shell(
     if color is None:
         mean = np.mean([photo.mean((0, 1)) for photo in photos], axis=0)
         looked_at = np.stack([camera.sees(positions) for camera in cameras], axis=1)
-        colors = sampled_colors(positions, looked_at, cameras, photos)
+        colors = sample_colors(positions, looked_at, cameras, photos)
         colors = np.where(looked_at.any(axis=1, keepdims=True), colors, mean)
     else:
         colors = np.tile(color, (num, 1))
     spacing = radius * np.sqrt(4 * np.pi / num)
-
-    def tensor(values: ndarray) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=device)
-
-    return Gaussians(
-        means=tensor(positions),
-        log_scales=torch.full((num, 3), float(np.log(OVERLAP * spacing)), device=device),
-        quats=tensor(np.tile([1.0, 0.0, 0.0, 0.0], (num, 1))),
-        opacity_logits=torch.full((num,), float(np.log(OPACITY / (1 - OPACITY))), device=device),
-        sh0=tensor((colors - 0.5) / SH_C0)[:, None, :],
-        sh_rest=torch.zeros(num, (sh_degree + 1) ** 2 - 1, 3, device=device),
-    )
+    log_scales = np.full(num, np.log(OVERLAP * spacing))
+    return round_gaussians(positions, colors, log_scales, opacity=OPACITY, sh_degree=sh_degree, device=device)
 
 
 def without_shell(gaussians: Gaussians) -> Gaussians:
-    """The Gaussians without a `shell` around them, told by the empty space before it; all where there is none."""
+    """Remove the shell (`make_shell`), recognized by the empty space in front of it, if there is one."""
     distances = (gaussians.means - gaussians.means.median(0).values).norm(dim=1)
     ordered = distances.sort().values
     first, last = len(ordered) // 4, len(ordered) - LEAST_SHELL

@@ -1,10 +1,9 @@
-"""When a sparse fit stops, decided on training photos alone.
+"""Early stopping of a sparse fit, decided on training photos alone.
 
-Sparse fits can overfit: unseen views are best after some hundred steps and then get worse. Probe fits at reduced size
-leave one training photo out and are scored on it as they go; the fit from all photos stops at the step with the best
-mean over the left-out photos. A left-out photo stands farther from the others than most test views do, so it asks for
-an earlier stop than they would: with dropout and without growth the whole schedule was better on the captures it was
-compared on, and is the default.
+Sparse fits can overfit: unseen views are best after a few hundred steps and then get worse. Probe fits at reduced size
+hold out one training photo each and are scored on it at intervals; the fit from all photos stops at the step with the
+best mean score. A held-out photo is farther from the others than most test views are, so this stops too early for them:
+with dropout and without growth, the full schedule was better on all captures that were compared, and is the default.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ import torch.nn.functional as F
 from splatfix.cameras import separations
 from splatfix.gaussians import Splat
 from splatfix.rendering import render
-from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import SparseScene, start_fit
 from splatfix.splats.train import FitConfig, advance
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChooseConfig:
-    """How a sparse fit is stopped.
+class EarlyStoppingConfig:
+    """Whether and how a sparse fit is stopped early.
 
     Attributes:
-        enabled: leave photos out to choose the last step; False trains for the whole schedule.
-        folds: number of photos left out, one probe fit each.
+        enabled: hold out photos to choose the last step; False trains for the full schedule.
+        folds: number of photos to hold out, one probe fit each.
         scale: size of the images that probes train on, as a share of the full size.
-        every: probe every so many steps.
-        patience: stop a probe after so many probes without a better score.
-        tolerance_db: an earlier step is taken where its score is within this of the best, in dB.
+        every: steps between scores of a probe fit.
+        patience: a probe fit ends after this many scores without a better one.
+        tolerance_db: the earliest step with a score within this of the best is chosen, in dB.
     """
 
     enabled: bool = False
@@ -47,7 +46,7 @@ class ChooseConfig:
 
 @dataclass(frozen=True)
 class Stop:
-    """The number of steps, and the curve that decided: PSNR in dB per probe, the mean over the left-out photos."""
+    """The number of steps, and the curve it was chosen from: mean PSNR of the held-out photos in dB, per score."""
 
     steps: int
     curve: tuple[float, ...] = ()
@@ -55,40 +54,40 @@ class Stop:
 
 def choose_stop(
     scene: SparseScene,
-    initial: InitialiseConfig,
+    initial: InitializationConfig,
     fit: FitConfig,
-    config: ChooseConfig,
+    config: EarlyStoppingConfig,
     *,
     seed: int,
     on_probe: Callable[[], object] | None = None,
 ) -> Stop:
-    """Leave training photos out, one probe fit each. With fewer than three photos the whole schedule is kept."""
+    """Choose the last step with one probe fit per held-out photo; with fewer than three photos, the full schedule."""
     if not config.enabled or len(scene.cameras) < 3:
         return Stop(fit.steps)
-    small = shrunk(scene, config.scale)
-    runs = []
-    for index in folds(scene, config.folds):
-        runs.append(_probe(scene, small, index, initial, fit, config, seed))
+    small = shrink_scene(scene, config.scale)
+    curves = []
+    for index in choose_folds(scene, config.folds):
+        curves.append(_probe(scene, small, index, initial, fit, config, seed))
         if on_probe is not None:
             on_probe()
-    length = max(len(run) for run in runs)
-    curve = np.mean([run + [run[-1]] * (length - len(run)) for run in runs], axis=0)
-    at = int(np.argmax(curve >= curve.max() - config.tolerance_db))
-    return Stop(min((at + 1) * config.every, fit.steps), tuple(curve.round(3).tolist()))
+    length = max(len(scores) for scores in curves)
+    curve = np.mean([scores + [scores[-1]] * (length - len(scores)) for scores in curves], axis=0)
+    best = int(np.argmax(curve >= curve.max() - config.tolerance_db))
+    return Stop(min((best + 1) * config.every, fit.steps), tuple(curve.round(3).tolist()))
 
 
-def folds(scene: SparseScene, num: int) -> list[int]:
-    """Which photos to leave out: those with the nearest neighbours, so that what is left still sees their place."""
+def choose_folds(scene: SparseScene, num: int) -> list[int]:
+    """Photos to hold out: those with the nearest neighbors, so that the others still see the same part of the scene."""
     gaps = separations(scene.cameras, scene.depth)
     np.fill_diagonal(gaps, np.inf)
     nearest_two = np.sort(gaps, axis=1)[:, :2].mean(1)
     return [int(i) for i in np.argsort(nearest_two, kind="stable")[:num]]
 
 
-def shrunk(scene: SparseScene, scale: float) -> SparseScene:
-    """The scene with smaller photos (area filter)."""
+def shrink_scene(scene: SparseScene, scale: float) -> SparseScene:
+    """Scale the photos of a scene down (area filter)."""
 
-    def smaller(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    def shrink(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
         channels = image.reshape(*image.shape[:2], -1).permute(2, 0, 1)[None]
         small = F.interpolate(channels, size=(height, width), mode="area")[0].permute(1, 2, 0)
         return small.reshape(height, width, *image.shape[2:])
@@ -97,9 +96,9 @@ def shrunk(scene: SparseScene, scale: float) -> SparseScene:
     return replace(
         scene,
         cameras=tuple(c.resized(*size) for c, size in zip(scene.cameras, sizes, strict=True)),
-        photos=tuple(smaller(photo, *size) for photo, size in zip(scene.photos, sizes, strict=True)),
+        photos=tuple(shrink(photo, *size) for photo, size in zip(scene.photos, sizes, strict=True)),
         masks=tuple(
-            None if mask is None else smaller(mask, *size) for mask, size in zip(scene.masks, sizes, strict=True)
+            None if mask is None else shrink(mask, *size) for mask, size in zip(scene.masks, sizes, strict=True)
         ),
     )
 
@@ -108,18 +107,18 @@ def _probe(
     scene: SparseScene,
     small: SparseScene,
     index: int,
-    initial: InitialiseConfig,
+    initial: InitializationConfig,
     settings: FitConfig,
-    config: ChooseConfig,
+    config: EarlyStoppingConfig,
     seed: int,
 ) -> list[float]:
-    """Scores of a fit without one photo: it starts as at full size, and trains on the small photos."""
+    """Scores of a fit without one photo: initialized at full size, trained on the small photos."""
     fit = start_fit(scene.without(index), settings, initial, seed=seed)
-    rest = small.without(index)
+    others = small.without(index)
     scores: list[float] = []
     while fit.step < settings.steps:
         count = min(config.every, settings.steps - fit.step)
-        advance(fit, rest.views(), count, seed=seed)
+        advance(fit, others.views(), count, seed=seed)
         scores.append(_score(fit.splat(), small, index))
         if int(np.argmax(scores)) + config.patience < len(scores):
             break
@@ -127,7 +126,7 @@ def _probe(
 
 
 def _score(splat: Splat, scene: SparseScene, index: int) -> float:
-    """PSNR at the left-out photo, in dB; in float32 on the fit's device, and finite for equal images."""
+    """PSNR of the held-out photo in dB; in float32 on the fit's device, and finite for equal images."""
     with torch.no_grad():
         rendering = render(splat, [scene.cameras[index]])
     error = (rendering.rgb[0].clamp(0, 1) - scene.photos[index]).square().mean()

@@ -1,4 +1,4 @@
-"""The space that a few photos share: its depths, its visual hull, random points in it, and what colour they have."""
+"""The space that a few photos share: its depths, its visual hull, and random points in it with their colors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from splatfix.shapes import Bool, Float
 log = logging.getLogger(__name__)
 
 
-def neighbour_angles_deg(cameras: Sequence[Camera], depth: float) -> Float[ndarray, "C C"]:
-    """Angle at which a camera's middle point (on its axis at ``depth``) sees it and another camera, in degrees.
+def neighbor_angles_deg(cameras: Sequence[Camera], depth: float) -> Float[ndarray, "C C"]:
+    """Angles in degrees between a camera and another one, as seen from the point on its axis at ``depth``.
 
-    Infinite for the camera itself and for those with that point behind them.
+    Infinite for the camera itself, and for cameras that have this point behind them.
     """
     angles = np.full((len(cameras), len(cameras)), np.inf)
     for i, camera in enumerate(cameras):
@@ -31,25 +31,25 @@ def neighbour_angles_deg(cameras: Sequence[Camera], depth: float) -> Float[ndarr
 
 
 def depth_ranges(cameras: Sequence[Camera], positions: Float[ndarray, "P 3"]) -> list[tuple[float, float]]:
-    """Nearest and farthest depth that each photo may show, in world units.
+    """Nearest and farthest depth to search in each photo, in world units.
 
-    From the points in view (2nd to 98th percentile, widened by a third and a half); from those of all photos where
-    one has few; from the place that the cameras look at where there are few at all.
+    From the points in view: the 2nd percentile times 0.75 to the 98th times 1.5. A photo with few points takes those of
+    all photos; without enough points in any photo, the place that the cameras look at decides.
     """
     depths = [camera.project(positions)[1][camera.sees(positions)] for camera in cameras]
-    every = np.concatenate(depths)
-    if len(every) < 20:
+    all_depths = np.concatenate(depths)
+    if len(all_depths) < 20:
         low, high = _range_of_cameras(cameras)
         return [(low, high)] * len(cameras)
     ranges = []
     for own in depths:
-        low, high = np.percentile(own if len(own) >= 20 else every, [2, 98])
+        low, high = np.percentile(own if len(own) >= 20 else all_depths, [2, 98])
         ranges.append((0.75 * float(low), 1.5 * float(high)))
     return ranges
 
 
 def _range_of_cameras(cameras: Sequence[Camera]) -> tuple[float, float]:
-    """Depths around the focus point; where the axes do not meet in front, multiples of the widest baseline."""
+    """Depths around the focus point, or multiples of the widest baseline where the axes do not meet in front."""
     focus = focus_point(cameras)
     depths = np.array([(focus - camera.center) @ camera.axis for camera in cameras])
     centers = np.stack([camera.center for camera in cameras])
@@ -58,7 +58,7 @@ def _range_of_cameras(cameras: Sequence[Camera]) -> tuple[float, float]:
         middle = float(np.median(depths))
         return 0.5 * middle, 2 * middle
     unit = spread if spread > 0 else 1.0
-    log.info("initial points: the cameras look at no common place; depths guessed from their spacing")
+    log.info("initial points: the cameras look at no common place; depths are guessed from their spacing")
     return 1.5 * unit, 20 * unit
 
 
@@ -68,11 +68,11 @@ def in_hull(
     masks: Sequence[Float[ndarray, "_ _"] | None],
     margin_px: int = 1,
 ) -> Bool[ndarray, " P"]:
-    """Which points lie in the visual hull: no photo shows them off the object.
+    """Which points are in the visual hull: no photo shows them off the object.
 
-    A photo with a mask shows a point off the object where its mask (widened by ``margin_px``) does not have it, and
-    also where the point is out of its view, unless the object leaves the view there: beyond a side that the mask
-    touches, a point may belong to the object. An empty mask shows nothing of the object and says nothing beyond.
+    A photo with a mask shows a point off the object where its mask (widened by ``margin_px``) is 0 there. It also does
+    where the point is outside its view, unless the object may extend there: beyond a side that the mask touches. An
+    empty mask excludes every point in its view, and none outside.
     """
     inside = np.ones(len(positions), bool)
     for camera, mask in zip(cameras, masks, strict=True):
@@ -94,13 +94,13 @@ def in_hull(
     return inside
 
 
-def sampled_colors(
+def sample_colors(
     positions: Float[ndarray, "P 3"],
     seen: Bool[ndarray, "P C"],
     cameras: Sequence[Camera],
     photos: Sequence[Float[ndarray, "_ _ 3"]],
 ) -> Float[ndarray, "P 3"]:
-    """Mean colour over the photos that see each point; grey where none does."""
+    """Mean color over the photos that see each point; gray where none does."""
     total, count = np.zeros((len(positions), 3)), np.zeros(len(positions))
     for index, (camera, photo) in enumerate(zip(cameras, photos, strict=True)):
         here = seen[:, index] & camera.sees(positions)
@@ -111,7 +111,7 @@ def sampled_colors(
     return np.where(count[:, None] > 0, mean, 0.5).astype(np.float32)
 
 
-def random_points(
+def draw_random_points(
     cameras: Sequence[Camera],
     masks: Sequence[Float[ndarray, "_ _"] | None],
     known: Float[ndarray, "P 3"],
@@ -120,13 +120,14 @@ def random_points(
     spread: float,
     rng: np.random.Generator,
 ) -> Float[ndarray, "N 3"]:
-    """Points that at least two cameras see, the more of them the likelier, inside the masks' visual hull.
+    """Draw points that at least two cameras see, inside the masks' visual hull; more cameras make a point more likely.
 
     Photo and pixel are uniform. The depth is that of one of the three ``known`` points nearest to the pixel in that
-    photo, times a log-normal factor of width ``spread``; where a photo shows fewer than eight, or with an infinite
-    spread, its logarithm is uniform over the photo's range. Fewer than ``num`` where the cameras share little space.
+    photo, times a log-normal factor of width ``spread``. Where a photo shows fewer than eight of them, and with an
+    infinite spread, its logarithm is uniform over the photo's range. Where the cameras share little space, there are
+    fewer than ``num`` points.
     """
-    found: list[ndarray] = []
+    drawn: list[ndarray] = []
     least = min(2, len(cameras))
     each = max(2 * num // len(cameras), 64)
     in_view = [camera.sees(known) for camera in cameras]
@@ -143,8 +144,8 @@ def random_points(
             candidates = camera.unproject(pixels, depths)
             seeing = np.sum([other.sees(candidates) for other in cameras], axis=0)
             keep = (seeing >= least) & (rng.random(each) < seeing / len(cameras))
-            found.append(candidates[keep][in_hull(candidates[keep], cameras, masks, margin_px=0)])
-        if sum(map(len, found)) >= num:
+            drawn.append(candidates[keep][in_hull(candidates[keep], cameras, masks, margin_px=0)])
+        if sum(map(len, drawn)) >= num:
             break
-    positions = np.concatenate(found)
+    positions = np.concatenate(drawn)
     return positions[rng.permutation(len(positions))[:num]]

@@ -22,9 +22,10 @@ from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Points
 from splatfix.config import changed_fields
 from splatfix.shapes import Float
-from splatfix.splats.backdrop import plain_color, plain_mask, shell
+from splatfix.splats.backdrop import find_plain_color, make_shell, mask_plain_background
 from splatfix.splats.checkpoints import CHECKPOINT_SCHEMA
-from splatfix.splats.initialise import InitialiseConfig, Survey, initial_points, initialise, survey
+from splatfix.splats.initial_points import InitializationConfig, Survey, find_initial_points, survey_photos
+from splatfix.splats.initialization import initialize_gaussians
 from splatfix.splats.train import Fit, FitConfig, TrainingView, scene_scale
 from splatfix.views import scene_depth
 
@@ -86,7 +87,7 @@ def load_scene(capture: Capture, train_ids: Sequence[str], device: torch.device)
     )
 
 
-def start_fit(scene: SparseScene, fit: FitConfig, initial: InitialiseConfig, *, seed: int) -> Fit:
+def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig, *, seed: int) -> Fit:
     """Place the initial Gaussians and set up the optimizers; nothing is trained yet.
 
     A scene without a background gets a shell of Gaussians behind it. Photos of an object on a plain background get
@@ -96,11 +97,11 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitialiseConfig, *, 
     if plain is not None:
         log.info("the photos have a plain background: initial points are kept off it")
     rng = np.random.default_rng(seed)
-    points = initial_points(scene.cameras, photos, masks, scene.points, initial, rng, structure)
+    points = find_initial_points(scene.cameras, photos, masks, scene.points, initial, rng, structure)
     device = scene.photos[0].device
-    gaussians = initialise(points, initial, device)
+    gaussians = initialize_gaussians(points, initial, device)
     if scene.background is None and initial.num_backdrop > 0:
-        backdrop = shell(
+        backdrop = make_shell(
             scene.cameras,
             photos,
             points.positions,
@@ -117,15 +118,15 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitialiseConfig, *, 
 
 @lru_cache(maxsize=1)
 def _survey_photos(
-    scene: SparseScene, initial: InitialiseConfig
+    scene: SparseScene, initial: InitializationConfig
 ) -> tuple[list[ndarray], list[ndarray | None], ndarray | None, Survey]:
     """Photos, masks, the color of a plain background, and the structure; cached for several fits of the same photos."""
     photos = [photo.cpu().numpy() for photo in scene.photos]
     masks = [None if mask is None else mask.cpu().numpy() for mask in scene.masks]
-    plain = plain_color(photos) if scene.background is None and all(mask is None for mask in masks) else None
+    plain = find_plain_color(photos) if scene.background is None and all(mask is None for mask in masks) else None
     if plain is not None:
-        masks = [plain_mask(photo, plain) for photo in photos]
-    return photos, masks, plain, survey(scene.cameras, photos, masks, scene.points, initial)
+        masks = [mask_plain_background(photo, plain) for photo in photos]
+    return photos, masks, plain, survey_photos(scene.cameras, photos, masks, scene.points, initial)
 
 
 def fit_identity(scene: SparseScene, **settings: Any) -> str:

@@ -1,8 +1,8 @@
 """Sparse points from the chosen photos alone: SIFT, strict matches under known poses, triangulated tracks.
 
-A sparse fit may use nothing that other photos know. Where a capture has no admissible points (LLFF, NeRF-synthetic,
-foreign splats) these are its only trustworthy geometry. Few good points beat many: one wrong match is a floater, so
-every test here is strict.
+A sparse fit may use nothing from the other photos. Where a capture has no admissible points (LLFF, NeRF-synthetic,
+reference splats) these are its only reliable geometry. Few good points are better than many: one wrong match becomes a
+floater, so every check here is strict.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from numpy import ndarray
 from splatfix.cameras import Camera
 from splatfix.shapes import Bool, Float, Int
 
-GREY = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601 luma
+GRAY_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601 luma
 EQUAL_DESCRIPTORS = 1e-5  # squared distance of unit descriptors that float32 cannot tell from 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TriangulateConfig:
-    """How keypoints become points.
+    """How keypoints are matched and triangulated.
 
     Attributes:
         peak_threshold: least contrast of a keypoint (difference of Gaussians); COLMAP's own is 0.0067.
-        max_keypoints: most keypoints per photo; those of the largest scale stay.
-        ratio: best over second-best descriptor distance, at most (Lowe 2004); both ways.
-        max_epipolar_px: farthest a match may lie from its epipolar line, in either photo, in pixels.
+        max_keypoints: largest number of keypoints per photo; those of the largest scale are kept.
+        ratio: largest ratio of best to second-best descriptor distance, both ways (Lowe 2004).
+        max_epipolar_px: largest distance of a match from its epipolar line, in either photo, in pixels.
         max_reprojection_px: largest reprojection error of a point in any photo of its track, in pixels.
         min_angle_deg: least angle between two rays of a track, in degrees.
     """
@@ -67,12 +67,12 @@ def triangulate(
     masks: Sequence[Float[ndarray, "_ _"] | None],
     config: TriangulateConfig,
 ) -> TriangulatedPoints:
-    """Points that at least two of the photos agree on, given their poses.
+    """Triangulate points that at least two of the photos agree on, given their poses.
 
     Args:
         cameras: at least two, in the order of the photos.
         photos: sRGB in [0, 1], each ``[H, W, 3]`` with the size of its camera.
-        masks: 1 on the object, ``[H, W]``; keypoints outside are dropped. None: keep all.
+        masks: 1 on the object, ``[H, W]``; keypoints outside it are dropped. None keeps all.
 
     Raises:
         ValueError: fewer than two cameras.
@@ -80,26 +80,26 @@ def triangulate(
     """
     if len(cameras) < 2:
         raise ValueError(f"triangulation from {len(cameras)} photo(s); wanted at least 2")
-    features = [keypoints(photo, mask, config) for photo, mask in zip(photos, masks, strict=True)]
+    features = [extract_keypoints(photo, mask, config) for photo, mask in zip(photos, masks, strict=True)]
     starts = np.cumsum([0] + [len(pixels) for pixels, _ in features])
     edges, distances = [np.zeros((0, 2), int)], [np.zeros(0)]
     for i, j in combinations(range(len(cameras)), 2):
-        matches, distance = matched(features[i][1], features[j][1], config.ratio)
+        matches, distance = match_descriptors(features[i][1], features[j][1], config.ratio)
         off = epipolar_distance_px(cameras[i], cameras[j], features[i][0][matches[:, 0]], features[j][0][matches[:, 1]])
         keep = off < config.max_epipolar_px
         edges.append(matches[keep] + [starts[i], starts[j]])
         distances.append(distance[keep])
     view_of = np.repeat(np.arange(len(cameras)), np.diff(starts))
-    tracks = linked_tracks(np.concatenate(edges), np.concatenate(distances), view_of, len(cameras))
+    tracks = link_tracks(np.concatenate(edges), np.concatenate(distances), view_of, len(cameras))
     pixels = np.concatenate([pixels for pixels, _ in features])
     observed = np.where(tracks[..., None] >= 0, pixels[tracks], np.nan) if len(pixels) else np.zeros((0, 0, 2))
-    return triangulated(cameras, observed, config)
+    return triangulate_tracks(cameras, observed, config)
 
 
-def keypoints(
+def extract_keypoints(
     photo: Float[ndarray, "H W 3"], mask: Float[ndarray, "H W"] | None, config: TriangulateConfig
 ) -> tuple[Float[ndarray, "F 2"], Float[ndarray, "F 128"]]:
-    """SIFT keypoints of one photo: pixel coordinates (centers at +0.5) and RootSIFT descriptors of unit length.
+    """Extract SIFT keypoints of one photo: pixel coordinates (centers at +0.5) and RootSIFT descriptors of unit length.
 
     Lowe 2004; Arandjelovic and Zisserman 2012 for the descriptors. The pyramid starts at twice the photo's size.
     """
@@ -107,7 +107,7 @@ def keypoints(
         from splatfix.process import keeping_handler
 
         with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop
-            import pycolmap  # here: fits from given points must run without it
+            import pycolmap  # here: fits from given points run without it
     except ImportError as error:
         raise ImportError("triangulated points need pycolmap: pip install pycolmap (or leave them out)") from error
     options = pycolmap.FeatureExtractionOptions()
@@ -118,12 +118,12 @@ def keypoints(
     level, pycolmap.logging.minloglevel = pycolmap.logging.minloglevel, int(pycolmap.logging.ERROR.value)
     try:
         extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
-        grey = np.ascontiguousarray((np.clip(photo @ GREY, 0, 1) * 255).round().astype(np.uint8))
-        found, described = extractor.extract_from_uint8_array(grey)
+        gray = np.ascontiguousarray((np.clip(photo @ GRAY_WEIGHTS, 0, 1) * 255).round().astype(np.uint8))
+        features, encoded = extractor.extract_from_uint8_array(gray)
     finally:
         pycolmap.logging.minloglevel = level
-    pixels = np.asarray(pycolmap.keypoints_to_matrix(found), np.float64).reshape(-1, 4)[:, :2]
-    descriptors = np.asarray(described.to_float().data, np.float32).reshape(-1, 128)
+    pixels = np.asarray(pycolmap.keypoints_to_matrix(features), np.float64).reshape(-1, 4)[:, :2]
+    descriptors = np.asarray(encoded.to_float().data, np.float32).reshape(-1, 128)
     descriptors = descriptors / np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-9)
     if mask is not None:
         column, row = (np.clip(pixels.astype(int), 0, [mask.shape[1] - 1, mask.shape[0] - 1])).T
@@ -132,14 +132,14 @@ def keypoints(
     return pixels, descriptors
 
 
-def matched(
+def match_descriptors(
     a: Float[ndarray, "F 128"], b: Float[ndarray, "G 128"], ratio: float
 ) -> tuple[Int[ndarray, "M 2"], Float[ndarray, " M"]]:
-    """Mutual nearest neighbours that pass the ratio test both ways: indices into ``a`` and ``b``, and distances."""
+    """Match mutual nearest neighbors that pass the ratio test both ways; returns index pairs and distances."""
     if len(a) < 2 or len(b) < 2:
         return np.zeros((0, 2), int), np.zeros(0)
     squared = 2 - 2 * (a @ b.T)
-    squared[squared < EQUAL_DESCRIPTORS] = 0  # rounding depends on the BLAS kernel, and would pass for a difference
+    squared[squared < EQUAL_DESCRIPTORS] = 0  # rounding depends on the BLAS kernel, and would count as a difference
     rows = np.arange(len(a))
     forth, back = squared.argmin(1), squared.argmin(0)
     best = squared[rows, forth]
@@ -149,7 +149,7 @@ def matched(
     return np.stack([rows, forth], 1)[keep], np.sqrt(best[keep])
 
 
-def fundamental(a: Camera, b: Camera) -> Float[ndarray, "3 3"]:
+def fundamental_matrix(a: Camera, b: Camera) -> Float[ndarray, "3 3"]:
     """``F`` with ``x_b^T F x_a = 0`` for the pixels of one world point (Hartley and Zisserman, eq. 9.2)."""
     b_from_a = b.camera_from_world @ a.world_from_camera
     x, y, z = b_from_a[:3, 3]
@@ -161,7 +161,7 @@ def epipolar_distance_px(
     a: Camera, b: Camera, pixels_a: Float[ndarray, "M 2"], pixels_b: Float[ndarray, "M 2"]
 ) -> Float[ndarray, " M"]:
     """The larger of the two distances from a pixel to the epipolar line of its match, in pixels."""
-    f = fundamental(a, b)
+    f = fundamental_matrix(a, b)
     x_a = np.concatenate([pixels_a, np.ones((len(pixels_a), 1))], 1)
     x_b = np.concatenate([pixels_b, np.ones((len(pixels_b), 1))], 1)
     line_b, line_a = x_a @ f.T, x_b @ f
@@ -170,12 +170,12 @@ def epipolar_distance_px(
     return off / np.maximum(shorter, 1e-12)
 
 
-def linked_tracks(
+def link_tracks(
     edges: Int[ndarray, "E 2"], distances: Float[ndarray, " E"], view_of: Int[ndarray, " F"], num_views: int
 ) -> Int[ndarray, "T C"]:
-    """Keypoints joined into tracks with at most one keypoint per view: keypoint indices, -1 where unseen.
+    """Join keypoints into tracks with at most one keypoint per view: keypoint indices, -1 where unseen.
 
-    Best matches join first (Kruskal); a match that would give a track two keypoints in one view is refused.
+    Best matches are joined first (Kruskal); a match that would give a track two keypoints in one view is skipped.
     """
     members: dict[int, dict[int, int]] = {}  # root -> {view: keypoint}
     root_of: dict[int, int] = {}
@@ -197,10 +197,10 @@ def linked_tracks(
     return tracks
 
 
-def triangulated(
+def triangulate_tracks(
     cameras: Sequence[Camera], observed: Float[ndarray, "T C 2"], config: TriangulateConfig
 ) -> TriangulatedPoints:
-    """Points from tracks of pixels (NaN where unseen) that pass every check.
+    """Triangulate tracks of pixels (NaN where unseen) and keep the points that pass every check.
 
     Linear triangulation (Hartley and Zisserman, section 12.2), then Gauss-Newton on the reprojection error. A track
     of three or more loses its worst photo and tries again; two must agree.
@@ -210,14 +210,14 @@ def triangulated(
     positions = np.zeros((len(observed), 3))
     errors = np.full(len(observed), np.inf)
     observed = observed.copy()
-    todo = np.arange(len(observed))
-    while len(todo):
-        positions[todo] = _solved(cameras, observed[todo])
-        off = _reprojection_px(cameras, positions[todo], observed[todo])
-        errors[todo] = np.nanmax(off, axis=1)
-        again = (errors[todo] >= config.max_reprojection_px) & (np.isfinite(observed[todo, :, 0]).sum(1) > 2)
-        observed[todo[again], np.nanargmax(off[again], axis=1)] = np.nan
-        todo = todo[again]
+    pending = np.arange(len(observed))
+    while len(pending):
+        positions[pending] = _solve(cameras, observed[pending])
+        off = _reprojection_px(cameras, positions[pending], observed[pending])
+        errors[pending] = np.nanmax(off, axis=1)
+        again = (errors[pending] >= config.max_reprojection_px) & (np.isfinite(observed[pending, :, 0]).sum(1) > 2)
+        observed[pending[again], np.nanargmax(off[again], axis=1)] = np.nan
+        pending = pending[again]
     seen = np.isfinite(observed[..., 0])
     angles = widest_angle_rad(cameras, positions, seen)
     keep = (errors < config.max_reprojection_px) & (angles > np.deg2rad(config.min_angle_deg))
@@ -235,8 +235,8 @@ def widest_angle_rad(
     return np.arccos(np.clip(np.where(both, cosines, 1.0).min(axis=(1, 2)), -1, 1))
 
 
-def _solved(cameras: Sequence[Camera], observed: Float[ndarray, "T C 2"], steps: int = 5) -> Float[ndarray, "T 3"]:
-    """Linear, then Gauss-Newton, triangulation of tracks that all have at least two pixels."""
+def _solve(cameras: Sequence[Camera], observed: Float[ndarray, "T C 2"], steps: int = 5) -> Float[ndarray, "T 3"]:
+    """Triangulate tracks with at least two pixels each: linear, then Gauss-Newton."""
     seen = np.isfinite(observed[..., 0])
     pixels = np.where(seen[..., None], observed, 0)
     poses = np.stack([camera.camera_from_world[:3] for camera in cameras])

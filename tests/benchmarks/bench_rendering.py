@@ -32,7 +32,7 @@ from splatfix.rendering.cpu.functions import Color, Project, Rasterize
 from splatfix.rendering.cpu.lanes import LANES
 from splatfix.rendering.cpu.projection import pack_camera
 from splatfix.splats.densify import DensifyConfig
-from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
 from splatfix.views import farthest_views
@@ -181,7 +181,7 @@ def fit(capture: Capture, device: torch.device) -> dict:
     config = FitConfig(
         steps=FIT["steps"], densify=DensifyConfig(strategy="mcmc", max_gaussians=FIT["gaussians"], every=15)
     )
-    fitted = start_fit(scene, config, InitialiseConfig(), seed=0)
+    fitted = start_fit(scene, config, InitializationConfig(), seed=0)
     begun = len(fitted.gaussians())
     start = time.perf_counter()
     advance(fitted, scene.views(), FIT["steps"], seed=0)

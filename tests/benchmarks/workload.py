@@ -15,7 +15,8 @@ from splatfix.gaussians import Gaussians
 from splatfix.jit import kernel
 from splatfix.rendering.cpu.lanes import LANES
 from splatfix.rendering.cpu.tiles import BLOCKS, LOG2_255, LOG_OPACITY, TILE, U_X, U_Y, V_Y, X, Y
-from splatfix.splats.initialise import InitialiseConfig, InitialPoints, initialise, nearest_distances
+from splatfix.splats.initial_points import InitializationConfig, InitialPoints
+from splatfix.splats.initialization import initialize_gaussians, nearest_distances
 
 SCENE = "bonsai"  # of the development scenes (SPLATFIX_SCENES, default ../shared/scenes)
 
@@ -49,7 +50,7 @@ def real_gaussians(capture: Capture, camera: Camera, num: int) -> Gaussians:
         baselines=None,
         notes=(),
     )
-    made = initialise(points, InitialiseConfig())
+    made = initialize_gaussians(points, InitializationConfig())
     opacities = torch.from_numpy(random.normal(0, 1.5, num).astype(np.float32))
     stretched = torch.from_numpy(random.normal(0, 0.5, (num, 3)).astype(np.float32))
     turned = torch.from_numpy(random.normal(size=(num, 4)).astype(np.float32))

@@ -11,7 +11,7 @@ from splatfix import metrics
 from splatfix.captures import open_capture
 from splatfix.rendering import render
 from splatfix.splats.densify import DensifyConfig
-from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
 from splatfix.views import ViewsConfig, make_split
@@ -36,7 +36,7 @@ def test_a_dense_fit_predicts_the_other_photos(scenes, name):
     split = make_split(capture, ViewsConfig(size_px=128, test_every=8))
     scene = load_scene(capture, split.train_ids, torch.device("cpu"))
     sources = ("random",) if scene.points is None else ("points", "random")
-    initial = InitialiseConfig(sources=sources, num_random=5000)
+    initial = InitializationConfig(sources=sources, num_random=5000)
     fit = start_fit(scene, FIT, initial, seed=0)
     advance(fit, scene.views(), FIT.steps, seed=0)
     scores = []

@@ -28,7 +28,7 @@ OTHERS = (
     ),
     *("tyro", "viser", "webdataset", "yaml"),
 )
-LIGHT = "splatfix.rendering.cpu, splatfix.rendering.cuda, splatfix.splats.train, splatfix.splats.initialise"
+LIGHT = "splatfix.rendering.cpu, splatfix.rendering.cuda, splatfix.splats.train, splatfix.splats.initialization"
 
 
 def run_without(names: tuple[str, ...], code: str) -> subprocess.CompletedProcess[str]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from splatfix.splats.initial_points import InitializationConfig
 
 from splatfix.gaussians import read_ply
 from splatfix.loop import LoopConfig, RepairConfig
 from splatfix.loop.baselines import fit_control, fit_siblings
 from splatfix.loop.cache import SharedFits, delete_excess_stops, list_stops
 from splatfix.runs import Run
-from splatfix.splats.initialise import InitialiseConfig
 from splatfix.splats.phases import TrainingPhase, train_phase
 from splatfix.splats.scene import start_fit
 from splatfix.splats.train import FitConfig
 from tests.splats.scene import small_scene
 
 CONFIG = LoopConfig(
-    initial=InitialiseConfig(sources=("random",), num_random=60, num_backdrop=0, sh_degree=0),
+    initial=InitializationConfig(sources=("random",), num_random=60, num_backdrop=0, sh_degree=0),
     fit=FitConfig(steps=12),
     repair=RepairConfig(rounds=1, steps=4, siblings=2),
 )

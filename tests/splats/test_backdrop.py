@@ -1,4 +1,4 @@
-"""Behind everything: plain backgrounds are told from others, and the shell closes the view without being scenery."""
+"""Backgrounds: plain ones are recognized, and the shell fills every view without being part of the scene."""
 
 import dataclasses
 
@@ -8,8 +8,14 @@ import torch
 
 from splatfix.gaussians import Gaussians, Splat
 from splatfix.rendering import render
-from splatfix.splats.backdrop import plain_color, plain_mask, shell, without_backdrop, without_shell
-from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.backdrop import (
+    find_plain_color,
+    make_shell,
+    mask_plain_background,
+    without_backdrop,
+    without_shell,
+)
+from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import start_fit
 from splatfix.splats.train import FitConfig
 from tests.splats.scene import random_gaussians, ring_cameras, small_scene
@@ -28,33 +34,33 @@ def on_plain(color=(1.0, 1.0, 1.0), noise=0.01) -> np.ndarray:
 
 def backdrop(num=400, **more) -> Gaussians:
     photos = [np.full((camera.height_px, camera.width_px, 3), 0.4, np.float32) for camera in CAMERAS]
-    return shell(CAMERAS, photos, np.zeros((1, 3)), distance=4.0, num=num, sh_degree=1, **more)
+    return make_shell(CAMERAS, photos, np.zeros((1, 3)), distance=4.0, num=num, sh_degree=1, **more)
 
 
-def test_a_plain_background_is_told_from_the_rims():
-    np.testing.assert_allclose(plain_color([on_plain(), on_plain()]), 1, atol=0.01)
-    np.testing.assert_allclose(plain_color([on_plain((0, 0, 0))]), 0, atol=0.01)
-    assert plain_color([on_plain(), on_plain((0.5, 0.5, 0.5))]) is None
-    assert plain_color([np.random.default_rng(0).random((30, 30, 3), np.float32)]) is None
+def test_a_plain_background_is_recognized_by_the_rims():
+    np.testing.assert_allclose(find_plain_color([on_plain(), on_plain()]), 1, atol=0.01)
+    np.testing.assert_allclose(find_plain_color([on_plain((0, 0, 0))]), 0, atol=0.01)
+    assert find_plain_color([on_plain(), on_plain((0.5, 0.5, 0.5))]) is None
+    assert find_plain_color([np.random.default_rng(0).random((30, 30, 3), np.float32)]) is None
 
 
-def test_what_the_background_shows_through_is_told_from_white_parts_of_the_object():
+def test_white_parts_of_the_object_are_not_background():
     photo = on_plain()
-    mask = plain_mask(photo, np.float32([1, 1, 1]))
+    mask = mask_plain_background(photo, np.float32([1, 1, 1]))
     assert mask[10:30, 20:40].all()  # the white spot too: it does not reach the rim
     assert not mask[:9].any() and not mask[:, :19].any()
 
 
-def test_the_shell_closes_every_view_and_has_the_photos_colour():
+def test_the_shell_fills_every_view_and_has_the_photos_color():
     behind = backdrop()
     turned = [
         dataclasses.replace(c, camera_from_world=np.diag([-1.0, 1, -1, 1]) @ c.camera_from_world) for c in CAMERAS
     ]
     with torch.no_grad():
         for camera in [*CAMERAS, *turned]:
-            made = render(Splat(behind), [camera])
-            assert float(made.alpha.min()) > 0.9
-            assert torch.allclose(made.rgb, torch.tensor(0.4), atol=0.05)
+            rendering = render(Splat(behind), [camera])
+            assert float(rendering.alpha.min()) > 0.9
+            assert torch.allclose(rendering.rgb, torch.tensor(0.4), atol=0.05)
     colored = render(Splat(backdrop(color=RED)), CAMERAS[:1]).rgb[0].detach()
     assert torch.allclose(colored, torch.from_numpy(RED), atol=0.08)
 
@@ -81,7 +87,7 @@ def test_only_a_splat_without_background_has_a_backdrop():
 @pytest.mark.parametrize(("background", "num"), [(None, 400), ((1.0, 1.0, 1.0), 0)])
 def test_a_fit_gets_a_shell_where_the_scene_has_no_background(background, num):
     scene = dataclasses.replace(small_scene(), background=background)
-    initial = InitialiseConfig(sources=("random",), num_random=100)
+    initial = InitializationConfig(sources=("random",), num_random=100)
     fit = start_fit(scene, FitConfig(), initial, seed=0)
     alone = start_fit(scene, FitConfig(), dataclasses.replace(initial, num_backdrop=0), seed=0)
     assert len(fit.gaussians()) == len(alone.gaussians()) + num
@@ -93,7 +99,8 @@ def test_a_plain_background_confines_the_initial_points():
     for photo in plain:
         photo[12:24, 16:32] = torch.tensor([0.8, 0.1, 0.2])
     scene = dataclasses.replace(scene, photos=tuple(plain), background=None, masks=(None,) * len(plain))
-    fit = start_fit(scene, FitConfig(), InitialiseConfig(sources=("random",), num_random=100, num_backdrop=0), seed=0)
+    initial = InitializationConfig(sources=("random",), num_random=100, num_backdrop=0)
+    fit = start_fit(scene, FitConfig(), initial, seed=0)
     positions = fit.gaussians().means.detach().double().numpy()
     for camera in scene.cameras:
         pixels = camera.project(positions)[0]

@@ -7,7 +7,7 @@ import torch
 from splatfix.captures import open_capture
 from splatfix.sample import sample_path
 from splatfix.splats import scene as module
-from splatfix.splats.initialise import InitialiseConfig
+from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig
 
@@ -17,7 +17,7 @@ def test_fits_of_the_same_photos_share_the_survey(monkeypatch) -> None:
     monkeypatch.setattr(module, "survey", lambda *args: calls.append(1) or real(*args))
     capture = open_capture(sample_path(), longest_side_px=48)
     names = capture.names[::9]
-    scene, initial = load_scene(capture, names, torch.device("cpu")), InitialiseConfig(num_random=50)
+    scene, initial = load_scene(capture, names, torch.device("cpu")), InitializationConfig(num_random=50)
 
     def means(seed: int, of=scene, how=initial) -> torch.Tensor:
         return start_fit(of, FitConfig(), how, seed=seed).gaussians().means.detach()
@@ -28,5 +28,5 @@ def test_fits_of_the_same_photos_share_the_survey(monkeypatch) -> None:
     again = load_scene(capture, names, torch.device("cpu"))
     torch.testing.assert_close(means(1, of=again), second, rtol=0, atol=0)
     assert len(calls) == 2
-    means(0, of=again, how=InitialiseConfig(num_random=60))
+    means(0, of=again, how=InitializationConfig(num_random=60))
     assert len(calls) == 3

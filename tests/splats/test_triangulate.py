@@ -6,13 +6,13 @@ import pytest
 from splatfix.splats.triangulate import (
     TriangulateConfig,
     epipolar_distance_px,
-    keypoints,
-    linked_tracks,
-    matched,
+    extract_keypoints,
+    link_tracks,
+    match_descriptors,
     triangulate,
-    triangulated,
+    triangulate_tracks,
 )
-from tests.splats.textured import camera, off_surface, photographed
+from tests.splats.textured import camera, off_surface, photograph
 
 CAMERAS = [camera(-0.6), camera(0.0, 0.2), camera(0.6), camera(0.3, -0.4)]
 EXACT = np.random.default_rng(0).uniform([-0.8, -0.6, -1.2], [0.8, 0.6, 0.0], (50, 3))
@@ -24,7 +24,7 @@ def observed(points=EXACT) -> np.ndarray:
 
 
 def test_exact_pixels_give_exact_points():
-    found = triangulated(CAMERAS, observed(), CONFIG)
+    found = triangulate_tracks(CAMERAS, observed(), CONFIG)
     np.testing.assert_allclose(found.positions, EXACT, atol=1e-9)
     assert found.seen.all()
     assert found.errors_px.max() < 1e-6
@@ -35,7 +35,7 @@ def test_a_wrong_observation_is_left_out_and_a_wrong_pair_is_dropped():
     pixels[7, 2] += [4.0, 9.0]
     pixels[8, 2:] = np.nan
     pixels[8, 1] += [0.0, 12.0]
-    found = triangulated(CAMERAS, pixels, CONFIG)
+    found = triangulate_tracks(CAMERAS, pixels, CONFIG)
     assert len(found) == 49
     np.testing.assert_array_equal(found.seen[7], [True, True, False, True])
     np.testing.assert_allclose(found.positions, np.delete(EXACT, 8, axis=0), atol=1e-6)
@@ -45,11 +45,11 @@ def test_points_behind_the_cameras_and_under_narrow_angles_are_dropped():
     behind = EXACT * [1, 1, 0] + [0, 0, -9.0]
     local = [(behind @ c.rotation.T + c.camera_from_world[:3, 3]) @ c.intrinsics.T for c in CAMERAS]
     mirrored = np.stack([x[:, :2] / x[:, 2:] for x in local], 1)
-    assert len(triangulated(CAMERAS, mirrored, CONFIG)) == 0
+    assert len(triangulate_tracks(CAMERAS, mirrored, CONFIG)) == 0
     pair = observed()
     pair[:, 2:] = np.nan
-    assert len(triangulated(CAMERAS, pair, CONFIG)) == 50
-    assert len(triangulated(CAMERAS, pair, TriangulateConfig(min_angle_deg=25.0))) == 0
+    assert len(triangulate_tracks(CAMERAS, pair, CONFIG)) == 50
+    assert len(triangulate_tracks(CAMERAS, pair, TriangulateConfig(min_angle_deg=25.0))) == 0
 
 
 def test_epipolar_distance_is_zero_for_one_point_and_the_offset_across_the_line():
@@ -67,29 +67,29 @@ def test_matches_are_mutual_and_distinct():
     order = rng.permutation(30)
     b = a[order].copy()
     b[order == 5] = b[order == 6]  # two alike: neither is distinct
-    pairs, _ = matched(a, b, 0.8)
+    pairs, _ = match_descriptors(a, b, 0.8)
     assert (order[pairs[:, 1]] == pairs[:, 0]).all()
     assert set(pairs[:, 0]) == set(range(30)) - {5, 6}
-    assert len(matched(a[:1], b, 0.8)[0]) == 0
+    assert len(match_descriptors(a[:1], b, 0.8)[0]) == 0
 
 
 def test_tracks_hold_one_keypoint_per_view_and_prefer_the_better_match():
     view_of = np.array([0, 0, 1, 1, 2])
     edges = np.array([[0, 2], [2, 4], [1, 4], [1, 3]])
-    tracks = linked_tracks(edges, np.array([0.1, 0.2, 0.3, 0.4]), view_of, 3)
+    tracks = link_tracks(edges, np.array([0.1, 0.2, 0.3, 0.4]), view_of, 3)
     assert sorted(map(tuple, tracks.tolist())) == [(0, 2, 4), (1, 3, -1)]
 
 
 def test_keypoint_pixels_have_their_centers_at_one_half():
     x, y = np.meshgrid(np.arange(120) + 0.5, np.arange(100) + 0.5)
     blob = np.exp(-((x - 60.5) ** 2 + (y - 40.5) ** 2) / 32).astype(np.float32)
-    pixels, descriptors = keypoints(blob[..., None].repeat(3, -1), None, CONFIG)
+    pixels, descriptors = extract_keypoints(blob[..., None].repeat(3, -1), None, CONFIG)
     np.testing.assert_allclose(pixels[0], [60.5, 40.5], atol=0.02)
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
 
 
 def test_photos_of_a_known_scene():
-    photos, _, boards = zip(*map(photographed, CAMERAS), strict=True)
+    photos, _, boards = zip(*map(photograph, CAMERAS), strict=True)
     found = triangulate(CAMERAS, photos, [None] * 4, CONFIG)
     assert len(found) > 100
     assert (off_surface(found.positions) < 0.02 * 4).mean() > 0.98

@@ -45,7 +45,7 @@ def camera(x: float, y: float = 0.0, name: str | None = None) -> Camera:
     return Camera(name or f"{x:+.2f}{y:+.2f}.png", WIDTH, HEIGHT, intrinsics, pose)
 
 
-def photographed(view: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def photograph(view: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Photo float32 ``[H, W, 3]``, depth along the axis ``[H, W]``, and which pixels show the board ``[H, W]``."""
     column, row = np.meshgrid(np.arange(view.width_px) + 0.5, np.arange(view.height_px) + 0.5)
     rays = view.unproject(np.stack([column, row], -1), np.ones_like(column)) - view.center

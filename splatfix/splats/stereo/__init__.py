@@ -1,1 +1,1 @@
-"""Dense points from the chosen photos alone: plane-sweep stereo, and where it runs."""
+"""Dense stereo: settings, plane sweep with fusion, and the matching on each device (`cpu`)."""

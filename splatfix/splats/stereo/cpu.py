@@ -1,20 +1,46 @@
-"""Numba kernels of plane-sweep stereo: correlation volume, smoothing, winner, agreement of depth maps.
+"""Plane-sweep stereo on the CPU: numba kernels for matching one photo and for comparing depth maps.
 
-Plain loops over arrays; `splatfix.splats.stereo.plane_sweep` says what they are for.
+`plane_sweep` calls `compute_depth_map` and `compare_depths`; the other kernels are the steps of the first.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numba import prange
+from numpy import ndarray
 
 from splatfix.jit import kernel
+from splatfix.shapes import Bool, Float
+from splatfix.splats.stereo.config import StereoConfig
 
 INVALID = np.float32(-1.0)  # ZNCC where there is nothing to compare
 
 
+def compute_depth_map(
+    reference: Float[ndarray, "H W"],
+    ref_inside: Bool[ndarray, "H W"],
+    images: Float[ndarray, "N h w"],
+    insides: Bool[ndarray, "N h w"],
+    warps: Float[ndarray, "N 3 4"],
+    inverse_depths: Float[ndarray, " K"],
+    config: StereoConfig,
+) -> Float[ndarray, "H W"]:
+    """Match a photo with its neighbors: depth where the match is good and unique, else 0.
+
+    Arguments as in `sweep_planes`; ``inverse_depths`` are evenly spaced and ascending.
+    """
+    radii = np.array([side // 2 for side in config.windows_px])
+    volume = sweep_planes(reference, ref_inside, images, insides, warps, inverse_depths, radii, config.min_contrast**2)
+    scores = np.ascontiguousarray(volume.transpose(1, 2, 0))  # [H, W, K]
+    costs = smooth_costs(scores, config.smoothness, 4 * config.smoothness)
+    plane = select_planes(scores, costs, config.min_zncc, config.uniqueness)
+    step = inverse_depths[1] - inverse_depths[0]
+    depth = np.where(plane >= 0, 1 / (inverse_depths[0] + np.maximum(plane, 0) * step), 0).astype(np.float32)
+    return remove_specks(depth, 2 * config.max_disagreement, config.min_support)
+
+
 @kernel(fastmath=True)
-def _warped(image, inside, width, height, warp, inverse_depth, ref_inside, out, ok):
+def _warp_image(image, inside, width, height, warp, inverse_depth, ref_inside, out, ok):
     """Bilinear samples of ``image`` at the reference pixels on the plane; ``ok`` is 1 where all of it is valid."""
     rows, columns = out.shape
     w = inverse_depth
@@ -43,7 +69,7 @@ def _warped(image, inside, width, height, warp, inverse_depth, ref_inside, out, 
 
 @kernel(fastmath=True)
 def _add_row(sums, reference, other, ok, y, sign):
-    """Add (or take away) one row's products to the column sums ``[6, W]``."""
+    """Add the products of one row to the column sums ``[6, W]``, or subtract them (``sign`` -1)."""
     for x in range(reference.shape[1]):
         o = ok[y, x] * sign
         a = reference[y, x]
@@ -98,17 +124,17 @@ def _zncc(reference, other, ok, radius, min_variance, out):
 
 
 @kernel(parallel=True, fastmath=True)
-def swept(reference, ref_inside, images, insides, warps, inverse_depths, radii, min_variance):
-    """ZNCC of a photo with its neighbours on planes of constant depth.
+def sweep_planes(reference, ref_inside, images, insides, warps, inverse_depths, radii, min_variance):
+    """ZNCC of a photo with its neighbors on planes of constant depth.
 
     Args:
-        reference: grey, float32 ``[H, W]``; ref_inside: its valid pixels, bool ``[H, W]``.
-        images, insides: the neighbours and their valid pixels, padded to one size, ``[N, H', W']``.
-        warps: ``[A | b]`` per neighbour, float64 ``[N, 3, 4]``.
-        inverse_depths: ``[K]``; radii: of the windows, pixels; min_variance: of grey in the smallest window.
+        reference: gray, float32 ``[H, W]``; ref_inside: its valid pixels, bool ``[H, W]``.
+        images, insides: the neighbors and their valid pixels, padded to one size, ``[N, H', W']``.
+        warps: ``[A | b]`` per neighbor, float64 ``[N, 3, 4]``.
+        inverse_depths: ``[K]``; radii: of the windows, pixels; min_variance: of gray in the smallest window.
 
     Returns:
-        float32 ``[K, H, W]``: the mean over windows, then over the two best neighbours (occlusion: Kang et al. 2001).
+        float32 ``[K, H, W]``: the mean over windows, then over the two best neighbors (occlusion: Kang et al. 2001).
     """
     rows, columns = reference.shape
     planes, others = len(inverse_depths), len(images)
@@ -122,7 +148,7 @@ def swept(reference, ref_inside, images, insides, warps, inverse_depths, radii, 
         second = np.full((rows, columns), INVALID)
         for i in range(others):
             height, width = images.shape[1:]
-            _warped(images[i], insides[i], width, height, warps[i], inverse_depths[k], ref_inside, warped, ok)
+            _warp_image(images[i], insides[i], width, height, warps[i], inverse_depths[k], ref_inside, warped, ok)
             mean[:] = 0
             for radius in radii:
                 _zncc(reference, warped, ok, radius, min_variance, score)
@@ -147,8 +173,8 @@ def swept(reference, ref_inside, images, insides, warps, inverse_depths, radii, 
 
 
 @kernel(fastmath=True)
-def _step(cost, previous, lowest, small, large, out, total):
-    """One step of a path: costs of this pixel given those of the pixel before it. Returns the lowest."""
+def _advance_path(cost, previous, lowest, small, large, out, total):
+    """Compute the costs of a pixel from those of the pixel before it on a path. Returns the lowest."""
     planes = len(cost)
     best = np.float32(1e9)
     for k in range(planes):
@@ -165,7 +191,7 @@ def _step(cost, previous, lowest, small, large, out, total):
 
 
 @kernel(parallel=True, fastmath=True)
-def smoothed(scores, small, large):
+def smooth_costs(scores, small, large):
     """Semi-global sums of 1 - ZNCC along four directions, float32 ``[H, W, K]`` (Hirschmueller 2008, eq. 13)."""
     rows, columns, planes = scores.shape
     small, large = np.float32(small), np.float32(large)
@@ -177,7 +203,7 @@ def smoothed(scores, small, large):
             lowest = np.float32(0)
             for step in range(columns):
                 x = step if sweep == 0 else columns - 1 - step
-                lowest = _step(scores[y, x], a, lowest, small, large, b, total[y, x])
+                lowest = _advance_path(scores[y, x], a, lowest, small, large, b, total[y, x])
                 a, b = b, a
     for x in prange(columns):
         a, b = np.zeros(planes, np.float32), np.zeros(planes, np.float32)
@@ -186,19 +212,20 @@ def smoothed(scores, small, large):
             lowest = np.float32(0)
             for step in range(rows):
                 y = step if sweep == 0 else rows - 1 - step
-                lowest = _step(scores[y, x], a, lowest, small, large, b, total[y, x])
+                lowest = _advance_path(scores[y, x], a, lowest, small, large, b, total[y, x])
                 a, b = b, a
     return total
 
 
 @kernel(parallel=True, fastmath=True)
-def best_planes(scores, total, min_zncc, uniqueness):
-    """Fractional index of the plane per pixel, ``[H, W]``, by the smoothed cost; -1 where the match is doubtful.
+def select_planes(scores, total, min_zncc, uniqueness):
+    """Fractional index of the plane with the lowest smoothed cost per pixel, ``[H, W]``; -1 where it is doubtful.
 
-    Doubtful: ZNCC too low, at either end of the range, or a rival beyond the neighbouring planes nearly as good.
+    Doubtful: the ZNCC is too low, the plane is the first or last, or a rival beyond the adjacent planes is about as
+    good.
     """
     rows, columns, planes = scores.shape
-    found = np.full((rows, columns), np.float32(-1.0))
+    selected = np.full((rows, columns), np.float32(-1.0))
     for y in prange(rows):
         for x in range(columns):
             k = np.argmin(total[y, x])
@@ -222,18 +249,18 @@ def best_planes(scores, total, min_zncc, uniqueness):
             offset = 0.0
             if bend < -1e-6:
                 offset = min(max(0.5 * (s[k - 1] - s[k + 1]) / bend, -0.5), 0.5)
-            found[y, x] = k + offset
-    return found
+            selected[y, x] = k + offset
+    return selected
 
 
 @kernel(parallel=True)
-def agreement(pixels, depths, depth_map, tolerance):
-    """What another photo's depth map says of points at ``pixels [P, 2]`` with ``depths [P]`` in it, int8 ``[P]``.
+def compare_depths(pixels, depths, depth_map, tolerance):
+    """Whether another photo's depth map confirms points at ``pixels [P, 2]`` with ``depths [P]`` in it, int8 ``[P]``.
 
-    1: one of the four nearest pixels has that depth; -1: all four that know a depth see farther; 0: nothing to say.
+    1: one of the four nearest pixels has that depth. -1: those of the four with a depth all see farther. 0: neither.
     """
     rows, columns = depth_map.shape
-    says = np.zeros(len(pixels), np.int8)
+    votes = np.zeros(len(pixels), np.int8)
     for p in prange(len(pixels)):
         if depths[p] <= 0:
             continue
@@ -246,17 +273,17 @@ def agreement(pixels, depths, depth_map, tolerance):
                     continue
                 known += 1
                 if abs(depth_map[y, x] - depths[p]) < tolerance * depths[p]:
-                    says[p] = 1
+                    votes[p] = 1
                 elif depth_map[y, x] > depths[p]:
                     farther += 1
-        if says[p] == 0 and known > 0 and farther == known:
-            says[p] = -1
-    return says
+        if votes[p] == 0 and known > 0 and farther == known:
+            votes[p] = -1
+    return votes
 
 
 @kernel(parallel=True)
-def supported(depth_map, tolerance, least):
-    """The depths that at least ``least`` of the 24 pixels around them share, else 0, ``[H, W]`` (specks go)."""
+def remove_specks(depth_map, tolerance, least):
+    """Set depths to 0 that fewer than ``least`` of the 24 pixels around them share, ``[H, W]``."""
     rows, columns = depth_map.shape
     kept = np.zeros_like(depth_map)
     for y in prange(rows):

@@ -1,12 +1,13 @@
 """Dense points from the chosen photos alone: plane-sweep stereo with strict checks.
 
-Each photo in turn is the reference: its neighbours are warped onto planes of constant depth and compared by zero-mean
-normalised cross-correlation (ZNCC). A depth stays where the match is good and unique, and where another photo's own
-depth map agrees. Where photos stand close this is the best start a sparse fit can have; where they stand 40 degrees
-apart little survives, and the share that survives (`StereoPoints.coverage`) says so.
+Each photo in turn is the reference: its neighbors are warped onto planes of constant depth and compared by zero-mean
+normalized cross-correlation (ZNCC). A depth is kept where the match is good and unique, and where the depth map of
+another photo agrees. For photos close together this is the best start of a sparse fit; for photos 40 degrees apart few
+depths are kept, and `StereoPoints.coverage` is that share.
 
 Collins 1996 (plane sweep); Hirschmueller 2008 (semi-global matching); Schoenberger et al. 2016 (checks across views).
-The kernels are in `splatfix.splats.stereo.cpu`.
+This module prepares the photos and fuses their depth maps. Its only calls that depend on the device are
+`cpu.compute_depth_map` and `cpu.compare_depths`; another device gets a module with the same two functions.
 """
 
 from __future__ import annotations
@@ -19,52 +20,22 @@ from numpy import ndarray
 
 from splatfix.cameras import Camera
 from splatfix.shapes import Float, Int
-from splatfix.splats.hull import in_hull, neighbour_angles_deg
-from splatfix.splats.stereo.cpu import agreement, best_planes, smoothed, supported, swept
-from splatfix.splats.triangulate import GREY
-
-
-@dataclass(frozen=True, kw_only=True)
-class StereoConfig:
-    """How depth is found and what survives.
-
-    Attributes:
-        num_neighbours: photos that each reference is compared with, nearest first.
-        max_neighbour_angle_deg: neighbours whose rays to the scene differ by more are left out, in degrees.
-        num_planes: planes per reference, evenly spaced in inverse depth.
-        windows_px: sides of the two square ZNCC windows, in pixels (odd); their scores are averaged.
-        smoothness: penalty for a step of one plane between pixels, in units of ZNCC; larger steps cost four times it.
-        min_zncc: least ZNCC of a match.
-        uniqueness: most that 1 - ZNCC of the match may be of the best rival's at another depth.
-        min_contrast: least standard deviation of grey in the smaller window, in [0, 1].
-        max_disagreement: relative depth difference up to which two photos agree.
-        min_agreeing: other photos whose depth must agree.
-        min_support: of the 24 pixels around, those whose depth must be alike (within twice max_disagreement).
-    """
-
-    num_neighbours: int = 3
-    max_neighbour_angle_deg: float = 60.0
-    num_planes: int = 96
-    windows_px: tuple[int, int] = (7, 11)
-    smoothness: float = 0.06
-    min_zncc: float = 0.75
-    uniqueness: float = 0.7
-    min_contrast: float = 0.012
-    max_disagreement: float = 0.015
-    min_agreeing: int = 1
-    min_support: int = 8
+from splatfix.splats.hull import in_hull, neighbor_angles_deg
+from splatfix.splats.stereo import cpu
+from splatfix.splats.stereo.config import StereoConfig
+from splatfix.splats.triangulate import GRAY_WEIGHTS
 
 
 @dataclass(frozen=True, eq=False)
 class StereoPoints:
-    """Dense points, one per surviving pixel.
+    """Dense points, one per pixel with a depth that passed the checks.
 
     Attributes:
         positions: world coordinates, float64 ``[P, 3]``.
         view: index of the reference photo, ``[P]``.
-        pixels: its pixel, column and row, ``[P, 2]``.
+        pixels: column and row in that photo, ``[P, 2]``.
         num_agreeing: other photos whose depth agrees, ``[P]``.
-        coverage: share of the photos' (masked) pixels with a surviving depth.
+        coverage: share of the photos' (masked) pixels that have such a depth.
     """
 
     positions: Float[ndarray, "P 3"]
@@ -77,19 +48,19 @@ class StereoPoints:
         return len(self.positions)
 
 
-def stereo(
+def find_stereo_points(
     cameras: Sequence[Camera],
     photos: Sequence[Float[ndarray, "_ _ 3"]],
     masks: Sequence[Float[ndarray, "_ _"] | None],
     depth_ranges: Sequence[tuple[float, float]],
     config: StereoConfig,
 ) -> StereoPoints:
-    """Points at the pixels whose depth two or more photos agree on.
+    """Find points at the pixels whose depth two or more photos agree on.
 
     Args:
         cameras: at least two, in the order of the photos.
         photos: sRGB in [0, 1], each ``[H, W, 3]`` with the size of its camera.
-        masks: 1 on the object, ``[H, W]``; only matched there. None: everywhere.
+        masks: 1 on the object, ``[H, W]``; only these pixels are matched. None: all pixels.
         depth_ranges: nearest and farthest depth to search per photo, in world units.
 
     Raises:
@@ -105,105 +76,95 @@ def stereo(
         np.ones(photo.shape[:2], bool) if mask is None else mask > 0.5
         for photo, mask in zip(photos, masks, strict=True)
     ]
-    greys = [np.ascontiguousarray(photo @ GREY - 0.5, np.float32) for photo in photos]
-    depths = [
-        _depth_map(
-            index, neighbours(cameras, index, middle[index], config), cameras, greys, valid, depth_ranges[index], config
-        )
-        for index in range(len(cameras))
-    ]
+    grays = [np.ascontiguousarray(photo @ GRAY_WEIGHTS - 0.5, np.float32) for photo in photos]
+    depth_maps = []
+    for index, depth_range in enumerate(depth_ranges):
+        neighbors = select_neighbors(cameras, index, middle[index], config)
+        depth_maps.append(_match_photo(index, neighbors, cameras, grays, valid, depth_range, config))
     num_valid = sum(int(each.sum()) for each in valid)
-    return _fused(cameras, depths, masks, num_valid, config)
+    return _fuse_depth_maps(cameras, depth_maps, masks, num_valid, config)
 
 
-def neighbours(cameras: Sequence[Camera], index: int, depth: float, config: StereoConfig) -> list[int]:
-    """The photos to compare one with: those whose rays to its middle (at ``depth``) differ least, but differ."""
-    angles = neighbour_angles_deg(cameras, depth)[index]
+def select_neighbors(cameras: Sequence[Camera], index: int, depth: float, config: StereoConfig) -> list[int]:
+    """Photos to compare one with: those whose rays to its middle (at ``depth``) differ least, but do differ."""
+    angles = neighbor_angles_deg(cameras, depth)[index]
     order = [int(i) for i in np.argsort(angles, kind="stable")]
     return [i for i in order if 0.3 < angles[i] <= config.max_neighbour_angle_deg][: config.num_neighbours]
 
 
-def thinned(points: StereoPoints, num: int, rng: np.random.Generator) -> Int[ndarray, " M"]:
+def thin_points(points: StereoPoints, num: int, rng: np.random.Generator) -> Int[ndarray, " M"]:
     """Indices of about ``num`` points, spread evenly over the surfaces that the photos see.
 
-    Systematic sampling along a Z-order curve through each photo; a point that k photos agree on counts 1 / (1 + k),
-    because its surface is there k + 1 times.
+    Systematic sampling along a Z-order curve through each photo. A point that k other photos agree on has the weight
+    1 / (1 + k), because k + 1 photos have points on its surface.
     """
     if len(points) <= num:
         return np.arange(len(points))
     if num < 1:
         return np.zeros(0, int)
-    order = np.lexsort((_morton(points.pixels), points.view))
-    upto = np.cumsum(1.0 / (1 + points.num_agreeing[order]))
-    at = (np.arange(num) + rng.random()) * (upto[-1] / num)
-    return np.sort(np.unique(order[np.minimum(np.searchsorted(upto, at), len(order) - 1)]))
+    order = np.lexsort((_morton_codes(points.pixels), points.view))
+    cumulative = np.cumsum(1.0 / (1 + points.num_agreeing[order]))
+    samples = (np.arange(num) + rng.random()) * (cumulative[-1] / num)
+    return np.sort(np.unique(order[np.minimum(np.searchsorted(cumulative, samples), len(order) - 1)]))
 
 
-def _depth_map(
+def _match_photo(
     index: int,
-    others: Sequence[int],
+    neighbors: Sequence[int],
     cameras: Sequence[Camera],
-    greys: Sequence[ndarray],
+    grays: Sequence[ndarray],
     valid: Sequence[ndarray],
     depth_range: tuple[float, float],
     config: StereoConfig,
 ) -> Float[ndarray, "H W"]:
-    """Depth of one photo where the match is good and unique, else 0."""
-    height, width = greys[index].shape
-    if not others:
-        return np.zeros((height, width), np.float32)
-    inverse = np.linspace(1 / depth_range[1], 1 / depth_range[0], config.num_planes)
-    warps = np.stack([_warp(cameras[index], cameras[i]) for i in others])
-    tallest = max(greys[i].shape[0] for i in others)
-    widest = max(greys[i].shape[1] for i in others)
-    images = np.zeros((len(others), tallest, widest), np.float32)
-    inside = np.zeros((len(others), tallest, widest), bool)
-    for k, i in enumerate(others):
-        images[k, : greys[i].shape[0], : greys[i].shape[1]] = greys[i]
-        inside[k, : greys[i].shape[0], : greys[i].shape[1]] = valid[i]
-    radii = np.array([side // 2 for side in config.windows_px])
-    volume = swept(greys[index], valid[index], images, inside, warps, inverse, radii, config.min_contrast**2)
-    scores = np.ascontiguousarray(volume.transpose(1, 2, 0))  # [H, W, K]
-    total = smoothed(scores, config.smoothness, 4 * config.smoothness)
-    plane = best_planes(scores, total, config.min_zncc, config.uniqueness)
-    found = plane >= 0
-    step = inverse[1] - inverse[0]
-    depth = np.where(found, 1 / (inverse[0] + np.maximum(plane, 0) * step), 0).astype(np.float32)
-    return supported(depth, 2 * config.max_disagreement, config.min_support)
+    """Depth of one photo where the match with its neighbors is good and unique, else 0."""
+    if not neighbors:
+        return np.zeros(grays[index].shape, np.float32)
+    inverse_depths = np.linspace(1 / depth_range[1], 1 / depth_range[0], config.num_planes)
+    warps = np.stack([_plane_warp(cameras[index], cameras[i]) for i in neighbors])
+    tallest = max(grays[i].shape[0] for i in neighbors)
+    widest = max(grays[i].shape[1] for i in neighbors)
+    images = np.zeros((len(neighbors), tallest, widest), np.float32)
+    inside = np.zeros((len(neighbors), tallest, widest), bool)
+    for k, i in enumerate(neighbors):
+        images[k, : grays[i].shape[0], : grays[i].shape[1]] = grays[i]
+        inside[k, : grays[i].shape[0], : grays[i].shape[1]] = valid[i]
+    return cpu.compute_depth_map(grays[index], valid[index], images, inside, warps, inverse_depths, config)
 
 
-def _warp(reference: Camera, other: Camera) -> Float[ndarray, "3 4"]:
+def _plane_warp(reference: Camera, other: Camera) -> Float[ndarray, "3 4"]:
     """``[A | b]``: a reference pixel x at inverse depth w is at ``A (x, 1) + w b`` (homogeneous) in the other photo."""
     relative = other.camera_from_world @ reference.world_from_camera
     a = other.intrinsics @ relative[:3, :3] @ np.linalg.inv(reference.intrinsics)
     return np.concatenate([a, (other.intrinsics @ relative[:3, 3])[:, None]], axis=1)
 
 
-def _fused(
+def _fuse_depth_maps(
     cameras: Sequence[Camera],
-    depths: Sequence[ndarray],
+    depth_maps: Sequence[ndarray],
     masks: Sequence[ndarray | None],
     num_valid: int,
     config: StereoConfig,
 ) -> StereoPoints:
-    """The pixels whose depth others confirm, more than contradict it by seeing through, and that no mask rules out."""
+    """Keep the pixels whose depth more photos confirm than contradict (by seeing through it), inside all masks."""
     positions, view, pixels, agreeing = [], [], [], []
     for index, camera in enumerate(cameras):
-        row, column = np.nonzero(depths[index] > 0)
-        world = camera.unproject(np.stack([column, row], 1) + 0.5, depths[index][row, column].astype(np.float64))
-        agree, against = np.zeros(len(world), int), np.zeros(len(world), int)
+        row, column = np.nonzero(depth_maps[index] > 0)
+        world = camera.unproject(np.stack([column, row], 1) + 0.5, depth_maps[index][row, column].astype(np.float64))
+        confirming, contradicting = np.zeros(len(world), int), np.zeros(len(world), int)
         for other, other_camera in enumerate(cameras):
             if other != index and len(world):
                 pixel, depth = other_camera.project(world)
-                says = agreement(np.nan_to_num(pixel, nan=-1e6), depth, depths[other], config.max_disagreement)
-                agree += says > 0
-                against += says < 0
-        keep = (agree >= config.min_agreeing) & (agree > against)
+                pixel = np.nan_to_num(pixel, nan=-1e6)
+                votes = cpu.compare_depths(pixel, depth, depth_maps[other], config.max_disagreement)
+                confirming += votes > 0
+                contradicting += votes < 0
+        keep = (confirming >= config.min_agreeing) & (confirming > contradicting)
         keep[keep] = in_hull(world[keep], cameras, masks, margin_px=0)
         positions.append(world[keep])
         view.append(np.full(keep.sum(), index))
         pixels.append(np.stack([column, row], 1)[keep])
-        agreeing.append(agree[keep])
+        agreeing.append(confirming[keep])
     count = sum(len(each) for each in positions)
     return StereoPoints(
         np.concatenate(positions),
@@ -214,7 +175,7 @@ def _fused(
     )
 
 
-def _morton(pixels: Int[ndarray, "P 2"]) -> Int[ndarray, " P"]:
+def _morton_codes(pixels: Int[ndarray, "P 2"]) -> Int[ndarray, " P"]:
     """Position of pixels along a Z-order curve (bits of column and row interleaved; Morton 1966)."""
     code = np.zeros(len(pixels), np.int64)
     for bit in range(14):

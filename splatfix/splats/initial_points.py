@@ -1,0 +1,291 @@
+"""The points that a sparse fit starts from, and the sources that they come from.
+
+Only the chosen photos, their cameras, and structure-from-motion points that at least two of these photos saw are used;
+even the colors of such points are read from the chosen photos.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy import ndarray
+
+from splatfix.cameras import Camera
+from splatfix.shapes import Bool, Float, Int
+from splatfix.splats.hull import depth_ranges, draw_random_points, in_hull, neighbor_angles_deg, sample_colors
+from splatfix.splats.stereo.config import StereoConfig
+from splatfix.splats.stereo.plane_sweep import StereoPoints, find_stereo_points, thin_points
+from splatfix.splats.triangulate import TriangulateConfig, TriangulatedPoints, triangulate
+
+if TYPE_CHECKING:  # readers need more than torch, numpy and numba
+    from splatfix.captures.capture import Points
+
+log = logging.getLogger(__name__)
+
+Source = Literal["points", "triangulated", "stereo", "random"]
+SOURCES: tuple[Source, ...] = ("points", "triangulated", "stereo", "random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitializationConfig:
+    """Where the Gaussians of a fit start.
+
+    Attributes:
+        sources: any of points (SfM points that two of the photos saw), triangulated (SIFT on the photos), stereo
+            (dense, from the photos) and random; or auto alone, which chooses by what the photos give.
+        num_random: number of random points.
+        random_spread: standard deviation of the natural logarithm of their depths around those of the known points near
+            them in a photo; infinite spreads them over the whole depth range.
+        num_stereo: largest number of stereo points, after thinning.
+        pixels_per_point: least number of stereo pixels per stereo point, so that small patches are not crowded.
+        min_points: auto triangulates where fewer SfM points than this are admissible.
+        min_coverage: share of the pixels with a stereo depth below which auto considers the photos far apart.
+        num_random_wide: largest number of random points that auto takes for photos far apart.
+        num_stereo_wide: largest number of stereo points that auto takes for photos far apart.
+        num_backdrop: number of Gaussians of the shell behind a scene without a separate background; 0 for none.
+        backdrop_distance: radius of the shell over the distance of the farthest initial point or camera.
+        initial_opacity: opacity of the other Gaussians, in (0, 1).
+        scale_factor: standard deviation of a Gaussian over the mean distance to its three nearest neighbors.
+        sh_degree: degree of the spherical harmonics, 0 to 3.
+        triangulate: how sparse points are found in the photos.
+        stereo: how dense points are found in the photos.
+    """
+
+    sources: tuple[Literal["auto", "points", "triangulated", "stereo", "random"], ...] = ("auto",)
+    num_random: int = 2000
+    random_spread: float = 0.15
+    num_stereo: int = 10_000
+    pixels_per_point: float = 4.0
+    min_points: int = 100
+    min_coverage: float = 0.06
+    num_random_wide: int = 600
+    num_stereo_wide: int = 4_000
+    num_backdrop: int = 400
+    backdrop_distance: float = 4.0
+    initial_opacity: float = 0.1
+    scale_factor: float = 1.0
+    sh_degree: int = 1
+    triangulate: TriangulateConfig = field(default_factory=TriangulateConfig)
+    stereo: StereoConfig = field(default_factory=StereoConfig)
+
+
+@dataclass(frozen=True, eq=False)
+class InitialPoints:
+    """The points of a start, and what is known about them.
+
+    Attributes:
+        positions: world coordinates, float64 ``[P, 3]``.
+        colors: RGB in [0, 1] from the chosen photos, float32 ``[P, 3]``.
+        sources: index into `SOURCES` per point, ``[P]``.
+        depth_scale: median depth of the sparse points in the photos (without any, of the depth range), in world units.
+        baselines: how far apart the photos are.
+        notes: what was chosen and why, for people to read.
+    """
+
+    positions: Float[ndarray, "P 3"]
+    colors: Float[ndarray, "P 3"]
+    sources: Int[ndarray, " P"]
+    depth_scale: float
+    baselines: BaselineStatistics
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def counts(self) -> dict[str, int]:
+        """Number of points per source."""
+        return {source: int((self.sources == index).sum()) for index, source in enumerate(SOURCES)}
+
+
+@dataclass(frozen=True)
+class BaselineStatistics:
+    """How far apart the photos are, computed from these photos alone.
+
+    Attributes:
+        neighbor_angle_deg: median over the photos of the angle to the nearest other one, as seen from their subject.
+        stereo_coverage: share of the (masked) pixels with a stereo depth; None where stereo did not run.
+    """
+
+    neighbor_angle_deg: float
+    stereo_coverage: float | None = None
+
+
+def baseline_statistics(
+    cameras: Sequence[Camera], depth: float, stereo_coverage: float | None = None
+) -> BaselineStatistics:
+    """Compute how far apart the photos are. ``depth`` is the typical depth of the scene, in world units."""
+    nearest = neighbor_angles_deg(cameras, depth).min(axis=1)
+    return BaselineStatistics(float(np.median(np.minimum(nearest, 180.0))), stereo_coverage)
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """Structure found in the photos: the slow part of `find_initial_points`, which does not depend on the seed.
+
+    Attributes:
+        sparse: admissible SfM points and triangulated ones, ``[P, 3]``.
+        seen: which photo saw which of them, ``[P, C]``.
+        sources: index into `SOURCES` of each, ``[P]``.
+        ranges: nearest and farthest depth of the scene in each photo.
+        depth_scale: as in `InitialPoints`.
+        dense: stereo points; None where stereo did not run.
+        notes: for people to read.
+    """
+
+    sparse: Float[ndarray, "P 3"]
+    seen: Bool[ndarray, "P C"]
+    sources: Int[ndarray, " P"]
+    ranges: list[tuple[float, float]]
+    depth_scale: float
+    dense: StereoPoints | None
+    notes: tuple[str, ...]
+
+
+def survey_photos(
+    cameras: Sequence[Camera],
+    photos: Sequence[Float[ndarray, "_ _ 3"]],
+    masks: Sequence[Float[ndarray, "_ _"] | None],
+    points: Points | None,
+    config: InitializationConfig,
+) -> Survey:
+    """Find the structure in the photos. Arguments and errors as in `find_initial_points`."""
+    wanted = _check_sources(cameras, photos, config)
+    notes: list[str] = []
+    sparse, seen, sources = _find_sparse_points(cameras, photos, masks, points, config, wanted, notes)
+    ranges = depth_ranges(cameras, sparse)
+    depths = np.concatenate([camera.project(sparse)[1][camera.sees(sparse)] for camera in cameras])
+    depth_scale = float(np.median(depths)) if len(depths) >= 20 else float(np.sqrt(np.prod(ranges, axis=1)).mean())
+    with_stereo = bool({"auto", "stereo"} & wanted) and len(cameras) >= 2
+    dense = find_stereo_points(cameras, photos, masks, ranges, config.stereo) if with_stereo else None
+    return Survey(sparse, seen, sources, ranges, depth_scale, dense, tuple(notes))
+
+
+def find_initial_points(
+    cameras: Sequence[Camera],
+    photos: Sequence[Float[ndarray, "_ _ 3"]],
+    masks: Sequence[Float[ndarray, "_ _"] | None],
+    points: Points | None,
+    config: InitializationConfig,
+    rng: np.random.Generator,
+    survey: Survey | None = None,
+) -> InitialPoints:
+    """Find the points that a fit from these photos starts from.
+
+    Args:
+        cameras: of the chosen photos; their names say which SfM points are admissible.
+        photos: sRGB in [0, 1], each ``[H, W, 3]`` with the size of its camera.
+        masks: 1 on the object, ``[H, W]``; None where the capture has none. Points off the object are dropped.
+        points: the capture's SfM points, all of them.
+        rng: for random points and for thinning; nothing else is random.
+        survey: the result of `survey_photos` for the same photos, if it exists already.
+
+    Raises:
+        ValueError: no photos, invalid sources, or no point from any source.
+    """
+    wanted = _check_sources(cameras, photos, config)
+    auto = wanted == {"auto"}
+    if survey is None:
+        survey = survey_photos(cameras, photos, masks, points, config)
+    dense, notes = survey.dense, list(survey.notes)
+    positions, labels = [survey.sparse], [survey.sources]
+    colors = [sample_colors(survey.sparse, survey.seen, cameras, photos)]
+    num_random, num_stereo, coverage = config.num_random, config.num_stereo, None
+    if dense is not None:
+        coverage = dense.coverage
+        if auto and coverage < config.min_coverage:
+            num_random = min(num_random, config.num_random_wide)
+            num_stereo = min(num_stereo, config.num_stereo_wide)
+        room = (1 / (1 + dense.num_agreeing)).sum() / config.pixels_per_point
+        kept = thin_points(dense, min(num_stereo, int(room)), rng)
+        positions.append(dense.positions[kept])
+        colors.append(_stereo_colors(dense, kept, photos))
+        labels.append(np.full(len(kept), SOURCES.index("stereo")))
+        notes.append(f"stereo covers {coverage:.1%} of the photos: {len(kept)} points")
+    if auto or "random" in wanted:
+        known = rng.permutation(np.concatenate(positions))[:2000]  # enough to know how deep the scene is
+        scattered = draw_random_points(cameras, masks, known, survey.ranges, num_random, config.random_spread, rng)
+        positions.append(scattered)
+        colors.append(sample_colors(scattered, np.ones((len(scattered), len(cameras)), bool), cameras, photos))
+        labels.append(np.full(len(scattered), SOURCES.index("random")))
+        short = "" if len(scattered) == num_random else f" of {num_random} (the photos share little space)"
+        notes.append(f"{len(scattered)} random points{short}")
+    initial = InitialPoints(
+        np.concatenate(positions),
+        np.concatenate(colors),
+        np.concatenate(labels),
+        survey.depth_scale,
+        baseline_statistics(cameras, survey.depth_scale, coverage),
+        tuple(notes),
+    )
+    if len(initial) == 0:
+        raise ValueError(f"no initial points from {', '.join(config.sources)}; add random to the sources")
+    log.info("initial points: %s", "; ".join(notes))
+    return initial
+
+
+def _check_sources(cameras: Sequence[Camera], photos: Sequence[ndarray], config: InitializationConfig) -> set[str]:
+    """Check the photos and the config; returns the sources as a set. ValueError names the field."""
+    if not cameras:
+        raise ValueError("no photos to start from; wanted at least 1")
+    for camera, photo in zip(cameras, photos, strict=True):
+        if photo.shape != (camera.height_px, camera.width_px, 3):
+            size = f"{camera.width_px} x {camera.height_px}"
+            raise ValueError(f"{camera.name}: photo of shape {photo.shape}; its camera wants {size} RGB")
+    wanted: set[str] = set(config.sources)
+    if not wanted:
+        raise ValueError(f"sources = []: wanted auto or some of {', '.join(SOURCES)}")
+    if "auto" in wanted and len(wanted) > 1:
+        raise ValueError(f"sources = {list(config.sources)}: auto chooses by itself; name it alone")
+    if not 0 < config.initial_opacity < 1:
+        raise ValueError(f"initial_opacity = {config.initial_opacity}: wanted a share between 0 and 1")
+    return wanted
+
+
+def _find_sparse_points(
+    cameras: Sequence[Camera],
+    photos: Sequence[ndarray],
+    masks: Sequence[ndarray | None],
+    points: Points | None,
+    config: InitializationConfig,
+    wanted: set[str],
+    notes: list[str],
+) -> tuple[Float[ndarray, "P 3"], Bool[ndarray, "P C"], Int[ndarray, " P"]]:
+    """Find admissible and triangulated points on the object, the photos that see them, and their sources."""
+    names = [camera.name for camera in cameras]
+    positions, seen, labels = np.zeros((0, 3)), np.zeros((0, len(names)), bool), np.zeros(0, int)
+    if "points" in wanted or "auto" in wanted:
+        known = points.admissible(names) if points is not None else None
+        if known is not None and len(known):
+            assert known.tracks is not None  # points without tracks are never admissible
+            positions = np.asarray(known.positions, np.float64)
+            seen = np.array([[name in track for name in names] for track in known.tracks])
+            labels = np.zeros(len(known), int)
+        notes.append(f"{len(positions)} SfM points that two of the photos saw")
+    if len(names) >= 2 and ("triangulated" in wanted or ("auto" in wanted and len(positions) < config.min_points)):
+        try:
+            triangulated = triangulate(cameras, photos, masks, config.triangulate)
+        except ImportError as error:
+            if "triangulated" in wanted:
+                raise
+            notes.append(str(error))
+            triangulated = TriangulatedPoints(np.zeros((0, 3)), np.zeros((0, len(names)), bool), np.zeros(0))
+        notes.append(f"{len(triangulated)} triangulated from the photos")
+        positions = np.concatenate([positions, triangulated.positions])
+        seen = np.concatenate([seen, triangulated.seen])
+        labels = np.concatenate([labels, np.full(len(triangulated), SOURCES.index("triangulated"))])
+    keep = in_hull(positions, cameras, masks)
+    return positions[keep], seen[keep], labels[keep]
+
+
+def _stereo_colors(dense: StereoPoints, which: Int[ndarray, " M"], photos: Sequence[ndarray]) -> Float[ndarray, "M 3"]:
+    """Colors of stereo points in the photo that they were found in."""
+    column, row = dense.pixels[which].T
+    colors = np.zeros((len(which), 3), np.float32)
+    for index, photo in enumerate(photos):
+        from_photo = dense.view[which] == index
+        colors[from_photo] = photo[row[from_photo], column[from_photo]]
+    return colors

@@ -1,0 +1,96 @@
+"""How initial points become Gaussians: round, as large as the points are apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import prange
+from numpy import ndarray
+
+from splatfix.gaussians import SH_C0, Gaussians
+from splatfix.jit import kernel
+from splatfix.shapes import Float
+from splatfix.splats.initial_points import InitializationConfig, InitialPoints
+
+
+def initialize_gaussians(
+    points: InitialPoints, config: InitializationConfig, device: torch.device | str = "cpu"
+) -> Gaussians:
+    """Place round Gaussians at the points, as 3D Gaussian Splatting does (Kerbl et al. 2023, section 5).
+
+    Their size is the mean distance to the three nearest neighbors, clamped to the 1st and 95th percentile.
+    """
+    spacing = nearest_distances(np.ascontiguousarray(points.positions, np.float64))
+    known = spacing[np.isfinite(spacing) & (spacing > 0)]
+    low, high = np.percentile(known, [1, 95]) if len(known) else [0.01 * points.depth_scale] * 2
+    spacing = np.clip(np.where(np.isfinite(spacing), spacing, high), low, high) * config.scale_factor
+    return round_gaussians(
+        points.positions,
+        points.colors,
+        np.log(spacing),
+        opacity=config.initial_opacity,
+        sh_degree=config.sh_degree,
+        device=device,
+    )
+
+
+def round_gaussians(
+    positions: Float[ndarray, "N 3"],
+    colors: Float[ndarray, "N 3"],
+    log_scales: Float[ndarray, " N"],
+    *,
+    opacity: float,
+    sh_degree: int,
+    device: torch.device | str = "cpu",
+) -> Gaussians:
+    """Gaussians with the same standard deviation along each axis and the same color from each side."""
+
+    def tensor(values: ndarray) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
+    n = len(positions)
+    return Gaussians(
+        means=tensor(positions),
+        log_scales=tensor(log_scales)[:, None].repeat(1, 3),
+        quats=tensor(np.tile([1.0, 0.0, 0.0, 0.0], (n, 1))),
+        opacity_logits=torch.full((n,), float(np.log(opacity / (1 - opacity))), device=device),
+        sh0=tensor((colors - 0.5) / SH_C0)[:, None, :],
+        sh_rest=torch.zeros(n, (sh_degree + 1) ** 2 - 1, 3, device=device),
+    )
+
+
+def nearest_distances(positions: Float[ndarray, "P 3"]) -> Float[ndarray, " P"]:
+    """Mean distance to the three nearest other points (or to all, if there are fewer); NaN for a single point."""
+    distances = np.full(len(positions), np.nan)
+    if len(positions) > 1:
+        axis = int(np.argmax(np.ptp(positions, axis=0)))
+        order = np.argsort(positions[:, axis], kind="stable")
+        distances[order] = _nearest(positions[order], axis)
+    return distances
+
+
+@kernel(parallel=True)
+def _nearest(positions, axis):
+    """Search the sorted points both ways until the coordinate along ``axis`` alone is farther than the third best."""
+    n = len(positions)
+    result = np.empty(n)
+    for p in prange(n):
+        best = np.full(min(3, n - 1), np.inf)
+        for way in (-1, 1):
+            q = p + way
+            while 0 <= q < n and (positions[q, axis] - positions[p, axis]) ** 2 < best[-1]:
+                squared = 0.0
+                for k in range(3):
+                    squared += (positions[q, k] - positions[p, k]) ** 2
+                slot = len(best) - 1
+                if squared < best[slot]:
+                    while slot > 0 and best[slot - 1] > squared:
+                        best[slot] = best[slot - 1]
+                        slot -= 1
+                    best[slot] = squared
+                q += way
+        total = 0.0
+        for squared in best:
+            total += np.sqrt(squared)
+        result[p] = total / len(best)
+    return result
