@@ -125,6 +125,31 @@ def covariances(quats: Float[Tensor, "N 4"], scales: Float[Tensor, "N 3"]) -> Fl
     return axes @ axes.transpose(1, 2)
 
 
+def round_gaussians(
+    positions: Float[np.ndarray, "N 3"],
+    colors: Float[np.ndarray, "N 3"],
+    log_scales: Float[np.ndarray, " N"],
+    *,
+    opacity: float,
+    sh_degree: int,
+    device: torch.device | str = "cpu",
+) -> Gaussians:
+    """Gaussians with the same standard deviation along each axis and the same color from each side."""
+
+    def tensor(values: np.ndarray) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
+    n = len(positions)
+    return Gaussians(
+        means=tensor(positions),
+        log_scales=tensor(log_scales)[:, None].repeat(1, 3),
+        quats=tensor(np.tile([1.0, 0.0, 0.0, 0.0], (n, 1))),
+        opacity_logits=torch.full((n,), float(np.log(opacity / (1 - opacity))), device=device),
+        sh0=tensor((colors - 0.5) / SH_C0)[:, None, :],
+        sh_rest=torch.zeros(n, (sh_degree + 1) ** 2 - 1, 3, device=device),
+    )
+
+
 def elongation(gaussians: Gaussians) -> dict[str, float | None]:
     """Longest over shortest axis of the Gaussians: ``{"median", "p95"}``; None where there are no Gaussians."""
     if len(gaussians) == 0:

@@ -14,10 +14,9 @@ import torch
 from numpy import ndarray
 
 from splatfix.cameras import Camera
-from splatfix.gaussians import Gaussians, Splat
+from splatfix.gaussians import Gaussians, Splat, round_gaussians
 from splatfix.shapes import Float
 from splatfix.splats.hull import sample_colors
-from splatfix.splats.initialization import round_gaussians
 
 BORDER_PX = 2  # width of the rim of a photo that decides whether its background is plain
 TOLERANCE = 10 / 255  # largest difference of a channel from the plain color

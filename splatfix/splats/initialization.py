@@ -7,7 +7,7 @@ import torch
 from numba import prange
 from numpy import ndarray
 
-from splatfix.gaussians import SH_C0, Gaussians
+from splatfix.gaussians import Gaussians, round_gaussians
 from splatfix.jit import kernel
 from splatfix.shapes import Float
 from splatfix.splats.initial_points import InitializationConfig, InitialPoints
@@ -31,31 +31,6 @@ def initialize_gaussians(
         opacity=config.initial_opacity,
         sh_degree=config.sh_degree,
         device=device,
-    )
-
-
-def round_gaussians(
-    positions: Float[ndarray, "N 3"],
-    colors: Float[ndarray, "N 3"],
-    log_scales: Float[ndarray, " N"],
-    *,
-    opacity: float,
-    sh_degree: int,
-    device: torch.device | str = "cpu",
-) -> Gaussians:
-    """Gaussians with the same standard deviation along each axis and the same color from each side."""
-
-    def tensor(values: ndarray) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=device)
-
-    n = len(positions)
-    return Gaussians(
-        means=tensor(positions),
-        log_scales=tensor(log_scales)[:, None].repeat(1, 3),
-        quats=tensor(np.tile([1.0, 0.0, 0.0, 0.0], (n, 1))),
-        opacity_logits=torch.full((n,), float(np.log(opacity / (1 - opacity))), device=device),
-        sh0=tensor((colors - 0.5) / SH_C0)[:, None, :],
-        sh_rest=torch.zeros(n, (sh_degree + 1) ** 2 - 1, 3, device=device),
     )
 
 

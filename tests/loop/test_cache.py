@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from splatfix.splats.initial_points import InitializationConfig
 
 from splatfix.gaussians import read_ply
 from splatfix.loop import LoopConfig, RepairConfig
 from splatfix.loop.baselines import fit_control, fit_siblings
 from splatfix.loop.cache import SharedFits, delete_excess_stops, list_stops
 from splatfix.runs import Run
+from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.phases import TrainingPhase, train_phase
 from splatfix.splats.scene import start_fit
 from splatfix.splats.train import FitConfig

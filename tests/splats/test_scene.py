@@ -13,8 +13,8 @@ from splatfix.splats.train import FitConfig
 
 
 def test_fits_of_the_same_photos_share_the_survey(monkeypatch) -> None:
-    calls, real = [], module.survey
-    monkeypatch.setattr(module, "survey", lambda *args: calls.append(1) or real(*args))
+    calls, real = [], module.survey_photos
+    monkeypatch.setattr(module, "survey_photos", lambda *args: calls.append(1) or real(*args))
     capture = open_capture(sample_path(), longest_side_px=48)
     names = capture.names[::9]
     scene, initial = load_scene(capture, names, torch.device("cpu")), InitializationConfig(num_random=50)
