@@ -1,71 +1,101 @@
-"""The command line: one short function per command.
+"""The command line: one function per command.
 
-Every command that has settings takes ``--config FILE.yaml``; flags override the file. Exit codes: 0 done, 1 failed,
-2 bad input, 130 interrupted, 143 terminated.
+Every command that has settings takes ``--config FILE.yaml``; flags override the file. The same command on the same
+``--out`` resumes, and ``--fresh`` starts over. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted, 143
+terminated.
 """
 
-import argparse
 import errno
-import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional
 
 import splatfix
-from splatfix.config import load_config
+from splatfix.command_line import COMMANDS, command, find_command, rerun_line, run_command
 from splatfix.process import set_up_logging, stop_on_signals, stop_requested
-from splatfix.workers import RunAborted
+
+if TYPE_CHECKING:
+    from splatfix.evaluation.results import Results
+    from splatfix.evaluation.run import EvaluateConfig
+    from splatfix.fit import FitRunConfig
+    from splatfix.loop import LoopConfig
+    from splatfix.pairs.generate import GenerateConfig
+    from splatfix.sweep.config import SweepConfig
+    from splatfix.training.config import TrainConfig
 
 EXIT_CODES = {"interrupted": 130, "terminated": 143}
-T = TypeVar("T")
-FLAT = tyro.conf.arg(name="")  # a config's fields become flags without a prefix
+CapturePath = Annotated[Path, tyro.conf.arg(metavar="CAPTURE")]
+SplatPath = Annotated[Path, tyro.conf.arg(metavar="SPLAT.ply")]
+RunPath = Annotated[Path, tyro.conf.arg(metavar="RUN")]
+Captures = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CAPTURE ...")]
+Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN ...")]
+Url = Annotated[str, tyro.conf.arg(metavar="URL")]
+LOOP_SETTINGS = (
+    *("restorer", "repair.rounds", "repair.views", "repair.steps", "repair.weight"),
+    *("views.num_train", "views.size_px", "views.split", "fit.steps", "seed", "device", "video"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    if argv[:1] == ["help"] and len(argv) > 1:
+        argv = [argv[1], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
     if argv[0] in ("-V", "--version", "version"):
         print(f"splatfix {splatfix.__version__}")
         return 0
-    command = COMMANDS.get(argv[0])
-    if command is None:
-        print(f"splatfix: no command {argv[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+    try:
+        wanted = find_command(argv[0])
+    except ValueError as error:
+        print(f"splatfix: {error}", file=sys.stderr)
         return 2
     set_up_logging()
     stop_on_signals()
     try:
-        command(argv[1:])
+        run_command(wanted, argv[1:])
     except BaseException as error:
-        stopped = stop_requested()  # some libraries turn an interruption into an error of their own
-        if stopped is not None:
-            return _say(argv[0], f"{stopped}; what was finished is whole", EXIT_CODES[stopped])
-        if isinstance(error, ValueError):
-            return _say(argv[0], str(error), 2)
-        if isinstance(error, FloatingPointError):
-            return _say(argv[0], str(error), 1)
-        if isinstance(error, KeyboardInterrupt):
-            return _say(argv[0], "interrupted; what was finished is whole", 130)
-        if isinstance(error, RunAborted):
-            return _say(argv[0], str(error), 1)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return _say(argv[0], f"the disk is full ({error.filename or error}); what was finished is whole", 1)
-        if isinstance(error, OSError):
-            what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-            return _say(argv[0], what, 1)
-        raise
+        code, message = _explain(error)
+        if code is None:
+            raise
+        resumes = wanted.may_resume and (code in EXIT_CODES.values() or _is_disk_full(error))
+        hint = f"; this resumes it:\n  {rerun_line(argv)}" if resumes else ""
+        print(f"splatfix {argv[0]}: {message}{hint}", file=sys.stderr)
+        return code
     return 0
 
 
-def _say(command: str, message: str, code: int) -> int:
-    print(f"splatfix {command}: {message}", file=sys.stderr)
-    return code
+def _explain(error: BaseException) -> tuple[int | None, str]:
+    """The exit code and the message of an error; None for a fault of splatfix itself."""
+    from splatfix.workers import RunAborted
+
+    stopped = stop_requested()  # some libraries turn an interruption into an error of their own
+    if stopped is None and isinstance(error, KeyboardInterrupt):
+        stopped = "interrupted"
+    if stopped is not None:
+        return EXIT_CODES[stopped], f"{stopped}; finished work is kept"
+    if isinstance(error, ValueError):
+        return 2, str(error)
+    if isinstance(error, FloatingPointError | RunAborted):
+        return 1, str(error)
+    if isinstance(error, OSError) and _is_disk_full(error):
+        return 1, f"the disk is full ({error.filename or error}); finished work is kept"
+    if isinstance(error, OSError):
+        named = error.filename and error.strerror
+        return 1, f"{error.filename}: {error.strerror}" if named else str(error)
+    return None, ""
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    from splatfix.workers import DiskFull
+
+    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
 
 
 def _overview() -> str:
@@ -74,200 +104,315 @@ def _overview() -> str:
         "",
         "usage: splatfix COMMAND [--config FILE.yaml] [flags]",
         "",
-        *(f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()),
+        *(f"  {name:<10} {each.summary}" for name, each in COMMANDS.items()),
         "",
         "Start with `splatfix doctor` and `splatfix demo`; `splatfix COMMAND --help` explains each command.",
     ]
     return "\n".join(lines)
 
 
-def _settings(kind: type[T], argv: Sequence[str]) -> tuple[T, list[str]]:
-    """A stage's config as ``--config`` says (else its defaults), and the arguments without ``--config``."""
-    path, rest = _config_path(argv)
-    return load_config(kind, path), rest
+@command(examples=["splatfix doctor"])
+def doctor() -> None:
+    """Report what this machine can run, and why not the rest."""
+    from splatfix.doctor import print_report
+
+    print_report()
 
 
-def _config_path(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config", type=Path, default=None)
-    found, rest = finder.parse_known_args(list(argv))
-    return found.config, rest
+@command(
+    config="splatfix.loop:LoopConfig",
+    shown=LOOP_SETTINGS,
+    examples=["splatfix demo", "splatfix demo --out runs/warped --restorer warp"],
+)
+def demo(*, out: RunPath = Path("runs/demo"), fresh: bool, settings: "LoopConfig") -> None:
+    """Run the whole loop on the sample capture that ships with splatfix.
+
+    A wooden tankard is fitted from six photos, repaired, and measured on photos that the fit has not seen.
+
+    Args:
+        out: folder of the run.
+    """
+    from splatfix.loop import run_loop
+    from splatfix.sample import sample_path
+
+    _finish(out, run_loop(sample_path(), out, settings, fresh=fresh))
 
 
-def _run(function: Callable[..., None], command: str, argv: Sequence[str], takes_config: bool = True) -> None:
-    """Parse the arguments by the function's signature and call it."""
-    hint = "\n\n--config FILE.yaml fills the settings below; flags override it." if takes_config else ""
-    tyro.cli(
-        function,
-        args=list(argv),
-        prog=f"splatfix {command}",
-        description=inspect.cleandoc(function.__doc__ or "").split("Args:")[0].rstrip() + hint,
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+@command(
+    config="splatfix.loop:LoopConfig",
+    shown=LOOP_SETTINGS,
+    examples=[
+        "splatfix loop scenes/banana --out runs/banana",
+        "splatfix loop scenes/banana --out runs/nine --views.num-train 9 --restorer runs/restorer",
+    ],
+)
+def loop(capture: Positional[CapturePath], *, out: RunPath, fresh: bool, settings: "LoopConfig") -> None:
+    """Fit a capture from a few photos, repair novel views, and retrain on them.
+
+    The gain is measured on photos that the fit has not seen, against a fit of the same length without repair.
+
+    Args:
+        capture: folder of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
+        out: folder of the run.
+    """
+    from splatfix.loop import run_loop
+
+    _finish(out, run_loop(capture, out, settings, fresh=fresh))
 
 
-def doctor(argv: Sequence[str]) -> None:
-    """Say what this machine can run, and why not the rest."""
+@command(
+    config="splatfix.fit:FitRunConfig",
+    shown=(
+        *("views.num_train", "views.size_px", "views.split", "views.test_every", "fit.steps"),
+        *("fit.densify.strategy", "fit.densify.max_gaussians", "choose.enabled", "seed", "device", "video"),
+    ),
+    examples=[
+        "splatfix fit scenes/banana --out runs/sparse",
+        "splatfix fit scenes/banana --out runs/dense --config configs/fit_dense.yaml",
+    ],
+)
+def fit(
+    capture: Positional[CapturePath],
+    *,
+    out: RunPath,
+    profile: bool = False,
+    fresh: bool,
+    settings: "FitRunConfig",
+) -> None:
+    """Fit a splat to a few photos of a capture, and measure it on the others.
 
-    def run() -> None:
-        """Say what this machine can run, and why not the rest."""
-        from splatfix.doctor import print_report
+    Args:
+        capture: folder of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
+        out: folder of the run.
+        profile: report where the time of a step goes (profile.json).
+    """
+    from splatfix.fit import run_fit
 
-        print_report()
-
-    _run(run, "doctor", argv, takes_config=False)
-
-
-def demo(argv: Sequence[str]) -> None:
-    """Run the whole loop on the shipped sample capture."""
-    from splatfix.loop import LoopConfig
-
-    default, rest = _settings(LoopConfig, argv)
-
-    def run(
-        *, out: Path = Path("runs/demo"), resume: bool = False, settings: Annotated[LoopConfig, FLAT] = default
-    ) -> None:
-        """Run the whole loop on the sample capture that ships with splatfix: a wooden tankard from six photos.
-
-        Args:
-            out: folder to write the run into.
-            resume: go on with an interrupted run in that folder.
-            settings: the loop.
-        """
-        from splatfix.sample import sample_path
-
-        _loop(sample_path(), out, settings, resume)
-
-    _run(run, "demo", rest)
+    _finish(out, run_fit(capture, out, settings, fresh=fresh, profile=profile))
 
 
-def fit(argv: Sequence[str]) -> None:
-    """Fit a splat to a few photos of a capture (or to most of them)."""
-    from splatfix.fit import FitRunConfig, run_fit
+@command(
+    config="splatfix.evaluation.run:EvaluateConfig",
+    shown=("size_px", "restorer", "num_references", "mode", "seed", "device", "video"),
+    examples=[
+        "splatfix evaluate scenes/banana runs/banana/after.ply --split runs/banana/split.json --out runs/again",
+        "splatfix evaluate scenes/banana other.ply --split runs/banana/split.json --out runs/other --restorer nafnet",
+    ],
+)
+def evaluate(
+    capture: Positional[CapturePath],
+    splat: Positional[SplatPath],
+    *,
+    split: Annotated[Path, tyro.conf.arg(metavar="SPLIT.json")],
+    out: RunPath,
+    fresh: bool,
+    settings: "EvaluateConfig",
+) -> None:
+    """Measure a splat on the test photos of a capture.
 
-    default, rest = _settings(FitRunConfig, argv)
+    Args:
+        capture: folder of posed photos.
+        splat: a 3DGS .ply, in the capture's world coordinates.
+        split: file with train_ids and test_ids (and size_px), as every run folder has one.
+        out: folder of the run.
+    """
+    from splatfix.evaluation.run import run_evaluate
 
-    def run(
-        capture: Positional[Path],
-        *,
-        out: Path,
-        resume: bool = False,
-        profile: bool = False,
-        settings: Annotated[FitRunConfig, FLAT] = default,
-    ) -> None:
-        """Fit a splat to a few photos of a capture, and measure it on the others.
-
-        Args:
-            capture: folder of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
-            out: folder to write the run into.
-            resume: go on from the checkpoint of an interrupted run in that folder.
-            profile: say where the time of a step goes (profile.json).
-            settings: the fit.
-        """
-        _finish(out, run_fit(capture, out, settings, resume=resume, profile=profile))
-
-    _run(run, "fit", rest)
-
-
-def loop(argv: Sequence[str]) -> None:
-    """Render, repair, retrain: the whole loop on one capture."""
-    from splatfix.loop import LoopConfig
-
-    default, rest = _settings(LoopConfig, argv)
-
-    def run(
-        capture: Positional[Path],
-        *,
-        out: Path,
-        resume: bool = False,
-        settings: Annotated[LoopConfig, FLAT] = default,
-    ) -> None:
-        """Fit a capture from a few photos, repair novel views, retrain on them, and measure what that gained.
-
-        Args:
-            capture: folder of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
-            out: folder to write the run into.
-            resume: go on with an interrupted run in that folder.
-            settings: the loop.
-        """
-        _loop(capture, out, settings, resume)
-
-    _run(run, "loop", rest)
+    _finish(out, run_evaluate(capture, splat, split, out, settings, fresh=fresh))
 
 
-def generate(argv: Sequence[str]) -> None:
-    """Make training pairs: many sparse fits, rendered beside clean views."""
-    from splatfix.pairs.generate import GenerateConfig
-    from splatfix.pairs.generate import generate as make
+@command(
+    config="splatfix.pairs.generate:GenerateConfig",
+    shown=(
+        *("fits_per_capture", "recipes.photos.size_px", "recipes.photos.steps", "recipes.photos.num_train"),
+        *("workers.num", "workers.cpus", "workers.gpus", "workers.address", "seed", "device"),
+    ),
+    stored="splatfix.pairs.generate:stored_settings",
+    examples=[
+        "splatfix generate scenes/* --out pairs --config configs/generate.yaml --dry-run",
+        "splatfix generate scenes/* --out s3://bucket/pairs --workers.num 8",
+    ],
+)
+def generate(
+    captures: Positional[Captures] = (),
+    *,
+    out: Url,
+    dry_run: bool = False,
+    on_workers: int | None = None,
+    speed: float = 1.0,
+    fresh: bool,
+    settings: "GenerateConfig",
+) -> None:
+    """Make training pairs: many sparse fits of each capture, rendered beside clean views.
 
-    default, rest = _settings(GenerateConfig, argv)
+    Runs on one machine or many. Finished fits survive a crash, a kill and a full disk; a rerun makes the missing ones.
 
-    def run(
-        captures: Positional[tuple[str, ...]] = (),
-        *,
-        out: str,
-        dry_run: bool = False,
-        on_workers: int | None = None,
-        speed: float = 1.0,
-        settings: Annotated[GenerateConfig, FLAT] = default,
-    ) -> None:
-        """Make training pairs: many sparse fits of each capture, rendered beside clean views, on one machine or many.
+    Args:
+        captures: folders of posed photos, globs, .yaml lists, dataset roots or URLs, besides those in the config.
+        out: folder or URL (s3://, gs://, az://) for the shards, their manifests and dataset.html.
+        dry_run: only estimate the number of fits, pairs, shards, bytes and hours.
+        on_workers: dry run: hours on this many workers instead of this machine's.
+        speed: dry run: how fast one of them is, relative to a worker of this machine.
+    """
+    from splatfix.pairs.generate import generate as make_pairs
 
-        A rerun does what is missing; what is finished survives a crash, a kill and a full disk.
+    if dry_run:
+        from splatfix.pairs.estimate import estimate
 
-        Args:
-            captures: folders of posed photos, globs, .yaml lists, dataset roots or URLs, besides those in the config.
-            out: folder or URL (s3://, gs://, az://) for the shards, their manifests and dataset.html.
-            dry_run: only say how many fits, pairs, shards, bytes and hours that would be.
-            on_workers: dry run: hours on so many workers instead of this machine's.
-            speed: dry run: how fast one of them is, relative to a worker of this machine.
-            settings: the fits.
-        """
-        if dry_run:
-            from splatfix.pairs.estimate import estimate
-
-            print(estimate(captures, out, settings, on_workers=on_workers, speed=speed).text())
-            return
-        summary = make(captures, out, settings)
-        print(summary.text())
-        _dataset_page(out)
-
-    _run(run, "generate", rest)
+        print(estimate(captures, out, settings, on_workers=on_workers, speed=speed).text())
+        return
+    print(make_pairs(captures, out, settings, fresh=fresh).text())
+    _dataset_page(out)
 
 
-def verify(argv: Sequence[str]) -> None:
-    """Recheck shards against their manifests."""
+@command(examples=["splatfix verify pairs", "splatfix verify s3://bucket/pairs --repair"])
+def verify(url: Positional[Url], *, repair: bool = False) -> None:
+    """Recheck shards against their manifests: size, sha256, number of pairs, and that each decodes.
 
-    def run(url: Positional[str], *, repair: bool = False) -> None:
-        """Recheck every shard: size, sha256, number of samples, and that each sample decodes.
+    Args:
+        url: folder or URL of the shards.
+        repair: drop broken and unlisted files, and make the pairs again with the settings stored there (not while pairs
+            are being generated into the same place).
+    """
+    from splatfix.pairs.generate import generate as make_pairs
+    from splatfix.pairs.generate import read_settings
+    from splatfix.pairs.verify import repair as drop
+    from splatfix.pairs.verify import verify as check
+    from splatfix.process import progress
 
-        Args:
-            url: folder or URL of the shards.
-            repair: drop what is broken or unlisted, and make it again with the settings that stand there (not while
-                pairs are being generated into the same place).
-        """
-        from splatfix.pairs.generate import generate as make
-        from splatfix.pairs.generate import read_settings
-        from splatfix.pairs.verify import repair as drop
-        from splatfix.pairs.verify import verify as check
-        from splatfix.process import progress
+    with progress(description="files") as bar:
+        found = check(url, on_file=bar.update)
+    for problem in found.problems:
+        print(problem)
+    print(f"{found.num_shards} whole shards with {found.num_samples} pairs, {len(found.problems)} problems")
+    if not found.problems:
+        return
+    if not repair:
+        raise ValueError(f"{url}: {len(found.problems)} problems; --repair drops what is broken and makes it again")
+    again = drop(url, found)
+    print(f"dropped {len(found.broken)} fits and {len(found.unlisted)} unlisted files")
+    if again:
+        print(make_pairs((), url, read_settings(url)).text())
+    _dataset_page(url)
 
-        with progress(description="files") as bar:
-            found = check(url, on_file=bar.update)
-        for problem in found.problems:
-            print(problem)
-        print(f"{found.num_shards} whole shards with {found.num_samples} pairs, {len(found.problems)} problems")
-        if not found.problems:
-            return
-        if not repair:
-            raise ValueError(f"{url}: {len(found.problems)} problems; --repair drops what is broken and makes it again")
-        again = drop(url, found)
-        print(f"dropped {len(found.broken)} fits and {len(found.unlisted)} unlisted files")
-        if again:
-            print(make((), url, read_settings(url)).text())
-        _dataset_page(url)
 
-    _run(run, "verify", argv, takes_config=False)
+@command(
+    config="splatfix.training.config:TrainConfig",
+    shown=(
+        *("steps", "max_seconds", "start_from", "data.validation_groups", "data.batch_size", "data.patch_px"),
+        *("learning_rate", "precision", "launch.num", "launch.storage", "seed", "device", "tracking.uri"),
+    ),
+    examples=[
+        "splatfix train --shards pairs --out runs/restorer --config configs/train.yaml",
+        "splatfix train --shards s3://bucket/pairs --out /shared/restorer --launch.num 8",
+    ],
+)
+def train(*, shards: Url, out: RunPath, fresh: bool, settings: "TrainConfig") -> None:
+    """Train a restorer on pairs (artifact render, clean view) from webdataset shards.
+
+    In this process; in several by ``torchrun --nproc-per-node 2 -m splatfix train ...``, or by Ray Train with
+    ``--launch.num 2``, which resumes after a process died.
+
+    Args:
+        shards: folder or URL of the shards with their manifest.json.
+        out: folder of the run; the weights are in its folder restorer.
+    """
+    from splatfix.training.launch import launch
+
+    launch(shards, out, settings, fresh=fresh)
+
+
+@command(
+    config="splatfix.sweep.config:SweepConfig",
+    shown=(
+        *("captures", "held_out", "search.trials", "search.method", "search.parallel", "reruns", "loop.restorer"),
+        *("loop.views.size_px", "loop.fit.steps", "workers.num", "workers.gpus", "tracking.uri"),
+    ),
+    examples=[
+        "splatfix sweep --config configs/sweep.yaml --captures scenes/banana scenes/statue --out runs/sweep",
+        "splatfix sweep --out runs/sweep --search.trials 64",
+    ],
+)
+def sweep(*, out: RunPath, fresh: bool, config_file: Path | None, settings: "SweepConfig") -> None:
+    """Search the loop's settings over several captures, and compare the best with the default.
+
+    Writes best.yaml (for splatfix loop --config), trials.csv and sweep.html; MLflow has a run of each trial.
+
+    Args:
+        out: folder of the sweep; on a cluster one that every node sees.
+    """
+    from splatfix.report.terminal import describe_sweep
+    from splatfix.sweep.driver import run_sweep
+
+    print(describe_sweep(run_sweep(settings, out, fresh=fresh, source=str(config_file or "flags")), out))
+
+
+@command(examples=["splatfix sync runs/restorer", "splatfix sync runs/sweep runs/sweep/trials/*"])
+def sync(runs: Positional[Runs], *, uri: str | None = None) -> None:
+    """Send to MLflow what it has not received yet. Running it again sends nothing twice.
+
+    Args:
+        runs: run folders.
+        uri: http://HOST:PORT or sqlite:///FILE; by default where each run was tracked.
+    """
+    from splatfix.tracking import send_rest
+
+    for folder in runs:
+        print(f"{folder}: {send_rest(folder, uri)} records sent")
+
+
+@command(examples=["splatfix report runs/banana", "splatfix report runs/a runs/b --out comparison.html"])
+def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.html")] = None) -> None:
+    """Write the page of one run or sweep, or a comparison of several runs.
+
+    Args:
+        runs: run folders, or the folder of a sweep (also while it runs).
+        out: the HTML file to write, or a folder for it; by default report.html (of a sweep sweep.html) in the run
+            folder, or comparison.html in the first of several.
+    """
+    from splatfix.report import write_report
+    from splatfix.report.sweep.page import is_sweep, write_sweep_page
+
+    if len(runs) == 1 and is_sweep(runs[0]):
+        print(f"report: {write_sweep_page(runs[0], out)}")
+    else:
+        print(f"report: {write_report(runs, out)}")
+
+
+@command(examples=["splatfix view runs/banana/after.ply", "splatfix view runs/banana/after.ply scenes/banana"])
+def view(
+    splat: Positional[SplatPath],
+    capture: Positional[Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE")]] = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+) -> None:
+    """Look at a splat, and at the cameras of its capture, in the browser.
+
+    Args:
+        splat: a 3DGS .ply.
+        capture: folder of the posed photos whose cameras are shown.
+        host: address to listen on; 0.0.0.0 lets other machines in.
+        port: port to listen on.
+    """
+    from splatfix.captures import open_capture
+    from splatfix.gaussians import read_splat
+    from splatfix.viewer import view as serve
+
+    opened = None if capture is None else open_capture(capture)
+    serve(read_splat(splat), opened, host=host, port=port)
+
+
+def _finish(out: Path, results: "Results") -> None:
+    """The table in the terminal and the page on disk, at the end of every measured run."""
+    from splatfix.report import write_report
+    from splatfix.report.terminal import results_table
+
+    page, measured = out / "report.html", out / "results.json"
+    if not page.is_file() or page.stat().st_mtime_ns < measured.stat().st_mtime_ns:
+        page = write_report([out])
+    print(results_table(results))
+    print(f"report: {page}")
 
 
 def _dataset_page(url: str) -> None:
@@ -275,185 +420,6 @@ def _dataset_page(url: str) -> None:
 
     print(f"page: {write_dataset_page(url)}")
 
-
-def train(argv: Sequence[str]) -> None:
-    """Train the restorer on paired shards."""
-    from splatfix.training.config import TrainConfig
-    from splatfix.training.launch import launch
-
-    default, rest = _settings(TrainConfig, argv)
-
-    def run(*, shards: str, out: Path, settings: Annotated[TrainConfig, FLAT] = default) -> None:
-        """Train a restorer on pairs (artifact render, clean view) from webdataset shards.
-
-        In this process; in several by ``torchrun --nproc-per-node 2 -m splatfix train ...``, or by Ray Train with
-        ``--launch.num 2``, which goes on after a process died. The same command goes on with a run that was stopped.
-
-        Args:
-            shards: folder or URL of the shards with their manifest.json.
-            out: folder for checkpoints and weights.
-            settings: the training.
-        """
-        launch(shards, out, settings)
-
-    _run(run, "train", rest)
-
-
-def track(argv: Sequence[str]) -> None:
-    """Send to MLflow what it has not got yet."""
-    from splatfix.tracking import send_rest
-
-    def run(runs: Positional[tuple[Path, ...]], *, uri: str | None = None) -> None:
-        """Send what runs noted while MLflow did not answer. Running it again sends nothing twice.
-
-        Args:
-            runs: run folders.
-            uri: http://HOST:PORT or sqlite:///FILE; by default where each run was tracked.
-        """
-        for folder in runs:
-            print(f"{folder}: {send_rest(folder, uri)} records sent")
-
-    _run(run, "track", argv, takes_config=False)
-
-
-def sweep(argv: Sequence[str]) -> None:
-    """Search the loop's settings over several captures."""
-    from splatfix.sweep.config import SweepConfig
-
-    path, rest = _config_path(argv)
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--out", type=Path, default=None)
-    found, others = finder.parse_known_args(rest)
-    if path is None and "--resume" in others and found.out is not None and (found.out / "config.yaml").is_file():
-        path = found.out / "config.yaml"  # as it was begun
-    default = load_config(SweepConfig, path)
-
-    def run(*, out: Path, resume: bool = False, settings: Annotated[SweepConfig, FLAT] = default) -> None:
-        """Search the loop's settings over several captures, and say whether the best beats the default.
-
-        Writes best.yaml (for splatfix loop --config), trials.csv and sweep.html; MLflow has a run of each trial.
-
-        Args:
-            out: folder of the sweep; on a cluster one that every node sees.
-            resume: go on with the sweep in that folder (without --config: with the settings that it was begun with).
-            settings: the sweep.
-        """
-        from splatfix.report.terminal import describe_sweep
-        from splatfix.sweep.driver import run_sweep
-
-        print(describe_sweep(run_sweep(settings, out, resume=resume, source=str(path or "flags")), out))
-
-    _run(run, "sweep", rest)
-
-
-def evaluate(argv: Sequence[str]) -> None:
-    """Measure a splat on the test photos of a capture."""
-    from splatfix.evaluation.run import EvaluateConfig, run_evaluate
-
-    default, rest = _settings(EvaluateConfig, argv)
-
-    def run(
-        capture: Positional[Path],
-        splat: Positional[Path],
-        *,
-        split: Path,
-        out: Path,
-        settings: Annotated[EvaluateConfig, FLAT] = default,
-    ) -> None:
-        """Measure a splat on the test photos of a capture.
-
-        Args:
-            capture: folder of posed photos.
-            splat: the 3DGS .ply, in the capture's world coordinates.
-            split: split.json with train_ids and test_ids (and size_px), as every run folder has one.
-            out: folder to write the run into.
-            settings: the evaluation.
-        """
-        _finish(out, run_evaluate(capture, splat, split, out, settings))
-
-    _run(run, "evaluate", rest)
-
-
-def report(argv: Sequence[str]) -> None:
-    """Write the page of one run, or a comparison of several."""
-
-    def run(runs: Positional[tuple[Path, ...]], *, out: Path | None = None) -> None:
-        """Write one self-contained HTML page of one run or sweep, or a comparison of several runs.
-
-        Args:
-            runs: run folders, or the folder of a sweep (also while it runs).
-            out: the HTML file to write, or a folder for it; by default report.html (of a sweep sweep.html) in the run
-                folder, or comparison.html in the first of several.
-        """
-        from splatfix.report import write_report
-        from splatfix.report.sweep.page import is_sweep, write_sweep_page
-
-        if len(runs) == 1 and is_sweep(runs[0]):
-            print(f"report: {write_sweep_page(runs[0], out)}")
-        else:
-            print(f"report: {write_report(runs, out)}")
-
-    _run(run, "report", argv, takes_config=False)
-
-
-def view(argv: Sequence[str]) -> None:
-    """Look at a splat in the browser."""
-
-    def run(
-        splat: Positional[Path],
-        capture: Positional[Path | None] = None,
-        *,
-        host: str = "127.0.0.1",
-        port: int = 8080,
-    ) -> None:
-        """Look at a splat, and at the cameras of its capture, in the browser.
-
-        Args:
-            splat: a 3DGS .ply.
-            capture: folder of the posed photos whose cameras are shown.
-            host: address to listen on; 0.0.0.0 lets other machines in.
-            port: port to listen on.
-        """
-        from splatfix.captures import open_capture
-        from splatfix.gaussians import read_splat
-        from splatfix.viewer import view as serve
-
-        opened = None if capture is None else open_capture(capture)
-        serve(read_splat(splat), opened, host=host, port=port)
-
-    _run(run, "view", argv, takes_config=False)
-
-
-def _loop(capture: Path, out: Path, settings, resume: bool) -> None:
-    from splatfix.loop import run_loop
-
-    _finish(out, run_loop(capture, out, settings, resume=resume))
-
-
-def _finish(out: Path, results) -> None:
-    """The table in the terminal and the page on disk, at the end of every measured run."""
-    from splatfix.report import write_report
-    from splatfix.report.terminal import results_table
-
-    page = write_report([out])
-    print(results_table(results))
-    print(f"report: {page}")
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "doctor": doctor,
-    "demo": demo,
-    "fit": fit,
-    "generate": generate,
-    "verify": verify,
-    "train": train,
-    "track": track,
-    "loop": loop,
-    "sweep": sweep,
-    "evaluate": evaluate,
-    "report": report,
-    "view": view,
-}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,6 +124,39 @@ def changed_fields(value: Any) -> Any:
 def _default(field: dataclasses.Field) -> Any:
     """The default of a dataclass field; `dataclasses.MISSING` for a required one."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def overlaid(kind: Any, below: Any, above: Any) -> Any:
+    """Nested settings ``below``, with those that ``above`` names in their place.
+
+    Only the fields of dataclasses are merged; a value of any other type, also a mapping by name, is replaced whole.
+    """
+    kinds = [kind, *typing.get_args(kind)]  # an optional config, too
+    found = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+    if found is None or not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    hints = typing.get_type_hints(found)
+    return below | {
+        key: overlaid(hints.get(key), below[key], value) if key in below else value for key, value in above.items()
+    }
+
+
+def first_difference(
+    before: Any, now: Any, may_change: Collection[str] = (), name: str = ""
+) -> tuple[str, Any, Any] | None:
+    """The first setting that differs between two trees (`to_tree`): its dotted name and both values; None for none.
+
+    ``may_change`` names settings that are not compared.
+    """
+    if name in may_change or before == now:
+        return None
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return name, before, now
+    for key in [*now, *(key for key in before if key not in now)]:
+        path = f"{name}.{key}" if name else key
+        if found := first_difference(before.get(key), now.get(key), may_change, path):
+            return found
+    return None
 
 
 def _reject_unknown(kind: Any, tree: Any, source: str, prefix: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,27 @@ import torch
 
 from splatfix.captures import Capture, open_capture
 from splatfix.evaluation.evaluate import evaluate_arms
-from splatfix.evaluation.results import Results
+from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
+from splatfix.evaluation.results import Results, read_results
 from splatfix.files import write_json
-from splatfix.gaussians import read_splat, write_splat
+from splatfix.gaussians import SPLAT_FILE, read_splat, write_splat
 from splatfix.process import choose_device, progress, seed_everything
 from splatfix.profiling import profiled, settle_on
-from splatfix.runs import Run, open_run
+from splatfix.runs import Input, Run, open_run
 from splatfix.splats.early_stopping import EarlyStoppingConfig, choose_stop
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.phases import TrainingPhase, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity, load_scene, start_fit
 from splatfix.splats.train import Fit, FitConfig
-from splatfix.views import Split, ViewsConfig, make_split
+from splatfix.views import Split, ViewsConfig, make_split, resolve_size
 
 log = logging.getLogger(__name__)
+
+MAY_CHANGE = ("device", "video", "checkpoint_seconds")  # settings that decide no result: a resumed run may change them
+FIT_FILES = (  # glob patterns of all that a fit writes
+    *EVALUATION_FILES,
+    *("before.ply", SPLAT_FILE, "stop.json", "history.json", "profile.json", "checkpoints/*.pt"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +62,20 @@ class FitRunConfig:
 
 
 def run_fit(
-    capture_path: Path, out: Path, config: FitRunConfig, *, resume: bool = False, profile: bool = False
+    capture_path: Path, out: Path, config: FitRunConfig, *, fresh: bool = False, profile: bool = False
 ) -> Results:
     """Fit, export ``before.ply`` and measure it on the test views.
 
+    An interrupted run in the folder is resumed, a finished one is returned as it is; ``fresh`` starts over.
     ``profile`` writes where the time of the fit went to ``profile.json``, and to the log.
 
     Raises:
-        ValueError: the capture, the split or a setting is not usable; the message names it.
+        ValueError: the capture, the split or a setting is not usable, or the folder holds another run.
     """
-    run, capture, split, scene, device = prepare(capture_path, out, config, resume=resume)
-    fit = fit_scene(run, scene, config, resume=resume, profile=profile)
+    run, capture, split, scene, device = prepare(capture_path, out, config, command="fit", files=FIT_FILES, fresh=fresh)
+    if run.is_finished:
+        return read_results(run.path)
+    fit = fit_scene(run, scene, config, profile=profile)
     write_json(run.path / "history.json", loss_records({"before": fit}))
     results = evaluate_arms(
         run,
@@ -79,37 +89,61 @@ def run_fit(
         video=config.video,
         scene=scene,
     )
-    run.write_provenance(command="fit", seed=config.seed, device=device, notes=list(capture.notes))
+    run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
     return results
 
 
 def prepare(
-    capture_path: Path, out: Path, config: FitRunConfig, *, resume: bool
+    capture_path: Path,
+    out: Path,
+    config: FitRunConfig,
+    *,
+    command: str,
+    files: Sequence[str],
+    inputs: Mapping[str, Input] | None = None,
+    fresh: bool = False,
 ) -> tuple[Run, Capture, Split, SparseScene, torch.device]:
-    """Open the capture, choose the views and write ``config.yaml`` and ``split.json``.
+    """Open the capture, choose the views, load the photos, and start or resume the run (`runs.open_run`).
 
-    Checkpoints of an earlier run in the folder are dropped, unless it is to be resumed.
+    ``inputs`` are read besides the capture. Writes ``run.json``, ``config.yaml`` and ``split.json``, unless the run is
+    finished.
+
+    Raises:
+        ValueError: the capture, the split or a setting is not usable, or the folder holds another run; nothing in it
+            has changed then.
     """
     device = choose_device(config.device)
+    config = replace(config, views=resolve_size(config.views))
     capture = open_capture(capture_path, longest_side_px=config.views.size_px)
     for note in capture.notes:
         log.info("%s: %s", capture.name, note)
     split = make_split(capture, config.views)
-    run = open_run(out, config)
-    write_json(run.path / "split.json", split.to_json())
-    if not resume:
-        for stale in (run.path / "checkpoints").glob("*.pt"):
-            stale.unlink()
     seed_everything(config.seed)
     log.info(
         "%s: %d photos to fit from, %d to test on, of %d",
         *(capture.name, len(split.train_ids), len(split.test_ids), len(capture.views)),
     )
-    return run, capture, split, load_scene(capture, split.train_ids, device), device
+    scene = load_scene(capture, split.train_ids, device)
+    digest = fit_identity(scene, test_ids=split.test_ids)
+    run = open_run(
+        out,
+        config,
+        command=command,
+        inputs={"capture": Input(path=str(Path(capture_path).resolve()), digest=digest), **(inputs or {})},
+        may_change=MAY_CHANGE,
+        files=files,
+        is_complete=not config.video or (Path(out) / VIDEO).is_file(),
+        fresh=fresh,
+    )
+    if run.is_finished:
+        log.info("%s: this run is finished", run.path)
+    else:
+        write_json(run.path / "split.json", split.to_json())
+    return run, capture, split, scene, device
 
 
-def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, resume: bool, profile: bool = False) -> Fit:
-    """Choose when to stop, fit the scene and write ``before.ply``; ``resume`` continues from its checkpoint."""
+def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bool = False) -> Fit:
+    """Choose when to stop, fit the scene and write ``before.ply``; resumes from its checkpoint, if there is one."""
     steps = choose_steps(run, scene, config)
     log.info("fitting for %d steps", steps)
     with run.stage("fit"):
@@ -117,7 +151,7 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, resume: boo
         identity = fit_identity(scene, initial=config.initial, fit=config.fit, seed=config.seed, steps=steps)
         phase = TrainingPhase(name="before", title="sparse fit", last_step=steps, seed=config.seed, identity=identity)
         with profiled(settle_on(fit.device)) if profile else nullcontext() as profile_result:
-            train_phase(run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds, resume=resume)
+            train_phase(run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
         if profile_result is not None:
             write_json(run.path / "profile.json", profile_result.to_json())
             log.info("where the time of a step went:\n%s", profile_result.table())

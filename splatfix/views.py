@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
+import tyro
 
 from splatfix.cameras import (
     Camera,
@@ -39,7 +40,7 @@ class ViewsConfig:
     """Which photos are used.
 
     Attributes:
-        size_px: longest side of every image, in pixels.
+        size_px: longest side of every image, in pixels; with a split file that names a size, that one.
         num_train: number of photos to fit from, chosen by farthest point over position and direction.
         train_ids: names of the photos to fit from; overrides num_train.
         test_every: dense fits: every so many photos (by name) is a test view, all others are trained on.
@@ -51,7 +52,7 @@ class ViewsConfig:
     num_train: int = 6
     train_ids: tuple[str, ...] | None = None
     test_every: int | None = None
-    split: Path | None = None
+    split: Annotated[Path | None, tyro.conf.arg(name="split", prefix_name=False)] = None
     max_test: int = MAX_TEST_VIEWS
 
     def __post_init__(self) -> None:
@@ -70,6 +71,23 @@ class Split:
     def to_json(self) -> dict[str, Any]:
         """As ``split.json`` holds it."""
         return {"train_ids": list(self.train_ids), "test_ids": list(self.test_ids), "size_px": self.size_px}
+
+
+def resolve_size(config: ViewsConfig) -> ViewsConfig:
+    """The settings with the image size that the split file is meant for, if there is one.
+
+    Raises:
+        ValueError: the settings name another size, or the split file is broken.
+    """
+    size_px = None if config.split is None else read_split(config.split).size_px
+    if size_px is None or size_px == config.size_px:
+        return config
+    if config.size_px != ViewsConfig.size_px:
+        raise ValueError(
+            f"{config.split}: size_px = {size_px}, but views.size_px = {config.size_px}; leave views.size_px out, or "
+            "take size_px out of the file"
+        )
+    return replace(config, size_px=size_px)
 
 
 def make_split(capture: Capture, config: ViewsConfig) -> Split:

@@ -41,13 +41,20 @@ def imports_for_type_checkers(tree: ast.Module) -> Imports:
     return [each for block in blocks for each in block.body if isinstance(each, ast.Import | ast.ImportFrom)]
 
 
+def names_in(annotation: ast.AST) -> set[str]:
+    """The names in an annotation, also in quoted parts of it."""
+    names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    quoted = [node.value for node in ast.walk(annotation) if isinstance(node, ast.Constant)]
+    return names | {text for text in quoted if isinstance(text, str) and text.isidentifier()}
+
+
 def unresolved(source: str, module: types.ModuleType) -> list[str]:
     """The annotations in the source of ``module`` that name something it neither has nor imports."""
     tree = ast.parse(source)
     errors = []
     for annotation, imports in annotations(tree, imports_for_type_checkers(tree)):
         text, namespace = ast.unparse(annotation), dict(vars(module))
-        names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)} - namespace.keys()
+        names = names_in(annotation) - namespace.keys()
         for each in imports:
             if names & {alias.asname or alias.name for alias in each.names}:
                 exec(ast.unparse(each), namespace)

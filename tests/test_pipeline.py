@@ -1,6 +1,7 @@
 """Every command on a small version of the shipped sample, as a user would call it."""
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from splatfix.files import read_json
 from splatfix.gaussians import Gaussians, Splat, read_ply
 from splatfix.rendering import render
 from splatfix.restoration.baselines import Warp
+from splatfix.runs import remove_run
 from splatfix.sample import sample_path
 
 SMALL = [
@@ -179,7 +181,7 @@ def test_an_interrupted_loop_goes_on_where_it_was(loop_run, tmp_path, monkeypatc
     assert done == {f"{name}.pt" for name in ("before", "control", "sibling_1", "sibling_2", "views_1", "round_1")}
     stamps = {name: (out / "checkpoints" / name).stat().st_mtime_ns for name in done}
     capsys.readouterr()
-    assert run("loop", sample_path(), "--out", out, *SMALL_LOOP, "--resume") == 0
+    assert run("loop", sample_path(), "--out", out, *SMALL_LOOP) == 0
     assert "control: continuing at step" in capsys.readouterr().err
     assert {name: (out / "checkpoints" / name).stat().st_mtime_ns for name in done} == stamps
     for arm in ("before", "control", "after"):
@@ -187,15 +189,121 @@ def test_an_interrupted_loop_goes_on_where_it_was(loop_run, tmp_path, monkeypatc
     assert read_json(out / "history.json") == read_json(loop_run / "history.json")
 
 
-def test_checkpoints_are_dropped_by_a_new_run_and_refused_by_other_settings(loop_run, tmp_path, capsys):
-    out = tmp_path / "run"
-    shutil.copytree(loop_run, out)
-    changed = [*SMALL_LOOP, "--repair.weight", "0.5"]
-    assert run("loop", sample_path(), "--out", out, *changed, "--resume") == 2
-    assert "checkpoint of another fit" in capsys.readouterr().err
-    assert run("loop", sample_path(), "--out", out, *changed) == 0
-    assert (out / "after.ply").read_bytes() != (loop_run / "after.ply").read_bytes()
-    assert (out / "control.ply").read_bytes() == (loop_run / "control.ply").read_bytes()
+def everything_in(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """All files below a folder: when they were written, and what they hold."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+@pytest.fixture
+def copied_run(loop_run, tmp_path) -> Path:
+    return Path(shutil.copytree(loop_run, tmp_path / "copy"))
+
+
+def test_a_finished_run_is_not_done_again(copied_run, capsys):
+    before = everything_in(copied_run)
+    for settings in (SMALL_LOOP, [], ["--device", "cpu", "--checkpoint-seconds", "5"]):
+        assert run("loop", sample_path(), "--out", copied_run, *settings) == 0
+        said = capsys.readouterr()
+        assert "this run is finished" in said.err and f"report: {copied_run / 'report.html'}" in said.out
+        assert everything_in(copied_run) == before
+
+
+def test_a_finished_run_is_resumed_for_a_video_that_it_lacks(copied_run):
+    splats = {arm: (copied_run / f"{arm}.ply").read_bytes() for arm in ("before", "control", "after")}
+    assert run("loop", sample_path(), "--out", copied_run, "--video") == 0
+    assert (copied_run / "path.mp4").is_file() and "finished" in read_json(copied_run / "run.json")
+    assert {arm: (copied_run / f"{arm}.ply").read_bytes() for arm in splats} == splats
+
+
+REFUSED = {
+    "loop SAMPLE --repair.weight 0.5": "repair.weight was 1.0, now it is 0.5; use the same settings, another --out, or",
+    "loop SAMPLE --views.size-px 96": "views.size_px was 64, now it is 96;",
+    "loop SAMPLE --config CONFIG": "fit.steps was 40, now it is 41;",
+    "loop OTHER": "capture was SAMPLE, now it is OTHER;",
+    "fit SAMPLE": "holds a run of splatfix loop, not of fit; choose another --out, or --fresh to replace it",
+    "evaluate SAMPLE SPLAT --split SPLIT": "holds a run of splatfix loop, not of evaluate;",
+    "train --shards OTHER": "holds a run of splatfix loop, not of train;",
+    "sweep --captures SAMPLE": "holds a run of splatfix loop, not of sweep;",
+    "generate SAMPLE": "holds a run, not pairs",
+}
+
+
+@pytest.mark.parametrize("command", REFUSED)
+def test_another_run_is_refused_and_nothing_changes(command, copied_run, negative_sample, tmp_path, capsys):
+    (tmp_path / "fit.yaml").write_text("fit: {steps: 41}")
+    places = {"SAMPLE": sample_path(), "OTHER": negative_sample, "CONFIG": tmp_path / "fit.yaml"}
+    places |= {"SPLAT": copied_run / "after.ply", "SPLIT": copied_run / "split.json"}
+    before = everything_in(copied_run)
+    assert run(*(places.get(word, word) for word in command.split()), "--out", copied_run) == 2
+    words = REFUSED[command].replace("SAMPLE", str(sample_path())).replace("OTHER", str(negative_sample))
+    assert words in capsys.readouterr().err
+    assert everything_in(copied_run) == before
+    assert run("loop", sample_path(), "--out", copied_run) == 0
+
+
+def test_a_capture_that_has_changed_is_refused(tmp_path, negative_sample, capsys):
+    capture = Path(shutil.copytree(sample_path(), tmp_path / "capture"))
+    assert run("fit", capture, "--out", tmp_path / "run", *SMALL, "--no-video") == 0
+    shutil.copytree(negative_sample, capture, dirs_exist_ok=True)
+    assert run("fit", capture, "--out", tmp_path / "run") == 2
+    assert f"capture {capture} has changed since the run began; use the same" in capsys.readouterr().err
+
+
+@pytest.fixture
+def negative_sample(tmp_path) -> Path:
+    """The sample with inverted photos."""
+    folder = Path(shutil.copytree(sample_path(), tmp_path / "negative"))
+    for frame in json.loads((folder / "transforms.json").read_text())["frames"]:
+        photo = folder / frame["file_path"]
+        Image.fromarray(255 - np.asarray(Image.open(photo))).save(photo)
+    return folder
+
+
+def test_fresh_starts_over_and_removes_only_what_the_run_wrote(copied_run, loop_run):
+    mine = [copied_run / name for name in ("notes.txt", "images/sketch.jpg", "rounds/1/sketch.jpg")]
+    for path in mine:
+        path.write_text("mine")
+    assert run("fit", sample_path(), "--out", copied_run, *SMALL, "--no-video", "--fresh") == 0
+    names = {str(path.relative_to(copied_run)) for path in copied_run.rglob("*") if path.is_file()}
+    assert {str(path.relative_to(copied_run)) for path in mine} <= names
+    assert not {"after.ply", "control.ply"} & names
+    assert [name for name in names if name.startswith("rounds/")] == ["rounds/1/sketch.jpg"]
+    assert not [name for name in names if "after.jpg" in name or "post" in name]
+    assert (copied_run / "before.ply").read_bytes() == (loop_run / "before.ply").read_bytes()
+    assert "What was repaired" not in (copied_run / "report.html").read_text()
+
+
+def test_a_folder_with_files_of_others_is_refused(tmp_path, capsys):
+    (tmp_path / "after.ply").write_text("mine")
+    for more in ([], ["--fresh"]):
+        assert run("loop", sample_path(), "--out", tmp_path, *SMALL_LOOP, *more) == 2
+        assert "holds after.ply, which no run of this version recorded" in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["after.ply"]
+
+
+def test_a_run_records_all_files_that_it_writes(copied_run):
+    remove_run(copied_run)
+    assert list(copied_run.iterdir()) == []
+
+
+def test_a_finished_evaluation_is_not_done_again(loop_run, tmp_path, capsys):
+    command = ["evaluate", sample_path(), loop_run / "after.ply", "--split", loop_run / "split.json", "--no-video"]
+    assert run(*command, "--out", tmp_path / "e") == 0
+    before = everything_in(tmp_path / "e")
+    assert run(*command, "--out", tmp_path / "e") == 0
+    assert "this run is finished" in capsys.readouterr().err and everything_in(tmp_path / "e") == before
+    command[2] = loop_run / "before.ply"
+    assert run(*command, "--out", tmp_path / "e") == 2
+    assert f"splat was {loop_run / 'after.ply'}, now it is {loop_run / 'before.ply'}" in capsys.readouterr().err
+    assert run(*command, "--out", tmp_path / "e", "--fresh") == 0
+    remove_run(tmp_path / "e")
+    assert list((tmp_path / "e").iterdir()) == []
+
+
+def test_resume_is_the_default_now(capsys):
+    assert run("loop", sample_path(), "--out", "x", "--resume") == 2
+    assert "--resume: resuming is the default now: leave it out" in capsys.readouterr().err
 
 
 def test_test_photos_never_reach_a_fit(loop_run, tmp_path):
@@ -270,10 +378,12 @@ def test_impossible_flags_are_refused(tmp_path, capsys):
     "command", ["demo", "fit", "generate", "train", "loop", "evaluate", "report", "view", "doctor"]
 )
 def test_every_command_explains_itself(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run(command, "--help")
-    assert stop.value.code == 0
-    assert f"splatfix {command}" in capsys.readouterr().out
+    for words in ((command, "--help"), ("help", command), (command, "--help-all")):
+        assert run(*words) == 0
+        said = capsys.readouterr().out
+        assert f"usage: splatfix {command}" in said and f"examples:\n  splatfix {command}" in said
+        assert max(map(len, said.split("examples:")[0].splitlines())) <= 100
+        assert "noqa" not in said
 
 
 def test_doctor_reports(capsys):
@@ -294,7 +404,9 @@ def test_a_stopped_run_says_so_in_one_line(stop, code, tmp_path):
         running.send_signal(stop)
         _, said = running.communicate(timeout=120)
     assert running.returncode == code
-    assert said.splitlines()[-1].startswith("splatfix fit: ") and "what was finished is whole" in said
+    *_, message, line = said.splitlines()
+    assert message.startswith("splatfix fit: ") and "finished work is kept; this resumes it:" in message
+    assert line.strip() == shlex.join(["splatfix", *arguments])
     assert "Traceback" not in said and "stack trace" not in said
 
 
@@ -321,5 +433,5 @@ def test_a_run_killed_half_way_and_resumed_gives_the_same_splat(
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert saved.exists() and not (tmp_path / "cut" / splat).exists()
-    subprocess.run([*start, "--out", str(tmp_path / "cut"), *arguments, "--resume"], check=True, capture_output=True)
+    subprocess.run([*start, "--out", str(tmp_path / "cut"), *arguments], check=True, capture_output=True)
     assert (tmp_path / "cut" / splat).read_bytes() == (tmp_path / "whole" / splat).read_bytes()

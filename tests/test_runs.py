@@ -14,12 +14,12 @@ from tests.test_config import Outer
 
 
 def test_a_run_writes_its_config_and_its_provenance(tmp_path):
-    run = open_run(tmp_path / "run", Outer())
+    run = open_run(tmp_path / "run", Outer(), command="fit")
     with run.stage("fit"):
         pass
     for _ in range(2):
         run.count_steps(50, 0.5)
-    run.write_provenance(command="fit", seed=3, device=torch.device("cpu"))
+    run.write_provenance(seed=3, device=torch.device("cpu"))
     held = read_json(run.path / "run.json")
     assert held["steps_per_second"] == 100
     assert held["seed"] == 3
@@ -31,7 +31,7 @@ def test_a_run_writes_its_config_and_its_provenance(tmp_path):
 def test_a_file_is_not_a_run_folder(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(ValueError, match="is a file; wanted a folder"):
-        open_run(tmp_path / "run", Outer())
+        open_run(tmp_path / "run", Outer(), command="fit")
 
 
 def test_stages_add_up(tmp_path):

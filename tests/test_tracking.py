@@ -297,7 +297,7 @@ def test_without_an_answer_all_is_kept_and_sent_later(tmp_path, uri, no_answer, 
     assert len(told) == 2
     assert told[0].startswith(f"tracking: {no_answer} does not answer ([Errno 111] Connection refused")
     assert f"kept in {folder / JOURNAL} and sent when it is back" in told[0]
-    assert told[1] == (f"tracking: 204 records were not sent; `splatfix track {folder}` sends them")
+    assert told[1] == (f"tracking: 204 records were not sent; `splatfix sync {folder}` sends them")
     assert "secret" not in "".join(told) + (folder / STATE).read_text()
     with pytest.raises(ConnectionError, match=f"{no_answer} does not answer: .*Connection refused"):
         send_rest(folder)
@@ -472,16 +472,16 @@ def test_a_server_that_went_for_good_gets_the_rest_later(tmp_path, uri, server):
 
 
 def test_the_command_sends_what_is_left(tmp_path: Path, capsys) -> None:
-    assert main(["track", str(tmp_path)]) == 2
+    assert main(["sync", str(tmp_path)]) == 2
     assert "no tracking.jsonl in it" in capsys.readouterr().err
     dead = TrackingConfig(uri="http://127.0.0.1:9")
     tracker = open_tracker(tmp_path, dead)
     tracker.metrics({"loss": 1.0}, step=3)
     assert not tracker.finish("FINISHED", wait_seconds=0.5)
-    assert main(["track", str(tmp_path)]) == 1
+    assert main(["sync", str(tmp_path)]) == 1
     assert "does not answer" in capsys.readouterr().err
     uri = f"sqlite:///{tmp_path}/late.db"
-    assert main(["track", str(tmp_path), "--uri", uri]) == 0
+    assert main(["sync", str(tmp_path), "--uri", uri]) == 0
     assert "records sent" in capsys.readouterr().out
-    assert main(["track", str(tmp_path), "--uri", uri]) == 0
+    assert main(["sync", str(tmp_path), "--uri", uri]) == 0
     assert f"{tmp_path}: 0 records sent" in capsys.readouterr().out

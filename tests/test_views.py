@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from splatfix.captures import Capture, Photo, Points, View
+from splatfix.files import write_json
 from splatfix.views import (
     BANDS,
     Split,
@@ -19,6 +20,7 @@ from splatfix.views import (
     neighbour_pairs,
     read_split,
     repair_cameras,
+    resolve_size,
     scene_depth,
     view_distances,
 )
@@ -165,3 +167,14 @@ def test_repair_cameras_of_a_single_photo_stand_around_it():
 def test_neighbours_on_a_ring_are_the_adjacent_ones():
     cameras = ring(6)
     assert set(neighbour_pairs(cameras, 4.0)) == {(i, i + 1) for i in range(5)} | {(0, 5)}
+
+
+def test_a_split_file_gives_the_size_that_it_was_made_for(tmp_path):
+    path = tmp_path / "split.json"
+    write_json(path, {"train_ids": ["a"], "test_ids": ["b"], "size_px": 64})
+    assert resolve_size(ViewsConfig(split=path)).size_px == 64
+    assert resolve_size(ViewsConfig(split=path, size_px=64)).size_px == 64
+    with pytest.raises(ValueError, match=r"split.json: size_px = 64, but views.size_px = 96; leave views.size_px out"):
+        resolve_size(ViewsConfig(split=path, size_px=96))
+    write_json(path, {"train_ids": ["a"], "test_ids": ["b"]})
+    assert resolve_size(ViewsConfig(split=path, size_px=96)).size_px == 96

@@ -17,6 +17,12 @@ from pathlib import Path
 from splatfix.evaluation.results import ARMS
 
 VIDEO = "path.mp4"
+EVALUATION_FILES = (  # glob patterns of all that an evaluation and its report write
+    *("split.json", "results.json", "views.json", "report.html", VIDEO),
+    *(f"images/*/{kind}.jpg" for kind in ("photo", *ARMS)),
+    *(f"images/*/error_{arm}.png" for arm in ARMS),
+)
+REPAIR_FILES = ("rounds/*/*.render.jpg", "rounds/*/*.repaired.jpg")
 
 
 def view_stem(name: str) -> str:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splatfix.captures import open_capture
 from splatfix.evaluation.evaluate import evaluate_arms
-from splatfix.evaluation.results import Results
+from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
+from splatfix.evaluation.results import Results, read_results
 from splatfix.files import write_json
 from splatfix.gaussians import RenderMode, read_splat
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, open_restorer
 from splatfix.restoration.setting import RestorerSetting
-from splatfix.runs import open_run
-from splatfix.splats.scene import load_scene
+from splatfix.runs import Input, files_input, open_run
+from splatfix.splats.scene import fit_identity, load_scene
 from splatfix.views import read_split
+
+log = logging.getLogger(__name__)
+
+MAY_CHANGE = ("device", "video")  # settings that decide no result: a resumed run may change them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +47,16 @@ class EvaluateConfig:
     video: bool = True
 
 
-def run_evaluate(capture_path: Path, splat_path: Path, split_path: Path, out: Path, config: EvaluateConfig) -> Results:
+def run_evaluate(
+    capture_path: Path, splat_path: Path, split_path: Path, out: Path, config: EvaluateConfig, *, fresh: bool = False
+) -> Results:
     """Measure a splat on the test views of a split; ``after`` is the arm that it fills.
 
+    A finished evaluation in the folder is returned as it is; ``fresh`` starts over.
+
     Raises:
-        ValueError: the capture, the splat or the split is not usable, or has no test views; the message names it.
+        ValueError: the capture, the splat or the split is not usable, or has no test views, or the folder holds
+            another run; the message names it.
     """
     device = choose_device(config.device)
     splat = read_splat(splat_path, mode=config.mode).to(device)
@@ -56,7 +67,25 @@ def run_evaluate(capture_path: Path, splat_path: Path, split_path: Path, out: Pa
         raise ValueError(f"{split_path}: test_ids is empty; wanted at least one image name to measure on")
     if capture.background is not None:  # the photos are composited over it, so the splat has to be as well
         splat = replace(splat, background=capture.background)
-    run = open_run(out, replace(config, mode=splat.mode))
+    scene = load_scene(capture, split.train_ids, device)
+    digest = fit_identity(scene, test_ids=split.test_ids)
+    run = open_run(
+        out,
+        replace(config, mode=splat.mode),
+        command="evaluate",
+        inputs={
+            "capture": Input(path=str(Path(capture_path).resolve()), digest=digest),
+            "splat": files_input(splat_path, [Path(splat_path)]),
+            **restorer_input(config.restorer),
+        },
+        may_change=MAY_CHANGE,
+        files=EVALUATION_FILES,
+        is_complete=not config.video or (Path(out) / VIDEO).is_file(),
+        fresh=fresh,
+    )
+    if run.is_finished:
+        log.info("%s: this run is finished", run.path)
+        return read_results(run.path)
     write_json(run.path / "split.json", {**split.to_json(), "size_px": size_px})
     results = evaluate_arms(
         run,
@@ -68,7 +97,14 @@ def run_evaluate(capture_path: Path, splat_path: Path, split_path: Path, out: Pa
         seed=config.seed,
         num_references=config.num_references,
         video=config.video,
-        scene=load_scene(capture, split.train_ids, device),
+        scene=scene,
     )
-    run.write_provenance(command="evaluate", seed=config.seed, device=device, notes=list(capture.notes))
+    run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
     return results
+
+
+def restorer_input(restorer: RestorerSetting | None) -> dict[str, Input]:
+    """The weights of a restorer that was named by its folder, as an input of the run; empty for a name."""
+    folder = Path("" if restorer is None else RestorerChoice.of(restorer).name)
+    weights = sorted(folder.glob("**/*.safetensors")) if restorer is not None and folder.is_dir() else []
+    return {"restorer": files_input(folder, weights)} if weights else {}

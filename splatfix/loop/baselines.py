@@ -25,7 +25,7 @@ def sibling_seeds(config: LoopConfig) -> list[int]:
     return [config.seed + 1000 * number for number in range(1, config.repair.siblings + 1)]
 
 
-def fit_control(run: Run, scene: SparseScene, before: Fit, config: LoopConfig, *, resume: bool) -> Fit:
+def fit_control(run: Run, scene: SparseScene, before: Fit, config: LoopConfig) -> Fit:
     """Continue a copy of the sparse fit on photos alone, and write ``control.ply``."""
     control, last_step = before.copy(), baseline_steps(config, before.step)
     with run.stage("control"):  # no setting of the repair or the restorer: the checkpoint serves all of them
@@ -33,12 +33,12 @@ def fit_control(run: Run, scene: SparseScene, before: Fit, config: LoopConfig, *
             scene, initial=config.initial, fit=config.fit, seed=config.seed, before=before.step, steps=last_step
         )
         phase = TrainingPhase(name="control", title="control", last_step=last_step, seed=config.seed, identity=identity)
-        train_phase(run, control, scene, phase, checkpoint_seconds=config.checkpoint_seconds, resume=resume)
+        train_phase(run, control, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
     write_splat(run.path / "control.ply", control.splat())
     return control
 
 
-def fit_siblings(run: Run, scene: SparseScene, before: Fit, config: LoopConfig, *, resume: bool) -> list[Splat]:
+def fit_siblings(run: Run, scene: SparseScene, before: Fit, config: LoopConfig) -> list[Splat]:
     """Fit the same photos again with other seeds, for as many steps as the control."""
     siblings, seeds, last_step = [], sibling_seeds(config), baseline_steps(config, before.step)
     with run.stage("siblings"):
@@ -51,6 +51,6 @@ def fit_siblings(run: Run, scene: SparseScene, before: Fit, config: LoopConfig, 
                 seed=seed,
                 identity=fit_identity(scene, initial=config.initial, fit=config.fit, seed=seed, steps=last_step),
             )
-            train_phase(run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds, resume=resume)
+            train_phase(run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
             siblings.append(fit.splat())
     return siblings

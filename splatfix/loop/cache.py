@@ -69,7 +69,7 @@ class SharedFits:
                 seed=seed,
                 identity=identity,
             )
-            train_phase(self.run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds, resume=True)
+            train_phase(self.run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
             fit.save(folder / f"{step}.pt", identity)
             checkpoint_path(self.run, phase.name).unlink(missing_ok=True)
             delete_excess_stops(folder)

@@ -52,13 +52,11 @@ def repair_rounds(
     siblings: Sequence[Splat],
     restorer: Restorer,
     config: LoopConfig,
-    *,
-    resume: bool,
 ) -> Iterator[Round]:
     """Render, repair and retrain, starting from the sparse fit; yields each round as it ends.
 
-    ``before`` is not changed. All rounds train the same fit: read what is needed of it before the next round. With
-    ``resume``, finished repairs and training steps come from the checkpoints in the run folder.
+    ``before`` is not changed. All rounds train the same fit: read what is needed of it before the next round. Finished
+    repairs and training steps come from the checkpoints in the run folder.
     """
     repair = config.repair
     identity = fit_identity(
@@ -75,7 +73,7 @@ def repair_rounds(
     for number in range(1, repair.rounds + 1):
         with run.stage("repair"):
             checkpoint = checkpoint_path(run, f"views_{number}")
-            if resume and checkpoint.is_file():
+            if checkpoint.is_file():
                 state = read_checkpoint(checkpoint, identity, fit.device)
                 views, seconds = [RepairedView.from_state(view) for view in state["views"]], state["seconds"]
             else:
@@ -93,7 +91,7 @@ def repair_rounds(
                 repaired=make_training_views(list(chain(*kept)), repair.weight),
                 repaired_probability=repair.probability,
             )
-            train_phase(run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds, resume=resume)
+            train_phase(run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
         yield Round(number, fit, tuple(view.camera for view in views), seconds)
 
 

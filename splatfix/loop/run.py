@@ -9,9 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from splatfix.evaluation.evaluate import evaluate_arms
-from splatfix.evaluation.results import Results
+from splatfix.evaluation.layout import REPAIR_FILES
+from splatfix.evaluation.results import Results, read_results
+from splatfix.evaluation.run import restorer_input
 from splatfix.files import write_json
-from splatfix.fit import fit_scene, loss_records, prepare
+from splatfix.fit import FIT_FILES, fit_scene, loss_records, prepare
 from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop.baselines import fit_control, fit_siblings
 from splatfix.loop.config import LoopConfig
@@ -19,21 +21,35 @@ from splatfix.loop.rounds import repair_rounds
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, open_restorer
 
+LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, "control.ply", "after.ply")
 
-def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool = False) -> Results:
-    """Run the loop and write the run folder. ``resume`` continues where it stopped.
+
+def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, fresh: bool = False) -> Results:
+    """Run the loop and write the run folder.
+
+    An interrupted run in the folder is resumed, a finished one is returned as it is; ``fresh`` starts over.
 
     Raises:
-        ValueError: the capture, the split or a setting is not usable; the message names it.
+        ValueError: the capture, the split or a setting is not usable, or the folder holds another run.
     """
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
-    run, capture, split, scene, device = prepare(capture_path, out, config, resume=resume)
+    run, capture, split, scene, device = prepare(
+        capture_path,
+        out,
+        config,
+        command="loop",
+        files=LOOP_FILES,
+        inputs=restorer_input(config.restorer),
+        fresh=fresh,
+    )
+    if run.is_finished:
+        return read_results(run.path)
 
-    before = fit_scene(run, scene, config, resume=resume)
-    control = fit_control(run, scene, before, config, resume=resume)
-    siblings = fit_siblings(run, scene, before, config, resume=resume)
+    before = fit_scene(run, scene, config)
+    control = fit_control(run, scene, before, config)
+    siblings = fit_siblings(run, scene, before, config)
     after, repair_views = before, []
-    for round_ in repair_rounds(run, scene, before, siblings, restorer, config, resume=resume):
+    for round_ in repair_rounds(run, scene, before, siblings, restorer, config):
         after = round_.fit
         repair_views += [(round_.number, camera) for camera in round_.cameras]
     write_splat(run.path / "after.ply", after.splat())
@@ -53,5 +69,5 @@ def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, resume: bool 
         scene=scene,
         repair_views=repair_views,
     )
-    run.write_provenance(command="loop", seed=config.seed, device=device, notes=list(capture.notes))
+    run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
     return results

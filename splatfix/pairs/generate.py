@@ -17,12 +17,14 @@ import yaml
 from splatfix import storage
 from splatfix.config import build_config, require, to_tree, to_yaml
 from splatfix.pairs.ground_truth import DenseConfig
-from splatfix.pairs.index import Index, open_index
+from splatfix.pairs.index import FITS, SUFFIX, Index, open_index
 from splatfix.pairs.recipes import Recipe
+from splatfix.pairs.shards import MANIFEST, is_written_name
 from splatfix.pairs.sources import Source, find_sources
 from splatfix.pairs.tasks import Task, plan_tasks
 from splatfix.pairs.worker import PairWorker, TaskResult, WorkerSettings
 from splatfix.process import progress, quiet
+from splatfix.runs import RECORD, mark_started, refuse_changes
 from splatfix.telemetry import Telemetry
 from splatfix.workers import DiskFull, Outcome, Worker, WorkersConfig, run_tasks
 
@@ -111,19 +113,23 @@ def generate(
     out: str,
     config: GenerateConfig,
     *,
+    fresh: bool = False,
     make_worker: Callable[[WorkerSettings], Worker] = PairWorker,
 ) -> Summary:
-    """Make the pairs of all captures. A rerun does only the fits that are missing.
+    """Make the pairs of all captures. A rerun does only the fits that are missing; ``fresh`` starts over.
 
     Raises:
-        ValueError: no captures, or the output was made with other settings or captures; no pairs are written then.
+        ValueError: no captures, or the output was made with other settings or captures; nothing is written then.
         DiskFull: no more room; what was committed is whole.
     """
     start = time.monotonic()
     out = storage.absolute(out)
-    words = [*captures, *config.captures]
+    words = [*captures, *config.captures] or _stored_captures(out)
     sources = find_sources(words, config.groups)
+    if fresh:
+        remove_pairs(out)
     _keep_settings(out, config, words)
+    mark_started(out)
     storage.drop_leftovers(out)
     index = open_index(out)
     sources = as_before(sources, index)
@@ -152,9 +158,7 @@ def generate(
                     )
                     bar.update()
     except DiskFull as error:
-        raise DiskFull(
-            f"the disk is full ({error}); finished fits are intact: free some space and run the command again"
-        ) from None
+        raise DiskFull(f"the disk is full ({error}); finished fits are intact: free some space") from None
     finally:
         run.summary.seconds = time.monotonic() - start
         run.gather(final=True)
@@ -298,7 +302,7 @@ def as_before(sources: Sequence[Source], index: Index) -> list[Source]:
         if wanted != group:
             raise ValueError(
                 f"{source.url}: its pairs in {index.url} are in the group {group!r}, now it is {wanted!r}; take "
-                "another folder, or give groups to the training instead (data.groups)"
+                "another --out, or give groups to the training instead (data.groups)"
             )
         named.append(replace(source, name=scene, group=group))
     return named
@@ -314,22 +318,44 @@ def _keep_settings(out: str, config: GenerateConfig, words: Sequence[str | Path]
     except (FileExistsError, NotADirectoryError):
         raise ValueError(f"{out}: is a file; wanted a folder for the pairs") from None
     stored = read_settings(out)
-    old, new = to_tree(stored), to_tree(config)
-    if list(old["recipes"]) != list(new["recipes"]):
-        raise ValueError(
-            f"{where}: the pairs there were made with recipes in the order {', '.join(old['recipes'])}, now it is "
-            f"{', '.join(new['recipes'])}; take the same, or another folder"
-        )
-    for name in old:
-        if name not in MAY_CHANGE and old[name] != new[name]:
-            path, was, wanted = _first_difference(name, old[name], new[name])
-            raise ValueError(
-                f"{where}: the pairs there were made with {path} = {was!r}, now it is {wanted!r}; "
-                "take the same, or another folder"
-            )
+    orders = [list(settings.recipes) for settings in (stored, config)]
+    if sorted(orders[0]) == sorted(orders[1]):  # else the first difference is a recipe
+        refuse_changes(out, *({"order of recipes": order} for order in orders))
+    refuse_changes(out, to_tree(stored), to_tree(config), MAY_CHANGE)
     config = replace(config, captures=tuple(dict.fromkeys([*stored.captures, *config.captures])))
     if config != stored:
         storage.write_bytes(where, to_yaml(config).encode())
+
+
+def stored_settings(out: str, command: str = "generate") -> dict[str, Any] | None:
+    """The settings in an output, for those that a rerun does not name; None where no pairs were begun there.
+
+    Without the captures: a rerun that names some makes their pairs alone, and one that names none takes all.
+
+    Raises:
+        ValueError: another command has run there.
+    """
+    if storage.exists(storage.join(out, RECORD)):
+        raise ValueError(f"{out}: holds a run, not pairs of splatfix {command}; choose another --out")
+    if not storage.exists(storage.join(out, CONFIG)):
+        return None
+    return {name: value for name, value in to_tree(read_settings(out)).items() if name != "captures"}
+
+
+def _stored_captures(out: str) -> list[str]:
+    return list(read_settings(out).captures) if storage.exists(storage.join(out, CONFIG)) else []
+
+
+def remove_pairs(out: str) -> None:
+    """Remove the pairs, their manifests and the settings of an output; anything else stays."""
+    if stored_settings(out) is None:
+        return
+    shards = [name for fit in open_index(out).values() for name in fit.file_names]
+    manifests, rest = [MANIFEST, FITS], [QUARANTINE, "dataset.html"]
+    for name in storage.list_names(out):
+        (manifests if name.endswith(SUFFIX) else rest if is_written_name(name) else []).append(name)
+    for name in [*manifests, *shards, *rest, CONFIG]:  # in this order it can be interrupted and repeated
+        storage.delete(storage.join(out, name))
 
 
 def read_settings(out: str) -> GenerateConfig:
@@ -339,14 +365,6 @@ def read_settings(out: str) -> GenerateConfig:
     if not isinstance(tree, dict):
         raise ValueError(f"{where}: wanted the settings of a generation")
     return build_config(GenerateConfig, tree, source=where)
-
-
-def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(set(old) | set(new)):
-            if old.get(key) != new.get(key):
-                return _first_difference(f"{name}.{key}", old.get(key), new.get(key))
-    return name, old, new
 
 
 def _read_quarantine(out: str) -> dict[str, dict[str, Any]]:

@@ -44,18 +44,16 @@ def checkpoint_path(run: Run, name: str) -> Path:
     return run.path / "checkpoints" / f"{name}.pt"
 
 
-def train_phase(
-    run: Run, fit: Fit, scene: SparseScene, phase: TrainingPhase, *, checkpoint_seconds: float, resume: bool
-) -> None:
+def train_phase(run: Run, fit: Fit, scene: SparseScene, phase: TrainingPhase, *, checkpoint_seconds: float) -> None:
     """Train a fit to the last step of a phase, saving a checkpoint every ``checkpoint_seconds`` and at the end.
 
-    ``resume`` continues from the checkpoint of the phase, if there is one.
+    Resumes from the checkpoint of the phase, if there is one.
 
     Raises:
         ValueError: the checkpoint is damaged or belongs to another fit.
     """
     checkpoint = checkpoint_path(run, phase.name)
-    if resume and checkpoint.is_file():
+    if checkpoint.is_file():
         fit.load(checkpoint, phase.identity)
         log.info("%s: continuing at step %d from %s", phase.title, fit.step, checkpoint)
     start = saved = time.monotonic()

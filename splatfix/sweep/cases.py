@@ -15,13 +15,16 @@ from splatfix.fit import choose_steps, prepare
 from splatfix.gaussians import write_splat
 from splatfix.loop import LoopConfig
 from splatfix.loop.cache import SharedFits
+from splatfix.loop.run import LOOP_FILES
 from splatfix.process import hidden_bars, progress, quiet
 from splatfix.records import parse_record
+from splatfix.runs import RUN_FILES
 from splatfix.splats.scene import fit_identity
 from splatfix.sweep.config import SweepConfig
 from splatfix.workers import run_tasks
 
 BASELINES, BASELINE = "references", "reference.json"  # names on disk
+BASELINE_FILES = (*LOOP_FILES, *RUN_FILES, BASELINE)  # glob patterns of all that a baseline writes
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def read_baseline(sweep: Path, case: Case) -> Baseline:
     folder = baseline_folder(sweep, case)
     baseline = _read_baseline(folder)
     if baseline is None:
-        raise ValueError(f"{folder}: no {BASELINE}; resume the sweep with --resume, which makes it again")
+        raise ValueError(f"{folder}: no {BASELINE}; run the sweep again, which makes it")
     return baseline
 
 
@@ -103,10 +106,16 @@ def _read_baseline(folder: Path) -> Baseline | None:
 def measure_baseline(case: Case, default: LoopConfig, sweep: Path) -> Results:
     """Fit and measure ``before`` and ``control`` of a case with the default config.
 
-    A baseline of the same photos and settings that is in its folder already is returned as it is.
+    A baseline that is in its folder already is returned as it is.
+
+    Raises:
+        ValueError: the baseline in its folder is of other photos or settings, or no photo is left to test on.
     """
     config = configure_case(default, case)
-    run, capture, split, scene, device = prepare(Path(case.capture), baseline_folder(sweep, case), config, resume=True)
+    folder = baseline_folder(sweep, case)
+    run, capture, split, scene, device = prepare(
+        Path(case.capture), folder, config, command="sweep", files=(*LOOP_FILES, BASELINE)
+    )
     identity = fit_identity(
         scene,
         initial=config.initial,
@@ -138,7 +147,7 @@ def measure_baseline(case: Case, default: LoopConfig, sweep: Path) -> Results:
         video=False,
         scene=scene,
     )
-    run.write_provenance(command="sweep", seed=config.seed, device=device, notes=list(capture.notes))
+    run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
     seconds = round(run.seconds["choose"] + before.seconds, 3)
     write_json(run.path / BASELINE, asdict(Baseline(identity, steps, seconds)))
     return results

@@ -12,53 +12,105 @@ from typing import Any
 
 import torch
 
+from splatfix.config import to_tree
 from splatfix.process import progress, using_threads
-from splatfix.report.sweep.results import SweepResults
-from splatfix.runs import Run, open_run
+from splatfix.report.sweep.results import SWEEP, SweepResults, read_sweep
+from splatfix.runs import Run, check_run, describe_run, open_run, read_run
 from splatfix.sweep.analysis import best_trial
-from splatfix.sweep.cases import Case, find_cases, measure_baselines, silence_loops
+from splatfix.sweep.cases import BASELINE_FILES, BASELINES, Case, find_cases, measure_baselines, silence_loops
 from splatfix.sweep.checks import check_sweep
 from splatfix.sweep.config import SweepConfig, hide_password, resolve_paths
-from splatfix.sweep.files import SweepWriter, format_value
+from splatfix.sweep.files import OUTPUT_FILES, SweepWriter, format_value
 from splatfix.sweep.mlflow_runs import SweepTracker
 from splatfix.sweep.record import TrialRecord, read_record
-from splatfix.sweep.reruns import run_reruns
+from splatfix.sweep.reruns import RERUN_FILES, run_reruns
 from splatfix.sweep.scheduler import SweepScheduler
 from splatfix.sweep.settings import apply
-from splatfix.sweep.state import SweepState, lock_folder, read_state, write_state
-from splatfix.sweep.trial import prune_trial, run_trial
+from splatfix.sweep.state import STATE, SweepState, lock_folder, read_state, write_state
+from splatfix.sweep.trial import TRIAL_FILES, prune_trial, run_trial
+from splatfix.tracking import TRACKING_FILES
 from splatfix.workers import RunAborted, connect_ray, num_local_cpus, resolve_workers, runs_in_process
 
 log = logging.getLogger(__name__)
 
+MAY_CHANGE = (  # settings that a resumed sweep may change
+    *("workers", "tracking", "reruns", "held_out", "keep_splats"),
+    *("search.trials", "search.parallel"),
+)
+SWEEP_FILES = (  # glob patterns of all that a sweep writes, besides MLflow's database
+    *(STATE, *OUTPUT_FILES, *TRACKING_FILES, "shared/*/*.pt"),
+    *(f"trials/*/{name}" for name in TRIAL_FILES),
+    *(f"{BASELINES}/*/{name}" for name in BASELINE_FILES),
+    *(f"reruns/{folder}/{name}" for folder in ("*/*", "*/held_out/*") for name in RERUN_FILES),
+)
 
-def run_sweep(config: SweepConfig, out: Path, *, resume: bool = False, source: str = "config") -> SweepResults:
+
+def run_sweep(config: SweepConfig, out: Path, *, fresh: bool = False, source: str = "config") -> SweepResults:
     """Search the loop's config, and write the sweep's folder; returns what ``sweep.json`` holds.
+
+    An interrupted sweep in the folder is resumed; of a finished one, what it wrote is returned.
 
     Args:
         config: the sweep.
         out: folder; on a cluster one that every node sees.
-        resume: continue the sweep in that folder.
+        fresh: start over.
         source: of the config, for messages.
 
     Raises:
-        ValueError: a setting or a capture is not usable, or ``out`` holds another sweep; nothing was started.
+        ValueError: a setting or a capture is not usable, or ``out`` holds another run; nothing was started.
         RunAborted: no further trial can work, or none was completed.
     """
     out = Path(out).resolve()
     config = resolve_paths(config)
     num_trials = check_sweep(config, source=source)
-    state = read_state(out, config, resume=resume)
-    run = open_run(out, hide_password(config))
-    with lock_folder(out), _connect(config) as ray:
+    settings = hide_password(config)
+    record = describe_run(settings, command="sweep", files=SWEEP_FILES)
+    check_run(out, record, may_change=MAY_CHANGE, fresh=fresh)  # before the lock, which is in the folder
+    with lock_folder(out):
+        run = open_run(
+            out,
+            settings,
+            command="sweep",
+            may_change=MAY_CHANGE,
+            files=SWEEP_FILES,
+            is_complete=_is_complete(config, out),
+            fresh=fresh,
+        )
+        if run.is_finished:
+            log.info("%s: this sweep is finished", out)
+            return read_sweep(out)
+        return _run_or_resume(config, run, num_trials, source)
+
+
+def _is_complete(config: SweepConfig, out: Path) -> bool:
+    """Whether a finished sweep has all that the settings ask for: as many trials, and all reruns without an error."""
+    earlier = read_run(out)
+    if earlier is None or earlier["command"] != "sweep" or not (out / SWEEP).is_file():
+        return False
+    before, now = (dict(tree) for tree in (earlier["settings"], to_tree(hide_password(config))))
+    before["search"], now["search"] = ({**tree["search"], "parallel": None} for tree in (before, now))
+    if any(before.get(name) != now[name] for name in ("search", "reruns", "held_out")):
+        return False
+    try:
+        reruns = read_sweep(out).reruns
+    except ValueError as error:  # of another version: the sweep writes it again
+        log.debug("%s", error)
+        return False
+    return reruns is None or all(row.error is None for row in reruns.rows)
+
+
+def _run_or_resume(config: SweepConfig, run: Run, num_trials: int, source: str) -> SweepResults:
+    """Run what the folder lacks."""
+    out, state = run.path, read_state(run.path)
+    with _connect(config) as ray:
         workers = _plan_workers(config, state, ray)
         run.seconds = dict(state.seconds) if state is not None else {}
-        write_state(out, config, parallel=workers.parallel, seconds=run.seconds)
+        write_state(out, parallel=workers.parallel, seconds=run.seconds)
         with SweepTracker(config, out) as tracker:
             try:
                 return _run_stages(_Sweep(config, run, source, num_trials, workers, tracker), ray)
             finally:
-                write_state(out, config, parallel=workers.parallel, seconds=run.seconds)
+                write_state(out, parallel=workers.parallel, seconds=run.seconds)
 
 
 @dataclass(frozen=True)
@@ -105,7 +157,7 @@ def _run_stages(sweep: _Sweep, ray: Any) -> SweepResults:
     for record in records:
         prune_trial(run.path, record.number, keep_splats=config.keep_splats or record.number == best.number)
     results = writer.write(records, state="finished")
-    run.write_provenance(command="sweep", seed=config.search.seed, device=torch.device("cpu"), role="driver")
+    run.write_provenance(seed=config.search.seed, device=torch.device("cpu"), role="driver")
     sweep.tracker.conclude(results)
     return results
 
@@ -149,7 +201,7 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter, ray: 
     if scheduler.abort_reason is not None:
         raise scheduler.abort_reason
     if not scheduler.is_finished:
-        raise RunAborted("some trials were not run; --resume runs them")
+        raise RunAborted("some trials were not run; run the sweep again")
     return scheduler.records
 
 

@@ -15,16 +15,17 @@ from splatfix.config import changed_fields
 from splatfix.evaluation.results import Results
 from splatfix.files import write_text
 from splatfix.report.sweep.page import write_sweep_page
-from splatfix.report.sweep.results import FIGURES, PAGE, RerunRow, SweepResults, TrialResult, write_sweep
+from splatfix.report.sweep.results import FIGURES, PAGE, SWEEP, RerunRow, SweepResults, TrialResult, write_sweep
 from splatfix.runs import Run
 from splatfix.sweep.cases import Case
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import TrialRecord
 from splatfix.sweep.settings import flatten_fields, nest_settings
-from splatfix.sweep.summary import summarize_sweep
+from splatfix.sweep.summary import BEST, TRIALS, summarize_sweep
 
 log = logging.getLogger(__name__)
 
+OUTPUT_FILES = (SWEEP, PAGE, BEST, TRIALS)
 UPDATE_SECONDS, UPDATE_SHARE = 60.0, 0.05  # between updates while trials run; share of the time that they may take
 
 

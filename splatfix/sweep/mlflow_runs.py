@@ -149,7 +149,7 @@ class SweepTracker:
             unsent.remove(folder)
         if unsent:
             folders = f"{self._sweep} {self._sweep / 'trials' / '*'}"
-            message = "tracking: %d trials are not sent (%s); `splatfix track %s` sends them, as does --resume"
+            message = "tracking: %d trials are not sent (%s); `splatfix sync %s` sends them"
             log.warning(message, len(unsent), reason, folders)
 
 

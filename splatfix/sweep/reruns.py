@@ -17,9 +17,11 @@ from splatfix.config import to_tree
 from splatfix.evaluation.results import Results, read_results
 from splatfix.files import read_json, write_json
 from splatfix.loop import LoopConfig, run_loop
+from splatfix.loop.run import LOOP_FILES
 from splatfix.process import progress
 from splatfix.report import write_report
 from splatfix.report.sweep.results import RerunFigures, RerunRow
+from splatfix.runs import RUN_FILES
 from splatfix.sweep.cases import Case, configure_case, find_cases, silence_loops
 from splatfix.sweep.config import SweepConfig
 from splatfix.views import BANDS
@@ -28,6 +30,7 @@ from splatfix.workers import Outcome, run_tasks
 log = logging.getLogger(__name__)
 
 DONE = "done.json"
+RERUN_FILES = (*LOOP_FILES, *RUN_FILES, DONE)  # glob patterns of all that a rerun writes
 FIRST_SEED = 101  # above the largest seed of the trials
 
 
@@ -49,7 +52,7 @@ class _LoopWorker:
         if done.is_file() and read_json(done) == to_tree(config):
             return read_results(task.folder)
         with silence_loops():
-            results = run_loop(Path(task.case.capture), task.folder, config, resume=True)
+            results = run_loop(Path(task.case.capture), task.folder, config)
             write_report([task.folder])
         write_json(done, to_tree(config))
         return results

@@ -23,23 +23,29 @@ from splatfix.fit import prepare
 from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop import LoopConfig, repair_rounds
 from splatfix.loop.cache import SharedFits
+from splatfix.loop.run import LOOP_FILES
 from splatfix.process import choose_device
 from splatfix.records import parse_record
 from splatfix.report import write_report
 from splatfix.report.sweep.results import CaseFigures
 from splatfix.restoration import Restorer, RestorerChoice, open_restorer
-from splatfix.runs import Run
+from splatfix.runs import RUN_FILES, Run
 from splatfix.splats.scene import SparseScene
 from splatfix.sweep.cases import Case, baseline_folder, configure_case, read_baseline
 from splatfix.sweep.contact_sheet import write_contact_sheet
 from splatfix.sweep.parameter import Values
-from splatfix.sweep.record import AttemptEnd, RoundRecord, TrialReport, trial_folder
+from splatfix.sweep.record import TRIAL, AttemptEnd, RoundRecord, TrialReport, trial_folder
 from splatfix.sweep.settings import apply
+from splatfix.tracking import TRACKING_FILES
 from splatfix.views import BANDS, Split
 from splatfix.workers import RunAborted, classify_failure
 
 ROUNDS, PICTURES = "rounds.json", "before-control-after"
 SHARED_ARMS = ("before", "control")
+TRIAL_FILES = (  # glob patterns of all that a trial writes
+    *(TRIAL, "report.html", f"{PICTURES}/*.jpg", *TRACKING_FILES),
+    *(f"*/{name}" for name in (*LOOP_FILES, *RUN_FILES, ROUNDS)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +134,9 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _run_case(sweep: Path, folder: Path, case: Case, config: LoopConfig, restorer: Restorer) -> Iterator[CaseRound]:
     """Run the loop on one case; yields each round once it is measured."""
-    run, capture, split, scene, device = prepare(Path(case.capture), folder, config, resume=True)
+    run, capture, split, scene, device = prepare(
+        Path(case.capture), folder, config, command="sweep", files=(*LOOP_FILES, ROUNDS)
+    )
     baseline = read_baseline(sweep, case)
     fits = SharedFits(sweep / "shared", run, scene, config)
     before = fits.before(baseline.steps)
@@ -137,13 +145,13 @@ def _run_case(sweep: Path, folder: Path, case: Case, config: LoopConfig, restore
     seconds = baseline.seconds - before.seconds + sum(sibling.seconds for sibling in sibling_fits)
     measured = _read_rounds(folder)
     repair_views: list[tuple[int, Camera]] = []
-    for round_ in repair_rounds(run, scene, before, siblings, restorer, config, resume=True):
+    for round_ in repair_rounds(run, scene, before, siblings, restorer, config):
         repair_views += [(round_.number, camera) for camera in round_.cameras]
         seconds += round_.repair_seconds
         if round_.number > len(measured):
             write_splat(folder / "after.ply", round_.fit.splat())
             results = _evaluate(run, capture, split, scene, config, baseline_folder(sweep, case), repair_views)
-            run.write_provenance(command="sweep", seed=config.seed, device=device, notes=list(capture.notes))
+            run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
             psnr = results.summary.value("all", "after", "psnr")
             if psnr is None or not math.isfinite(psnr):
                 raise FloatingPointError(f"{case.name}, round {round_.number}: PSNR of after = {psnr}")

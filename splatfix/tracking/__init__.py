@@ -13,10 +13,13 @@ from splatfix.tracking.sender import ENVIRONMENT
 from splatfix.tracking.state import STATE, is_sent
 from splatfix.tracking.tracker import Status, Tracker, open_tracker, page_of, send_rest
 
+TRACKING_FILES = (JOURNAL, STATE)  # in the folder of a run, besides MLflow's database
+
 __all__ = [
     "ENVIRONMENT",
     "JOURNAL",
     "STATE",
+    "TRACKING_FILES",
     "Status",
     "Tracker",
     "TrackingConfig",

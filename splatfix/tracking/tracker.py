@@ -110,7 +110,7 @@ class Tracker:
             self._all_sent = num == 0 and not self._thread.is_alive()
             if told and not self._all_sent:
                 folder = self._sender.folder
-                log.warning("tracking: %d records were not sent; `splatfix track %s` sends them", num, folder)
+                log.warning("tracking: %d records were not sent; `splatfix sync %s` sends them", num, folder)
         return self._all_sent
 
     def is_idle(self, wait_seconds: float) -> bool:

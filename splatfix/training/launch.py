@@ -22,8 +22,9 @@ from splatfix.process import keeping_handler, log
 from splatfix.training.config import TrainConfig
 from splatfix.training.data import check_divides, open_data
 from splatfix.training.families import family_of
+from splatfix.training.run import STATE, open_training
 from splatfix.training.state import read_state
-from splatfix.training.train import STATE, train
+from splatfix.training.train import train
 from splatfix.workers import RunAborted, connect_ray
 
 if TYPE_CHECKING:
@@ -33,22 +34,28 @@ RAY_FOLDER = "ray"  # Ray's own files, in the run's folder
 NOT_STORED = (RAY_FOLDER, "mlflow.db", "mlartifacts")  # not copied to the storage
 
 
-def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
-    """Train in ``config.launch.num`` processes, or in this one. Errors as `train`.
+def launch(shards_url: str | Path, out: Path, config: TrainConfig, *, fresh: bool = False) -> None:
+    """Train in ``config.launch.num`` processes, or in this one. Resumes, starts over and raises as `train`.
 
     Raises:
         RunAborted: processes died more often than ``launch.max_failures``; the message has the last reason.
     """
     wanted = config.launch
     if wanted.num == 0:
-        train(shards_url, out, config)
+        train(shards_url, out, config, fresh=fresh)
         return
     out, shards_url = Path(out).absolute(), storage.absolute(shards_url)  # processes work in folders of Ray's
     if config.start_from is not None and Path(config.start_from).is_dir():
         config = replace(config, start_from=str(Path(config.start_from).absolute()))
     check_divides(config.data.batch_size, wanted.num)
     inputs = family_of(config.network).inputs(config.network)
-    open_data(shards_url, config.data, inputs, config.seed)  # an error is raised here, once, before Ray starts
+    data = open_data(shards_url, config.data, inputs, config.seed)  # an error is raised here, once, before Ray starts
+    place, name = out / RAY_FOLDER if wanted.storage is None else wanted.storage, run_name(out)
+    if open_training(out, config, data, fresh=fresh).is_finished:
+        return
+    if fresh and wanted.storage is not None:  # Ray would take over the earlier run from there
+        for file in storage.list_tree(earlier := storage.join(wanted.storage, name)):
+            storage.delete(storage.join(earlier, file))
     with connect_ray(wanted.address, num_cpus=wanted.num * wanted.cpus, log_to_driver=True) as ray:
         from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
@@ -56,7 +63,6 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
         gpus = _use_gpus(ray, config)
         if not gpus:
             config = replace(config, device="cpu")
-        place = out / RAY_FOLDER if wanted.storage is None else wanted.storage
         if wanted.storage is None:
             shutil.rmtree(place, ignore_errors=True)  # what counts is the state in the run's folder
             if sum(node["Alive"] for node in ray.nodes()) > 1:
@@ -70,7 +76,7 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
                 num_workers=wanted.num, use_gpu=gpus, resources_per_worker={"CPU": wanted.cpus, "GPU": int(gpus)}
             ),
             run_config=RunConfig(
-                name=f"splatfix-{hashlib.sha256(str(out).encode()).hexdigest()[:12]}",
+                name=name,
                 storage_path=storage.absolute(place),
                 failure_config=FailureConfig(**limits),
                 checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -89,6 +95,11 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig) -> None:
         elif result.checkpoint is not None:
             with result.checkpoint.as_directory() as folder:
                 _copy_newer(Path(folder), out)
+
+
+def run_name(out: Path) -> str:
+    """The name by which Ray finds the run of a folder again."""
+    return f"splatfix-{hashlib.sha256(str(out).encode()).hexdigest()[:12]}"
 
 
 def _use_gpus(ray: Any, config: TrainConfig) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from splatfix.files import drop_leftovers, write_whole
+from splatfix.runs import refuse_changes
 
 
 @dataclass
@@ -72,13 +73,9 @@ def read_state(path: Path, tag: dict[str, Any] | None = None) -> dict[str, Any]:
         saved_tag, _ = saved["tag"], TrainingState(**saved["progress"])
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: cannot be read as a training state ({reason}); remove it to start anew") from None
-    for name in tag or {}:
-        if saved_tag.get(name) != (tag or {})[name]:
-            raise ValueError(
-                f"{path}: was made with {name} = {saved_tag.get(name)}, now it is {(tag or {})[name]}; "
-                "resume with the same settings, or train into another folder"
-            )
+        raise ValueError(f"{path}: cannot be read as a training state ({reason}); start over with --fresh") from None
+    if tag is not None:
+        refuse_changes(path, {name: saved_tag.get(name) for name in tag}, tag)
     return saved
 
 

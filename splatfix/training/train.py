@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
-from splatfix.config import to_tree
 from splatfix.files import write_json
 from splatfix.pairs import Pair
 from splatfix.process import log, progress
-from splatfix.runs import Run, open_run
+from splatfix.runs import Run
 from splatfix.tracking import Tracker, TrackingConfig, open_tracker
 from splatfix.training.batches import Batch, jitter_colors
 from splatfix.training.config import TrainConfig
@@ -38,10 +37,10 @@ from splatfix.training.records import (
     track_settings,
     update_best,
 )
+from splatfix.training.run import HISTORY, RESTORER, STATE, fixed_settings, open_training
 from splatfix.training.state import TrainingState, save_state
 from splatfix.training.validation import measure_gains, summarize_gains
 
-RESTORER, STATE, HISTORY = "restorer", "state.pt", "history.json"  # in the folder of a run
 TRACKED_STEPS = 10  # between numbers of single steps in MLflow
 
 
@@ -52,8 +51,11 @@ def train(
     *,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     on_segment: Callable[[TrainingState], None] | None = None,
+    fresh: bool = False,
 ) -> TrainingState:
-    """Train a restorer into ``out/restorer``: the weights of the best validation. An interrupted run is resumed.
+    """Train a restorer into ``out/restorer``: the weights of the best validation.
+
+    An interrupted run is resumed, of a finished one the state is returned; ``fresh`` starts over.
 
     ``on_step`` gets the step and its numbers on the main process, for tracking; ``on_segment`` is called on every
     process after each saved state, for reporting to a launcher.
@@ -69,8 +71,10 @@ def train(
     _check_unseen(config, data, learner.earlier)
     if not data.validation:
         log.info("%s: no group is held out: nothing is validated, strength = %s", shards_url, config.strength)
-    state = restore_learner(learner, Path(out) / STATE, config, _tag(config, data))
-    run = open_run(out, config) if is_main else Run(Path(out))  # only the main process writes
+    run = open_training(out, config, data, fresh=fresh) if is_main else Run(Path(out))  # only the main process writes
+    state = restore_learner(learner, Path(out) / STATE, config, fixed_settings(config, data))
+    if broadcast_object_list([run.is_finished])[0]:
+        return state
     if is_main and state.history:  # an earlier process may have been killed between writing the state and this
         write_json(run.path / HISTORY, state.history)
     seconds_before = state.seconds
@@ -120,7 +124,7 @@ def train(
             tracker.artifact(Path(out) / RESTORER, "")
     if is_main:
         run.seconds["train"] = state.seconds
-        run.write_provenance(command="train", seed=config.seed, device=accelerator.device, steps=state.step)
+        run.write_provenance(seed=config.seed, device=accelerator.device, steps=state.step)
     return state
 
 
@@ -138,7 +142,7 @@ def _save_segment(
         picture = run.path / f"previews/step_{state.step:06d}.png"
         save_preview(picture, learner.repair, data.validation)
         tracker.artifact(picture, "previews")
-    save_state(run.path / STATE, state, *learner.stateful, _tag(config, data), learner.accelerator.scaler)
+    save_state(run.path / STATE, state, *learner.stateful, fixed_settings(config, data), learner.accelerator.scaler)
     write_json(run.path / HISTORY, state.history)
 
 
@@ -197,25 +201,6 @@ def _validate(learner: Learner, pairs: Sequence[Pair]) -> dict[str, Any]:
     mine = pairs[learner.accelerator.process_index :: learner.accelerator.num_processes]
     rows = [row for pair in mine for row in measure_gains(learner.repair, pair)]
     return summarize_gains(gather_object(rows))
-
-
-def _tag(config: TrainConfig, data: Data) -> dict[str, Any]:
-    """Settings that must not change when a run is resumed."""
-    tree = to_tree(config)
-    for name in ("num_workers", "validation_pairs"):
-        del tree["data"][name]
-    free = (
-        "steps",
-        "max_seconds",
-        "validate_every",
-        "accumulate",
-        "compile",
-        "strength",
-        "device",
-        "launch",
-        "tracking",
-    )
-    return {name: value for name, value in tree.items() if name not in free} | {"shards": data.digest}
 
 
 def _check_unseen(config: TrainConfig, data: Data, earlier: dict[str, Any]) -> None:

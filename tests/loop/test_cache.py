@@ -34,9 +34,9 @@ def test_shared_fits_equal_those_of_a_run(scene, tmp_path):
     run.path.mkdir()
     before = start_fit(scene, CONFIG.fit, CONFIG.initial, seed=CONFIG.seed)
     phase = TrainingPhase(name="before", title="", last_step=STEPS, seed=CONFIG.seed, identity="before")
-    train_phase(run, before, scene, phase, checkpoint_seconds=60, resume=False)
-    control = fit_control(run, scene, before, CONFIG, resume=False)
-    siblings = fit_siblings(run, scene, before, CONFIG, resume=False)
+    train_phase(run, before, scene, phase, checkpoint_seconds=60)
+    control = fit_control(run, scene, before, CONFIG)
+    siblings = fit_siblings(run, scene, before, CONFIG)
 
     fits = SharedFits(tmp_path / "shared", Run(tmp_path / "other"), scene, CONFIG)
     for fit, shared in ((before, fits.before(STEPS)), (control, fits.control(STEPS))):

@@ -83,7 +83,7 @@ def test_checkpoints_depend_on_the_options(monkeypatch):
 
         monkeypatch.setattr("splatfix.loop.rounds.fit_identity", capture)
         with pytest.raises(Asked) as caught:
-            next(repair_rounds.__wrapped__(None, None, Before(), [], None, config, resume=False))
+            next(repair_rounds.__wrapped__(None, None, Before(), [], None, config))
         return str(caught.value)
 
     class Before:

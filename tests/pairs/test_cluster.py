@@ -82,7 +82,7 @@ def test_a_node_and_a_worker_die_in_mid_run(tmp_path: Path, cluster) -> None:
         mark(tmp_path / "in", *NAMES),
         str(out),
         config,
-        make_worker=partial(StubWorker, seconds=1.0, pids=pids),
+        make_worker=partial(StubWorker, seconds=2.0, pids=pids),
     )
     striker.join()
     assert len(struck) == 2 and struck[1] < len(STEMS)

@@ -16,7 +16,7 @@ from splatfix.cli import main
 from splatfix.config import to_yaml
 from splatfix.pairs import read_manifest, read_pairs, sample_pairs
 from splatfix.pairs.estimate import estimate
-from splatfix.pairs.generate import GenerateConfig, Summary, generate, read_settings
+from splatfix.pairs.generate import GenerateConfig, Summary, generate, read_settings, remove_pairs
 from splatfix.pairs.ground_truth import DenseConfig
 from splatfix.pairs.index import open_index
 from splatfix.pairs.recipes import Recipe
@@ -79,10 +79,10 @@ def test_clean_renders_of_a_dense_fit_that_is_made_once(tmp_path: Path) -> None:
 def test_other_settings_need_another_folder(tmp_path: Path) -> None:
     captures = mark(tmp_path / "in", "a", "b")
     stubbed(captures[:1], tmp_path / "out")
-    with pytest.raises(ValueError, match=r"made with seed = 0, now it is 1; take the same, or another folder"):
+    with pytest.raises(ValueError, match=r"seed was 0, now it is 1; use the same settings, another --out, or --fresh"):
         stubbed(captures, tmp_path / "out", replace(STUBBED, seed=1))
     other = replace(STUBBED, recipes={"photos": Recipe(steps=99)})
-    with pytest.raises(ValueError, match=r"recipes\.photos\.steps = 2400, now it is 99"):
+    with pytest.raises(ValueError, match=r"recipes\.photos\.steps was 2400, now it is 99"):
         stubbed(captures, tmp_path / "out", other)
     more = stubbed(captures[1:], tmp_path / "out", replace(STUBBED, fits_per_capture=4))
     assert (more.made, more.pairs) == (4, 2 * 7)
@@ -101,7 +101,7 @@ def test_scenes_keep_their_names_and_groups(tmp_path: Path) -> None:
         stubbed(first, tmp_path / "out", replace(STUBBED, groups={"a-room": "rooms", "room": "rooms"}))
     swapped = {name: Recipe(weight=weight) for name, weight in (("x", 1), ("y", 2))}
     stubbed(first, tmp_path / "two", replace(STUBBED, recipes=swapped))
-    with pytest.raises(ValueError, match="recipes in the order x, y, now it is y, x"):
+    with pytest.raises(ValueError, match=r"order of recipes was \['x', 'y'\], now it is \['y', 'x'\]"):
         stubbed(first, tmp_path / "two", replace(STUBBED, recipes=dict(reversed(swapped.items()))))
 
 
@@ -251,8 +251,17 @@ def test_from_the_command_line_to_the_page_and_through_repair(tmp_path: Path, ca
     assert main(["verify", str(out), "--repair"]) == 0
     assert shard.read_bytes() == whole
     assert main(["verify", str(out)]) == 0
-    assert main(["generate", "--out", str(out)]) == 2
-    assert "no captures" in capsys.readouterr().err
+    assert main(["generate", "--out", str(out)]) == 0  # the settings and captures in the folder
+    assert "fits: 0 made, 2 found" in capsys.readouterr().out
+    assert main(["generate", "--out", str(out), "--seed", "5"]) == 2
+    assert f"{out}: seed was {REAL.seed}, now it is 5; use the same" in capsys.readouterr().err
+    assert main(["loop", str(sample_path()), "--out", str(out)]) == 2
+    assert "holds config.yaml, which no run of this version recorded" in capsys.readouterr().err
+    (out / "notes.txt").write_text("mine")
+    assert main([*arguments, "--fresh"]) == 0
+    assert "fits: 2 made" in capsys.readouterr().out and shard.read_bytes() == whole
+    remove_pairs(str(out))
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
 
 
 def test_the_page_of_an_empty_or_partly_broken_output(tmp_path: Path) -> None:

@@ -96,13 +96,13 @@ def test_a_killed_sweep_resumes_with_the_results_of_an_uninterrupted_one(tmp_pat
     config = write_config(tmp_path / "s.yaml", **ON_RAY)
     assert drivers(config, tmp_path / "unbroken").wait() == 0
     for place, rounds in ((1, 1), (3, 1)):  # in the middle of a trial, twice
-        driver = drivers(config, tmp_path / "broken", "--resume")
+        driver = drivers(config, tmp_path / "broken")
         driver.wait_until(place, rounds)
         driver.process.send_signal(signal.SIGKILL)
         driver.wait()
         assert any(record.status == "running" for record in records(driver.out))
     before = {record.number: record for record in records(tmp_path / "broken") if record.status != "running"}
-    assert drivers(config, tmp_path / "broken", "--resume").wait() == 0
+    assert drivers(config, tmp_path / "broken").wait() == 0
     after, unbroken = records(tmp_path / "broken"), records(tmp_path / "unbroken")
     assert [without_times(record) for record in after] == [without_times(record) for record in unbroken] and len(
         after
@@ -122,10 +122,10 @@ def test_a_terminated_sweep_ends_its_runs_in_mlflow(tmp_path, drivers):
     driver.wait_until(1, 1)
     driver.process.send_signal(signal.SIGTERM)
     assert driver.wait() == 143
-    assert "terminated; what was finished is whole" in driver.log.read_text()
+    assert "terminated; finished work is kept" in driver.log.read_text()
     uri = f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}"
     assert {run.info.status for run in all_runs(uri)} <= {"FINISHED", "KILLED"}
-    assert drivers(config, tmp_path / "out", "--resume").wait() == 0
+    assert drivers(config, tmp_path / "out").wait() == 0
     check_mlflow(uri, tmp_path / "out")
 
 
@@ -155,10 +155,10 @@ def test_a_server_that_stays_unreachable_gets_all_records_later(tmp_path, driver
     driver = drivers(config, tmp_path / "out")
     assert driver.wait() == 0
     (remedy,) = [line for line in driver.log.read_text().splitlines() if "3 trials are not sent" in line]
-    assert f"splatfix track {tmp_path / 'out'} {tmp_path / 'out' / 'trials' / '*'}" in remedy
+    assert f"splatfix sync {tmp_path / 'out'} {tmp_path / 'out' / 'trials' / '*'}" in remedy
     mlflow_server()
     folders = [str(tmp_path / "out"), *map(str, sorted((tmp_path / "out" / "trials").iterdir()))]
-    assert subprocess.run([sys.executable, "-m", "splatfix", "track", *folders], cwd=ROOT, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-m", "splatfix", "sync", *folders], cwd=ROOT, check=False).returncode == 0
     check_mlflow(address, tmp_path / "out")
 
 

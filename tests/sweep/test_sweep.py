@@ -16,6 +16,7 @@ from splatfix.config import load_config, read_yaml
 from splatfix.files import read_json
 from splatfix.loop import LoopConfig, run_loop
 from splatfix.restoration import RestorerChoice
+from splatfix.runs import remove_run
 from splatfix.sample import sample_path
 from splatfix.sweep import reruns, trial
 from splatfix.sweep.cases import find_cases, measure_baseline
@@ -173,24 +174,22 @@ def test_an_interrupted_sweep_equals_an_uninterrupted_one(sweep, tmp_path, monke
     assert [record.status for record in records(tmp_path / "out")] == ["complete", "running"]
     assert len(records(tmp_path / "out")[1].rounds) == 0
     monkeypatch.setattr(trial, "repair_rounds", real)
-    with pytest.raises(ValueError, match="holds a sweep already; resume it with --resume"):
-        run_sweep(config, tmp_path / "out")
-    run_sweep(config, tmp_path / "out", resume=True)
+    run_sweep(config, tmp_path / "out")
     for mine, other in zip(records(tmp_path / "out"), records(sweep), strict=True):
         assert without_times(mine) == without_times(other)
     before = (tmp_path / "out" / "trials" / "0003" / "trial.json").read_text()
-    run_sweep(config, tmp_path / "out", resume=True)  # once more: nothing is left to do
+    run_sweep(config, tmp_path / "out")  # once more: nothing is left to do
     assert (tmp_path / "out" / "trials" / "0003" / "trial.json").read_text() == before
 
 
 def test_a_sweep_may_get_more_trials_but_no_other_settings(tmp_path):
     run_sweep(small(search={"trials": 2}), tmp_path / "out")
     first = [without_times(record) for record in records(tmp_path / "out")]
-    run_sweep(small(search={"trials": 3}), tmp_path / "out", resume=True)
+    run_sweep(small(search={"trials": 3}), tmp_path / "out")
     longer = [without_times(record) for record in records(tmp_path / "out")]
     assert longer[:2] == first and len(longer) == 3
-    with pytest.raises(ValueError, match="the sweep was started with other seeds"):
-        run_sweep(small(seeds=[5]), tmp_path / "out", resume=True)
+    with pytest.raises(ValueError, match=r"seeds was \[0\], now it is \[5\]; use the same settings"):
+        run_sweep(small(seeds=[5]), tmp_path / "out")
 
 
 def test_a_failed_trial_is_marked_and_the_sweep_continues(tmp_path, monkeypatch):
@@ -296,7 +295,7 @@ def test_a_second_driver_is_refused(tmp_path):
         lock_folder(tmp_path / "out"),
         pytest.raises(ValueError, match=r"out: process \d+ on .* is running this sweep"),
     ):
-        run_sweep(small(search={"trials": 1}), tmp_path / "out", resume=True)
+        run_sweep(small(search={"trials": 1}), tmp_path / "out")
 
 
 def test_a_password_is_not_written(tmp_path):
@@ -320,7 +319,7 @@ def test_a_full_disk_ends_the_sweep_and_keeps_its_trials(tmp_path, monkeypatch, 
     assert "after.ply" in capsys.readouterr().err
     assert [record.status for record in records(tmp_path / "out")] == ["complete", "running"]
     monkeypatch.setattr(trial, "repair_rounds", real)
-    assert main([*arguments, "--resume"]) == 0
+    assert main(arguments) == 0
 
 
 def test_without_a_complete_trial_there_is_no_best(tmp_path, monkeypatch, capsys):
@@ -366,16 +365,14 @@ def test_unusable_settings_are_refused_in_one_line_before_anything_runs(tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_baseline_with_other_settings_is_measured_again(tmp_path):
+def test_a_baseline_is_kept_and_one_with_other_settings_is_refused(tmp_path):
     capture = tmp_path / "capture"
     shutil.copytree(sample_path(), capture)
     (case,) = find_cases([str(capture)], [0])
     first = measure_baseline(case, small().loop, tmp_path / "out")
     assert measure_baseline(case, small().loop, tmp_path / "out") == first
-    longer = apply(small().loop, {"repair.steps": 30})
-    other = measure_baseline(case, longer, tmp_path / "out")
-    assert other.summary.all.before == first.summary.all.before
-    assert other.summary.all.control != first.summary.all.control
+    with pytest.raises(ValueError, match=r"repair\.steps was \d+, now it is 30"):
+        measure_baseline(case, apply(small().loop, {"repair.steps": 30}), tmp_path / "out")
 
 
 def test_captures_of_the_same_name_get_different_names(tmp_path):
@@ -394,6 +391,18 @@ def test_the_report_of_a_sweep_is_its_page(sweep, tmp_path, capsys):
 
 
 def test_the_settings_that_a_sweep_was_begun_with_are_taken_on_resuming(sweep, capsys):
-    assert main(["sweep", "--out", str(sweep), "--resume"]) == 0
-    assert "4 trials complete" in capsys.readouterr().out
+    assert main(["sweep", "--out", str(sweep)]) == 0
+    said = capsys.readouterr()
+    assert "4 trials complete" in said.out and "this sweep is finished" in said.err
+    assert main(["sweep", "--out", str(sweep), "--loop.fit.steps", "7"]) == 2
+    assert "loop.fit.steps was" in capsys.readouterr().err
     assert yaml.safe_load((sweep / "config.yaml").read_text())["seeds"] == [0, 1]
+
+
+def test_a_sweep_records_all_files_that_it_writes(sweep, tmp_path):
+    copy = shutil.copytree(sweep, tmp_path / "copy")
+    (copy / "trials" / "notes.txt").write_text("mine")
+    remove_run(copy)
+    rest = {path.relative_to(copy).parts[0] for path in copy.rglob("*") if path.is_file()}
+    assert rest <= {"trials", "mlflow.db", "mlartifacts", ".driver.lock"}
+    assert [path.name for path in (copy / "trials").iterdir()] == ["notes.txt"]

@@ -134,7 +134,7 @@ def test_ctrl_c_ends_ray_train_as_everything_else(folder: Path) -> None:
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)
     assert running.wait(timeout=60) == 130, (folder / "stopped.log").read_text()[-3000:]
-    assert "interrupted; what was finished is whole" in (folder / "stopped.log").read_text()
+    assert "interrupted; finished work is kept" in (folder / "stopped.log").read_text()
 
 
 def test_what_is_wrong_is_said_before_ray_starts(folder: Path) -> None:

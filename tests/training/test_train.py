@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 
 from splatfix import storage
 from splatfix.config import build_config, to_tree
+from splatfix.files import read_json, write_json
 from splatfix.images import read_image
 from splatfix.pairs import write_shards
 from splatfix.restoration import open_restorer
 from splatfix.restoration.nafnet.checkpoint import load_checkpoint
+from splatfix.runs import remove_run
 from splatfix.tracking import TrackingConfig
 from splatfix.training.config import TrainConfig
 from splatfix.training.families import FAMILIES
@@ -104,10 +107,12 @@ def test_a_history_older_than_its_state_is_completed(shards, tmp_path):
     state = train(shards, tmp_path, CONFIG)
     history = tmp_path / "history.json"
     whole = history.read_text()
+    record = {name: value for name, value in read_json(tmp_path / "run.json").items() if name != "finished"}
     for left in (json.dumps(state.history[:-1]), whole[:100], None):
         history.unlink()
         if left is not None:
             history.write_text(left)
+        write_json(tmp_path / "run.json", record)
         train(shards, tmp_path, CONFIG)
         assert history.read_text() == whole
 
@@ -206,12 +211,29 @@ def test_recipes_without_a_fit_are_refused(shards, tmp_path):
 def test_a_state_of_other_settings_or_a_broken_one_is_refused(shards, tmp_path):
     config = replace(CONFIG, steps=3)
     train(shards, tmp_path, config)
-    with pytest.raises(ValueError, match=r"was made with learning_rate = 0\.003, now it is 0\.1"):
+    with pytest.raises(ValueError, match=r"learning_rate was 0\.003, now it is 0\.1; use the same settings"):
         train(shards, tmp_path, replace(config, learning_rate=0.1))
     assert train(shards, tmp_path, config).step == 3  # nothing left to do
     (tmp_path / "state.pt").write_bytes(b"garbage")
-    with pytest.raises(ValueError, match="remove it to start anew"):
+    with pytest.raises(ValueError, match="start over with --fresh"):
         train(shards, tmp_path, config)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert train(shards, tmp_path, replace(config, learning_rate=0.1), fresh=True).step == 3
+    remove_run(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"notes.txt", "mlflow.db", "mlartifacts"}
+
+
+def test_a_finished_training_is_not_done_again_unless_it_is_made_longer(shards, tmp_path, caplog):
+    config = replace(CONFIG, steps=3)
+    train(shards, tmp_path, config)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    logging.getLogger("splatfix").propagate = True
+    with caplog.at_level(logging.INFO, "splatfix"):
+        assert train(shards, tmp_path, replace(config, device="cpu")).step == 3
+    assert "this run is finished" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert train(shards, tmp_path, replace(config, steps=4)).step == 4
+    assert read_json(tmp_path / "run.json")["steps"] == 4
 
 
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(shards, tmp_path, monkeypatch):

@@ -1,0 +1,161 @@
+"""Parsing the command line: what all commands share, so that `splatfix.cli` holds nothing but commands.
+
+A command is a function, registered by `command`. Its parameters are arguments and flags, by their annotations and the
+texts under ``Args:`` (tyro parses them); the fields of its config are flags, too. ``--config``, ``--fresh``, ``--help``
+and ``--help-all`` are parsed here, once for all commands. Settings that neither the command line nor ``--config`` names
+come from the folder ``--out``, where a run has begun there (`runs`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import logging
+import pkgutil
+import shlex
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from splatfix import storage
+from splatfix.config import build_config, overlaid, read_yaml
+from splatfix.flags import Command, full_help, short_help
+from splatfix.runs import has_started
+
+log = logging.getLogger(__name__)
+
+STORED = "splatfix.runs:stored_settings"
+RETIRED = {  # flags that had another meaning or name
+    "--views.split": "it is called --split now",
+    "--loop.views.split": "it is called --split now",
+    "--resume": "resuming is the default now: leave it out (--fresh starts over)",
+}
+
+
+RENAMED = {"track": "sync"}  # commands that had another name: they still work
+COMMANDS: dict[str, Command] = {}
+
+
+def command(
+    *, config: str | None = None, shown: Sequence[str] = (), examples: Sequence[str] = (), stored: str = STORED
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as the command of its name.
+
+    Its parameter ``settings`` takes the config; ``fresh`` and ``config_file``, if it has them, what was parsed here.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        COMMANDS[function.__name__] = Command(
+            name=function.__name__,
+            function=function,
+            config=config,
+            shown=tuple(shown),
+            examples=tuple(examples),
+            stored=stored,
+        )
+        return function
+
+    return register
+
+
+def find_command(name: str) -> Command:
+    """A command by its name. ValueError with the nearest name, or all of them."""
+    if name in COMMANDS:
+        return COMMANDS[name]
+    if name in RENAMED:
+        log.warning("splatfix %s is called %s now", name, RENAMED[name])
+        return COMMANDS[RENAMED[name]]
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(COMMANDS)}"
+    raise ValueError(f"no command {name!r}; {hint}")
+
+
+def run_command(wanted: Command, argv: Sequence[str]) -> None:
+    """Parse the arguments of a command and run it.
+
+    Raises:
+        ValueError: an argument or a setting cannot be used.
+        SystemExit: tyro refused an argument, and has said why.
+    """
+    shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    if wanted.config is not None:
+        shared.add_argument("--config", type=Path)
+    if wanted.may_resume:
+        shared.add_argument("--fresh", action="store_true")
+    if "-h" in argv or "--help" in argv:
+        print(short_help(wanted))
+        return
+    if "--help-all" in argv:
+        print(full_help(wanted))
+        return
+    for word in argv:
+        for flag, reason in RETIRED.items():
+            if word == flag or word.startswith(f"{flag}=" if not flag.endswith(".") else flag):
+                raise ValueError(f"{word}: {reason}")
+    found, rest = shared.parse_known_args(list(argv))
+    given = {name: value for name, value in vars(found).items() if name != "config"}
+    settings = None
+    if wanted.config is not None:
+        settings = _defaults(wanted, found.config, None if given.get("fresh") else out_of(rest))
+        if "config_file" in wanted.parameters:
+            given["config_file"] = found.config
+    parsed: Any = tyro.cli(
+        _arguments(wanted, settings, given),
+        args=rest,
+        prog=f"splatfix {wanted.name}",
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+    wanted.function(**{name: getattr(parsed, name) for name in wanted.parameters if name not in given}, **given)
+
+
+def out_of(argv: Sequence[str]) -> str | None:
+    """What ``--out`` is among some arguments; None where it is not named."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--out")
+    return finder.parse_known_args(list(argv))[0].out
+
+
+def rerun_line(argv: Sequence[str]) -> str:
+    """The command line that resumes an interrupted command: its own, without ``--fresh`` once it has started over."""
+    out = out_of(argv)
+    began = out is not None and (has_started(storage.absolute(out)) or has_started(Path(out).resolve()))
+    return shlex.join(["splatfix", *(word for word in argv if word != "--fresh" or not began)])
+
+
+def _defaults(wanted: Command, path: Path | None, out: str | None) -> Any:
+    """A command's settings before its flags: those of ``--config``, above those in the folder, above the defaults."""
+    assert wanted.config is not None
+    kind = pkgutil.resolve_name(wanted.config)
+    named = {} if path is None else read_yaml(path)
+    config = build_config(kind, named, source=str(path))
+    if not wanted.may_resume or out is None:
+        return config
+    stored = pkgutil.resolve_name(wanted.stored)(out, wanted.name)
+    if stored is None:
+        return config
+    build_config(kind, stored, source=f"{out}/config.yaml")
+    return build_config(kind, overlaid(kind, stored, named), source=f"{path}, over {out}/config.yaml")
+
+
+def _arguments(wanted: Command, settings: Any, given: Collection[str]) -> type:
+    """The parameters of a command as a dataclass, for tyro.
+
+    Those of the config are flags without a prefix, with ``settings`` as their defaults; what is ``given`` is no flag.
+    """
+    fields: list[Any] = []
+    for name, parameter in wanted.parameters.items():
+        if name == "settings":
+            fields.append(
+                (name, Annotated[type(settings), tyro.conf.arg(name="")], dataclasses.field(default=settings))
+            )
+        elif parameter.default is not inspect.Parameter.empty:
+            fields.append((name, parameter.annotation, dataclasses.field(default=parameter.default)))
+        elif name not in given:
+            fields.append((name, parameter.annotation))
+    arguments = dataclasses.make_dataclass("Arguments", fields, kw_only=True)
+    arguments.__doc__ = wanted.function.__doc__
+    return arguments
