@@ -93,7 +93,6 @@ def _packages() -> list[Finding]:
         "object stores": ("obstore", "pip install obstore"),
         "COLMAP captures": ("pycolmap", "pip install pycolmap"),
         "viewer": ("viser", "pip install 'splatfix[viewer]'"),
-        "diffusion restorers": ("diffusers", "pip install 'splatfix[diffusion]'"),
     }
     lines = []
     for what, (package, remedy) in wanted.items():
