@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from markupsafe import Markup, escape
-
 from splatfix.evaluation import layout
 from splatfix.evaluation.results import ARMS
-from splatfix.report import charts, pictures, wording
+from splatfix.report import pictures, wording
 from splatfix.report.load import RunFiles
 from splatfix.report.selection import telling_views
-from splatfix.views import BANDS
 
 MAX_SHARED_VIEWS = 4
 TILE_SIDE_PX = 420
@@ -60,44 +57,6 @@ def rows(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
             }
         )
     return table
-
-
-def gain_bars(runs: Sequence[RunFiles]) -> Markup | None:
-    """PSNR gain per band and run as bars; None where no run has a gain."""
-    table = [(run.label, {band: run.results.summary.value(band, "gain", "psnr") for band in BANDS}) for run in runs]
-    values = [gain for _, gains in table for gain in gains.values() if gain is not None]
-    if not values:
-        return None
-    width, left, right, row, gap = 460.0, 120.0, 46.0, 13.0, 14.0
-    low, high = min(0.0, *values), max(0.0, *values)
-    left += 34 if low < 0 else 0
-    span = max(high - low, 1e-6)
-
-    def at(value: float) -> float:
-        return left + (value - low) / span * (width - left - right)
-
-    parts, y = [], 8.0
-    for label, gains in table:
-        short = label if len(label) <= 16 else label[:15] + "…"
-        parts.append(f'<text class="tick name" x="4" y="{y + 1.5 * row + 4:.1f}">{escape(short)}</text>')
-        for band in BANDS:
-            gain = gains[band]
-            title = f"{label}, {band}: {wording.written(gain, 2, signed=True)} dB"
-            if gain is not None:
-                x, length = min(at(0.0), at(gain)), max(1.0, abs(at(gain) - at(0.0)))
-                parts.append(
-                    f'<rect class="bar band-{band}" x="{x:.1f}" y="{y + 1:.1f}" width="{length:.1f}" '
-                    f'height="{row - 2}" rx="1.5"><title>{escape(title)}</title></rect>'
-                )
-            end, anchor = (at(gain) - 5, "end") if gain is not None and gain < 0 else (at(gain or 0.0) + 5, "start")
-            figure = wording.written(gain, 2, signed=True)
-            parts.append(
-                f'<text class="tick" x="{end:.1f}" y="{y + row - 3:.1f}" text-anchor="{anchor}">{figure}</text>'
-            )
-            y += row
-        y += gap
-    parts.append(f'<line class="zero" x1="{at(0.0):.1f}" x2="{at(0.0):.1f}" y1="2" y2="{y - gap + 4:.1f}"/>')
-    return charts.svg(parts, "PSNR gain by band of each run", width, y)
 
 
 def shared_views(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:

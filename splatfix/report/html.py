@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 import splatfix
 from splatfix.evaluation.error_maps import ERROR_MAX, error_legend
-from splatfix.report import charts, wording
+from splatfix.report import wording
 from splatfix.report.load import number
+from splatfix.report.svg import band_mark
 
 
 def render_page(template: str, context: dict[str, Any]) -> str:
@@ -56,6 +57,6 @@ def _environment() -> Environment:
         written=wording.written,
         duration=wording.duration,
         counted=wording.count,
-        marker=lambda band: Markup(charts.marker(band, 7.0, 7.0, band or "", 4.5)),
+        marker=lambda band: Markup(band_mark(band, 7.0, 7.0, band or "", 4.5)),
     )
     return environment

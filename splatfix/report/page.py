@@ -93,7 +93,7 @@ def comparison_page(runs: Sequence[RunFiles]) -> str:
         "runs": runs,
         "metrics": MAIN_METRICS,
         "rows": comparison.rows(runs),
-        "bars": comparison.gain_bars(runs),
+        "bars": charts.gain_bars(runs),
         "views": comparison.shared_views(runs),
         "reasons": [(run.label, run.results.reasons) for run in runs if run.results.reasons],
         "provenance": [(run.label, _provenance(run), run.config_text) for run in runs],

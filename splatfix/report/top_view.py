@@ -7,7 +7,7 @@ from markupsafe import Markup
 from numpy import ndarray
 
 from splatfix.evaluation.view_cameras import ViewCamera, ViewCameras
-from splatfix.report.charts import marker, svg
+from splatfix.report.svg import band_mark, circle, polygon, wrap
 from splatfix.report.wording import written
 from splatfix.shapes import Float
 
@@ -40,7 +40,7 @@ def camera_plan(cameras: ViewCameras) -> Markup | None:
         parts.append(_camera(role, entry, x, y, np.array([axis @ right, -(axis @ up)])))
     counts = {role: sum(r == role for r, _ in entries) for role in ("train", "test", "repair")}
     text = f"Plan of the cameras: {counts['train']} training, {counts['test']} test, {counts['repair']} repair views"
-    return svg(parts, text, WIDTH, height)
+    return wrap(parts, text, WIDTH, height)
 
 
 def _camera(role: str, camera: ViewCamera, x: float, y: float, axis: Float[ndarray, "2"]) -> str:
@@ -50,16 +50,14 @@ def _camera(role: str, camera: ViewCamera, x: float, y: float, axis: Float[ndarr
         heading = np.arctan2(axis[1], axis[0])
         length = WEDGE_PX * float(np.linalg.norm(axis))
         ends = [(x + length * np.cos(heading + s * half), y + length * np.sin(heading + s * half)) for s in (-1, 1)]
-        wedge = (
-            f'<polygon class="wedge" points="{x:.1f},{y:.1f} ' + " ".join(f"{a:.1f},{b:.1f}" for a, b in ends) + '"/>'
-        )
+        wedge = polygon("wedge", [(x, y), *ends])
     if role == "test":
         title = f"test {camera.name} ({camera.band}, distance {written(camera.distance, 2)})"
-        return marker(camera.band, x, y, title)
+        return band_mark(camera.band, x, y, title)
     if role == "repair":
         title = f"repair view {camera.name}, round {camera.round}"
-        return marker(None, x, y, title, 2.6).replace("band-none", "repair")
-    return wedge + marker(None, x, y, f"training {camera.name}", 4.5).replace("band-none", "train")
+        return circle("mark repair", x, y, 2.6, title)
+    return wedge + circle("mark train", x, y, 4.5, f"training {camera.name}")
 
 
 def _directions(

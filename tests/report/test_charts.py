@@ -9,15 +9,18 @@ import pytest
 from splatfix.evaluation.results import ViewResult
 from splatfix.evaluation.view_cameras import ViewCameras
 from splatfix.report import charts
+from splatfix.report.load import load_runs
 from splatfix.report.top_view import camera_plan
-from tests.report.make_run import make_camera
+from splatfix.report.wording import written
+from splatfix.views import BANDS
+from tests.report.make_run import make_camera, make_run
 
 BASE = {"psnr": 20.0}
 
 
 def points(svg) -> np.ndarray:
     """Centres of the training cameras in the drawing."""
-    found = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="4.5" class="mark train"', svg)
+    found = re.findall(r'<circle class="mark train" cx="([\d.]+)" cy="([\d.]+)"', svg)
     return np.array(found, float)
 
 
@@ -59,7 +62,8 @@ def test_loss_curves_average_long_histories_and_skip_what_has_no_logarithm():
     history = [{"arm": "before", "step": s, "loss": 0.0 if s == 5 else 1.0 / (1 + s)} for s in range(5000)]
     svg = charts.loss_curves(history)
     ElementTree.fromstring(svg)
-    assert len(re.search(r'points="([^"]+)"', svg)[1].split()) <= charts.MAX_POINTS
+    (curve,) = re.findall(r'<path d="([^"]+)"[^>]*style="fill: none; stroke: var\(--before\)', svg)
+    assert 10 < curve.count("L") < charts.MAX_POINTS
     assert charts.loss_curves([]) is None
     assert charts.loss_curves([{"arm": "before", "step": 0, "loss": None}]) is None
 
@@ -72,3 +76,21 @@ def test_scatter_escapes_names():
     svg = charts.gain_scatter(views)
     ElementTree.fromstring(svg)
     assert "&lt;x&gt;" in svg and charts.gain_scatter(views[:1]) is None
+
+
+def test_a_chart_follows_the_page_and_is_the_same_each_time():
+    history = [{"arm": arm, "step": s, "loss": 1.0 / (1 + s)} for arm in ("before", "control") for s in range(50)]
+    svg = charts.loss_curves(history)
+    assert svg == charts.loss_curves(history)
+    assert set(re.findall(r"var\(--([a-z0-9-]+)\)", svg)) == {"soft", "line", "before", "control"}
+    assert not re.search(r"#[0-9a-f]{6}\b|font-family|<style|<metadata|http", svg)
+
+
+def test_gain_bars_hold_every_figure_and_name(tmp_path):
+    for name, shift in (("one", 0.0), ("<two> $x$", -3.0)):
+        make_run(tmp_path / name, shift=shift)
+    runs = load_runs([tmp_path / "one", tmp_path / "<two> $x$"])
+    drawn = [text.text for text in ElementTree.fromstring(charts.gain_bars(runs)).iter("text")]
+    gains = [run.results.summary.value(band, "gain", "psnr") for run in runs for band in BANDS]
+    assert {written(gain, 2, signed=True) for gain in gains} | {"one", "<two> $x$"} == set(drawn)
+    assert min(gains) < 0 < max(gains)

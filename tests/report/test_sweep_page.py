@@ -275,8 +275,9 @@ def test_the_best_so_far_never_falls_and_takes_complete_trials_alone(tmp_path):
     sweep = load_sweep(tmp_path)
     gains = [gain for _, gain in best_so_far(sweep)]
     assert gains == sorted(gains) and gains[0] < gains[-1] == record["trials"][record["best"]]["gain"]
-    line = re.search(r'class="reached" points="([^"]+)"', objective_over_time(sweep))[1]
-    corners = np.array([pair.split(",") for pair in line.split()], float)
+    (line,) = re.findall(r'd="([^"]+)"[^>]*stroke: var\(--accent\)', objective_over_time(sweep))
+    corners = np.array(re.findall(r"([\d.]+) ([\d.]+)", line), float)
+    assert len(corners) > len(gains)
     assert (np.diff(corners[:, 0]) >= 0).all() and (np.diff(corners[:, 1]) <= 0).all()
 
 
@@ -305,19 +306,18 @@ def test_one_wrecked_trial_does_not_flatten_the_others(tmp_path):
 def test_trade_offs_are_joined_where_time_is_an_objective(tmp_path):
     record = make_sweep(tmp_path, pictures=False)
     svg = gain_against_cost(load_sweep(tmp_path))
-    line = re.search(r'class="pareto" points="([^"]+)"', svg)[1].split()
-    assert len(line) == len(record["pareto"]) > 1 and "best</text>" in svg and "default</text>" in svg
+    (line,) = re.findall(r'd="([^"]+)"[^>]*stroke: var\(--accent\)', svg)
+    assert line.count("L") + 1 == len(record["pareto"]) > 1 and "best</text>" in svg and "default</text>" in svg
     make_sweep(tmp_path, pictures=False, objectives=["gain"])
-    assert "pareto" not in gain_against_cost(load_sweep(tmp_path))
+    assert "--accent" not in gain_against_cost(load_sweep(tmp_path))
 
 
 def test_reruns_lie_on_the_side_of_the_better_one(tmp_path):
     sweep = load_sweep(tmp_path) if make_sweep(tmp_path, pictures=False) else None
     rows = [RerunRow(capture="<a>", seed=k, difference=value) for k, value in enumerate((-0.2, 0.0, 0.1))]
-    tree = ElementTree.fromstring(differences(sweep, rows))
-    places = [float(dot.get("cx")) for dot in tree.iter("circle")]
-    zero = next(float(line.get("x1")) for line in tree.iter("line") if line.get("class") == "zero")
-    left, middle, right = (place - zero for place in places)
+    svg = differences(sweep, rows)
+    (zero,) = re.findall(r'd="M ([\d.]+)[^>]*stroke: var\(--soft\)', svg)
+    left, middle, right = (float(x) - float(zero) for x in re.findall(r'<use [^>]*x="([\d.]+)"[^>]*ramp-5', svg))
     assert left < middle == 0 < right and left == pytest.approx(-2 * right, abs=0.3)
     assert differences(sweep, []) is None
 

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from splatfix.report.charts import linear_ticks, log_ticks
+from matplotlib.ticker import MaxNLocator
+
 from splatfix.report.sweep.load import LoadedSweep, value_text
 from splatfix.report.sweep.results import SearchedField
+from splatfix.report.wording import written
 
 NOT_SET = "not set"
 UNSET_SHARE = 0.21  # of an axis, between "not set" and where the range begins
@@ -64,18 +66,32 @@ class FieldScale:
         return None if place is None else (place - self.low) / (self.high - self.low)
 
     def _range_ticks(self) -> list[tuple[float, str]]:
-        ticks = log_ticks(self.low, self.high) if self.log else []
+        ticks = _log_ticks(self.low, self.high) if self.log else []
         if len(ticks) > MAX_TICKS:
             ticks = [tick for tick in ticks if abs(tick[0] - round(tick[0])) < 1e-9]
             ticks = ticks[:: math.ceil(len(ticks) / MAX_TICKS)]
         if self.log and len(ticks) < 2:  # a range within one step of 1, 2, 5
             ticks = [(value, value_text(10.0**value)) for value in (self.low, self.high)]
-        return ticks or linear_ticks(self.low, self.high, self.whole, num=4)
+        return ticks or round_ticks(self.low, self.high, 4, self.whole)
 
 
 def field_scales(sweep: LoadedSweep) -> list[FieldScale]:
     """One scale per searched field, wide enough for every trial's value."""
     return [_scale(searched, sweep) for searched in sweep.space]
+
+
+def round_ticks(low: float, high: float, num: int = 5, whole: bool = False) -> list[tuple[float, str]]:
+    """About ``num`` round values in a range, with their labels; ``whole`` leaves out fractions."""
+    values = MaxNLocator(num, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)
+    digits = max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9))
+    edge = 1e-9 * (high - low)
+    return [(float(v), written(float(v), digits)) for v in values if low - edge <= v <= high + edge]
+
+
+def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Logarithms of 1, 2 and 5 times powers of ten in a range of base-10 logarithms, with the labels of the values."""
+    steps = [m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
+    return [(math.log10(v), f"{v:g}") for v in steps if low - 1e-9 <= math.log10(v) <= high + 1e-9]
 
 
 def _scale(searched: SearchedField, sweep: LoadedSweep) -> FieldScale:

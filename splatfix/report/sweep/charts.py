@@ -8,21 +8,34 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from splatfix.report.charts import Axis, Frame, grid, labels, level, svg
+from splatfix.report.svg import (
+    CHARACTER_PX,
+    circle,
+    css_color,
+    cut,
+    element,
+    new_axes,
+    page_style,
+    pixels,
+    polygon,
+    span,
+    text,
+    to_svg,
+    use_log_ticks,
+)
 from splatfix.report.sweep.axes import NOT_SET, FieldScale
 from splatfix.report.sweep.load import LoadedSweep, value_text
 from splatfix.report.sweep.results import RerunRow, TrialResult
 from splatfix.views import pick_evenly
 
 MAX_SLICE_MARKS = 500
-WIDE = Frame(width=940.0, height=330.0, left=66.0)
-HISTORY = Frame(width=940.0, height=330.0, left=66.0, right=76.0)  # with room for what the level at its end means
-SLICE = Frame(width=300.0, height=190.0, left=50.0, right=12.0, top=10.0, bottom=28.0)
-CHARACTER_PX = 6.4  # of the charts' type, on average
+WIDTH, HEIGHT = 940.0, 330.0
+SLICE_WIDTH, SLICE_HEIGHT, SLICE_MARGINS = 300.0, 190.0, (50.0, 20.0, 10.0, 28.0)
+ROW_PX = 34.0  # of a capture in the chart of the reruns
 FEW_TRIALS = 8  # below it no gain is called an outlier
-NUM_RAMP = 8  # colours from the smallest to the largest gain
+NUM_RAMP = 8  # colors from the smallest to the largest gain
 
 
 def shown_range(sweep: LoadedSweep) -> tuple[float, float]:
@@ -39,11 +52,11 @@ def shown_range(sweep: LoadedSweep) -> tuple[float, float]:
     return (min(gains), max(gains)) if gains else (0.0, 0.0)
 
 
-def gain_axis(sweep: LoadedSweep, start_px: float, end_px: float, margin: float = 0.05) -> Axis:
-    """The axis of the gains; at least as long as a change that is called one, so that noise does not look large."""
+def gain_limits(sweep: LoadedSweep, margin: float = 0.05) -> tuple[float, float]:
+    """Limits of the axis of gains: at least as long as a noticeable change, so that noise does not look large."""
     low, high = shown_range(sweep)
     short = max(0.0, sweep.metric.noticeable - (high - low)) / 2
-    return Axis([low - short, high + short], start_px, end_px, margin=margin)
+    return span([low - short, high + short], margin)
 
 
 def num_below(sweep: LoadedSweep) -> int:
@@ -53,7 +66,7 @@ def num_below(sweep: LoadedSweep) -> int:
 
 
 def ramp_level(gain: float, shown: tuple[float, float]) -> int:
-    """The colour of a gain among those that the charts cover, from 0 for the smallest to ``NUM_RAMP - 1``."""
+    """The color of a gain among those that the charts cover, from 0 for the smallest to ``NUM_RAMP - 1``."""
     low, high = shown
     share = (gain - low) / (high - low) if high > low else 1.0
     return min(NUM_RAMP - 1, max(0, math.floor(share * NUM_RAMP)))
@@ -69,83 +82,71 @@ def best_so_far(sweep: LoadedSweep) -> list[tuple[int, float]]:
     return reached
 
 
+@page_style
 def objective_over_time(sweep: LoadedSweep) -> Markup | None:
     """Each trial's gain against its number, with the largest so far; None without any gain."""
     measured = [(trial, gain) for trial in sweep.trials if (gain := sweep.gain(trial)) is not None]
     if not measured:
         return None
     numbers = [trial.number for trial in sweep.trials]
-    left, right = HISTORY.x_px
-    x_axis = Axis([min(numbers), max(numbers)], left + 12, right - 12, whole=True)
-    y_axis = gain_axis(sweep, *HISTORY.y_px)
-    parts = [grid(x_axis, y_axis, HISTORY), labels("trial", sweep.objective_title, HISTORY)]
-    if y_axis.low < 0 < y_axis.high:
-        parts.append(level(y_axis.at(0.0), HISTORY))
-    parts.append(_default_level(sweep, y_axis))
-    reached = best_so_far(sweep)
-    if reached:
-        places = [(x_axis.at(reached[0][0]), y_axis.at(reached[0][1]))]
-        for trial_number, gain in [*reached[1:], (max(numbers), reached[-1][1])]:
-            x, y = x_axis.at(trial_number), y_axis.at(gain)
-            places += [(x, places[-1][1]), (x, y)]
-        parts.append(f'<polyline class="reached" points="{_points(places)}"><title>best so far</title></polyline>')
-    size = 5.0 if len(numbers) <= 150 else 3.2
-    for trial, gain in sorted(measured, key=lambda pair: len(sweep.kinds(pair[0]))):  # best and default on top
-        parts.append(trial_mark(sweep, trial, x_axis.at(trial.number), y_axis, gain, size))
+    axes = new_axes(WIDTH, HEIGHT, margins=(66.0, 76.0, 14.0, 40.0))  # on the right is room for a label
+    limits = gain_limits(sweep)
+    axes.set(xlabel="trial", ylabel=sweep.objective_title, ylim=limits)
+    axes.set_xlim(span([min(numbers), max(numbers)], margin=0.015))
+    axes.locator_params(axis="x", integer=True)
+    if limits[0] < 0 < limits[1]:
+        axes.axhline(0, color=css_color("soft"), linewidth=1.2)
+    default = sweep.gain(sweep.default) if sweep.default else None
+    if default is not None:
+        axes.axhline(default, color=css_color("ink"), linewidth=1.2, linestyle=(0, (5, 4)))
+    if reached := best_so_far(sweep):
+        steps = [*reached, (max(numbers), reached[-1][1])]
+        axes.step(*zip(*steps, strict=True), where="post", color=css_color("accent"), linewidth=1.8, alpha=0.75)
+    at, size = pixels(axes), _mark_size(len(numbers))
+    marks = [
+        trial_mark(sweep, trial, *at(trial.number, max(gain, limits[0])), size, below=gain < limits[0])
+        for trial, gain in sorted(measured, key=lambda pair: len(sweep.kinds(pair[0])))  # best and default on top
+    ]
+    if default is not None:
+        x, y = at(axes.get_xlim()[1], default)
+        marks += [text("name", x + 7, y - 3, "default"), text("tick", x + 7, y + 13, sweep.signed(default))]
     for trial in sweep.trials:
         if trial.status == "failed" and sweep.gain(trial) is None:
-            parts.append(_failed_mark(sweep, trial, x_axis.at(trial.number), y_axis.start_px - 5))
-    return svg(parts, f"The {sweep.objective_title} of each trial", HISTORY.width, HISTORY.height)
+            marks.append(_failed_mark(sweep, trial, *at(trial.number, limits[0])))
+    return to_svg(axes, f"The {sweep.objective_title} of each trial", marks)
 
 
-def _default_level(sweep: LoadedSweep, y_axis: Axis) -> str:
-    gain = sweep.gain(sweep.default) if sweep.default else None
-    if gain is None:
-        return ""
-    y, x = y_axis.at(gain), HISTORY.x_px[1] + 7
-    above, below = (f'x="{x}" y="{y + shift:.1f}"' for shift in (-3, 13))
-    text = f'<text class="name" {above}>default</text><text class="tick" {below}>{sweep.signed(gain)}</text>'
-    return level(y, HISTORY, "level") + text
-
-
+@page_style
 def slices(sweep: LoadedSweep, scales: Sequence[FieldScale]) -> list[dict[str, Any]]:
     """Gain against the value of each of these fields: ``{"field", "chart"}``. Only complete trials."""
     trials = sorted(sweep.complete, key=lambda trial: len(sweep.kinds(trial)))
     if not trials:
         return []
-    trials = [*pick_evenly(trials[:-2], MAX_SLICE_MARKS), *trials[-2:]]  # the best and the default stand last
-    y_axis = gain_axis(sweep, *SLICE.y_px)
-    return [{"field": scale.field, "chart": _slice(sweep, scale, trials, y_axis)} for scale in scales]
+    trials = [*pick_evenly(trials[:-2], MAX_SLICE_MARKS), *trials[-2:]]  # the best and the default come last
+    limits = gain_limits(sweep)
+    return [{"field": scale.field, "chart": _slice(sweep, scale, trials, limits)} for scale in scales]
 
 
-def _slice(sweep: LoadedSweep, scale: FieldScale, trials: Sequence[TrialResult], y_axis: Axis) -> Markup:
-    left, right = SLICE.left + 14, SLICE.width - SLICE.right - 8
-
-    def at(share: float) -> float:
-        return left + share * (right - left)
-
-    parts = []
-    for value, label in y_axis.ticks():
-        y = y_axis.at(value)
-        parts.append(level(y, SLICE, "grid"))
-        parts.append(f'<text class="tick" x="{SLICE.left - 7}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    ticks = scale.ticks()
-    gap = min((at(b[0]) - at(a[0]) for a, b in itertools.pairwise(ticks)), default=right - left)
+def _slice(sweep: LoadedSweep, scale: FieldScale, trials: Sequence[TrialResult], limits: tuple[float, float]) -> Markup:
+    axes = new_axes(SLICE_WIDTH, SLICE_HEIGHT, SLICE_MARGINS)
+    axes.set(xlim=(-0.06, 1.02), ylim=limits)
+    at, ticks = pixels(axes), scale.ticks()
+    gap = min((at(b[0], 0)[0] - at(a[0], 0)[0] for a, b in itertools.pairwise(ticks)), default=SLICE_WIDTH)
     room = max(3, int(gap / CHARACTER_PX)) if scale.choices is not None else 9
-    for share, label in ticks:
-        place = f'x="{at(share):.1f}" y="{SLICE.height - SLICE.bottom + 17}" text-anchor="middle"'
-        parts.append(f'<text class="tick" {place}>{escape(cut(label, room))}<title>{escape(label)}</title></text>')
-    size = 4.2 if len(trials) <= 150 else 2.6
+    axes.set_xticks([share for share, _ in ticks], [cut(label, room) for _, label in ticks])
+    size, marks = 0.84 * _mark_size(len(trials)), []
     for trial in trials:
         gain, values = sweep.gain(trial), trial.values
         assert gain is not None
         piled = scale.choices is not None or scale.field not in values  # many trials at one place: beside each other
         aside = (trial.number * 0.618 % 1 - 0.5) * min(16.0, gap / 3) if piled else 0.0
         setting = value_text(values[scale.field]) if scale.field in values else NOT_SET
-        parts.append(trial_mark(sweep, trial, at(scale.at(values)) + aside, y_axis, gain, size, f"{setting}: "))
-    return svg(parts, f"{sweep.objective_title} against {scale.field}", SLICE.width, SLICE.height)
+        x, y = at(scale.at(values), max(gain, limits[0]))
+        marks.append(trial_mark(sweep, trial, x + aside, y, size, below=gain < limits[0], prefix=f"{setting}: "))
+    return to_svg(axes, f"{sweep.objective_title} against {scale.field}", marks)
 
 
+@page_style
 def gain_against_cost(sweep: LoadedSweep) -> Markup | None:
     """Gain of the complete trials against their seconds, the trade-offs joined; None with fewer than two."""
     points = {
@@ -156,27 +157,24 @@ def gain_against_cost(sweep: LoadedSweep) -> Markup | None:
     if len(points) < 2:
         return None
     times = [seconds for _, seconds, _ in points.values()]
-    log = max(times) > 8 * min(times)
-
-    def place(seconds: float) -> float:
-        return math.log10(seconds) if log else seconds
-
-    x_axis = Axis([place(seconds) for seconds in times], *WIDE.x_px, logarithmic=log)
-    y_axis = gain_axis(sweep, *WIDE.y_px)
-    parts = [grid(x_axis, y_axis, WIDE), labels("seconds of a loop", sweep.objective_title, WIDE)]
+    axes = new_axes(WIDTH, HEIGHT, margins=(66.0, 14.0, 14.0, 40.0))
+    limits = gain_limits(sweep)
+    axes.set(xlabel="seconds of a loop", ylabel=sweep.objective_title, ylim=limits, xlim=span(times))
+    if max(times) > 8 * min(times):
+        use_log_ticks(axes, "x")
+        axes.set_xlim(min(times) / 1.2, max(times) * 1.2)
     if has_trade_offs(sweep):
         front = sorted(points[n][1:] for n in sweep.results.pareto if n in points)
-        places = [(x_axis.at(place(seconds)), y_axis.at(max(gain, y_axis.low))) for seconds, gain in front]
-        parts.append(f'<polyline class="pareto" points="{_points(places)}"/>')
+        line = [(seconds, max(gain, limits[0])) for seconds, gain in front]
+        axes.plot(*zip(*line, strict=True), color=css_color("accent"), linewidth=1.8, alpha=0.75, linestyle=":")
+    marks, at, size = [], pixels(axes), _mark_size(len(points))
     for trial, seconds, gain in sorted(points.values(), key=lambda point: len(sweep.kinds(point[0]))):
-        x = x_axis.at(place(seconds))
-        parts.append(trial_mark(sweep, trial, x, y_axis, gain, 5.0 if len(points) <= 150 else 3.2))
-        names = [name for name in sweep.kinds(trial) if name != "complete"]
-        if names:
-            side, anchor = (-10, "end") if x > WIDE.width / 2 else (10, "start")
-            at = f'x="{x + side:.1f}" y="{y_axis.at(max(gain, y_axis.low)) + 4:.1f}" text-anchor="{anchor}"'
-            parts.append(f'<text class="over name" {at}>{escape(", ".join(names))}</text>')
-    return svg(parts, f"{sweep.objective_title} of each trial against its seconds", WIDE.width, WIDE.height)
+        x, y = at(seconds, max(gain, limits[0]))
+        marks.append(trial_mark(sweep, trial, x, y, size, below=gain < limits[0]))
+        if names := [name for name in sweep.kinds(trial) if name != "complete"]:
+            side, anchor = (-10, "end") if x > WIDTH / 2 else (10, "start")
+            marks.append(text("over name", x + side, y + 4, ", ".join(names), anchor))
+    return to_svg(axes, f"{sweep.objective_title} of each trial against its seconds", marks)
 
 
 def has_trade_offs(sweep: LoadedSweep) -> bool:
@@ -184,78 +182,54 @@ def has_trade_offs(sweep: LoadedSweep) -> bool:
     return list(sweep.results.objectives) == [sweep.objective, "seconds"] and len(sweep.results.pareto) > 0
 
 
+@page_style
 def differences(sweep: LoadedSweep, rows: Sequence[RerunRow]) -> Markup | None:
     """Best minus default of each rerun, a row of dots per capture with a tick at their mean; None without any."""
-    by_capture: dict[tuple[bool, str], list[tuple[float, str]]] = {}
+    by_capture: dict[tuple[bool, str], list[float]] = {}
     for row in sorted(rows, key=lambda row: row.held_out):
         if (value := row.difference) is not None:
-            text = f"{row.capture}, seed {row.seed}: {sweep.signed(value)}"
-            key = row.held_out, row.capture
-            by_capture.setdefault(key, []).append((value, text))
+            by_capture.setdefault((row.held_out, row.capture), []).append(value)
     if not by_capture:
         return None
-    height, top = 34.0, 12.0
-    frame = Frame(width=430.0, height=top + height * len(by_capture) + 44, left=132.0, top=top, bottom=44.0)
-    every = [value for found in by_capture.values() for value, _ in found]
-    x_axis = Axis(every, *frame.x_px, include=0.0)
-    bottom = frame.y_px[0]
-    parts = []
-    for value, label in x_axis.ticks():
-        x = x_axis.at(value)
-        kind = "grid" if value else "zero"
-        parts.append(f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{label}</text>')
-    for k, ((held_out, capture), found) in enumerate(by_capture.items()):
-        y = top + height * (k + 0.5)
-        name = escape(cut(capture, 17))
-        parts.append(f'<text class="name" x="2" y="{y + (0 if held_out else 4):.1f}">{name}</text>')
-        if held_out:
-            parts.append(f'<text class="tick" x="2" y="{y + 14:.1f}">held out</text>')
-        mean = x_axis.at(statistics.fmean(value for value, _ in found))
-        parts.append(f'<line class="mean" x1="{mean:.1f}" x2="{mean:.1f}" y1="{y - 11:.1f}" y2="{y + 11:.1f}"/>')
-        for value, text in found:
-            kind = "rerun held" if held_out else "rerun"
-            place = f'cx="{x_axis.at(value):.1f}" cy="{y:.1f}"'
-            parts.append(f'<circle class="{kind}" {place} r="5"><title>{escape(text)}</title></circle>')
-    middle = sum(frame.x_px) / 2
-    axis = escape(f"best minus default, {sweep.metric.title}")
-    parts.append(f'<text class="axis" x="{middle:.1f}" y="{frame.height - 6:.1f}" text-anchor="middle">{axis}</text>')
-    return svg(parts, "Best minus default of each rerun", frame.width, frame.height)
+    axes = new_axes(430.0, ROW_PX * len(by_capture) + 56.0, margins=(132.0, 14.0, 12.0, 44.0))
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
+    axes.axvline(0, color=css_color("soft"), linewidth=1.2)
+    axes.set_xlabel(f"best minus default, {sweep.metric.title}")
+    names = [cut(capture, 17) + ("\nheld out" if held_out else "") for held_out, capture in by_capture]
+    axes.set_yticks(range(len(by_capture)), names, color=css_color("ink"))
+    for k, ((held_out, _), found) in enumerate(by_capture.items()):
+        mean = statistics.fmean(found)
+        axes.plot([mean, mean], [k - 0.32, k + 0.32], color=css_color("ink"))
+        color = css_color("far" if held_out else "ramp-5")
+        axes.plot(found, [k] * len(found), "o", markersize=10, color=color, markeredgecolor=css_color("panel"))
+    axes.set(xlim=span([0.0, *(value for found in by_capture.values() for value in found)]))
+    axes.set(ylim=(len(by_capture) - 0.5, -0.5))
+    return to_svg(axes, "Best minus default of each rerun")
 
 
 def trial_mark(
-    sweep: LoadedSweep, trial: TrialResult, x: float, y_axis: Axis, gain: float, size: float, prefix: str = ""
+    sweep: LoadedSweep, trial: TrialResult, x: float, y: float, size: float, *, below: bool, prefix: str = ""
 ) -> str:
-    """A trial in a chart; shape and colour both tell what it is: a diamond the default, a ring one that was stopped.
+    """A trial in a chart; shape and color both tell what it is: a diamond the default, a ring one that was stopped.
 
-    A triangle at the lower edge stands for a gain below what the chart covers.
+    A triangle is one ``below`` what the chart covers.
     """
     kinds = sweep.kinds(trial)
-    y = y_axis.at(max(gain, y_axis.low))
     size *= 1.35 if len(kinds) > 1 else 1.0
-    what = f'class="trial {escape(" ".join(kinds))}" data-trial="{trial.number:d}"'
-    title = f"<title>{escape(prefix + sweep.trial_title(trial))}</title>"
-    if gain < y_axis.low:
-        corners = [(x - size, y - size), (x + size, y - size), (x, y + size * 0.7)]
-        return f'<polygon {what} points="{_points(corners)}">{title}</polygon>'
+    css, title, trial_number = " ".join(["trial", *kinds]), prefix + sweep.trial_title(trial), trial.number
+    if below:
+        return polygon(css, [(x - size, y - size), (x + size, y - size), (x, y + size * 0.7)], title, trial_number)
     if "default" in kinds:
-        corners = [(x, y - size * 1.2), (x + size * 1.2, y), (x, y + size * 1.2), (x - size * 1.2, y)]
-        return f'<polygon {what} points="{_points(corners)}">{title}</polygon>'
-    return f'<circle {what} cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}">{title}</circle>'
+        size *= 1.2
+        return polygon(css, [(x, y - size), (x + size, y), (x, y + size), (x - size, y)], title, trial_number)
+    return circle(css, x, y, size, title, trial_number)
+
+
+def _mark_size(num_marks: int) -> float:
+    return 5.0 if num_marks <= 150 else 3.2
 
 
 def _failed_mark(sweep: LoadedSweep, trial: TrialResult, x: float, y: float) -> str:
-    title = escape(f"{sweep.trial_title(trial)}: {cut(str(trial.error), 200)}")
-    return (
-        f'<path class="trial failed" data-trial="{trial.number:d}" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8">'
-        f"<title>{title}</title></path>"
-    )
-
-
-def cut(text: str, room: int) -> str:
-    """At most so many characters, the last one an ellipsis where something is left out."""
-    return text if len(text) <= room else text[: room - 1] + "…"
-
-
-def _points(places: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    title = f"{sweep.trial_title(trial)}: {cut(str(trial.error), 200)}"
+    return element("path", "trial failed", title, trial.number, d=f"M{x - 4:.1f} {y - 9:.1f}l8 8m0 -8l-8 8")
