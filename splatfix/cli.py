@@ -123,6 +123,7 @@ def doctor() -> None:
     config="splatfix.loop:LoopConfig",
     shown=LOOP_SETTINGS,
     examples=["splatfix demo", "splatfix demo --out runs/warped --restorer warp"],
+    recorded_as="loop",
 )
 def demo(*, out: RunPath = Path("runs/demo"), fresh: bool, settings: "LoopConfig") -> None:
     """Run the whole loop on the sample capture that ships with splatfix.

@@ -41,7 +41,12 @@ COMMANDS: dict[str, Command] = {}
 
 
 def command(
-    *, config: str | None = None, shown: Sequence[str] = (), examples: Sequence[str] = (), stored: str = STORED
+    *,
+    config: str | None = None,
+    shown: Sequence[str] = (),
+    examples: Sequence[str] = (),
+    stored: str = STORED,
+    recorded_as: str | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as the command of its name.
 
@@ -56,6 +61,7 @@ def command(
             shown=tuple(shown),
             examples=tuple(examples),
             stored=stored,
+            recorded_as=recorded_as or function.__name__,
         )
         return function
 
@@ -100,7 +106,7 @@ def run_command(wanted: Command, argv: Sequence[str]) -> None:
     given = {name: value for name, value in vars(found).items() if name != "config"}
     settings = None
     if wanted.config is not None:
-        settings = _defaults(wanted, found.config, None if given.get("fresh") else out_of(rest))
+        settings = _defaults(wanted, found.config, None if given.get("fresh") else out_of(rest) or _default_out(wanted))
         if "config_file" in wanted.parameters:
             given["config_file"] = found.config
     parsed: Any = tyro.cli(
@@ -119,6 +125,12 @@ def out_of(argv: Sequence[str]) -> str | None:
     return finder.parse_known_args(list(argv))[0].out
 
 
+def _default_out(wanted: Command) -> str | None:
+    """The folder that a command writes to where ``--out`` is not named; None where it has to be."""
+    out = wanted.parameters.get("out")
+    return None if out is None or out.default is inspect.Parameter.empty else str(out.default)
+
+
 def rerun_line(argv: Sequence[str]) -> str:
     """The command line that resumes an interrupted command: its own, without ``--fresh`` once it has started over."""
     out = out_of(argv)
@@ -134,7 +146,7 @@ def _defaults(wanted: Command, path: Path | None, out: str | None) -> Any:
     config = build_config(kind, named, source=str(path))
     if not wanted.may_resume or out is None:
         return config
-    stored = pkgutil.resolve_name(wanted.stored)(out, wanted.name)
+    stored = pkgutil.resolve_name(wanted.stored)(out, wanted.recorded_as)
     if stored is None:
         return config
     build_config(kind, stored, source=f"{out}/config.yaml")

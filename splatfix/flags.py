@@ -33,6 +33,7 @@ class Command:
         shown: settings that ``--help`` shows, in this order.
         examples: command lines that ``--help`` ends with.
         stored: ``module:function`` that returns the settings in a folder that a run has begun in.
+        recorded_as: the command whose runs it writes and resumes; its own name for all but ``demo``.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Command:
     shown: tuple[str, ...]
     examples: tuple[str, ...]
     stored: str
+    recorded_as: str
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:

@@ -104,6 +104,13 @@ def test_evaluate_reproduces_the_figures(loop_run, tmp_path):
     assert again["summary"]["all"]["gain"] is None
 
 
+def test_the_demo_is_a_loop_and_a_second_one_does_no_work(loop_run):
+    before = {path: path.stat().st_mtime_ns for path in loop_run.rglob("*.ply")}
+    assert run("demo", "--out", loop_run) == 0  # the settings come from the folder
+    assert {path: path.stat().st_mtime_ns for path in loop_run.rglob("*.ply")} == before
+    assert run("demo", "--out", loop_run, "--seed", "7") == 2
+
+
 def test_a_splat_of_a_run_folder_opens_as_a_capture(loop_run):
     capture = open_capture(loop_run / "after.ply", longest_side_px=32)
     assert "no cameras.json" in capture.notes[0]
