@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 import splatfix
+from splatfix.cli import COMMANDS
+from splatfix.flags import full_help, settings_flags
 
 ROOT = Path(__file__).parent.parent
+GLOBAL_FLAGS = {"--address", "--working-dir", "--nproc-per-node", "--backend-store-uri"}  # of ray, torchrun and mlflow
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 
@@ -20,11 +23,16 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def commands(page: Path) -> set[str]:
-    """The commands of splatfix that a page names, in shell blocks and in inline code."""
-    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    lines = [line.split("#")[0] for block in blocks(page, "bash") for line in block.splitlines()]
-    return set(re.findall(r"\bsplatfix ([a-z]+)\b", "\n".join([*lines, *re.findall(r"`([^`]+)`", prose)])))
+def shell_lines(page: Path) -> list[str]:
+    """The command lines of a page's shell blocks, without comments; continued lines are joined."""
+    text = "\n".join(block for language in ("bash", "sh") for block in blocks(page, language))
+    return [line.split("#")[0] for line in text.replace("\\\n", " ").splitlines()]
+
+
+def inline_code(page: Path) -> list[str]:
+    """The inline code of a page's prose."""
+    prose = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"`([^`]+)`", prose)
 
 
 def test_code_of_the_python_api_runs(tmp_path, monkeypatch, capsys):
@@ -62,11 +70,40 @@ def test_import_is_fast():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_of_a_page_exist(page):
-    from splatfix.cli import COMMANDS
+@pytest.fixture(scope="module")
+def flags() -> dict[str, set[str]]:
+    """The flags of each command."""
+    return {name: set(re.findall(r"--[\w.-]+", full_help(command))) for name, command in COMMANDS.items()}
 
-    assert commands(page) <= {*COMMANDS, "sync"}
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_flags_of_a_page_exist(page, flags):
+    unknown = []
+    for line in [*shell_lines(page), *inline_code(page)]:
+        named = re.search(r"(?:^|\s)(?:-m )?(?:splatfix |jobs/)([a-z]+)\b(.*)", line)
+        known = {"--help", "--help-all"}
+        if named is not None and named[1] not in flags:
+            unknown.append(line)
+        elif named is not None:
+            known |= flags[named[1]]
+        elif line.startswith("--"):  # alone in a sentence: of any command
+            known |= set().union(*flags.values())
+        else:
+            continue
+        unknown += [flag for flag in re.findall(r"(?<!\S)--[\w.-]+", line) if flag not in known | GLOBAL_FLAGS]
+    assert not unknown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_that_a_page_names_exist(page):
+    settings = {flag.setting for command in COMMANDS.values() for flag in settings_flags(command)}
+    groups = {name.split(".")[0] for name in settings if "." in name}
+    named = {code for code in inline_code(page) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", code)}
+    if page.name == "how-it-works.md":  # it names modules, and some are called like a group
+        return
+    named -= {name for name in named if name.endswith((".json", ".yaml", ".ply", ".db"))}
+    unknown = {name for name in named if name.split(".")[0] in groups and name not in settings}
+    assert not {name for name in unknown if not name.startswith("restorer.options.")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
