@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from splatfix.evaluation.results import ARMS, ViewResult
 from splatfix.report.load import RunFiles, number
-from splatfix.report.svg import band_mark, css_color, cut, new_axes, page_style, pixels, span, to_svg, use_log_ticks
+from splatfix.report.svg import band_mark, css_color, cut, new_axes, page_style, pixel, span, to_svg, use_log_ticks
 from splatfix.report.wording import view_gain, written
 from splatfix.views import BANDS
 
@@ -32,11 +32,10 @@ def gain_scatter(views: Sequence[ViewResult]) -> Markup | None:
     axes.set_xlim(0, span([0.0, *(distance for _, distance, _ in measured)])[1])
     axes.set_ylim(span([0.0, *(gain for _, _, gain in measured)]))
     axes.axhline(0, color=css_color("soft"), linewidth=1.2)
-    at = pixels(axes)
     marks = []
     for view, distance, gain in measured:
         title = f"{view.name}: {written(gain, 2, signed=True)} dB at distance {distance:.2f} ({view.band})"
-        marks.append(band_mark(view.band, *at(distance, gain), title))
+        marks.append(band_mark(view.band, *pixel(axes, distance, gain), title))
     return to_svg(axes, "PSNR gain of each test view against its distance from the training cameras", marks)
 
 

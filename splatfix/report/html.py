@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 
 import splatfix
 from splatfix.evaluation.error_maps import ERROR_MAX, error_legend
 from splatfix.report import wording
 from splatfix.report.load import number
-from splatfix.report.svg import band_mark
+from splatfix.report.svg import band_key, key
 
 
 def render_page(template: str, context: dict[str, Any]) -> str:
@@ -51,12 +50,13 @@ def _environment() -> Environment:
         legend=error_legend(),
         error_max=ERROR_MAX,
         PSNR=wording.PSNR,
+        key=key,
+        band_key=band_key,
         gain_of=wording.view_gain,
     )
     environment.filters.update(
         written=wording.written,
         duration=wording.duration,
         counted=wording.count,
-        marker=lambda band: Markup(band_mark(band, 7.0, 7.0, band or "", 4.5)),
     )
     return environment

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -17,17 +17,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from splatfix.views import BANDS
+from splatfix.views import Band
 
 Margins = tuple[float, float, float, float]  # left, right, top, bottom of the plot, in pixels
 UNWANTED = r"<style.*?</style>|<!--.*?-->|(?<=<g) id=\"[^\"]*\"| font-family: [^;\"]*;|\n *"  # of matplotlib's SVG
 WIDTH, HEIGHT = 460.0, 280.0
 MARGINS: Margins = (54.0, 14.0, 14.0, 40.0)
-CHARACTER_PX = 6.4  # of the charts' type, on average
 CSS_VARIABLES = (
     *("ink", "soft", "line", "panel", "accent", "near", "mid", "far", "before", "control", "after", "post"),
-    *("post", "ramp-5"),
+    "ramp-5",
 )
+SHAPES = {  # around (0, 0), some 1 in radius
+    "circle": "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0 -2 0z",
+    "square": "M-.88 -.88h1.76v1.76h-1.76z",
+    "triangle": "M0 -1.2l1.1 2h-2.2z",
+    "diamond": "M0 -1.2l1.2 1.2l-1.2 1.2l-1.2 -1.2z",
+    "below": "M-1 -1h2l-1 1.7z",
+    "cross": "M-.9 -.9l1.8 1.8m0 -1.8l-1.8 1.8",
+}
+BAND_SHAPES: dict[Band | None, str] = {"near": "circle", "mid": "square", "far": "triangle"}
 
 
 def css_color(variable: str) -> str:
@@ -86,15 +94,10 @@ def use_log_ticks(axes: Axes, which: str) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def pixels(axes: Axes) -> Callable[[float, float], tuple[float, float]]:
+def pixel(axes: Axes, x: float, y: float) -> tuple[float, float]:
     """From data to pixels of the drawing, from its upper left corner. The limits of the axes must be final."""
-    height = axes.figure.bbox.height
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        right, up = axes.transData.transform((x, y))
-        return float(right), float(height - up)
-
-    return at
+    right, up = axes.transData.transform((x, y))
+    return float(right), float(axes.figure.bbox.height - up)
 
 
 def to_svg(axes: Axes, description: str, marks: Sequence[str] = ()) -> Markup:
@@ -118,29 +121,35 @@ def wrap(elements: Iterable[str], description: str, width_px: float, height_px: 
     )
 
 
-def element(tag: str, css: str, title: str = "", trial: int | None = None, **attributes: object) -> str:
-    """An SVG element with CSS classes.
+def mark(shape: str, css: str, x: float, y: float, size: float, title: str = "", trial: int | None = None) -> str:
+    """A mark of one of the `SHAPES`, with CSS classes.
 
-    ``title`` is shown to the pointer; elements of the same ``trial`` light up together on the page of a sweep.
+    ``title`` is shown to the pointer; marks and lines of the same ``trial`` light up together on the page of a sweep.
     """
-    pairs = {"class": css, **({} if trial is None else {"data-trial": trial}), **attributes}
-    listed = " ".join(f'{name.replace("_", "-")}="{escape(str(value))}"' for name, value in pairs.items())
-    return f"<{tag} {listed}><title>{escape(title)}</title></{tag}>" if title else f"<{tag} {listed}/>"
+    linked = "" if trial is None else f' data-trial="{trial}"'
+    place = f'transform="translate({x:.1f} {y:.1f}) scale({size:.3g})"'
+    return f'<path class="{escape(css)}"{linked} {place} d="{SHAPES[shape]}"><title>{escape(title)}</title></path>'
 
 
-def circle(css: str, x: float, y: float, size: float, title: str = "", trial: int | None = None) -> str:
-    """A circle as an SVG element."""
-    return element("circle", css, title, trial, cx=f"{x:.1f}", cy=f"{y:.1f}", r=f"{size:.1f}")
+def band_mark(band: Band | None, x: float, y: float, title: str) -> str:
+    """The mark of a view; color and shape both tell its band."""
+    return mark(BAND_SHAPES.get(band, "circle"), f"mark band-{band}", x, y, 5.0, title)
 
 
-def polygon(css: str, corners: Sequence[tuple[float, float]], title: str = "", trial: int | None = None) -> str:
-    """A polygon as an SVG element."""
-    return element("polygon", css, title, trial, points=points(corners))
+def key(shape: str, css: str, size: float = 4.5) -> Markup:
+    """A mark for a legend."""
+    drawn = mark(shape, css, 7, 7, size)
+    return Markup(f'<svg class="key" viewBox="0 0 14 14" aria-hidden="true">{drawn}</svg>')
 
 
-def points(places: Iterable[tuple[float, float]]) -> str:
-    """Places as the ``points`` of an SVG element."""
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+def band_key(band: Band) -> Markup:
+    """The mark of a band for a legend."""
+    return key(BAND_SHAPES[band], f"mark band-{band}")
+
+
+def polyline(css: str, places: Iterable[tuple[float, float]]) -> str:
+    """A line through places."""
+    return f'<polyline class="{css}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}"/>'
 
 
 def text(css: str, x: float, y: float, content: str, anchor: str = "start", room: int | None = None) -> str:
@@ -153,15 +162,3 @@ def text(css: str, x: float, y: float, content: str, anchor: str = "start", room
 def cut(content: str, room: int) -> str:
     """At most so many characters, the last one an ellipsis where something is left out."""
     return content if len(content) <= room else content[: room - 1] + "…"
-
-
-def band_mark(band: str | None, x: float, y: float, title: str, size: float = 5.0) -> str:
-    """A mark whose color and shape both tell the band: circle near, square mid, triangle far."""
-    css = f"mark band-{band if band in BANDS else 'none'}"
-    if band == "mid":
-        left, right, top, bottom = x - 0.88 * size, x + 0.88 * size, y - 0.88 * size, y + 0.88 * size
-        return polygon(css, [(left, top), (right, top), (right, bottom), (left, bottom)], title)
-    if band == "far":
-        left, right, bottom = x - 1.1 * size, x + 1.1 * size, y + 0.8 * size
-        return polygon(css, [(x, y - 1.2 * size), (right, bottom), (left, bottom)], title)
-    return circle(css, x, y, size, title)

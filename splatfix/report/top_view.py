@@ -7,7 +7,7 @@ from markupsafe import Markup
 from numpy import ndarray
 
 from splatfix.evaluation.view_cameras import ViewCamera, ViewCameras
-from splatfix.report.svg import band_mark, circle, polygon, wrap
+from splatfix.report.svg import band_mark, mark, polyline, wrap
 from splatfix.report.wording import written
 from splatfix.shapes import Float
 
@@ -50,14 +50,13 @@ def _camera(role: str, camera: ViewCamera, x: float, y: float, axis: Float[ndarr
         heading = np.arctan2(axis[1], axis[0])
         length = WEDGE_PX * float(np.linalg.norm(axis))
         ends = [(x + length * np.cos(heading + s * half), y + length * np.sin(heading + s * half)) for s in (-1, 1)]
-        wedge = polygon("wedge", [(x, y), *ends])
+        wedge = polyline("wedge", [(x, y), *ends])
     if role == "test":
         title = f"test {camera.name} ({camera.band}, distance {written(camera.distance, 2)})"
         return band_mark(camera.band, x, y, title)
     if role == "repair":
-        title = f"repair view {camera.name}, round {camera.round}"
-        return circle("mark repair", x, y, 2.6, title)
-    return wedge + circle("mark train", x, y, 4.5, f"training {camera.name}")
+        return mark("circle", "mark repair", x, y, 2.6, f"repair view {camera.name}, round {camera.round}")
+    return wedge + mark("circle", "mark train", x, y, 4.5, f"training {camera.name}")
 
 
 def _directions(

@@ -20,7 +20,7 @@ BASE = {"psnr": 20.0}
 
 def points(svg) -> np.ndarray:
     """Centres of the training cameras in the drawing."""
-    found = re.findall(r'<circle class="mark train" cx="([\d.]+)" cy="([\d.]+)"', svg)
+    found = re.findall(r'<path class="mark train" transform="translate\(([\d.]+) ([\d.]+)\)', svg)
     return np.array(found, float)
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from markupsafe import Markup
+from matplotlib.axes import Axes
 
 from splatfix.report.svg import (
-    CHARACTER_PX,
-    circle,
+    Margins,
     css_color,
     cut,
-    element,
+    mark,
     new_axes,
     page_style,
-    pixels,
-    polygon,
+    pixel,
     span,
     text,
     to_svg,
@@ -34,6 +32,7 @@ MAX_SLICE_MARKS = 500
 WIDTH, HEIGHT = 940.0, 330.0
 SLICE_WIDTH, SLICE_HEIGHT, SLICE_MARGINS = 300.0, 190.0, (50.0, 20.0, 10.0, 28.0)
 ROW_PX = 34.0  # of a capture in the chart of the reruns
+MANY_TRIALS = 150  # above it marks are small
 FEW_TRIALS = 8  # below it no gain is called an outlier
 NUM_RAMP = 8  # colors from the smallest to the largest gain
 
@@ -85,95 +84,82 @@ def best_so_far(sweep: LoadedSweep) -> list[tuple[int, float]]:
 @page_style
 def objective_over_time(sweep: LoadedSweep) -> Markup | None:
     """Each trial's gain against its number, with the largest so far; None without any gain."""
-    measured = [(trial, gain) for trial in sweep.trials if (gain := sweep.gain(trial)) is not None]
-    if not measured:
+    gains = {trial.number: gain for trial in sweep.trials if (gain := sweep.gain(trial)) is not None}
+    if not gains:
         return None
-    numbers = [trial.number for trial in sweep.trials]
-    axes = new_axes(WIDTH, HEIGHT, margins=(66.0, 76.0, 14.0, 40.0))  # on the right is room for a label
-    limits = gain_limits(sweep)
-    axes.set(xlabel="trial", ylabel=sweep.objective_title, ylim=limits)
-    axes.set_xlim(span([min(numbers), max(numbers)], margin=0.015))
+    first, last = (choose(trial.number for trial in sweep.trials) for choose in (min, max))
+    axes = _gain_axes(sweep, WIDTH, HEIGHT, (66.0, 76.0, 14.0, 40.0))  # on the right is room for a label
+    axes.set(xlabel="trial", ylabel=sweep.objective_title, xlim=span([first, last], margin=0.015))
     axes.locator_params(axis="x", integer=True)
-    if limits[0] < 0 < limits[1]:
+    marks, (lowest, highest) = [], axes.get_ylim()
+    if lowest < 0 < highest:
         axes.axhline(0, color=css_color("soft"), linewidth=1.2)
-    default = sweep.gain(sweep.default) if sweep.default else None
-    if default is not None:
-        axes.axhline(default, color=css_color("ink"), linewidth=1.2, linestyle=(0, (5, 4)))
     if reached := best_so_far(sweep):
-        steps = [*reached, (max(numbers), reached[-1][1])]
+        steps = [*reached, (last, reached[-1][1])]
         axes.step(*zip(*steps, strict=True), where="post", color=css_color("accent"), linewidth=1.8, alpha=0.75)
-    at, size = pixels(axes), _mark_size(len(numbers))
-    marks = [
-        trial_mark(sweep, trial, *at(trial.number, max(gain, limits[0])), size, below=gain < limits[0])
-        for trial, gain in sorted(measured, key=lambda pair: len(sweep.kinds(pair[0])))  # best and default on top
-    ]
-    if default is not None:
-        x, y = at(axes.get_xlim()[1], default)
-        marks += [text("name", x + 7, y - 3, "default"), text("tick", x + 7, y + 13, sweep.signed(default))]
-    for trial in sweep.trials:
-        if trial.status == "failed" and sweep.gain(trial) is None:
-            marks.append(_failed_mark(sweep, trial, *at(trial.number, limits[0])))
+    for trial in _on_top_last(sweep, sweep.trials):
+        if trial.number in gains:
+            marks.append(_mark(sweep, axes, trial, trial.number, gains[trial.number]))
+        elif trial.status == "failed":
+            title = f"{sweep.trial_title(trial)}: {cut(str(trial.error), 200)}"
+            x, y = pixel(axes, trial.number, lowest)
+            marks.append(mark("cross", "trial failed", x, y - 5, 4.5, title, trial.number))
+    if sweep.default is not None and sweep.default.number in gains:
+        gain = gains[sweep.default.number]
+        axes.axhline(gain, color=css_color("ink"), linewidth=1.2, linestyle=(0, (5, 4)))
+        x, y = pixel(axes, axes.get_xlim()[1], gain)
+        marks += [text("name", x + 7, y - 3, "default"), text("tick", x + 7, y + 13, sweep.signed(gain))]
     return to_svg(axes, f"The {sweep.objective_title} of each trial", marks)
 
 
 @page_style
 def slices(sweep: LoadedSweep, scales: Sequence[FieldScale]) -> list[dict[str, Any]]:
     """Gain against the value of each of these fields: ``{"field", "chart"}``. Only complete trials."""
-    trials = sorted(sweep.complete, key=lambda trial: len(sweep.kinds(trial)))
+    trials = _on_top_last(sweep, sweep.complete)
     if not trials:
         return []
     trials = [*pick_evenly(trials[:-2], MAX_SLICE_MARKS), *trials[-2:]]  # the best and the default come last
-    limits = gain_limits(sweep)
-    return [{"field": scale.field, "chart": _slice(sweep, scale, trials, limits)} for scale in scales]
+    return [{"field": scale.field, "chart": _slice(sweep, scale, trials)} for scale in scales]
 
 
-def _slice(sweep: LoadedSweep, scale: FieldScale, trials: Sequence[TrialResult], limits: tuple[float, float]) -> Markup:
-    axes = new_axes(SLICE_WIDTH, SLICE_HEIGHT, SLICE_MARGINS)
-    axes.set(xlim=(-0.06, 1.02), ylim=limits)
-    at, ticks = pixels(axes), scale.ticks()
-    gap = min((at(b[0], 0)[0] - at(a[0], 0)[0] for a, b in itertools.pairwise(ticks)), default=SLICE_WIDTH)
-    room = max(3, int(gap / CHARACTER_PX)) if scale.choices is not None else 9
-    axes.set_xticks([share for share, _ in ticks], [cut(label, room) for _, label in ticks])
-    size, marks = 0.84 * _mark_size(len(trials)), []
+def _slice(sweep: LoadedSweep, scale: FieldScale, trials: Sequence[TrialResult]) -> Markup:
+    axes = _gain_axes(sweep, SLICE_WIDTH, SLICE_HEIGHT, SLICE_MARGINS)
+    axes.set_xlim(-0.06, 1.02)
+    shares, labels = zip(*scale.ticks(), strict=True)
+    axes.set_xticks(shares, [cut(label, 9 if scale.choices is None else max(3, 36 // len(labels))) for label in labels])
+    marks = []
     for trial in trials:
-        gain, values = sweep.gain(trial), trial.values
+        gain, is_set = sweep.gain(trial), scale.field in trial.values
         assert gain is not None
-        piled = scale.choices is not None or scale.field not in values  # many trials at one place: beside each other
-        aside = (trial.number * 0.618 % 1 - 0.5) * min(16.0, gap / 3) if piled else 0.0
-        setting = value_text(values[scale.field]) if scale.field in values else NOT_SET
-        x, y = at(scale.at(values), max(gain, limits[0]))
-        marks.append(trial_mark(sweep, trial, x + aside, y, size, below=gain < limits[0], prefix=f"{setting}: "))
+        piled = scale.choices is not None or not is_set  # many trials at one place: beside each other
+        aside = (trial.number * 0.618 % 1 - 0.5) * min(16.0, 70 / len(labels)) if piled else 0.0
+        prefix = f"{value_text(trial.values[scale.field]) if is_set else NOT_SET}: "
+        marks.append(_mark(sweep, axes, trial, scale.at(trial.values), gain, prefix, aside))
     return to_svg(axes, f"{sweep.objective_title} against {scale.field}", marks)
 
 
 @page_style
 def gain_against_cost(sweep: LoadedSweep) -> Markup | None:
     """Gain of the complete trials against their seconds, the trade-offs joined; None with fewer than two."""
-    points = {
-        trial.number: (trial, seconds, gain)
-        for trial in sweep.complete
-        if (seconds := trial.seconds) is not None and seconds > 0 and (gain := sweep.gain(trial)) is not None
-    }
-    if len(points) < 2:
+    seconds = {trial.number: trial.seconds for trial in sweep.complete if trial.seconds}
+    if len(seconds) < 2:
         return None
-    times = [seconds for _, seconds, _ in points.values()]
-    axes = new_axes(WIDTH, HEIGHT, margins=(66.0, 14.0, 14.0, 40.0))
-    limits = gain_limits(sweep)
-    axes.set(xlabel="seconds of a loop", ylabel=sweep.objective_title, ylim=limits, xlim=span(times))
-    if max(times) > 8 * min(times):
+    axes = _gain_axes(sweep, WIDTH, HEIGHT, (66.0, 14.0, 14.0, 40.0))
+    axes.set(xlabel="seconds of a loop", ylabel=sweep.objective_title, xlim=span(seconds.values()))
+    if max(seconds.values()) > 8 * min(seconds.values()):
         use_log_ticks(axes, "x")
-        axes.set_xlim(min(times) / 1.2, max(times) * 1.2)
-    if has_trade_offs(sweep):
-        front = sorted(points[n][1:] for n in sweep.results.pareto if n in points)
-        line = [(seconds, max(gain, limits[0])) for seconds, gain in front]
-        axes.plot(*zip(*line, strict=True), color=css_color("accent"), linewidth=1.8, alpha=0.75, linestyle=":")
-    marks, at, size = [], pixels(axes), _mark_size(len(points))
-    for trial, seconds, gain in sorted(points.values(), key=lambda point: len(sweep.kinds(point[0]))):
-        x, y = at(seconds, max(gain, limits[0]))
-        marks.append(trial_mark(sweep, trial, x, y, size, below=gain < limits[0]))
+        axes.set_xlim(min(seconds.values()) / 1.2, max(seconds.values()) * 1.2)
+    marks, front = [], []
+    for trial in _on_top_last(sweep, (trial for trial in sweep.complete if trial.number in seconds)):
+        place = seconds[trial.number], max(sweep.gain(trial) or 0.0, axes.get_ylim()[0])
+        marks.append(_mark(sweep, axes, trial, place[0], sweep.gain(trial) or 0.0))
         if names := [name for name in sweep.kinds(trial) if name != "complete"]:
+            x, y = pixel(axes, *place)
             side, anchor = (-10, "end") if x > WIDTH / 2 else (10, "start")
             marks.append(text("over name", x + side, y + 4, ", ".join(names), anchor))
+        front += [place] if trial.number in sweep.results.pareto else []
+    if has_trade_offs(sweep):
+        axes.plot(*zip(*sorted(front), strict=True), ":", color=css_color("accent"), linewidth=1.8, alpha=0.75)
     return to_svg(axes, f"{sweep.objective_title} of each trial against its seconds", marks)
 
 
@@ -208,28 +194,27 @@ def differences(sweep: LoadedSweep, rows: Sequence[RerunRow]) -> Markup | None:
     return to_svg(axes, "Best minus default of each rerun")
 
 
-def trial_mark(
-    sweep: LoadedSweep, trial: TrialResult, x: float, y: float, size: float, *, below: bool, prefix: str = ""
+def _gain_axes(sweep: LoadedSweep, width_px: float, height_px: float, margins: Margins) -> Axes:
+    axes = new_axes(width_px, height_px, margins)
+    axes.set_ylim(gain_limits(sweep))
+    return axes
+
+
+def _on_top_last(sweep: LoadedSweep, trials: Iterable[TrialResult]) -> list[TrialResult]:
+    """In drawing order: the default and the best are on top."""
+    return sorted(trials, key=lambda trial: len(sweep.kinds(trial)))
+
+
+def _mark(
+    sweep: LoadedSweep, axes: Axes, trial: TrialResult, x: float, gain: float, prefix: str = "", aside_px: float = 0.0
 ) -> str:
     """A trial in a chart; shape and color both tell what it is: a diamond the default, a ring one that was stopped.
 
-    A triangle is one ``below`` what the chart covers.
+    A triangle at the lower edge is a gain below what the chart covers.
     """
-    kinds = sweep.kinds(trial)
-    size *= 1.35 if len(kinds) > 1 else 1.0
-    css, title, trial_number = " ".join(["trial", *kinds]), prefix + sweep.trial_title(trial), trial.number
-    if below:
-        return polygon(css, [(x - size, y - size), (x + size, y - size), (x, y + size * 0.7)], title, trial_number)
-    if "default" in kinds:
-        size *= 1.2
-        return polygon(css, [(x, y - size), (x + size, y), (x, y + size), (x - size, y)], title, trial_number)
-    return circle(css, x, y, size, title, trial_number)
-
-
-def _mark_size(num_marks: int) -> float:
-    return 5.0 if num_marks <= 150 else 3.2
-
-
-def _failed_mark(sweep: LoadedSweep, trial: TrialResult, x: float, y: float) -> str:
-    title = f"{sweep.trial_title(trial)}: {cut(str(trial.error), 200)}"
-    return element("path", "trial failed", title, trial.number, d=f"M{x - 4:.1f} {y - 9:.1f}l8 8m0 -8l-8 8")
+    kinds, lowest = sweep.kinds(trial), axes.get_ylim()[0]
+    shape = "below" if gain < lowest else "diamond" if "default" in kinds else "circle"
+    size = (5.0 if len(sweep.trials) <= MANY_TRIALS else 3.2) * (1.35 if len(kinds) > 1 else 1.0)
+    x_px, y_px = pixel(axes, x, max(gain, lowest))
+    title = prefix + sweep.trial_title(trial)
+    return mark(shape, " ".join(["trial", *kinds]), x_px + aside_px, y_px, size, title, trial.number)

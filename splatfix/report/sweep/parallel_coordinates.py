@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
-from splatfix.report.svg import CHARACTER_PX, element, points, text, wrap
+from splatfix.report.svg import polyline, text, wrap
 from splatfix.report.sweep.axes import field_scales, round_ticks
 from splatfix.report.sweep.charts import gain_limits, ramp_level, shown_range
 from splatfix.report.sweep.load import LoadedSweep
 from splatfix.report.sweep.results import TrialResult
 
+CHARACTER_PX = 6.4  # on average
 MIN_WIDTH, AXIS_STEP = 940, 122
 LEFT, RIGHT, TOP, BOTTOM, HEIGHT = 62.0, 74.0, 52.0, 16.0, 400.0
 MAX_WIDE_LINES = 300  # with a broad band around each to point at, and with all values in their titles
@@ -57,24 +58,18 @@ def _line(sweep: LoadedSweep, trial: TrialResult, gain: float | None, places: li
     if "complete" in kinds and gain is not None:
         kinds.append(f"ramp-{ramp_level(gain, shown_range(sweep))}")
     few = len(sweep.trials) <= MAX_WIDE_LINES
-    line = f'<polyline points="{points(places)}"/>'
-    band = line.replace("<polyline", '<polyline class="hit"') if few else ""
+    lines = polyline("", places) + (polyline("hit", places) if few else "")
     title = escape(sweep.trial_title(trial, with_values=few))
-    css = escape(" ".join(["path", *kinds]))
-    return f'<g class="{css}" data-trial="{trial.number:d}"><title>{title}</title>{line}{band}</g>'
+    return f'<g class="path {" ".join(kinds)}" data-trial="{trial.number}"><title>{title}</title>{lines}</g>'
 
 
 def _axis(x: float, name: str, ticks: list[tuple[float, str]], room: int) -> list[str]:
     """A vertical line with ticks, and above it the name: what comes before its last point on a separate line."""
     before, point, last = name.rpartition(".")
-    parts = [
-        element("line", "pole", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=_y(1), y2=_y(0)),
-        text("tick", x, TOP - 32, before + point, "middle"),
-        text("name", x, TOP - 16, last, "middle", room),
-    ]
+    parts = [polyline("pole", [(x, _y(1)), (x, _y(0))]), text("tick", x, TOP - 32, before + point, "middle")]
+    parts.append(text("name", x, TOP - 16, last, "middle", room))
     for share, label in ticks:
-        y = f"{_y(share):.1f}"
-        parts.append(element("line", "notch", x1=f"{x - 3:.1f}", x2=f"{x + 3:.1f}", y1=y, y2=y))
+        parts.append(polyline("notch", [(x - 3, _y(share)), (x + 3, _y(share))]))
         parts.append(text("over tick", x + 7, _y(share) + 4, label, room=room))
     return parts
 
