@@ -68,9 +68,7 @@ def train(
     learner = build_learner(config)
     accelerator, is_main = learner.accelerator, learner.accelerator.is_main_process
     data = open_data(shards_url, config.data, learner.inputs, config.seed)
-    _check_unseen(config, data, learner.earlier)
-    if not data.validation:
-        log.info("%s: no group is held out: nothing is validated, strength = %s", shards_url, config.strength)
+    _check_held_out(config, data, learner.earlier)
     run = open_training(out, config, data, fresh=fresh) if is_main else Run(Path(out))  # only the main process writes
     state = restore_learner(learner, Path(out) / STATE, config, fixed_settings(config, data))
     if broadcast_object_list([run.is_finished])[0]:
@@ -203,8 +201,14 @@ def _validate(learner: Learner, pairs: Sequence[Pair]) -> dict[str, Any]:
     return summarize_gains(gather_object(rows))
 
 
-def _check_unseen(config: TrainConfig, data: Data, earlier: dict[str, Any]) -> None:
-    """Refuse weights to start from that were trained on a group to validate on, by a ValueError."""
+def _check_held_out(config: TrainConfig, data: Data, earlier: dict[str, Any]) -> None:
+    """Refuse weights to start from that were trained on a group to validate on; report that no group is held out.
+
+    Raises:
+        ValueError: the weights were trained on a group to validate on.
+    """
     seen = {data.group_of(shard) for shard in data.held_out} & set(earlier.get("train_groups", []))
     if seen:
         raise ValueError(f"validation_groups: {min(seen)!r} was trained on by start_from = {config.start_from!r}")
+    if not data.validation:
+        log.info("%s: no group is held out: nothing is validated, strength = %s", data.url, config.strength)
