@@ -131,7 +131,7 @@ def test_importing_does_not_import_mlflow():
         (SystemExit(1), "KILLED"),
     ],
 )
-def test_how_it_ends_is_told(tmp_path, uri, error, status):
+def test_the_end_of_a_run_sets_its_status(tmp_path, uri, error, status):
     with pytest.raises(type(error)), open_tracker(tmp_path / "run", TrackingConfig(uri=uri)):
         raise error
     assert only_run(uri).info.status == status
@@ -293,12 +293,12 @@ def test_without_an_answer_all_is_kept_and_sent_later(tmp_path, uri, no_answer, 
     tracker.artifact(folder / "a.txt")
     wait_for(lambda: len(warnings(caplog)) == 1)
     assert not tracker.finish("FINISHED", wait_seconds=1)
-    told = warnings(caplog)
-    assert len(told) == 2
-    assert told[0].startswith(f"tracking: {no_answer} does not answer ([Errno 111] Connection refused")
-    assert f"kept in {folder / JOURNAL} and sent when it is back" in told[0]
-    assert told[1] == (f"tracking: 204 records were not sent; `splatfix sync {folder}` sends them")
-    assert "secret" not in "".join(told) + (folder / STATE).read_text()
+    logged = warnings(caplog)
+    assert len(logged) == 2
+    assert logged[0].startswith(f"tracking: {no_answer} does not answer ([Errno 111] Connection refused")
+    assert f"kept in {folder / JOURNAL} and sent when it is back" in logged[0]
+    assert logged[1] == (f"tracking: 204 records were not sent; `splatfix sync {folder}` sends them")
+    assert "secret" not in "".join(logged) + (folder / STATE).read_text()
     with pytest.raises(ConnectionError, match=f"{no_answer} does not answer: .*Connection refused"):
         send_rest(folder)
     assert send_rest(folder, uri) == 204
@@ -365,9 +365,9 @@ def test_files_that_cannot_be_stored_hold_up_nothing_and_are_tried_again(tmp_pat
     wait_for(lambda: offset(folder) == (folder / JOURNAL).stat().st_size)
     assert not done(tracker)
     assert only_run(uri).info.status == "FINISHED" and only_run(uri).data.metrics == {"loss": 1.0}
-    told = warnings(caplog)
-    assert f"{folder / 'a'} could not be stored" in told[0] and "gone was gone before it was sent" in told[1]
-    assert "2 records were not sent" in told[2] and len(told) == 3
+    logged = warnings(caplog)
+    assert f"{folder / 'a'} could not be stored" in logged[0] and "gone was gone before it was sent" in logged[1]
+    assert "2 records were not sent" in logged[2] and len(logged) == 3
     blocking.unlink()
     assert send_rest(folder) == 2
     assert sorted(files(uri)) == ["a", "b"]

@@ -66,7 +66,7 @@ class SweepTracker:
         del self._running[record.number]
         self._ending.append(tracker)
         if len(self._ending) > MAX_SENDING:  # the server is away or slow: the rest is sent at the end
-            self._ending.popleft().finish(RUN_STATUS[record.status], wait_seconds=0, told=False)
+            self._ending.popleft().finish(RUN_STATUS[record.status], wait_seconds=0, warn=False)
 
     def conclude(self, results: SweepResults) -> None:
         """Log the results of the whole sweep: a description, figures, the best trial, and files."""
@@ -116,7 +116,7 @@ class SweepTracker:
         is_hurried = kind is not None or any(tracker.is_down for tracker in trackers)
         deadline = time.monotonic() + (HURRIED_SECONDS if is_hurried else WAIT_SECONDS)
         for tracker in trackers:
-            if not tracker.finish("KILLED", wait_seconds=max(0.0, deadline - time.monotonic()), told=False):
+            if not tracker.finish("KILLED", wait_seconds=max(0.0, deadline - time.monotonic()), warn=False):
                 late.append(tracker)
         self._parent.__exit__(kind, error, trace)
         if enabled:

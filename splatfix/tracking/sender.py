@@ -31,14 +31,14 @@ ENVIRONMENT = {  # what we want of mlflow where the user has not said otherwise
 
 
 class Sender:
-    """Sends a journal to MLflow; used by one thread. Whatever it raises means: not now."""
+    """Sends a journal to MLflow; used by one thread. Any exception means that MLflow is unreachable: send again later."""
 
     def __init__(self, folder: Path, state: State, uri: str) -> None:
         self.folder, self.state, self.uri = folder, state, uri
         self.waits_for_parent = state.parent is not None
         self._client: Any = None
         self._experiment_id = ""
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def send(self, *, left_out_too: bool, stopped: Callable[[], bool] = lambda: False) -> int:
         """Send what is new in the journal: the number of records. With ``left_out_too``, try those files again."""
@@ -76,7 +76,7 @@ class Sender:
         try:
             write_json(self.folder / STATE, asdict(self.state))
         except OSError as error:
-            self._tell_once("state", f"{self.folder / STATE}: {error.strerror}")
+            self._warn_once("state", f"{self.folder / STATE}: {error.strerror}")
 
     def _connect(self) -> None:
         """Find the run, or make it."""
@@ -148,7 +148,7 @@ class Sender:
                 if _code(error) != "INVALID_PARAMETER_VALUE":
                     raise
                 if len(chunk) == 1:
-                    self._tell_once("refused", f"{chunk[0].key!r} of the {kind} was refused ({reason(error)})")
+                    self._warn_once("refused", f"{chunk[0].key!r} of the {kind} was refused ({reason(error)})")
                 else:
                     for entity in chunk:
                         self._log(kind, [entity])
@@ -162,13 +162,13 @@ class Sender:
                 num += 1
                 name = f"{key[: MAX_KEY - 20]} changed {num}"
             if num:
-                self._tell_once("changed", f"{key} was {held[key]!r} and is {value!r}: kept as {name!r}")
+                self._warn_once("changed", f"{key} was {held[key]!r} and is {value!r}: kept as {name!r}")
             if name not in held:
                 held[name] = value
                 yield name, value
 
     def _send_artifact(self, record: dict[str, Any]) -> bool:
-        """Whether the file or folder was stored. One that is gone is told, and counts as stored."""
+        """Whether the file or folder was stored. One that no longer exists costs a warning, and counts as stored."""
         path = self.folder / record["path"]
         try:
             if path.is_dir():
@@ -179,16 +179,16 @@ class Sender:
                 self._client.log_artifact(self.state.run, str(path), record["folder"] or None)
         except Exception as error:
             if not path.exists():
-                self._tell_once(f"gone {path}", f"{path} was gone before it was sent")
+                self._warn_once(f"gone {path}", f"{path} was gone before it was sent")
                 return True
             self._client.get_run(self.state.run)  # no answer here either: then all of it is for later
-            self._tell_once("stored", f"{path} could not be stored ({reason(error)}); it is tried again at the end")
+            self._warn_once("stored", f"{path} could not be stored ({reason(error)}); it is tried again at the end")
             return False
         return True
 
-    def _tell_once(self, what: str, message: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
+    def _warn_once(self, what: str, message: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
             log.warning("tracking: %s", message)
 
 

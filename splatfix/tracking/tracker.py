@@ -95,10 +95,13 @@ class Tracker:
         self._finishing.set()
         self._news.set()
 
-    def finish(self, status: Status, wait_seconds: float = 20, *, told: bool = True) -> bool:
-        """End the run: whether all of it was sent within so many seconds.
+    def finish(self, status: Status, wait_seconds: float = 20, *, warn: bool = True) -> bool:
+        """End the run, and wait for the sending thread; returns whether MLflow has all of the run by then.
 
-        Where not, a warning says what to do, unless it is not to be ``told``.
+        Args:
+            status: how the run ended.
+            wait_seconds: the longest wait.
+            warn: log a warning with the remedy where something was not sent.
         """
         if self._sender is None:
             return True
@@ -108,7 +111,7 @@ class Tracker:
             self._stopped.set()
             num = self._sender.num_unsent() + self._journal.num_unwritten
             self._all_sent = num == 0 and not self._thread.is_alive()
-            if told and not self._all_sent:
+            if warn and not self._all_sent:
                 folder = self._sender.folder
                 log.warning("tracking: %d records were not sent; `splatfix sync %s` sends them", num, folder)
         return self._all_sent
