@@ -1,7 +1,7 @@
-"""Where the time of a stretch of work goes, stage by stage.
+"""Where the time of a computation goes, by section of the code.
 
-``stage("draw")`` marks a stage wherever it runs; it does next to nothing unless a ``profiled()`` stretch is open. Time
-counts for the innermost open stage alone.
+``section("draw")`` marks a section wherever it runs; outside of ``profiled()`` it costs next to nothing. Of nested
+sections the time counts for the innermost alone. The stages of a run, in ``run.json``, are timed by `runs.Run.stage`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from contextlib import contextmanager
 
 import torch
 
-REST = "rest"  # what no stage marks
-OPTIMIZERS = "optimizers"  # the stage that every training step has once
+REST = "rest"  # outside of all sections
+OPTIMIZERS = "optimizers"  # the section that every training step enters once
 
 
 class Profile:
-    """Seconds and calls by stage, of a stretch that is open or over."""
+    """Seconds and calls by section, while it is open and afterwards."""
 
     def __init__(self, settle: Callable[[], object]) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -29,17 +29,17 @@ class Profile:
 
     @property
     def total_seconds(self) -> float:
-        """Of all stages."""
+        """Sum over all sections."""
         return sum(self.seconds.values())
 
     def enter(self, name: str) -> None:
-        """A stage begins; the one around it pauses."""
+        """Begin a section; the one around it pauses."""
         self._count()
         self._open.append(name)
         self.calls[name] += 1
 
     def leave(self) -> None:
-        """The innermost stage ends; the one around it goes on."""
+        """End the innermost section; the one around it resumes."""
         self._count()
         if len(self._open) > 1:
             self._open.pop()
@@ -56,16 +56,16 @@ class Profile:
         return self.calls.get(OPTIMIZERS, 0)
 
     def table(self) -> str:
-        """For people: milliseconds per training step and share of the time by stage, the largest first."""
+        """Format milliseconds per training step and share of the time by section, the largest first."""
         total, steps = max(self.total_seconds, 1e-12), max(self.num_steps, 1)
-        lines = [f"{'stage':24s}{'ms per step':>12s}{'share':>8s}"]
+        lines = [f"{'section':24s}{'ms per step':>12s}{'share':>8s}"]
         for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1]):
             lines.append(f"{name:24s}{1000 * seconds / steps:12.2f}{seconds / total:8.1%}")
         lines.append(f"{'all':24s}{1000 * total / steps:12.2f}{1:8.1%}")
         return "\n".join(lines)
 
     def to_json(self) -> dict:
-        """Steps, and seconds and calls by stage."""
+        """The number of steps, and seconds and calls by section."""
         return {"steps": self.num_steps, "seconds": dict(self.seconds), "calls": dict(self.calls)}
 
 
@@ -73,13 +73,13 @@ _current: Profile | None = None
 
 
 def settle_on(device: torch.device) -> Callable[[], object]:
-    """What to wait with before time is taken: on CUDA, work is only queued."""
+    """A function that waits until the device has done its queued work; on the CPU nothing is queued."""
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
 @contextmanager
 def profiled(settle: Callable[[], object] = lambda: None) -> Iterator[Profile]:
-    """Profile what runs inside. ``settle`` is called before time is taken (`settle_on`)."""
+    """Profile the code inside. ``settle`` is called before each look at the clock (`settle_on`)."""
     global _current
     before, _current = _current, Profile(settle)
     try:
@@ -90,8 +90,8 @@ def profiled(settle: Callable[[], object] = lambda: None) -> Iterator[Profile]:
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Mark a stage."""
+def section(name: str) -> Iterator[None]:
+    """Count the time of the code inside for the section ``name``."""
     profile = _current
     if profile is None:
         yield

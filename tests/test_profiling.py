@@ -1,4 +1,4 @@
-"""Time by stage."""
+"""Time by section."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from splatfix.fit import FitRunConfig, run_fit
-from splatfix.profiling import OPTIMIZERS, REST, profiled, stage
+from splatfix.profiling import OPTIMIZERS, REST, profiled, section
 from splatfix.sample import sample_path
 from splatfix.splats.train import FitConfig
 from splatfix.views import ViewsConfig
@@ -25,22 +25,22 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr("splatfix.profiling.time.perf_counter", made)
-    return made
+    clock = Clock()
+    monkeypatch.setattr("splatfix.profiling.time.perf_counter", clock)
+    return clock
 
 
-def test_time_counts_for_the_innermost_stage(clock: Clock) -> None:
+def test_time_counts_for_the_innermost_section(clock: Clock) -> None:
     settled = []
     with profiled(lambda: settled.append(1)) as profile:
-        with stage("outer"):
+        with section("outer"):
             clock.now += 2
-            with stage("inner"):
+            with section("inner"):
                 clock.now += 5
             clock.now += 1
         clock.now += 0.5
         for _ in range(3):
-            with stage(OPTIMIZERS):
+            with section(OPTIMIZERS):
                 clock.now += 1
     assert profile.seconds == {"outer": 3, "inner": 5, REST: 0.5, OPTIMIZERS: 3}
     assert profile.calls == {"outer": 1, "inner": 1, OPTIMIZERS: 3}
@@ -51,15 +51,15 @@ def test_time_counts_for_the_innermost_stage(clock: Clock) -> None:
     assert last.split() == ["all", "3833.33", "100.0%"]
 
 
-def test_a_stage_that_fails_is_left(clock: Clock) -> None:
+def test_a_section_that_fails_is_closed(clock: Clock) -> None:
     with profiled() as profile:
-        with pytest.raises(KeyError), stage("broken"):
+        with pytest.raises(KeyError), section("broken"):
             raise KeyError
         clock.now += 2
     assert profile.seconds[REST] == 2
-    with stage("after the stretch"):
+    with section("after the profile"):
         pass
-    assert "after the stretch" not in profile.calls
+    assert "after the profile" not in profile.calls
 
 
 def test_a_profiled_fit(tmp_path, caplog) -> None:

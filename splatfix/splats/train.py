@@ -17,7 +17,7 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.gaussians import Gaussians, RenderMode, Splat
-from splatfix.profiling import OPTIMIZERS, stage
+from splatfix.profiling import OPTIMIZERS, section
 from splatfix.rendering import render
 from splatfix.shapes import Float
 from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
@@ -290,28 +290,28 @@ def _train_step(
     if config.dropout > 0 and photo is not None:  # a repaired view is a whole render: compare it with one
         keep = _draw_uniform(len(gaussians), generator, fit.device) >= config.dropout
         gaussians = compensate_dropout(gaussians, config.dropout)
-    with stage("render"):
+    with section("render"):
         rendering = render(Splat(gaussians, config.mode, background), [view.camera], keep=keep)
     fit.densifier.before_backward(params, fit.optimizers, fit.step, rendering.info)
     rgb = rendering.rgb[0]
     if fit.exposure_optimizer is not None and photo is not None:
         change = fit.exposure[photo] - fit.exposure.mean(0)
         rgb = rgb + rgb @ change[:, :3].T + change[:, 3]
-    with stage("loss"):
+    with section("loss"):
         loss = view.weight * photometric_loss(rgb, view.rgb, config.ssim_weight, view.confidence)
     if config.opacity_regularizer > 0:
         loss = loss + config.opacity_regularizer * params["opacities"].sigmoid().mean()
     if config.scale_regularizer > 0:
         loss = loss + config.scale_regularizer * params["scales"].exp().mean() / fit.scene_scale
-    with stage("autograd"):
+    with section("autograd"):
         loss.backward()
 
     optimizers = [*fit.optimizers.values(), *([fit.exposure_optimizer] if fit.exposure_optimizer else [])]
-    with stage(OPTIMIZERS):
+    with section(OPTIMIZERS):
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-    with stage("densify"):
+    with section("densify"):
         fit.densifier.after_step(params, fit.optimizers, fit.step, rendering.info, means_lr)
     return loss.detach()
 

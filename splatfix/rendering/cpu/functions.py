@@ -16,7 +16,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from splatfix.jit import threads_for
-from splatfix.profiling import stage
+from splatfix.profiling import section
 from splatfix.rendering.cpu import compositing, harmonics, projection, tiles
 from splatfix.rendering.cpu.lanes import aligned
 
@@ -57,7 +57,7 @@ class Project(Function):
         mask = KEEP_ALL if keep is None else _array(keep)
         for i, camera in enumerate(cameras):
             views = [output[i].numpy() for output in (*outputs, radii)]
-            with stage("project"), threads_for(n, GAUSSIANS_PROJECTED) as threads:
+            with section("project"), threads_for(n, GAUSSIANS_PROJECTED) as threads:
                 projection.project(*parameters, mask, camera, antialiased, threads, *views)
         ctx.save_for_backward(means, log_scales, quats, opacity_logits, radii)
         ctx.cameras, ctx.antialiased = cameras, antialiased
@@ -79,7 +79,7 @@ class Project(Function):
         results = [g.numpy() for g in gradients]
         seen = _array(radii)
         for i, camera in enumerate(ctx.cameras):
-            with stage("project, backward"), threads_for(n, GAUSSIANS_PROJECTED) as threads:
+            with section("project, backward"), threads_for(n, GAUSSIANS_PROJECTED) as threads:
                 projection.project_backward(
                     *arrays, camera, ctx.antialiased, threads, seen[i], *(d[i] for d in d_outputs), *results, i == 0
                 )
@@ -97,7 +97,7 @@ class Color(Function):
         parameters = [_array(t) for t in (means, sh0, sh_rest)]
         seen = _array(radii)
         for i, camera in enumerate(cameras):
-            with stage("color"), threads_for(len(means), GAUSSIANS_COLORED) as threads:
+            with section("color"), threads_for(len(means), GAUSSIANS_COLORED) as threads:
                 harmonics.color(*parameters, camera[18:], degree, seen[i], threads, colors[i].numpy())
         ctx.save_for_backward(means, sh0, sh_rest, radii, colors)
         ctx.cameras, ctx.degree = cameras, degree
@@ -112,7 +112,7 @@ class Color(Function):
         inputs = [_array(means), _array(sh_rest)]
         seen, shown, d_shown = _array(radii), _array(colors), _array(d_colors)
         for i, camera in enumerate(ctx.cameras):
-            with stage("color, backward"), threads_for(len(means), GAUSSIANS_COLORED) as threads:
+            with section("color, backward"), threads_for(len(means), GAUSSIANS_COLORED) as threads:
                 harmonics.color_backward(
                     *inputs, camera[18:], ctx.degree, seen[i], shown[i], threads, d_shown[i], *results, i == 0
                 )
@@ -141,14 +141,14 @@ class Rasterize(Function):
         behind = _array(background)
         ctx.drawn = []
         for i, (w, h) in enumerate(sizes):
-            with stage("sort by depth"):
+            with section("sort by depth"):
                 visible, order = tiles.sort_by_depth(projected[2][i], projected[5][i])
-            with stage("pack records"), threads_for(len(visible), GAUSSIANS_PACKED) as threads:
+            with section("pack records"), threads_for(len(visible), GAUSSIANS_PACKED) as threads:
                 records, capacities = tiles.pack(visible, *(array[i] for array in projected), w, h, threads)
-            with stage("deal to tiles"), threads_for(int(capacities.sum()), TILES_TOUCHED) as threads:
+            with section("deal to tiles"), threads_for(int(capacities.sum()), TILES_TOUCHED) as threads:
                 entries, starts, work = tiles.assign_to_tiles(records, order, capacities, w, h, threads)
             drawn = [image[i].numpy() for image in images]
-            with stage("draw"), threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
+            with section("draw"), threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
                 compositing.composite(records.reshape(-1), entries, starts, threads, w, h, behind, *drawn, work)
             ctx.drawn.append((visible, records, entries, starts, work))
         ctx.save_for_backward(conics, opacities, *images)
@@ -176,7 +176,7 @@ class Rasterize(Function):
         for i, (w, h) in enumerate(ctx.sizes):
             visible, records, entries, starts, work = ctx.drawn[i]
             d_images = [*(d[i] for d in d_shown), None if d_depths is None else d_depths[i]]
-            with stage("draw, backward"), threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
+            with section("draw, backward"), threads_for(int(work.sum()), BLOCKS_DRAWN) as threads:
                 shape = threads, len(visible), compositing.SUMS
                 totals = aligned(math.prod(shape)).reshape(shape)
                 totals.fill(0)
@@ -184,7 +184,7 @@ class Rasterize(Function):
                     records.reshape(-1), entries, starts, tiles.split_work(work, threads), w, h,
                     *(image[i] for image in images), *d_images, totals.reshape(-1),
                 )  # fmt: skip
-            with stage("gather gradients"), threads_for(len(visible), GAUSSIANS_GATHERED) as threads:
+            with section("gather gradients"), threads_for(len(visible), GAUSSIANS_GATHERED) as threads:
                 compositing.gather(
                     visible, totals, *(array[i] for array in projected), threads, *(g[i].numpy() for g in gradients)
                 )
