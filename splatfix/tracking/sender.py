@@ -31,7 +31,7 @@ ENVIRONMENT = {  # what we want of mlflow where the user has not said otherwise
 
 
 class Sender:
-    """Sends a journal to MLflow; used by one thread. Any exception means that MLflow is unreachable: send again later."""
+    """Sends a journal to MLflow; used by one thread. Any exception means that MLflow is unreachable: retry later."""
 
     def __init__(self, folder: Path, state: State, uri: str) -> None:
         self.folder, self.state, self.uri = folder, state, uri
