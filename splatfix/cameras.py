@@ -1,8 +1,8 @@
 """Pinhole cameras and their geometry.
 
-Conventions (the only ones in splatfix): OpenCV axes (x right, y down, z forward); poses are ``camera_from_world``,
-read right to left; pixel centers lie at +0.5, so an image spans ``[0, width] x [0, height]``. Readers convert once,
-at the door; lens distortion is removed there too.
+Conventions, the same everywhere in splatfix: OpenCV axes (x right, y down, z forward); poses are ``camera_from_world``,
+read right to left; pixel centers are at +0.5, so an image spans ``[0, width] x [0, height]``. The capture readers
+convert to these conventions and remove lens distortion, so no other module has to.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from splatfix.shapes import Float
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """One pinhole camera with its pose and image size.
+    """A pinhole camera: intrinsics, pose and image size.
 
     Attributes:
         name: unique name of the view within its capture (the image's relative path for photos).
@@ -52,7 +52,7 @@ class Camera:
 
     @property
     def world_from_camera(self) -> Float[ndarray, "4 4"]:
-        """Inverse pose."""
+        """Inverse of ``camera_from_world``, float64 ``[4, 4]``."""
         pose = np.eye(4)
         pose[:3, :3] = self.rotation.T
         pose[:3, 3] = self.center
@@ -63,19 +63,19 @@ class Camera:
         """Geometric mean of the two focal lengths, in pixels."""
         return float(np.sqrt(self.intrinsics[0, 0] * self.intrinsics[1, 1]))
 
-    def resized(self, width_px: int, height_px: int) -> Camera:
-        """The same camera with another image size; intrinsics scale with each axis."""
+    def resize(self, width_px: int, height_px: int) -> Camera:
+        """Change the image size; the intrinsics are scaled along each axis."""
         scale = np.diag([width_px / self.width_px, height_px / self.height_px, 1.0])
         return replace(self, width_px=width_px, height_px=height_px, intrinsics=scale @ self.intrinsics)
 
     def with_longest_side(self, longest_side_px: int | None) -> Camera:
-        """Scaled down so that the longest side is at most ``longest_side_px`` (never scaled up; None keeps)."""
-        return self.resized(*fitted_size(self.width_px, self.height_px, longest_side_px))
+        """Scale the image down to a longest side of at most ``longest_side_px``; None keeps the size."""
+        return self.resize(*limit_size(self.width_px, self.height_px, longest_side_px))
 
     def project(self, points: Float[ndarray, "*N 3"]) -> tuple[Float[ndarray, "*N 2"], Float[ndarray, "*N"]]:
-        """World points to pixel coordinates ``[..., 2]`` and depths along the axis ``[...]``.
+        """Project world points to pixel coordinates ``[..., 2]`` and depths along the axis ``[...]``.
 
-        Points at or behind the camera get the coordinates NaN.
+        The coordinates of points at or behind the camera are NaN.
         """
         local = points @ self.rotation.T + self.camera_from_world[:3, 3]
         depth = local[..., 2]
@@ -85,13 +85,13 @@ class Camera:
         return pixels, depth
 
     def unproject(self, pixels: Float[ndarray, "*N 2"], depth: Float[ndarray, "*N"]) -> Float[ndarray, "*N 3"]:
-        """Pixel coordinates and depths along the axis to world points."""
+        """Lift pixel coordinates with depths along the axis to world points."""
         homogeneous = np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=-1)
         local = homogeneous @ np.linalg.inv(self.intrinsics).T * depth[..., None]
         return (local - self.camera_from_world[:3, 3]) @ self.rotation
 
     def sees(self, points: Float[ndarray, "N 3"]) -> ndarray:
-        """Which world points fall into the image, in front of the camera. Boolean ``[N]``."""
+        """Test which world points are in front of the camera and inside its image. Boolean ``[N]``."""
         pixels, depth = self.project(points)
         with np.errstate(invalid="ignore"):
             inside = (pixels >= 0).all(-1) & (pixels[:, 0] < self.width_px) & (pixels[:, 1] < self.height_px)
@@ -99,12 +99,15 @@ class Camera:
 
 
 def separation(a: Camera, b: Camera, depth: float) -> float:
-    """Distance between two views: ``sqrt((|center difference| / depth)^2 + angle^2)``, dimensionless."""
+    """Measure how far two views are apart: ``sqrt((|center difference| / depth)^2 + angle^2)``, dimensionless.
+
+    ``depth`` is the typical depth of the scene in world units; the angle is that between the optical axes, in radians.
+    """
     return math.hypot(float(np.linalg.norm(a.center - b.center)) / depth, angle_between_rad(a, b))
 
 
-def separations(cameras: Sequence[Camera], depth: float) -> Float[ndarray, "C C"]:
-    """The `separation` of each view from each, dimensionless."""
+def pairwise_separations(cameras: Sequence[Camera], depth: float) -> Float[ndarray, "C C"]:
+    """Compute the `separation` of every pair of views, dimensionless; 0 on the diagonal."""
     centers = np.stack([camera.center for camera in cameras])
     axes = np.stack([camera.axis for camera in cameras])
     angles = np.arccos(np.clip(axes @ axes.T, -1, 1))
@@ -112,8 +115,8 @@ def separations(cameras: Sequence[Camera], depth: float) -> Float[ndarray, "C C"
     return np.hypot(np.linalg.norm(centers[:, None] - centers, axis=2) / depth, angles)
 
 
-def fitted_size(width_px: int, height_px: int, longest_side_px: int | None) -> tuple[int, int]:
-    """Size with the same shape whose longest side is at most ``longest_side_px`` (None: unchanged)."""
+def limit_size(width_px: int, height_px: int, longest_side_px: int | None) -> tuple[int, int]:
+    """Scale an image size down to a longest side of at most ``longest_side_px``; None keeps it."""
     longest = max(width_px, height_px)
     if longest_side_px is None or longest <= longest_side_px:
         return width_px, height_px
@@ -124,7 +127,7 @@ def fitted_size(width_px: int, height_px: int, longest_side_px: int | None) -> t
 def to_tensors(
     cameras: Sequence[Camera], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[Float[torch.Tensor, "C 4 4"], Float[torch.Tensor, "C 3 3"]]:
-    """Stacked ``camera_from_world`` and intrinsics. The copy to a CUDA device is queued; nothing waits for it."""
+    """Stack ``camera_from_world`` and the intrinsics of cameras. The copy to a CUDA device is asynchronous."""
     poses = torch.tensor(np.stack([camera.camera_from_world for camera in cameras]), dtype=dtype)
     intrinsics = torch.tensor(np.stack([camera.intrinsics for camera in cameras]), dtype=dtype)
     if torch.device(device).type == "cuda":
@@ -133,7 +136,7 @@ def to_tensors(
 
 
 def look_at(center: Float[ndarray, "3"], target: Float[ndarray, "3"], up: Float[ndarray, "3"]) -> Float[ndarray, "4 4"]:
-    """``camera_from_world`` of a camera at ``center`` that looks at ``target``, image up along ``up``."""
+    """Make ``camera_from_world`` of a camera at ``center`` that looks at ``target`` with ``up`` pointing up."""
     forward = target - center
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, up)
@@ -141,11 +144,11 @@ def look_at(center: Float[ndarray, "3"], target: Float[ndarray, "3"], up: Float[
         right = np.cross(forward, np.eye(3)[np.argmin(np.abs(forward))])
     right = right / np.linalg.norm(right)
     rotation = np.stack([right, np.cross(forward, right), forward])
-    return pose_from(rotation, center)
+    return compose_pose(rotation, center)
 
 
-def pose_from(rotation: Float[ndarray, "3 3"], center: Float[ndarray, "3"]) -> Float[ndarray, "4 4"]:
-    """``camera_from_world`` from its rotation part and the camera center."""
+def compose_pose(rotation: Float[ndarray, "3 3"], center: Float[ndarray, "3"]) -> Float[ndarray, "4 4"]:
+    """Make ``camera_from_world`` from its rotation part and the camera center."""
     pose = np.eye(4)
     pose[:3, :3] = rotation
     pose[:3, 3] = -rotation @ center
@@ -153,7 +156,7 @@ def pose_from(rotation: Float[ndarray, "3 3"], center: Float[ndarray, "3"]) -> F
 
 
 def quaternion_from_rotation(rotation: Float[ndarray, "3 3"]) -> Float[ndarray, "4"]:
-    """Unit quaternion wxyz of a rotation matrix, w >= 0 (Bar-Itzhack 2000: eigenvector of the largest eigenvalue)."""
+    """Convert a rotation matrix to a unit quaternion wxyz, w >= 0 (Bar-Itzhack 2000: largest eigenvector)."""
     r = rotation
     k = np.array(
         [
@@ -169,7 +172,7 @@ def quaternion_from_rotation(rotation: Float[ndarray, "3 3"]) -> Float[ndarray, 
 
 
 def rotation_from_quaternion(quaternion: Float[ndarray, "4"]) -> Float[ndarray, "3 3"]:
-    """Rotation matrix of a quaternion wxyz (normalised here)."""
+    """Convert a quaternion wxyz to a rotation matrix; the quaternion is normalized first."""
     w, x, y, z = quaternion / np.linalg.norm(quaternion)
     return np.array(
         [
@@ -181,7 +184,7 @@ def rotation_from_quaternion(quaternion: Float[ndarray, "4"]) -> Float[ndarray, 
 
 
 def slerp(a: Float[ndarray, "4"], b: Float[ndarray, "4"], t: float) -> Float[ndarray, "4"]:
-    """Spherical interpolation of unit quaternions; ``t`` outside [0, 1] extrapolates (Shoemake 1985)."""
+    """Interpolate unit quaternions spherically; ``t`` outside [0, 1] extrapolates (Shoemake 1985)."""
     if np.dot(a, b) < 0:
         b = -b
     angle = np.arccos(np.clip(np.dot(a, b), -1, 1))
@@ -192,25 +195,25 @@ def slerp(a: Float[ndarray, "4"], b: Float[ndarray, "4"], t: float) -> Float[nda
     return mixed / np.linalg.norm(mixed)
 
 
-def interpolated(a: Camera, b: Camera, t: float, name: str) -> Camera:
-    """A camera between ``a`` (t = 0) and ``b`` (t = 1), or beyond: center linear, rotation by slerp.
+def interpolate_linearly(a: Camera, b: Camera, t: float, name: str) -> Camera:
+    """Interpolate between cameras ``a`` (t = 0) and ``b`` (t = 1): center linearly, rotation by slerp.
 
-    Size and intrinsics are those of the nearer of the two.
+    ``t`` outside [0, 1] extrapolates. Size and intrinsics are those of the nearer camera.
     """
     rotation = rotation_from_quaternion(
         slerp(quaternion_from_rotation(a.rotation), quaternion_from_rotation(b.rotation), t)
     )
     center = (1 - t) * a.center + t * b.center
-    return replace(a if t <= 0.5 else b, name=name, camera_from_world=pose_from(rotation, center))
+    return replace(a if t <= 0.5 else b, name=name, camera_from_world=compose_pose(rotation, center))
 
 
 def angle_between_rad(a: Camera, b: Camera) -> float:
-    """Angle between two optical axes, in radians."""
+    """Compute the angle between two optical axes, in radians."""
     return float(np.arccos(np.clip(a.axis @ b.axis, -1, 1)))
 
 
 def focus_point(cameras: Sequence[Camera]) -> Float[ndarray, "3"]:
-    """The world point nearest to all optical axes in the least-squares sense."""
+    """Find the world point nearest to all optical axes, in the least-squares sense."""
     a = np.zeros((3, 3))
     b = np.zeros(3)
     for camera in cameras:

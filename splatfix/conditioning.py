@@ -1,7 +1,7 @@
-"""The conditioning of a restorer's network: a render, and everything that says where it can be trusted.
+"""The conditioning of a restorer's network: a render, and the evidence of where it can be trusted.
 
-Shards store it (quantized) for training, and the loop computes it again for repair; both by this module, so that a
-network meets the same inputs in both.
+Shards store it (quantized) for training, and the loop computes it for repair. Both use this module, so that a network
+gets the same inputs in both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from splatfix.flawed import FlawedView
 from splatfix.shapes import Float
 from splatfix.warping import warp_reference
 
-LEAST_VALIDITY = 0.5 / 255  # below this a warped pixel counts as missing, in 8 bits and in float alike
+MIN_VALIDITY = 0.5 / 255  # warped pixels below this count as missing: they round to 0 in the 8 bits of a shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Conditioning:
         nearness: normalized inverse depth in [0, 1], ``[H, W]``: 0 infinitely far or empty, 0.5 at the view's median
             inverse depth, towards 1 close to the camera. See `compute_nearness`.
         inverse_depth_scale: the view's median inverse depth, in one over world units.
-        warps: nearby photos warped into the view, nearest first: rgb (0 where missing) and validity, ``[R, H, W, 4]``.
+        warps: references warped into the view, nearest first: rgb (0 where missing) and validity, ``[R, H, W, 4]``.
     """
 
     rgb: Float[Tensor, "H W 3"]
@@ -46,15 +46,15 @@ def compute_conditioning(view: FlawedView, num_references: int = 2) -> Condition
     for reference in view.references[:num_references]:
         color, validity = warp_reference(view.camera, depth, alpha, reference)
         validity = validity[..., None]
-        warps.append(torch.where(validity >= LEAST_VALIDITY, torch.cat([color, validity], -1), 0)[None])
+        warps.append(torch.where(validity >= MIN_VALIDITY, torch.cat([color, validity], -1), 0)[None])
     return Conditioning(rgb.clamp(0, 1), alpha.clamp(0, 1), nearness, scale, torch.cat(warps))
 
 
 def compute_nearness(depth: Float[Tensor, "H W"]) -> tuple[Float[Tensor, "H W"], float]:
-    """Compute bounded inverse depth and its scale: ``q / (q + scale)`` with ``q = 1 / depth`` and scale its median.
+    """Compute nearness, a bounded inverse depth: ``q / (q + scale)`` with ``q = 1 / depth``; ``scale`` is its median.
 
-    It does not depend on the scene's unit, keeps far background apart and squeezes floaters near the camera.
-    Where the depth is 0 (empty) the nearness is 0; a view without any depth gets the scale 1.
+    Nearness does not depend on the unit of the scene, resolves a far background and compresses floaters near the
+    camera. It is 0 where the depth is 0 (empty); the scale of a view without any depth is 1.
     """
     has_depth = depth > 0
     scale = float(1 / depth[has_depth].median()) if bool(has_depth.any()) else 1.0
@@ -62,5 +62,5 @@ def compute_nearness(depth: Float[Tensor, "H W"]) -> tuple[Float[Tensor, "H W"],
 
 
 def depth_from_nearness(nearness: Float[Tensor, "H W"], inverse_depth_scale: float) -> Float[Tensor, "H W"]:
-    """Depth along the axis in world units, the inverse of `compute_nearness`; 0 where the nearness is 0."""
+    """Invert `compute_nearness`: depth along the axis in world units, 0 where the nearness is 0."""
     return torch.where(nearness > 0, (1 / nearness.clamp(min=1e-9) - 1) / inverse_depth_scale, 0)

@@ -1,6 +1,6 @@
-"""Flawed views: renders of a sparse fit with all that a restorer is given of them.
+"""Flawed views: renders of a sparse fit with the inputs of a restorer (alpha, depth, reference photos, spread).
 
-Pairs (for training) and the loop (for repair) both render here, so that a restorer meets the same inputs in both.
+Pairs (for training) and the loop (for repair) both use this module, so a restorer gets the same inputs in both.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from splatfix.cameras import Camera, separation
 from splatfix.gaussians import Splat
 from splatfix.rendering import render
 from splatfix.shapes import Float
-from splatfix.splats.backdrop import without_backdrop
+from splatfix.splats.backdrop import remove_backdrop
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A training photo near a flawed view, with the fit's depth at its camera (for occlusion tests)."""
+    """A training photo near a flawed view, with the fit's depth and alpha at its camera (for occlusion tests)."""
 
     camera: Camera
     rgb: Float[Tensor, "H W 3"]
@@ -30,13 +30,13 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class FlawedView:
-    """A novel view as a sparse fit renders it.
+    """A novel view, rendered from a sparse fit.
 
     Attributes:
         camera: its camera.
         rgb: the render over the background, ``[H, W, 3]``.
-        alpha: accumulated opacity of the scene, without a shell behind it (`splats.backdrop`), ``[H, W]``.
-        depth: expected depth of the same along the axis in world units, 0 where alpha is 0, ``[H, W]``.
+        alpha: accumulated opacity, without that of the shell behind the scene (`splats.backdrop`), ``[H, W]``.
+        depth: expected depth along the axis in world units, also without the shell, 0 where alpha is 0, ``[H, W]``.
         references: the nearest training photos, nearest first.
         spread: standard deviation of the colors over several fits of the same photos, ``[H, W]``; None for one fit.
     """
@@ -52,11 +52,11 @@ class FlawedView:
 def render_references(
     splats: Sequence[Splat], cameras: Sequence[Camera], photos: Sequence[Float[Tensor, "_ _ 3"]]
 ) -> list[Reference]:
-    """Attach the fit's depth and alpha to training photos (the mean over several fits)."""
-    without = [without_backdrop(splat) for splat in splats]
+    """Render depth and alpha at the cameras of training photos, averaged over several fits of them."""
+    scenes = [remove_backdrop(splat) for splat in splats]
     references = []
     for camera, photo in zip(cameras, photos, strict=True):
-        view = _render_mean(splats, without, camera)
+        view = _render_mean(splats, scenes, camera)
         references.append(Reference(camera, photo, view.depth, view.alpha))
     return references
 
@@ -68,36 +68,36 @@ def render_flawed(
     depth: float,
     num_references: int = 2,
 ) -> list[FlawedView]:
-    """Render novel views and attach the nearest references to each (by `cameras.separation`, at the scene's ``depth``).
+    """Render novel views, each with its nearest references (by `cameras.separation` at the scene's ``depth``).
 
-    Several fits of the same photos are averaged: what only one of them shows is an artifact, and where they differ
-    their `spread` says so.
+    Several fits of the same photos are averaged: structure that only one of them has is an artifact. Their standard
+    deviation is the `spread` of the view.
     """
-    without = [without_backdrop(splat) for splat in splats]
+    scenes = [remove_backdrop(splat) for splat in splats]
     views = []
     for camera in cameras:
         nearest = sorted(references, key=lambda reference: separation(reference.camera, camera, depth))
-        view = _render_mean(splats, without, camera)
+        view = _render_mean(splats, scenes, camera)
         views.append(replace(view, references=tuple(nearest[:num_references])))
     return views
 
 
-def coverage(alpha: Float[Tensor, "H W"]) -> float:
-    """Share of the pixels with alpha above one half."""
+def compute_coverage(alpha: Float[Tensor, "H W"]) -> float:
+    """Compute the share of the pixels with alpha above one half."""
     return float((alpha > 0.5).float().mean())
 
 
-def _render_mean(splats: Sequence[Splat], without_backdrops: Sequence[Splat], camera: Camera) -> FlawedView:
-    """Average the renders of several fits: colors of the whole splats, alpha and depth without their backdrops."""
+def _render_mean(splats: Sequence[Splat], scenes: Sequence[Splat], camera: Camera) -> FlawedView:
+    """Average the renders of several fits: color of the ``splats``, alpha and depth of the same without backdrops."""
     with torch.no_grad():
-        whole = [render(splat, [camera]) for splat in splats]
-        scene = [
-            rendering if without is splat else render(without, [camera])
-            for rendering, without, splat in zip(whole, without_backdrops, splats, strict=True)
+        renderings = [render(splat, [camera]) for splat in splats]
+        scene_renderings = [
+            rendering if scene is splat else render(scene, [camera])
+            for rendering, scene, splat in zip(renderings, scenes, splats, strict=True)
         ]
-    rgb = torch.cat([rendering.rgb for rendering in whole])  # [F, H, W, 3]
-    alpha = torch.cat([rendering.alpha for rendering in scene])
-    depth = torch.cat([rendering.depth for rendering in scene])
+    rgb = torch.cat([rendering.rgb for rendering in renderings])  # [F, H, W, 3]
+    alpha = torch.cat([rendering.alpha for rendering in scene_renderings])
+    depth = torch.cat([rendering.depth for rendering in scene_renderings])
     mean_depth = (alpha * depth).sum(0) / alpha.sum(0).clamp_min(1e-6)
     spread = rgb.clamp(0, 1).std(0, correction=0).mean(-1) if len(splats) > 1 else None
     return FlawedView(camera, rgb.mean(0), alpha.mean(0), mean_depth, (), spread)

@@ -1,4 +1,4 @@
-"""3D Gaussians with opacity and spherical-harmonics color, the splat as it is drawn, and its files.
+"""Gaussians with opacity and spherical-harmonics color, splats (Gaussians with a render mode) and their files.
 
 Parameters are kept as they are optimized (log-scales, opacity logits, unnormalized quaternions), as in 3D Gaussian
 Splatting (Kerbl et al. 2023) and its ``.ply`` files.
@@ -19,7 +19,7 @@ from splatfix.files import read_json, write_json, write_whole
 from splatfix.shapes import Float, Shaped
 
 SH_C0 = 0.28209479177387814  # the constant band of real spherical harmonics
-SPLAT_FILE = "splat.json"  # how the .ply files of a folder are drawn
+SPLAT_FILE = "splat.json"  # render mode and background of the .ply files of a folder
 SPLAT_SCHEMA = 1
 
 RenderMode = Literal["classic", "antialiased"]
@@ -27,7 +27,7 @@ RenderMode = Literal["classic", "antialiased"]
 
 @dataclass(frozen=True, eq=False)
 class Gaussians:
-    """``N`` Gaussians.
+    """Parameters of ``N`` 3D Gaussians, as they are optimized.
 
     Attributes:
         means: centers in world units, ``[N, 3]``.
@@ -86,12 +86,12 @@ class Gaussians:
 
 @dataclass(frozen=True, eq=False)
 class Splat:
-    """Gaussians and how they are drawn: what everything that renders takes.
+    """Gaussians with the mode and the background that they are rendered with.
 
     Attributes:
-        gaussians: the scene.
-        mode: ``classic`` adds 0.3 px^2 to every projected variance; ``antialiased`` also dims what that widened
-            (Mip-Splatting, Yu et al. 2024). A splat looks right in the mode that it was fitted in.
+        gaussians: the Gaussians.
+        mode: ``classic`` adds 0.3 px^2 to every projected variance; ``antialiased`` also lowers the opacity
+            to compensate (Mip-Splatting, Yu et al. 2024). A splat looks right only in the mode that it was fitted in.
         background: RGB behind the Gaussians, ``[3]``; None is black.
     """
 
@@ -114,7 +114,7 @@ class Splat:
 
 
 def covariances(quats: Float[Tensor, "N 4"], scales: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3 3"]:
-    """World covariances ``R diag(s)^2 R^T`` from quaternions wxyz (normalized here) and standard deviations."""
+    """Compute world covariances ``R diag(s)^2 R^T`` from quaternions wxyz, of any norm, and standard deviations."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     rows = [
         *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
@@ -125,7 +125,7 @@ def covariances(quats: Float[Tensor, "N 4"], scales: Float[Tensor, "N 3"]) -> Fl
     return axes @ axes.transpose(1, 2)
 
 
-def round_gaussians(
+def make_isotropic_gaussians(
     positions: Float[np.ndarray, "N 3"],
     colors: Float[np.ndarray, "N 3"],
     log_scales: Float[np.ndarray, " N"],
@@ -134,7 +134,15 @@ def round_gaussians(
     sh_degree: int,
     device: torch.device | str = "cpu",
 ) -> Gaussians:
-    """Gaussians with the same standard deviation along each axis and the same color from each side."""
+    """Make Gaussians with the same standard deviation along each axis and the same color from every direction.
+
+    Args:
+        positions: centers in world units.
+        colors: RGB in [0, 1].
+        log_scales: natural log of the standard deviations.
+        opacity: of all of them, in (0, 1).
+        sh_degree: degree of the spherical harmonics, 0 to 3; the coefficients above degree 0 are zero.
+    """
 
     def tensor(values: np.ndarray) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32, device=device)
@@ -151,7 +159,7 @@ def round_gaussians(
 
 
 def elongation(gaussians: Gaussians) -> dict[str, float | None]:
-    """Longest over shortest axis of the Gaussians: ``{"median", "p95"}``; None where there are no Gaussians."""
+    """Compute the ratio of the longest to the shortest axis: ``{"median", "p95"}``, None without Gaussians."""
     if len(gaussians) == 0:
         return {"median": None, "p95": None}
     logs = gaussians.log_scales.detach().double()
@@ -159,7 +167,7 @@ def elongation(gaussians: Gaussians) -> dict[str, float | None]:
     return {"median": float(np.median(ratio)), "p95": float(np.percentile(ratio, 95))}
 
 
-def _columns(num_rest: int) -> list[str]:
+def _ply_columns(num_rest: int) -> list[str]:
     return [
         *("x", "y", "z", "nx", "ny", "nz"),
         *(f"f_dc_{i}" for i in range(3)),
@@ -191,7 +199,7 @@ def write_ply(path: Path | str, gaussians: Gaussians) -> None:
         ],
         axis=1,
     )
-    vertex = np.ascontiguousarray(table).view([(name, "<f4") for name in _columns(k)]).reshape(n)
+    vertex = np.ascontiguousarray(table).view([(name, "<f4") for name in _ply_columns(k)]).reshape(n)
     with write_whole(Path(path)) as temporary:
         PlyData([PlyElement.describe(vertex, "vertex")]).write(str(temporary))
 
@@ -245,9 +253,9 @@ def read_ply(path: Path | str) -> Gaussians:
 
 
 def write_splat(path: Path | str, splat: Splat) -> None:
-    """Write the Gaussians as ``.ply``, and how they are drawn to the ``splat.json`` beside it.
+    """Write the Gaussians as ``.ply``, and their mode and background to the ``splat.json`` beside it.
 
-    All splats of a folder are drawn alike.
+    The splats of one folder share that file, so they must have the same mode and background.
     """
     background = None if splat.background is None else [float(value) for value in splat.background]
     write_json(Path(path).parent / SPLAT_FILE, {"schema": SPLAT_SCHEMA, "mode": splat.mode, "background": background})
@@ -255,9 +263,10 @@ def write_splat(path: Path | str, splat: Splat) -> None:
 
 
 def read_splat(path: Path | str, *, mode: RenderMode | None = None, background: Sequence[float] | None = None) -> Splat:
-    """Read a ``.ply``, drawn as the ``splat.json`` beside it records; without one, classic and over black.
+    """Read a ``.ply`` and, from the ``splat.json`` beside it, its mode and background.
 
-    A ``mode`` or a ``background`` that is given overrides the recorded one.
+    Without a ``splat.json`` the mode is classic and the background black. The arguments ``mode`` and ``background``
+    override what is recorded.
 
     Raises:
         ValueError: the ``.ply`` cannot be read (see `read_ply`), or its ``splat.json`` is not valid.

@@ -1,4 +1,4 @@
-"""Image files, resizing and display: float32 RGB in [0, 1], sRGB as in the files, ``[H, W, 3]``."""
+"""Read, resize and write images: float32 RGB in [0, 1], sRGB as in the files, ``[H, W, 3]``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBo
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says about itself before any pixel is decoded."""
+    """Size and channels of an image file, read without decoding its pixels."""
 
     width_px: int
     height_px: int
@@ -27,17 +27,17 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Size of an image and whether it has an alpha channel, from its header alone.
+    """Read the size of an image and whether it has an alpha channel, from its header alone.
 
     Raises:
         ValueError: the file is missing or not an image.
     """
-    with _opened(Path(path)) as image:
+    with _open(Path(path)) as image:
         return Header(*image.size, has_alpha=_has_alpha(image))
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, from the header alone. ValueError where it is not an image."""
+    """Read width and height in pixels, from the header alone. ValueError if it is not an image."""
     header = read_header(path)
     return header.width_px, header.height_px
 
@@ -51,7 +51,7 @@ def read_image(path: Path) -> Float[ndarray, "H W C"]:
         ValueError: the file is missing, truncated or not an image.
     """
     path = Path(path)
-    with _opened(path) as image:
+    with _open(path) as image:
         try:
             if image.mode in ("I;16", "I;16B", "I;16L", "I"):
                 values = np.asarray(image, np.float32) / 65535.0
@@ -62,7 +62,7 @@ def read_image(path: Path) -> Float[ndarray, "H W C"]:
     return pixels.astype(np.float32) / 255.0
 
 
-def _opened(path: Path) -> Image.Image:
+def _open(path: Path) -> Image.Image:
     if not path.is_file():
         raise ValueError(f"{path}: no such image file")
     try:
@@ -77,19 +77,19 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def resize(image: Float[ndarray, "H W *C"], width_px: int, height_px: int) -> Float[ndarray, "h w *C"]:
-    """Resize a float image with any number of channels, clipped to [0, 1].
+    """Resize a float image with any number of channels, and clip it to [0, 1].
 
-    Shrinking averages exactly over the area of each new pixel, also where the ratio is not a whole number, so that
-    the image keeps its place under intrinsics that scale with it (Pillow's BOX moves such pixels by up to a quarter
-    of an old one). Enlarging in either direction is bicubic.
+    Shrinking averages exactly over the area of each new pixel, also for ratios that are not whole numbers. So the image
+    agrees with intrinsics that are scaled by the same ratio (Pillow's BOX filter shifts pixels by up to a quarter of an
+    old one). Enlarging along either axis is bicubic.
     """
     height, width = image.shape[:2]
     if (width, height) == (width_px, height_px):
         return image
     channels = np.ascontiguousarray(image, np.float32).reshape(height, width, -1)
     if width_px <= width and height_px <= height:
-        rows = _averaged(channels, height_px)
-        resized = _averaged(rows.transpose(1, 0, 2), width_px).transpose(1, 0, 2)
+        rows = _average_rows(channels, height_px)
+        resized = _average_rows(rows.transpose(1, 0, 2), width_px).transpose(1, 0, 2)
     else:
         planes = [Image.fromarray(np.ascontiguousarray(channels[..., c])) for c in range(channels.shape[-1])]
         bicubic = [plane.resize((width_px, height_px), Image.Resampling.BICUBIC) for plane in planes]
@@ -97,8 +97,8 @@ def resize(image: Float[ndarray, "H W *C"], width_px: int, height_px: int) -> Fl
     return np.ascontiguousarray(np.clip(resized, 0, 1)).reshape(height_px, width_px, *image.shape[2:])
 
 
-def _averaged(image: Float[ndarray, "H W C"], num_out: int) -> Float[ndarray, "h W C"]:
-    """Area averages over the first axis: each new row is a weighted sum of the few old ones that it covers."""
+def _average_rows(image: Float[ndarray, "H W C"], num_out: int) -> Float[ndarray, "h W C"]:
+    """Average over areas along the first axis: each new row is a weighted sum of the old rows that it covers."""
     num_in = len(image)
     if num_in == num_out:
         return image
@@ -114,15 +114,19 @@ def _averaged(image: Float[ndarray, "H W C"], num_out: int) -> Float[ndarray, "h
 
 
 def to_bytes(image: Float[ndarray, "H W *C"]) -> ndarray:
-    """Float in [0, 1] to uint8, rounded, clipped."""
+    """Convert floats in [0, 1] to uint8, clipped and rounded."""
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def write_image(path: Path, image: Float[ndarray, "H W *C"]) -> None:
-    """Write a float image; the suffix chooses the format. The file appears whole."""
+    """Write a float image in the format of the suffix, whole or not at all.
+
+    Raises:
+        ValueError: Pillow cannot write this suffix.
+    """
     suffix = Path(path).suffix.lower()
     if suffix not in Image.registered_extensions():
-        raise ValueError(f"{path}: cannot be written as an image; wanted a name that ends in .png, .jpg or the like")
+        raise ValueError(f"{path}: cannot be written as an image; wanted a suffix such as .png or .jpg")
     options: dict[str, Any] = {"quality": 92} if suffix in (".jpg", ".jpeg", ".webp") else {}
     with write_whole(path) as temporary:
         Image.fromarray(to_bytes(image)).save(temporary, Image.registered_extensions()[suffix], **options)

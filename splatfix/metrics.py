@@ -1,7 +1,7 @@
-"""Image metrics: images in, numbers out.
+"""Image metrics of a render against a photo: PSNR, SSIM, LPIPS.
 
-Every function takes a render and a photo, float ``[H, W, 3]`` in [0, 1] (sRGB as displayed), and computes in float64.
-A metric that cannot be computed is None with a reason, never a made-up number. No weights are ever downloaded.
+Every function takes two images, float ``[H, W, 3]`` in [0, 1] (sRGB as displayed), and computes in float64.
+A metric that cannot be computed is None, with a reason. No weights are ever downloaded.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ LPIPS_MIN_SIDE_PX = 32  # below, the deepest VGG features have no extent
 
 
 def psnr(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"], mask: Float[Tensor, "H W"] | None = None) -> float:
-    """Peak signal-to-noise ratio in dB: ``-10 log10(MSE)``, peak 1.
+    """Compute the peak signal-to-noise ratio in dB: ``-10 log10(MSE)``, peak 1.
 
     With a ``mask`` in [0, 1] the squared errors are averaged with its weights. Equal images give ``inf``; a mask
-    without any weight gives ``nan`` (`image_metrics` turns both into None with a reason).
+    without any weight gives ``nan`` (`compute_metrics` turns both into None with a reason).
+
+    Raises:
+        ValueError: the images have different shapes or are not ``[H, W, 3]``, or the mask has another size.
     """
-    _check(a, b)
+    _check_images(a, b)
     squared = (a.double() - b.double()).square().mean(dim=-1)
     if mask is not None:
         if mask.shape != squared.shape:
@@ -41,32 +44,32 @@ def psnr(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"], mask: Float[Tenso
         mse = float((squared * weight).sum() / weight.sum())
     else:
         mse = float(squared.mean())
-    return psnr_of_mse(mse)
+    return psnr_from_mse(mse)
 
 
-def psnr_of_mse(mse: float) -> float:
-    """PSNR in dB of a mean squared error, for values from 0 to 1; ``inf`` for 0."""
+def psnr_from_mse(mse: float) -> float:
+    """Convert a mean squared error of values in [0, 1] to PSNR in dB; ``inf`` for 0."""
     return math.inf if mse == 0 else -10 * math.log10(mse)
 
 
 def ssim(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> float:
-    """Structural similarity (Wang et al. 2004), the mean of `ssim_map`."""
-    _check(a, b)
+    """Compute the structural similarity (Wang et al. 2004), the mean of `ssim_map`."""
+    _check_images(a, b)
     return float(ssim_map(a.double(), b.double()).mean())
 
 
 def ssim_map(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
-    """Structural similarity per pixel and channel, differentiable, in the dtype of the images.
+    """Compute the structural similarity per pixel and channel, differentiable, in the dtype of the images.
 
     Gaussian window of 11 x 11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1. The images are padded with
     zeros by 5 pixels, so that the map has the size of the image: this is what the reference implementation of 3D
     Gaussian Splatting does (Kerbl et al. 2023, ``utils/loss_utils.py``), hence what the papers report. torchmetrics
-    pads by reflection instead; the two differ at the border alone.
+    pads by reflection instead; the two differ only at the border.
     """
     height, width = a.shape[:2]
     stack = torch.stack([a, b, a * a, b * b, a * b])  # [5, H, W, 3]
     planes = stack.permute(0, 3, 1, 2).reshape(15, height, width)
-    # The window is separable; as banded matrices it is some eight times faster on a CPU than convolutions.
+    # The window is separable; on a CPU, banded matrices are about eight times faster than convolutions.
     planes = _banded_window(height, a.dtype, a.device) @ planes @ _banded_window(width, a.dtype, a.device)
     mean_a, mean_b, mean_aa, mean_bb, mean_ab = planes.view(5, 3, height, width).unbind(0)
     var_a, var_b, cov = mean_aa - mean_a**2, mean_bb - mean_b**2, mean_ab - mean_a * mean_b
@@ -76,28 +79,28 @@ def ssim_map(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> Float[Tens
 
 
 def color_corrected_psnr(render: Float[Tensor, "H W 3"], photo: Float[Tensor, "H W 3"]) -> float:
-    """PSNR in dB after the affine colour map (3 x 3 and offset) that fits the render to the photo best.
+    """Compute the PSNR in dB after the affine color map (3 x 3 and offset) that fits the render to the photo best.
 
-    Least squares over all pixels of this image, then clipped to [0, 1]: it takes out exposure and white balance, which
-    differ between photos of one capture, and is never below the plain PSNR. It sees the photo: a diagnosis, not a
-    score.
+    The map is fitted by least squares over all pixels and its result clipped to [0, 1]. It removes exposure and white
+    balance, which differ between photos of one capture, and is never below the plain PSNR. Since it is fitted to the
+    test photo, it is a diagnostic, not a score.
     """
-    _check(render, photo)
+    _check_images(render, photo)
     source = render.detach().double().cpu().reshape(-1, 3)
     target = photo.detach().double().cpu().reshape(-1, 3)
     source = torch.cat([source, torch.ones_like(source[:, :1])], dim=1)  # [P, 4]
-    # gelsd: the smallest solution where the colours do not span space (a render of one colour)
+    # gelsd: the solution of least norm where the colors are rank-deficient (a render of a single color)
     fit = torch.linalg.lstsq(source, target, driver="gelsd").solution  # [4, 3]
     return psnr((source @ fit).clamp(0, 1).reshape(photo.shape), target.reshape(photo.shape))
 
 
 def lpips(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> tuple[float | None, str | None]:
-    """LPIPS with VGG-16 (Zhang et al. 2018, v0.1), the variant of the 3DGS papers: (value, None) or (None, reason).
+    """Compute LPIPS with VGG-16 (Zhang et al. 2018, v0.1; as in 3DGS papers): (value, None) or (None, reason).
 
-    Needs torchvision's ImageNet weights of VGG-16 on disk already; nothing is downloaded. The linear heads ship with
+    Needs torchvision's ImageNet weights of VGG-16 on disk; nothing is downloaded. The linear heads ship with
     torchmetrics.
     """
-    _check(a, b)
+    _check_images(a, b)
     if min(a.shape[:2]) < LPIPS_MIN_SIDE_PX:
         return None, f"LPIPS needs images of at least {LPIPS_MIN_SIDE_PX} px on each side"
     network, reason = _lpips_network(str(a.device))
@@ -108,10 +111,10 @@ def lpips(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> tuple[float |
         return float(network(*batch, normalize=True).squeeze()), None
 
 
-def image_metrics(
+def compute_metrics(
     render: Float[Tensor, "H W 3"], photo: Float[Tensor, "H W 3"], mask: Float[Tensor, "H W"] | None = None
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """All metrics of one render, as ``results.json`` keeps them, and the reasons of those that are None.
+    """Compute all metrics of one render, as stored in ``results.json``, and the reasons for those that are None.
 
     Keys: ``psnr``, ``ssim``, ``lpips``, ``psnr_color_corrected``, and ``psnr_mask`` where a mask is given.
     """
@@ -123,25 +126,23 @@ def image_metrics(
     reasons = {"lpips": lpips_reason} if lpips_reason else {}
     for name, value in values.items():
         if value is not None and math.isinf(value):
-            values[name], reasons[name] = None, "the images are equal, so that their PSNR is infinite"
+            values[name], reasons[name] = None, "the images are equal, so their PSNR is infinite"
         elif value is not None and math.isnan(value):
             empty = name == "psnr_mask" and mask is not None and float(mask.sum()) <= 0
             values[name] = None
-            reasons[name] = (
-                "the mask is empty" if empty else "the render or the photo holds values that are not numbers"
-            )
+            reasons[name] = "the mask is empty" if empty else "the render or the photo contains NaN"
     return values, reasons
 
 
 @lru_cache(maxsize=2)
 def _lpips_network(device: str):
-    """(network, None), or (None, reason). Cached: reading VGG-16 takes seconds."""
+    """Load the LPIPS network: (network, None), or (None, reason). Cached, because reading VGG-16 takes seconds."""
     if not (Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE).is_file():
         return None, (
             f"LPIPS needs torchvision's VGG-16 weights ({VGG16_FILE}) in the folder checkpoints of torch.hub's "
-            "cache; they are not there, and splatfix downloads nothing"
+            "cache; that file does not exist, and splatfix downloads nothing"
         )
-    try:  # here: the two take seconds to import, and a machine without the weights does not need them
+    try:  # here, because they take seconds to import and are useless without the weights
         from torchmetrics.functional.image.lpips import _LPIPS
         from torchvision.models import VGG16_Weights
     except ImportError as error:
@@ -156,7 +157,7 @@ def _lpips_network(device: str):
 
 @lru_cache(maxsize=8)
 def ssim_window(dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Float[Tensor, " W"]:
-    """The Gaussian window of SSIM along one axis, normalized, ``[11]``."""
+    """Compute the Gaussian window of SSIM along one axis, normalized, ``[11]``."""
     offset = torch.arange(-SSIM_RADIUS_PX, SSIM_RADIUS_PX + 1, dtype=torch.float64)
     weight = torch.exp(-(offset**2) / (2 * SSIM_SIGMA_PX**2))
     return (weight / weight.sum()).to(device, dtype)
@@ -164,13 +165,13 @@ def ssim_window(dtype: torch.dtype = torch.float64, device: torch.device | str =
 
 @lru_cache(maxsize=8)
 def _banded_window(size_px: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "S S"]:
-    """The window at every position of an axis, as a symmetric banded matrix; pixels beyond the edge count as zero."""
+    """Compute the matrix that filters an axis with the window: symmetric, banded, zero-padded at the edges."""
     position = torch.arange(size_px)
     offset = position[:, None] - position[None, :]
     weight = ssim_window()[offset.clamp(-SSIM_RADIUS_PX, SSIM_RADIUS_PX) + SSIM_RADIUS_PX]
     return torch.where(offset.abs() <= SSIM_RADIUS_PX, weight, 0.0).to(device=device, dtype=dtype)
 
 
-def _check(a: Tensor, b: Tensor) -> None:
+def _check_images(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape or a.dim() != 3 or a.shape[-1] != 3:
         raise ValueError(f"images of shapes {tuple(a.shape)} and {tuple(b.shape)}; wanted two of the same [H, W, 3]")

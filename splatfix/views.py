@@ -1,6 +1,6 @@
-"""Which views a sparse fit trains on, which it is tested on, and which are rendered for repair.
+"""Choose the views that a sparse fit trains on and is tested on, and place the cameras of the views to repair.
 
-Everything here looks at poses and at admissible points, never at pixels.
+All choices are made from poses and admissible points, never from pixels.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import tyro
 
 from splatfix.cameras import (
     Camera,
+    compose_pose,
     focus_point,
-    pose_from,
+    pairwise_separations,
     quaternion_from_rotation,
     rotation_from_quaternion,
     separation,
-    separations,
     slerp,
 )
 from splatfix.captures import Capture
@@ -40,10 +40,10 @@ class ViewsConfig:
     """Which photos are used.
 
     Attributes:
-        size_px: longest side of every image, in pixels; with a split file that names a size, that one.
+        size_px: longest side of every image, in pixels; the size in the split file, if there is one, takes precedence.
         num_train: number of photos to fit from, chosen by farthest point over position and direction.
         train_ids: names of the photos to fit from; overrides num_train.
-        test_every: dense fits: every so many photos (by name) is a test view, all others are trained on.
+        test_every: dense fits: hold out every n-th photo, sorted by name, for testing and train on all others.
         split: path of a ``split.json`` with train_ids and test_ids; overrides all of these.
         max_test: largest number of test views, spread evenly over distance.
     """
@@ -62,22 +62,22 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class Split:
-    """Names of the training and test views, each in a fixed order, and the image size they are meant for."""
+    """Names of the training and test views, each in a fixed order, and the image size that they are used at."""
 
     train_ids: tuple[str, ...]
     test_ids: tuple[str, ...]
     size_px: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As ``split.json`` holds it."""
+        """Convert to the content of ``split.json``."""
         return {"train_ids": list(self.train_ids), "test_ids": list(self.test_ids), "size_px": self.size_px}
 
 
 def resolve_size(config: ViewsConfig) -> ViewsConfig:
-    """The settings with the image size that the split file is meant for, if there is one.
+    """Take the image size from the split file, if the settings name one and it has a size.
 
     Raises:
-        ValueError: the settings name another size, or the split file is broken.
+        ValueError: the settings name another size, or the split file is invalid.
     """
     size_px = None if config.split is None else read_split(config.split).size_px
     if size_px is None or size_px == config.size_px:
@@ -85,7 +85,7 @@ def resolve_size(config: ViewsConfig) -> ViewsConfig:
     if config.size_px != ViewsConfig.size_px:
         raise ValueError(
             f"{config.split}: size_px = {size_px}, but views.size_px = {config.size_px}; leave views.size_px out, or "
-            "take size_px out of the file"
+            "remove size_px from the file"
         )
     return replace(config, size_px=size_px)
 
@@ -94,14 +94,14 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
     """Choose training and test views.
 
     Raises:
-        ValueError: too few photos, an unknown name, a name on both sides, or a broken split file.
+        ValueError: too few photos, an unknown name, a name that is in both sets, or an invalid split file.
     """
     if config.split is not None:
         return read_split(config.split, capture)
     if config.train_ids is not None:
         train = tuple(capture.view(name).name for name in config.train_ids)
         if len(set(train)) < len(train):
-            raise ValueError(f"train_ids = {list(config.train_ids)}: a name stands twice")
+            raise ValueError(f"train_ids = {list(config.train_ids)}: duplicate name")
     elif config.test_every is not None:
         if not 2 <= config.test_every <= len(capture.views):
             raise ValueError(
@@ -115,9 +115,9 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
         if config.num_train >= len(capture.views):
             raise ValueError(
                 f"{capture.path}: num_train = {config.num_train}, but the capture has {len(capture.views)} photos and "
-                "at least one must stay out for testing; ask for fewer"
+                "at least one must be held out for testing; choose fewer"
             )
-        train = farthest_views(capture.cameras, config.num_train)
+        train = select_farthest_views(capture.cameras, config.num_train)
     points = None if capture.points is None else capture.points.admissible(train)
     training = [capture.view(name).camera for name in train]
     others = [camera for camera in capture.cameras if camera.name not in set(train)]
@@ -128,16 +128,19 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
 
 
 def pick_evenly(items: Sequence[T], num: int) -> list[T]:
-    """At most ``num`` of the items, evenly spaced by position; the first and the last are among them."""
+    """Pick at most ``num`` of the items, evenly spaced by position, with the first and the last among them."""
     if len(items) <= num:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, num).round().astype(int)]
 
 
 def read_split(path: Path, capture: Capture | None = None) -> Split:
-    """Read ``{"train_ids": [...], "test_ids": [...]}``, in the form that others publish it too.
+    """Read ``{"train_ids": [...], "test_ids": [...]}``, the format in which ReconFusion and others publish splits.
 
-    Names may lack folder or extension; with a capture they are resolved to its names.
+    Names may lack folder or extension; with a ``capture`` they are resolved to the names of its views.
+
+    Raises:
+        ValueError: a field is missing or invalid, no view of the capture has that name, or a name is in both lists.
     """
     tree = read_json(path)
     sides = {}
@@ -158,9 +161,9 @@ def read_split(path: Path, capture: Capture | None = None) -> Split:
 
 
 def scene_depth(cameras: Sequence[Camera], points: Points | None = None) -> float:
-    """Median depth of the points in the cameras that see them, in world units.
+    """Compute the median depth of the points over the cameras that see them, in world units.
 
-    Without points: the median distance of the cameras to the point nearest to all optical axes.
+    Without points it is the median distance of the cameras from the point nearest to all optical axes.
     """
     if points is not None and len(points) > 0:
         depths = [camera.project(points.positions)[1][camera.sees(points.positions)] for camera in cameras]
@@ -174,26 +177,26 @@ def scene_depth(cameras: Sequence[Camera], points: Points | None = None) -> floa
 def view_distances(
     views: Sequence[Camera], training: Sequence[Camera], points: Points | None = None
 ) -> dict[str, float]:
-    """Distance of each view from the training cameras: the least `separation`, by view name."""
+    """Compute the distance of each view from the training cameras, by name: its `separation` from the nearest one."""
     depth = scene_depth(training, points)
     return {view.name: min(separation(view, camera, depth) for camera in training) for view in views}
 
 
 def assign_bands(distances: Mapping[str, float]) -> dict[str, Band]:
-    """Band of each view: terciles of the distance, ties by name. With fewer than three views a band is empty."""
+    """Divide views into bands by terciles of their distance, ties by name; with fewer than three, a band is empty."""
     ordered = sorted(distances, key=lambda name: (distances[name], name))
     parts = np.array_split(np.arange(len(ordered)), len(BANDS))
     return {ordered[i]: band for band, part in zip(BANDS, parts, strict=True) for i in part}
 
 
-def farthest_views(cameras: Sequence[Camera], num: int, start: int | None = None) -> tuple[str, ...]:
-    """Farthest-point choice of ``num`` views over position and direction; their names, sorted.
+def select_farthest_views(cameras: Sequence[Camera], num: int, start: int | None = None) -> tuple[str, ...]:
+    """Select ``num`` views by farthest-point sampling over position and direction; returns their names, sorted.
 
-    ``start`` is the place of the first view among the names; None takes the most central view.
+    ``start`` is the index of the first view in the order of names; None starts from the most central view.
     """
     ordered = sorted(cameras, key=lambda camera: camera.name)
     depth = scene_depth(ordered)
-    gaps = separations(ordered, depth)
+    gaps = pairwise_separations(ordered, depth)
     chosen = [int(gaps.sum(1).argmin()) if start is None else start]
     while len(chosen) < min(num, len(ordered)):
         to_chosen = gaps[:, chosen].min(1)
@@ -202,21 +205,24 @@ def farthest_views(cameras: Sequence[Camera], num: int, start: int | None = None
     return tuple(sorted(ordered[i].name for i in chosen))
 
 
-def between(a: Camera, b: Camera, t: float, depth: float, name: str) -> Camera:
-    """A camera between two: rotation by slerp, the point looked at (at ``depth`` along the axis) linear.
+def interpolate_on_arc(a: Camera, b: Camera, t: float, depth: float, name: str) -> Camera:
+    """Interpolate between two cameras: rotation by slerp, the target (at ``depth`` along the axis) linearly.
 
-    For cameras that look at one object this follows an arc around it; for parallel ones it is a straight line.
+    Cameras that look at one object are interpolated on an arc around it, parallel ones on a straight line.
     ``t`` outside [0, 1] extrapolates. Size and intrinsics are those of the nearer camera.
     """
     quaternion = slerp(quaternion_from_rotation(a.rotation), quaternion_from_rotation(b.rotation), t)
     rotation = rotation_from_quaternion(quaternion)
     target = (1 - t) * (a.center + depth * a.axis) + t * (b.center + depth * b.axis)
     nearer = a if t <= 0.5 else b
-    return replace(nearer, name=name, camera_from_world=pose_from(rotation, target - depth * rotation[2]))
+    return replace(nearer, name=name, camera_from_world=compose_pose(rotation, target - depth * rotation[2]))
 
 
-def displaced(camera: Camera, direction_rad: float, length: float, depth: float, name: str) -> Camera:
-    """The camera moved by ``length`` across its axis, turned so that it still looks at the point at ``depth``."""
+def displace_camera(camera: Camera, direction_rad: float, length: float, depth: float, name: str) -> Camera:
+    """Move a camera by ``length`` across its axis and turn it to keep looking at the point at ``depth``.
+
+    ``direction_rad`` is the direction in the image plane: 0 is to the right, pi/2 down.
+    """
     right, down, forward = camera.rotation
     target = camera.center + depth * forward
     center = camera.center + length * (math.cos(direction_rad) * right + math.sin(direction_rad) * down)
@@ -224,12 +230,12 @@ def displaced(camera: Camera, direction_rad: float, length: float, depth: float,
     new_right = np.cross(down, new_forward)
     new_right /= np.linalg.norm(new_right)
     rotation = np.stack([new_right, np.cross(new_forward, new_right), new_forward])
-    return replace(camera, name=name, camera_from_world=pose_from(rotation, center))
+    return replace(camera, name=name, camera_from_world=compose_pose(rotation, center))
 
 
-def neighbour_pairs(cameras: Sequence[Camera], depth: float, per_camera: int = 2) -> list[tuple[int, int]]:
-    """Index pairs of cameras that are among each other's nearest, nearest pairs first, each pair once."""
-    gaps = separations(cameras, depth)
+def find_neighbor_pairs(cameras: Sequence[Camera], depth: float, per_camera: int = 2) -> list[tuple[int, int]]:
+    """Find index pairs of each camera and its ``per_camera`` nearest ones, nearest pairs first, without duplicates."""
+    gaps = pairwise_separations(cameras, depth)
     pairs: set[tuple[int, int]] = set()
     for i in range(len(cameras)):
         order = [int(j) for j in np.argsort(gaps[i], kind="stable") if j != i]
@@ -237,23 +243,23 @@ def neighbour_pairs(cameras: Sequence[Camera], depth: float, per_camera: int = 2
     return sorted(pairs, key=lambda pair: (gaps[pair], pair))
 
 
-def repair_cameras(
+def place_repair_cameras(
     training: Sequence[Camera], *, num: int, round_index: int, num_rounds: int, outward: float, depth: float
 ) -> list[Camera]:
-    """Cameras to render and repair in one round, made from the training cameras alone.
+    """Place the cameras of the views to render and repair in one round, from the training cameras alone.
 
-    The first round stands between neighbours; later rounds also step outwards, across the viewing axis, by a fraction
-    of the median neighbour distance that grows to ``outward`` in the last round. Directions follow the golden angle.
+    Those of the first round are between neighbors; later rounds also move them across the viewing axis, by a fraction
+    of the median neighbor distance that grows to ``outward`` in the last round. Directions follow the golden angle.
 
     Args:
         training: the training cameras.
-        num: number of cameras.
-        round_index, num_rounds: which round, from 0.
-        outward: fraction of the median neighbour distance in the last round.
+        num: number of cameras to place.
+        round_index, num_rounds: index of the round, from 0, and the number of rounds.
+        outward: fraction of the median neighbor distance in the last round.
         depth: scene depth in world units.
     """
     training = sorted(training, key=lambda camera: camera.name)
-    pairs = neighbour_pairs(training, depth)
+    pairs = find_neighbor_pairs(training, depth)
     step = np.median([np.linalg.norm(training[i].center - training[j].center) for i, j in pairs]) if pairs else depth
     step = float(step) if step > 0 else 0.1 * depth
     fraction = outward * round_index / max(num_rounds - 1, 1) if pairs else outward * (round_index + 1) / num_rounds
@@ -262,12 +268,12 @@ def repair_cameras(
         name = f"repair_{round_index}_{k:02d}"
         direction = (k + 0.5 * round_index) * math.pi * (3 - math.sqrt(5))
         if not pairs:
-            cameras.append(displaced(training[k % len(training)], direction, fraction * step, depth, name))
+            cameras.append(displace_camera(training[k % len(training)], direction, fraction * step, depth, name))
             continue
         i, j = pairs[k % len(pairs)]
         visit, visits = k // len(pairs), math.ceil(num / len(pairs))
-        shift = 0.5 * (round_index % 2)  # later rounds fall between the places of earlier ones
+        shift = 0.5 * (round_index % 2)  # odd rounds interpolate at other t than even ones
         t = min(max((visit + 1 - 0.5 * shift) / (visits + 1), 0.05), 0.95)
-        camera = between(training[i], training[j], t, depth, name)
-        cameras.append(displaced(camera, direction, fraction * step, depth, name) if fraction > 0 else camera)
+        camera = interpolate_on_arc(training[i], training[j], t, depth, name)
+        cameras.append(displace_camera(camera, direction, fraction * step, depth, name) if fraction > 0 else camera)
     return cameras

@@ -1,4 +1,4 @@
-"""Warp one view into another by depth: for guided repair, and for consistency between views."""
+"""Warp photos into other views by depth: to condition restorers, and to check consistency between views."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from splatfix.cameras import Camera
 from splatfix.shapes import Float
 
-DEPTH_TOLERANCE = 0.05  # relative disagreement of two depths at which a pixel is down to exp(-1/2) valid
+DEPTH_TOLERANCE = 0.05  # relative difference of two depths at which the validity is exp(-1/2)
 
 
 @runtime_checkable
 class PosedPhoto(Protocol):
-    """A photo with depth and alpha at its camera, as a fit renders them (`flawed.Reference` is one)."""
+    """A photo with the depth and alpha that a fit renders at its camera, such as `flawed.Reference`."""
 
     @property
     def camera(self) -> Camera: ...
@@ -39,18 +39,18 @@ def warp_reference(
 ) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, "H W"]]:
     """Warp a reference photo into a view: colors ``[H, W, 3]`` and their validity in [0, 1], ``[H, W]``.
 
-    Each pixel of the view is lifted by its rendered depth (along the axis, world units) and looked up in the
-    photo. A pixel is valid where it falls inside the photo, is opaque in both, and has the depth that the reference
-    sees: ``exp(-(relative disagreement / depth_tolerance)^2 / 2)``, so that occluded surfaces fade out. The color
-    of pixels without validity is 0. Sizes of view and reference may differ.
+    Each pixel of the view is lifted by its rendered depth (along the axis, world units) and projected into the
+    photo. Its validity is the product of both alphas and of the depth agreement with the reference,
+    ``exp(-(relative difference / depth_tolerance)^2 / 2)``, so that occluded surfaces fade out; it is 0 outside of the
+    photo. The color of pixels with validity 0 is 0. Sizes of view and reference may differ.
     """
     pixels, depth = reproject(view_camera, view_depth, reference.camera)
     layers = torch.cat([reference.rgb, reference.depth[..., None], reference.alpha[..., None]], dim=-1)
-    sampled = sample(layers.to(view_depth), pixels)
+    sampled = sample_bilinear(layers.to(view_depth), pixels)
     rgb, seen_depth, seen_alpha = sampled[..., :3], sampled[..., 3], sampled[..., 4]
     disagreement = (seen_depth - depth) / depth.clamp(min=1e-12)
     agreement = torch.exp(-0.5 * (disagreement / depth_tolerance) ** 2)
-    usable = inside(pixels, reference.camera) & (view_depth > 0) & (depth > 0)
+    usable = are_inside(pixels, reference.camera) & (view_depth > 0) & (depth > 0)
     validity = torch.where(usable, view_alpha * seen_alpha * agreement, 0).clamp(0, 1)
     return torch.where((validity > 0)[..., None], rgb, 0), validity
 
@@ -58,7 +58,7 @@ def warp_reference(
 def reproject(
     camera: Camera, depth: Float[Tensor, "H W"], other: Camera
 ) -> tuple[Float[Tensor, "H W 2"], Float[Tensor, "H W"]]:
-    """Project the pixels of one camera, at these depths, into another: pixel coordinates and depths.
+    """Project the pixels of one camera, at their depths, into another: pixel coordinates and depths.
 
     Depths run along the optical axes in world units. Coordinates are not finite where the depth in the other
     camera is not positive.
@@ -76,14 +76,14 @@ def reproject(
     return pixels, z
 
 
-def inside(pixels: Float[Tensor, "*N 2"], camera: Camera) -> Tensor:
-    """Mask of the pixel coordinates inside the camera's image, boolean ``[...]``; False where they are not finite."""
+def are_inside(pixels: Float[Tensor, "*N 2"], camera: Camera) -> Tensor:
+    """Test which pixel coordinates are inside the image of a camera: boolean ``[...]``, False where not finite."""
     x, y = pixels.unbind(-1)
     return (x >= 0) & (y >= 0) & (x <= camera.width_px) & (y <= camera.height_px)
 
 
-def sample(image: Float[Tensor, "H W C"], pixels: Float[Tensor, "h w 2"]) -> Float[Tensor, "h w C"]:
-    """Sample an image bilinearly at pixel coordinates (centers at +0.5); outside of it, the nearest border pixel."""
+def sample_bilinear(image: Float[Tensor, "H W C"], pixels: Float[Tensor, "h w 2"]) -> Float[Tensor, "h w C"]:
+    """Sample an image bilinearly at pixel coordinates (centers at +0.5), repeating border pixels outside."""
     height, width = image.shape[:2]
     size = torch.tensor([width, height], device=pixels.device, dtype=pixels.dtype)
     grid = (pixels / size * 2 - 1).nan_to_num(nan=-2.0).clamp(-2, 2)

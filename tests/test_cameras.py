@@ -7,7 +7,7 @@ from splatfix.cameras import (
     Camera,
     angle_between_rad,
     focus_point,
-    interpolated,
+    interpolate_linearly,
     look_at,
     quaternion_from_rotation,
     rotation_from_quaternion,
@@ -62,7 +62,7 @@ def test_points_behind_the_camera_are_not_seen():
     assert np.isnan(camera.project(behind)[0]).all()
 
 
-def test_resizing_keeps_rays():
+def test_resize_keeps_rays():
     camera = camera_at((0, 1, -5))
     small = camera.with_longest_side(32)
     assert (small.width_px, small.height_px) == (32, 24)
@@ -75,8 +75,10 @@ def test_resizing_keeps_rays():
 def test_interpolation_starts_and_ends_at_the_cameras():
     a, b = camera_at((0, 0, -5), name="a"), camera_at((3, 0, -4), name="b")
     for t, end in ((0.0, a), (1.0, b)):
-        np.testing.assert_allclose(interpolated(a, b, t, "m").camera_from_world, end.camera_from_world, atol=1e-9)
-    middle = interpolated(a, b, 0.5, "m")
+        np.testing.assert_allclose(
+            interpolate_linearly(a, b, t, "m").camera_from_world, end.camera_from_world, atol=1e-9
+        )
+    middle = interpolate_linearly(a, b, 0.5, "m")
     assert angle_between_rad(a, middle) == pytest.approx(angle_between_rad(middle, b), abs=1e-6)
 
 
@@ -85,6 +87,6 @@ def test_slerp_takes_the_short_way():
     np.testing.assert_allclose(np.abs(slerp(q, -q, 0.3)), q, atol=1e-12)
 
 
-def test_focus_point_of_cameras_around_an_object_is_the_object():
+def test_focus_point_is_where_the_optical_axes_meet():
     cameras = [camera_at((4 * np.sin(a), 1, 4 * np.cos(a)), target=(0.5, 0, 0.2)) for a in (0, 1, 2, 4)]
     np.testing.assert_allclose(focus_point(cameras), [0.5, 0, 0.2], atol=1e-9)

@@ -1,4 +1,4 @@
-"""Flawed views: the nearest photos go along, several fits are averaged."""
+"""Flawed views have the nearest photos as references; several fits are averaged."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from splatfix.flawed import render_flawed, render_references
 from splatfix.gaussians import Splat
 from splatfix.rendering import render
 from splatfix.splats.scene import SparseScene
-from splatfix.views import between
+from splatfix.views import interpolate_on_arc
 from tests.splats.scene import random_gaussians, small_scene
 
 
@@ -18,17 +18,17 @@ def scene() -> SparseScene:
     return small_scene()
 
 
-def test_the_nearest_photos_go_along(scene):
+def test_references_are_the_nearest_photos(scene):
     splat = Splat(random_gaussians(300, seed=0))
     references = render_references([splat], scene.cameras, scene.photos)
-    camera = between(scene.cameras[1], scene.cameras[2], 0.3, scene.depth, "new")
+    camera = interpolate_on_arc(scene.cameras[1], scene.cameras[2], 0.3, scene.depth, "new")
     view = render_flawed([splat], [camera], references, scene.depth, num_references=2)[0]
     assert [reference.camera.name for reference in view.references] == ["v01.png", "v02.png"]
     assert torch.equal(view.rgb, render(splat, [camera]).rgb[0])
     assert view.spread is None
 
 
-def test_several_fits_are_averaged_and_disagree_where_they_differ(scene):
+def test_several_fits_are_averaged_and_their_deviation_is_the_spread(scene):
     one, other = (Splat(random_gaussians(300, seed=seed)) for seed in (0, 9))
     references = render_references([one, other], scene.cameras, scene.photos)
     view = render_flawed([one, other], scene.cameras[:1], references, scene.depth)[0]
@@ -39,7 +39,7 @@ def test_several_fits_are_averaged_and_disagree_where_they_differ(scene):
     assert float(same.spread.max()) < 1e-6
 
 
-def test_views_are_drawn_in_the_mode_of_the_splat_over_its_background(scene):
+def test_views_are_rendered_in_the_mode_of_the_splat_over_its_background(scene):
     tiny = replace(random_gaussians(300, seed=0), log_scales=torch.full((300, 3), -6.0))  # dimmed by antialiasing
     splat, camera = Splat(tiny, "antialiased", (1.0, 0.5, 0.0)), scene.cameras[0]
     expected, classic = (render(replace(splat, mode=mode), [camera]) for mode in ("antialiased", "classic"))

@@ -54,7 +54,7 @@ def test_empty_splats_round_trip(tmp_path):
     assert len(read_ply(tmp_path / "a.ply")) == 0
 
 
-def test_infinite_opacity_logits_survive(tmp_path):
+def test_infinite_opacity_logits_become_finite(tmp_path):
     gaussians = some_gaussians()
     gaussians.opacity_logits[0] = float("inf")
     gaussians.opacity_logits[1] = float("-inf")
@@ -62,7 +62,7 @@ def test_infinite_opacity_logits_survive(tmp_path):
     assert read_ply(tmp_path / "a.ply").opacity_logits[:2].tolist() == [30.0, -30.0]
 
 
-def test_broken_files_say_what_is_wrong(tmp_path):
+def test_errors_of_broken_files_name_the_fault(tmp_path):
     path = tmp_path / "a.ply"
     with pytest.raises(ValueError, match=r"a\.ply: no such file"):
         read_ply(path)
@@ -92,7 +92,7 @@ def test_elongation_is_longest_over_shortest():
 
 
 @pytest.mark.parametrize("background", [None, (1.0, 0.5, 0.0)])
-def test_a_splat_is_read_back_as_it_is_drawn(tmp_path, background):
+def test_mode_and_background_of_a_splat_round_trip(tmp_path, background):
     path, gaussians = tmp_path / "after.ply", some_gaussians()
     write_splat(path, Splat(gaussians, "antialiased", background))
     splat = read_splat(path)
@@ -106,7 +106,7 @@ def test_a_splat_is_read_back_as_it_is_drawn(tmp_path, background):
     assert record == {"schema": 1, "mode": "antialiased", "background": None if background is None else [1, 0.5, 0]}
 
 
-def test_a_bare_ply_is_drawn_classic_over_black(tmp_path):
+def test_a_ply_without_splat_json_is_classic_over_black(tmp_path):
     write_ply(tmp_path / "a.ply", some_gaussians())
     splat = read_splat(tmp_path / "a.ply")
     assert (splat.mode, splat.background) == ("classic", None)

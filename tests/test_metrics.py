@@ -60,7 +60,7 @@ def test_ssim_equals_the_plain_reference(pair):
     assert metrics.ssim(photo, photo) == pytest.approx(1.0)
 
 
-def test_ssim_agrees_with_torchmetrics_inside(pair):
+def test_ssim_agrees_with_torchmetrics_away_from_the_border(pair):
     functional = pytest.importorskip("torchmetrics.functional.image")
     batch = [image.double().permute(2, 0, 1)[None] for image in pair]
     _, theirs = functional.structural_similarity_index_measure(
@@ -76,19 +76,19 @@ def test_ssim_map_has_gradients():
     assert torch.autograd.gradcheck(lambda x: metrics.ssim_map(x, b).mean(), (a,), fast_mode=True)
 
 
-def test_color_correction_undoes_an_affine_colour_change(pair):
+def test_color_correction_undoes_an_affine_color_change(pair):
     _, photo = pair
     mix = torch.tensor([[0.6, 0.1, 0.0], [0.05, 0.7, 0.1], [0.0, 0.1, 0.5]])
     assert metrics.color_corrected_psnr(photo @ mix + 0.1, photo) > 100
 
 
-def test_color_correction_never_lowers_psnr_and_survives_one_colour(pair):
+def test_color_correction_never_lowers_psnr_even_for_a_single_color(pair):
     render, photo = pair
     assert metrics.color_corrected_psnr(render, photo) >= metrics.psnr(render, photo)
     assert math.isfinite(metrics.color_corrected_psnr(torch.full_like(photo, 0.2), photo))
 
 
-def test_lpips_without_weights_says_why_and_downloads_nothing(pair, monkeypatch, tmp_path):
+def test_lpips_without_weights_gives_a_reason_and_downloads_nothing(pair, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("a download"))
     metrics._lpips_network.cache_clear()
@@ -123,9 +123,9 @@ def test_lpips_with_weights_on_disk(pair, monkeypatch, tmp_path):
     metrics._lpips_network.cache_clear()
 
 
-def test_image_metrics_gives_reasons_for_what_is_null(pair):
+def test_metrics_that_are_none_have_reasons(pair):
     _, photo = pair
-    values, reasons = metrics.image_metrics(photo, photo, torch.zeros(photo.shape[:2]))
+    values, reasons = metrics.compute_metrics(photo, photo, torch.zeros(photo.shape[:2]))
     assert values["psnr"] is None and "equal" in reasons["psnr"]
     assert values["psnr_mask"] is None and "empty" in reasons["psnr_mask"]
     assert values["ssim"] == pytest.approx(1.0)
@@ -138,6 +138,6 @@ def test_different_sizes_are_an_error(pair):
         metrics.psnr(pair[0], pair[1][1:])
 
 
-def test_ssim_is_the_one_that_training_uses(pair):
+def test_ssim_equals_that_of_the_training_loss(pair):
     rendering = pytest.importorskip("splatfix.rendering")
     assert metrics.ssim(*pair) == pytest.approx(float(rendering.ssim(*pair)), abs=1e-5)

@@ -1,4 +1,4 @@
-"""Choice of views, distance, bands, repair cameras."""
+"""Split, distance, bands and repair cameras."""
 
 import json
 from pathlib import Path
@@ -13,15 +13,15 @@ from splatfix.views import (
     Split,
     ViewsConfig,
     assign_bands,
-    between,
-    displaced,
-    farthest_views,
+    displace_camera,
+    find_neighbor_pairs,
+    interpolate_on_arc,
     make_split,
-    neighbour_pairs,
+    place_repair_cameras,
     read_split,
-    repair_cameras,
     resolve_size,
     scene_depth,
+    select_farthest_views,
     view_distances,
 )
 from tests.test_cameras import camera_at
@@ -34,15 +34,15 @@ def ring(num=12, radius=4.0):
     ]
 
 
-def capture_of(cameras, points=None) -> Capture:
+def make_capture(cameras, points=None) -> Capture:
     def refuse() -> Photo:
         raise AssertionError("the choice of views must not look at pixels")
 
     return Capture("ring", Path("ring"), "colmap", tuple(View(c, refuse) for c in cameras), points)
 
 
-def test_split_is_deterministic_disjoint_and_blind():
-    capture = capture_of(ring())
+def test_split_is_deterministic_and_disjoint_and_reads_no_pixels():
+    capture = make_capture(ring())
     split = make_split(capture, ViewsConfig(num_train=4))
     assert split == make_split(capture, ViewsConfig(num_train=4))
     assert len(split.train_ids) == 4
@@ -51,23 +51,23 @@ def test_split_is_deterministic_disjoint_and_blind():
 
 
 def test_farthest_views_spread_over_the_ring():
-    chosen = [int(name[1:3]) for name in farthest_views(ring(), 4)]
+    chosen = [int(name[1:3]) for name in select_farthest_views(ring(), 4)]
     gaps = np.diff([*chosen, chosen[0] + 12])
     assert gaps.tolist() == [3, 3, 3, 3]
 
 
-def test_at_most_so_many_test_views_over_the_whole_range_of_distance():
+def test_max_test_keeps_the_nearest_and_the_farthest_test_view():
     cameras = ring(40)
-    split = make_split(capture_of(cameras), ViewsConfig(num_train=3, max_test=7))
+    split = make_split(make_capture(cameras), ViewsConfig(num_train=3, max_test=7))
     assert len(split.test_ids) == 7
     training = [c for c in cameras if c.name in split.train_ids]
-    everything = view_distances([c for c in cameras if c.name not in split.train_ids], training)
-    chosen = [everything[name] for name in split.test_ids]
-    assert min(chosen) == min(everything.values())
-    assert max(chosen) == max(everything.values())
+    distances = view_distances([c for c in cameras if c.name not in split.train_ids], training)
+    chosen = [distances[name] for name in split.test_ids]
+    assert min(chosen) == min(distances.values())
+    assert max(chosen) == max(distances.values())
 
 
-def test_distance_is_the_definition():
+def test_distance_equals_its_definition():
     a, b = camera_at((0, 0, -5), name="a"), camera_at((2, 0, -5), name="b")
     points = Points(np.zeros((1, 3)), np.zeros((1, 3), np.float32), (frozenset({"a"}),))
     depth = scene_depth([a], points)
@@ -92,7 +92,7 @@ def test_bands_partition_the_views_in_order_of_distance(num):
 
 
 def test_split_file_is_read_and_checked(tmp_path):
-    capture = capture_of(ring(4))
+    capture = make_capture(ring(4))
     path = tmp_path / "split.json"
     path.write_text(json.dumps({"train_ids": ["v00.png"], "test_ids": ["v01.png"], "size_px": 100}))
     assert make_split(capture, ViewsConfig(split=path)) == Split(("v00.png",), ("v01.png",), 100)
@@ -109,7 +109,7 @@ def test_split_file_is_read_and_checked(tmp_path):
 
 
 def test_too_many_or_too_few_photos_are_errors():
-    capture = capture_of(ring(6))
+    capture = make_capture(ring(6))
     with pytest.raises(ValueError, match="num_train = 6, but the capture has 6 photos"):
         make_split(capture, ViewsConfig(num_train=6))
     with pytest.raises(ValueError, match="num_train = 0"):
@@ -125,16 +125,18 @@ def test_points_of_other_photos_are_not_admissible():
     assert len(unknown.admissible(["a", "b"])) == 0
 
 
-def test_between_follows_an_arc_around_what_is_looked_at():
+def test_interpolation_on_an_arc_keeps_the_distance_to_the_target():
     a, b = camera_at((4, 0, 0), name="a"), camera_at((0, 0, 4), name="b")
-    middle = between(a, b, 0.5, 4.0, "m")
+    middle = interpolate_on_arc(a, b, 0.5, 4.0, "m")
     assert np.linalg.norm(middle.center) == pytest.approx(4)
-    np.testing.assert_allclose(between(a, b, 0.0, 4.0, "m").camera_from_world, a.camera_from_world, atol=1e-9)
+    np.testing.assert_allclose(
+        interpolate_on_arc(a, b, 0.0, 4.0, "m").camera_from_world, a.camera_from_world, atol=1e-9
+    )
 
 
-def test_displaced_still_looks_at_the_same_point():
+def test_a_displaced_camera_looks_at_the_same_point():
     camera = camera_at((0, 0, -5))
-    moved = displaced(camera, 0.7, 1.5, 5.0, "m")
+    moved = displace_camera(camera, 0.7, 1.5, 5.0, "m")
     assert np.linalg.norm(moved.center - camera.center) == pytest.approx(1.5)
     pixel, _ = moved.project(np.zeros((1, 3)))
     np.testing.assert_allclose(pixel[0], [32, 24], atol=1e-6)
@@ -144,32 +146,34 @@ def test_displaced_still_looks_at_the_same_point():
 def test_repair_cameras_come_from_training_cameras_alone_and_step_outwards():
     training = ring(6)
     depth = scene_depth(training)
-    rounds = [repair_cameras(training, num=24, round_index=k, num_rounds=3, outward=0.5, depth=depth) for k in range(3)]
+    rounds = [
+        place_repair_cameras(training, num=24, round_index=k, num_rounds=3, outward=0.5, depth=depth) for k in range(3)
+    ]
     names = [camera.name for cameras in rounds for camera in cameras]
     assert len(set(names)) == len(names) == 72
 
-    def off_ring(camera):  # distance from the circle on which the training cameras stand
+    def off_ring(camera):  # distance from the circle of the training cameras
         x, y, z = camera.center
         return np.hypot(np.hypot(x, z) - 4, y + 1)
 
     spread = [float(np.median([off_ring(camera) for camera in cameras])) for cameras in rounds]
     assert spread[0] < spread[1] < spread[2]
-    again = repair_cameras(training[::-1], num=24, round_index=1, num_rounds=3, outward=0.5, depth=depth)
+    again = place_repair_cameras(training[::-1], num=24, round_index=1, num_rounds=3, outward=0.5, depth=depth)
     for one, other in zip(rounds[1], again, strict=True):
         np.testing.assert_array_equal(one.camera_from_world, other.camera_from_world)
 
 
-def test_repair_cameras_of_a_single_photo_stand_around_it():
-    cameras = repair_cameras(ring(1), num=3, round_index=0, num_rounds=2, outward=0.5, depth=4.0)
+def test_repair_cameras_of_a_single_photo_surround_it():
+    cameras = place_repair_cameras(ring(1), num=3, round_index=0, num_rounds=2, outward=0.5, depth=4.0)
     assert all(np.linalg.norm(camera.center - ring(1)[0].center) > 0.1 for camera in cameras)
 
 
-def test_neighbours_on_a_ring_are_the_adjacent_ones():
+def test_neighbor_pairs_on_a_ring_are_adjacent():
     cameras = ring(6)
-    assert set(neighbour_pairs(cameras, 4.0)) == {(i, i + 1) for i in range(5)} | {(0, 5)}
+    assert set(find_neighbor_pairs(cameras, 4.0)) == {(i, i + 1) for i in range(5)} | {(0, 5)}
 
 
-def test_a_split_file_gives_the_size_that_it_was_made_for(tmp_path):
+def test_the_size_in_a_split_file_is_used(tmp_path):
     path = tmp_path / "split.json"
     write_json(path, {"train_ids": ["a"], "test_ids": ["b"], "size_px": 64})
     assert resolve_size(ViewsConfig(split=path)).size_px == 64

@@ -1,4 +1,4 @@
-"""A reference carried into a view by depth lands where geometry says, and only where it can be trusted."""
+"""Warped references match the geometry, and validity is low where a warp cannot be trusted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from splatfix.cameras import Camera, look_at
-from splatfix.warping import reproject, sample, warp_reference
+from splatfix.warping import reproject, sample_bilinear, warp_reference
 
 WIDTH_PX, HEIGHT_PX = 40, 30
 
@@ -17,7 +17,7 @@ WIDTH_PX, HEIGHT_PX = 40, 30
 def camera(x: float, z: float = -4.0, width_px: int = WIDTH_PX, height_px: int = HEIGHT_PX) -> Camera:
     pose = look_at(np.array([x, 0.0, z]), np.array([0.1 * x, 0.0, 0.0]), np.array([0.0, -1.0, 0.0]))
     intrinsics = np.array([[50.0, 0, WIDTH_PX / 2], [0, 50.0, HEIGHT_PX / 2], [0, 0, 1]])
-    return Camera(f"x{x}", WIDTH_PX, HEIGHT_PX, intrinsics, pose).resized(width_px, height_px)
+    return Camera(f"x{x}", WIDTH_PX, HEIGHT_PX, intrinsics, pose).resize(width_px, height_px)
 
 
 def plane_depth(of: Camera, offset: float = 0.0) -> torch.Tensor:
@@ -28,11 +28,11 @@ def plane_depth(of: Camera, offset: float = 0.0) -> torch.Tensor:
 
 
 def painted(of: Camera) -> torch.Tensor:
-    """A smooth picture on the plane z = 0 as the camera sees it."""
+    """A smooth texture on the plane z = 0, as seen by the camera."""
     y, x = np.mgrid[0 : of.height_px, 0 : of.width_px] + 0.5
     points = of.unproject(np.stack([x, y], -1), plane_depth(of).double().numpy())
-    colours = 0.5 + 0.4 * np.stack([np.sin(points[..., 0]), np.cos(points[..., 1]), np.sin(points.sum(-1))], -1)
-    return torch.tensor(colours, dtype=torch.float32)
+    colors = 0.5 + 0.4 * np.stack([np.sin(points[..., 0]), np.cos(points[..., 1]), np.sin(points.sum(-1))], -1)
+    return torch.tensor(colors, dtype=torch.float32)
 
 
 def posed(of: Camera, depth: torch.Tensor | None = None) -> SimpleNamespace:
@@ -50,7 +50,7 @@ def test_reproject_agrees_with_the_cameras_in_float64():
     np.testing.assert_allclose(z.numpy(), wanted_z, atol=1e-9)
 
 
-def test_a_view_warped_into_itself_is_itself():
+def test_warping_a_view_into_itself_changes_nothing():
     a = camera(0.2)
     rgb, validity = warp_reference(a, plane_depth(a), torch.ones(HEIGHT_PX, WIDTH_PX), posed(a))
     torch.testing.assert_close(rgb, painted(a), atol=1e-4, rtol=0)
@@ -58,7 +58,7 @@ def test_a_view_warped_into_itself_is_itself():
 
 
 @pytest.mark.parametrize("size", [(WIDTH_PX, HEIGHT_PX), (73, 51)])
-def test_a_textured_plane_arrives_where_it_should(size):
+def test_a_textured_plane_is_warped_exactly(size):
     view, reference = camera(0.3), camera(-0.3, width_px=size[0], height_px=size[1])
     rgb, validity = warp_reference(view, plane_depth(view), torch.ones(HEIGHT_PX, WIDTH_PX), posed(reference))
     seen = validity > 0.5
@@ -67,7 +67,7 @@ def test_a_textured_plane_arrives_where_it_should(size):
     assert (rgb[validity == 0] == 0).all()
 
 
-def test_what_the_reference_sees_something_in_front_of_is_not_valid():
+def test_surfaces_occluded_in_the_reference_are_not_valid():
     view, reference = camera(0.3), camera(-0.3)
     occluded = posed(reference, plane_depth(reference, offset=-1.5))
     _, validity = warp_reference(view, plane_depth(view), torch.ones(HEIGHT_PX, WIDTH_PX), occluded)
@@ -107,4 +107,4 @@ def test_points_behind_the_reference_have_no_pixels():
 def test_sample_hits_pixel_centers_exactly():
     image = torch.rand(4, 6, 2)
     y, x = torch.meshgrid(torch.arange(4) + 0.5, torch.arange(6) + 0.5, indexing="ij")
-    torch.testing.assert_close(sample(image, torch.stack([x, y], -1)), image)
+    torch.testing.assert_close(sample_bilinear(image, torch.stack([x, y], -1)), image)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from splatfix.cameras import fitted_size
+from splatfix.cameras import limit_size
 from splatfix.images import resize
 from splatfix.process import keeping_handler
 from splatfix.shapes import Float
@@ -147,7 +147,7 @@ def undistort(image: Float[ndarray, "H W C"], lens: Lens, width_px: int, height_
     work_width = max(width_px, round(work_px * ideal.width_px / max(ideal.width_px, ideal.height_px)))
     work_height = max(height_px, round(work_px * ideal.height_px / max(ideal.width_px, ideal.height_px)))
     shrunk = work_px / (max(ideal.width_px, ideal.height_px) * scale)
-    source = resize(image, *fitted_size(width, height, int(np.ceil(shrunk * max(width, height)))))
+    source = resize(image, *limit_size(width, height, int(np.ceil(shrunk * max(width, height)))))
     grid = torch.from_numpy(_sampling_grid(lens, work_width, work_height))
     planes = torch.from_numpy(np.ascontiguousarray(source)).permute(2, 0, 1)[None]
     sampled = torch.nn.functional.grid_sample(

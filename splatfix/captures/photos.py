@@ -101,7 +101,7 @@ def photo_view(
         raise ValueError(f"{where}: {error}") from error
     camera = Camera(name, ideal.width_px, ideal.height_px, ideal.intrinsics, camera_from_world)
     scale_x, scale_y = width / lens.width_px, height / lens.height_px
-    camera = camera.resized(max(1, round(ideal.width_px * scale_x)), max(1, round(ideal.height_px * scale_y)))
+    camera = camera.resize(max(1, round(ideal.width_px * scale_x)), max(1, round(ideal.height_px * scale_y)))
     camera = camera.with_longest_side(longest_side_px)
     size = (camera.width_px, camera.height_px)
     return View(camera, PhotoFile(path, (width, height), size, lens, header.has_alpha, mask_path))

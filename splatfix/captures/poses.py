@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy import ndarray
 
-from splatfix.cameras import pose_from
+from splatfix.cameras import compose_pose
 from splatfix.shapes import Float
 
 AXES_OPENGL = np.diag([1.0, -1.0, -1.0])  # x right, y up, z backward -> x right, y down, z forward
@@ -38,7 +38,7 @@ def pose_from_camera_to_world(
     if values.shape == (4, 4) and not np.allclose(values[3], [0, 0, 0, 1], atol=1e-4):
         raise ValueError(f"{where}: last row {values[3].tolist()}; wanted [0, 0, 0, 1] (is it transposed?)")
     rotation, scale = nearest_rotation(values[:3, :3] if axes is None else values[:3, :3] @ axes, where)
-    return pose_from(rotation.T, values[:3, 3]), scale
+    return compose_pose(rotation.T, values[:3, 3]), scale
 
 
 def nearest_rotation(matrix: Float[ndarray, "3 3"], where: str) -> tuple[Float[ndarray, "3 3"], float]:

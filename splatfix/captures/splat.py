@@ -68,7 +68,7 @@ class SplatPhoto:
         width, height = self.camera.width_px, self.camera.height_px
         size = self.original_size if self.original_size[0] <= 2 * width else (2 * width, 2 * height)
         with torch.no_grad():
-            rendering = render(_read_latest(self.ply), [self.camera.resized(*size)])
+            rendering = render(_read_latest(self.ply), [self.camera.resize(*size)])
         rgb = rendering.rgb[0].clamp(0, 1).float().cpu().numpy()
         alpha = rendering.alpha[0].clamp(0, 1).float().cpu().numpy()
         return Photo(resize(rgb, width, height), resize(alpha, width, height))

@@ -13,8 +13,8 @@ from scipy.linalg import expm, logm
 from splatfix.cameras import (
     Camera,
     angle_between_rad,
-    interpolated,
-    pose_from,
+    compose_pose,
+    interpolate_linearly,
     quaternion_from_rotation,
     rotation_from_quaternion,
 )
@@ -60,7 +60,7 @@ def path_cameras(train_cameras: Sequence[Camera], num_frames: int) -> list[Camer
         within = (at - stops[k]) / max(stops[k + 1] - stops[k], 1e-12)
         rise = step / 16 * np.sin(np.pi * np.clip(within, 0, 1)) ** 2
         center = sample[:3] - rise * rotation[1]  # y points down in the image
-        cameras.append(replace(base, name=f"path_{i:04d}", camera_from_world=pose_from(rotation, center)))
+        cameras.append(replace(base, name=f"path_{i:04d}", camera_from_world=compose_pose(rotation, center)))
     return cameras
 
 
@@ -122,10 +122,10 @@ def _along_screw(a: Camera, b: Camera, t: float) -> Camera:
     """
     relative = np.linalg.inv(a.world_from_camera) @ b.world_from_camera
     if np.trace(relative[:3, :3]) < 2 * np.cos(np.radians(160)) + 1:
-        return interpolated(a, b, t, a.name)
+        return interpolate_linearly(a, b, t, a.name)
     pose = a.world_from_camera @ expm(t * np.real(logm(relative)))
     rotation = rotation_from_quaternion(quaternion_from_rotation(pose[:3, :3].T))
-    return replace(a, camera_from_world=pose_from(rotation, pose[:3, 3]))
+    return replace(a, camera_from_world=compose_pose(rotation, pose[:3, 3]))
 
 
 def _aligned_quaternions(cameras: Sequence[Camera]) -> Float[ndarray, "K 4"]:

@@ -24,7 +24,7 @@ from splatfix.process import progress
 from splatfix.rendering import render
 from splatfix.restoration import Restorer
 from splatfix.runs import Run
-from splatfix.splats.backdrop import without_shell
+from splatfix.splats.backdrop import remove_shell
 from splatfix.splats.scene import SparseScene
 from splatfix.views import Split
 
@@ -90,7 +90,7 @@ def evaluate_arms(
         size_px=split.size_px or max(max(c.width_px, c.height_px) for c in scene.cameras),
         views=tuple(views),
         summary=summarize(views),
-        elongation={arm: Elongation(**elongation(without_shell(splat.gaussians))) for arm, splat in arms.items()},
+        elongation={arm: Elongation(**elongation(remove_shell(splat.gaussians))) for arm, splat in arms.items()},
         seconds={name: round(value, 2) for name, value in run.seconds.items()},
         num_gaussians={arm: len(splat.gaussians) for arm, splat in arms.items()},
         reasons=reasons,

@@ -15,7 +15,7 @@ from torch import Tensor
 from splatfix.captures.capture import Capture
 from splatfix.evaluation.results import ARMS, Arm, BandSummary, Metrics, Summary, ViewResult, gain
 from splatfix.gaussians import Splat
-from splatfix.metrics import image_metrics
+from splatfix.metrics import compute_metrics
 from splatfix.rendering import render
 from splatfix.shapes import Float
 from splatfix.views import BANDS, Split, assign_bands, view_distances
@@ -70,7 +70,7 @@ def measure_views(
                     rgb = render(splat, [view.camera]).rgb[0]
             rgb = rgb.cpu().clamp(0, 1)
             renders[arm] = rgb.numpy()
-            metrics[arm], missing = image_metrics(rgb, torch.from_numpy(photo.rgb), mask)
+            metrics[arm], missing = compute_metrics(rgb, torch.from_numpy(photo.rgb), mask)
             reasons.update(missing)
         results.append(
             ViewResult(

@@ -21,7 +21,7 @@ Arm = Literal["before", "control", "after", "post"]
 ARMS: tuple[Arm, ...] = ("before", "control", "after", "post")
 LOWER_IS_BETTER = frozenset({"lpips"})
 
-Metrics = dict[str, float | None]  # by metric, as `metrics.image_metrics` names them; None where one is not known
+Metrics = dict[str, float | None]  # by metric, as `metrics.compute_metrics` names them; None where one is not known
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import torch
 
 from splatfix.cameras import Camera
 from splatfix.evaluation.layout import repair_path
-from splatfix.flawed import FlawedView, coverage, render_flawed, render_references
+from splatfix.flawed import FlawedView, compute_coverage, render_flawed, render_references
 from splatfix.gaussians import Splat
 from splatfix.images import write_image
 from splatfix.loop.config import LoopConfig, RepairConfig
@@ -23,7 +23,7 @@ from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
 from splatfix.splats.phases import TrainingPhase, checkpoint_path, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity
 from splatfix.splats.train import Fit
-from splatfix.views import repair_cameras
+from splatfix.views import place_repair_cameras
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def render_novel_views(
     Coverage is the share of pixels with alpha above one half. It is compared with the median of the training views,
     since in a capture of an object on a plain background no view is covered.
     """
-    cameras = repair_cameras(
+    cameras = place_repair_cameras(
         scene.cameras,
         num=config.views,
         round_index=round_index,
@@ -126,9 +126,9 @@ def render_novel_views(
         depth=scene.depth,
     )
     references = render_references(splats, scene.cameras, scene.photos)
-    usual = float(torch.tensor([coverage(reference.alpha) for reference in references]).median())
+    usual = float(torch.tensor([compute_coverage(reference.alpha) for reference in references]).median())
     views = render_flawed(splats, cameras, references, scene.depth, config.num_references)
-    covered = [view for view in views if coverage(view.alpha) >= config.min_coverage * usual]
+    covered = [view for view in views if compute_coverage(view.alpha) >= config.min_coverage * usual]
     if len(covered) < len(views):
         dropped = len(views) - len(covered)
         log.info("round %d: %d of %d views dropped: too little in them", round_index + 1, dropped, len(views))

@@ -16,17 +16,17 @@ from torch import Tensor
 from splatfix.cameras import Camera
 from splatfix.captures import Capture
 from splatfix.config import require
-from splatfix.flawed import coverage
+from splatfix.flawed import compute_coverage
 from splatfix.gaussians import Splat, read_splat
 from splatfix.metrics import psnr
 from splatfix.rendering import render
 from splatfix.shapes import Float
-from splatfix.splats.backdrop import without_backdrop
+from splatfix.splats.backdrop import remove_backdrop
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
-from splatfix.views import ViewsConfig, between, make_split, neighbour_pairs
+from splatfix.views import ViewsConfig, find_neighbor_pairs, interpolate_on_arc, make_split
 
 WELL_COVERED = 0.9  # of the coverage that is typical of the cameras of the capture
 TRIES_PER_VIEW = 3
@@ -109,12 +109,12 @@ def render_clean_views(
     """Render the ground truth at up to ``num`` new poses between neighboring cameras, where it covers the image."""
     every = capture.cameras[:: math.ceil(len(capture.cameras) / MAX_TYPICAL_CAMERAS)]
     typical_coverage = float(np.median([_measure_coverage(ground_truth.splat, camera) for camera in every]))
-    pairs = neighbour_pairs(capture.cameras, depth, per_camera=3)
+    pairs = find_neighbor_pairs(capture.cameras, depth, per_camera=3)
     views: list[tuple[Camera, Tensor]] = []
     for attempt in range(TRIES_PER_VIEW * num):
         i, j = pairs[int(rng.integers(len(pairs)))]
         t = float(rng.uniform(0.2, 0.8))
-        camera = between(capture.cameras[i], capture.cameras[j], t, depth, f"new_{attempt:03d}")
+        camera = interpolate_on_arc(capture.cameras[i], capture.cameras[j], t, depth, f"new_{attempt:03d}")
         if _measure_coverage(ground_truth.splat, camera) >= WELL_COVERED * typical_coverage:
             views.append((camera, _render(ground_truth.splat, camera)))
         if len(views) == num:
@@ -130,4 +130,4 @@ def _render(splat: Splat, camera: Camera) -> Float[Tensor, "H W 3"]:
 def _measure_coverage(splat: Splat, camera: Camera) -> float:
     small = camera.with_longest_side(64)
     with torch.no_grad():
-        return coverage(render(without_backdrop(splat), [small]).alpha[0])
+        return compute_coverage(render(remove_backdrop(splat), [small]).alpha[0])

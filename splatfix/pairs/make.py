@@ -21,7 +21,7 @@ from torch import Tensor
 
 from splatfix.cameras import Camera, separation
 from splatfix.captures.capture import Capture
-from splatfix.flawed import coverage, render_flawed, render_references
+from splatfix.flawed import compute_coverage, render_flawed, render_references
 from splatfix.gaussians import Splat
 from splatfix.pairs.ground_truth import GroundTruth, render_clean_views
 from splatfix.pairs.pair import Pair, build_pair
@@ -34,10 +34,10 @@ from splatfix.splats.train import FitConfig, advance
 from splatfix.views import (
     Band,
     assign_bands,
-    farthest_views,
     pick_evenly,
-    repair_cameras,
+    place_repair_cameras,
     scene_depth,
+    select_farthest_views,
     view_distances,
 )
 
@@ -194,12 +194,14 @@ def _fit_scene(scene: SparseScene, settings: _DrawnSettings, *, seed: int) -> Sp
 def _render_cycle_scene(scene: SparseScene, fits: Sequence[Splat]) -> SparseScene:
     """Replace the photos of a scene by renders of its fits at new poses between and around them."""
     num = max(12, 2 * len(scene.cameras))
-    candidates = repair_cameras(scene.cameras, num=num, round_index=1, num_rounds=2, outward=0.5, depth=scene.depth)
+    candidates = place_repair_cameras(
+        scene.cameras, num=num, round_index=1, num_rounds=2, outward=0.5, depth=scene.depth
+    )
     cameras, images = [], []
     for camera in candidates:
         with torch.no_grad():
             renders = [render(splat, [camera]) for splat in fits]
-        if coverage(torch.stack([one.alpha[0] for one in renders]).mean(0)) >= MIN_CYCLE_COVERAGE:
+        if compute_coverage(torch.stack([one.alpha[0] for one in renders]).mean(0)) >= MIN_CYCLE_COVERAGE:
             cameras.append(camera)
             images.append(torch.stack([one.rgb[0] for one in renders]).mean(0).clamp(0, 1))
     if len(cameras) < 2:  # the fit covers next to nothing elsewhere: render it at the poses of the photos
@@ -257,11 +259,11 @@ def _pair_views(
 ) -> Iterator[Pair | None]:
     """Render the mean of the fits at each clean view and pair the two; None where the render covers too little."""
     references = render_references(fits, scene.cameras, scene.photos)
-    typical_coverage = float(np.median([coverage(reference.alpha) for reference in references]))
+    typical_coverage = float(np.median([compute_coverage(reference.alpha) for reference in references]))
     for clean in clean_views:
         others = [reference for reference in references if reference.camera.name != clean.camera.name]
         (view,) = render_flawed(fits, [clean.camera], others, scene.depth, recipe.num_references)
-        if coverage(view.alpha) < recipe.min_coverage * typical_coverage:
+        if compute_coverage(view.alpha) < recipe.min_coverage * typical_coverage:
             yield None
             continue
         image = clean.image
@@ -305,4 +307,4 @@ def choose_random_views(capture: Capture, num: int, rng: np.random.Generator) ->
         center = int(rng.integers(len(cameras)))
         order = np.argsort([separation(cameras[center], camera, depth) for camera in cameras], kind="stable")
         pool = order[:size]
-    return farthest_views([cameras[i] for i in pool], num, start=int(rng.integers(len(pool))))
+    return select_farthest_views([cameras[i] for i in pool], num, start=int(rng.integers(len(pool))))

@@ -26,7 +26,7 @@ from splatfix.cameras import Camera
 from splatfix.conditioning import Conditioning, compute_conditioning
 from splatfix.flawed import FlawedView
 from splatfix.images import to_bytes
-from splatfix.metrics import psnr_of_mse
+from splatfix.metrics import psnr_from_mse
 from splatfix.shapes import Float
 
 MAX_WARPS = 10
@@ -235,4 +235,4 @@ def _float(pixels: ndarray) -> Tensor:
 
 def _psnr(a: ndarray, b: ndarray) -> float | None:
     mse = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)) / 255**2
-    return psnr_of_mse(mse) if mse > 0 else None
+    return psnr_from_mse(mse) if mse > 0 else None

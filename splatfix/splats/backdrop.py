@@ -14,7 +14,7 @@ import torch
 from numpy import ndarray
 
 from splatfix.cameras import Camera
-from splatfix.gaussians import Gaussians, Splat, round_gaussians
+from splatfix.gaussians import Gaussians, Splat, make_isotropic_gaussians
 from splatfix.shapes import Float
 from splatfix.splats.hull import sample_colors
 
@@ -76,10 +76,10 @@ def make_shell(
         colors = np.tile(color, (num, 1))
     spacing = radius * np.sqrt(4 * np.pi / num)
     log_scales = np.full(num, np.log(OVERLAP * spacing))
-    return round_gaussians(positions, colors, log_scales, opacity=OPACITY, sh_degree=sh_degree, device=device)
+    return make_isotropic_gaussians(positions, colors, log_scales, opacity=OPACITY, sh_degree=sh_degree, device=device)
 
 
-def without_shell(gaussians: Gaussians) -> Gaussians:
+def remove_shell(gaussians: Gaussians) -> Gaussians:
     """Remove the shell (`make_shell`), recognized by the empty space in front of it, if there is one."""
     distances = (gaussians.means - gaussians.means.median(0).values).norm(dim=1)
     ordered = distances.sort().values
@@ -93,11 +93,11 @@ def without_shell(gaussians: Gaussians) -> Gaussians:
     return gaussians[distances <= ordered[first + widest]]
 
 
-def without_backdrop(splat: Splat) -> Splat:
+def remove_backdrop(splat: Splat) -> Splat:
     """The splat without the shell that stands in for a background, over black; itself where there is no shell."""
     if splat.background is not None:
         return splat
-    gaussians = without_shell(splat.gaussians)
+    gaussians = remove_shell(splat.gaussians)
     return splat if gaussians is splat.gaussians else replace(splat, gaussians=gaussians)
 
 

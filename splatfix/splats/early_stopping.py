@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from splatfix.cameras import separations
+from splatfix.cameras import pairwise_separations
 from splatfix.gaussians import Splat
 from splatfix.rendering import render
 from splatfix.splats.initial_points import InitializationConfig
@@ -78,7 +78,7 @@ def choose_stop(
 
 def choose_folds(scene: SparseScene, num: int) -> list[int]:
     """Photos to hold out: those with the nearest neighbors, so that the others still see the same part of the scene."""
-    gaps = separations(scene.cameras, scene.depth)
+    gaps = pairwise_separations(scene.cameras, scene.depth)
     np.fill_diagonal(gaps, np.inf)
     nearest_two = np.sort(gaps, axis=1)[:, :2].mean(1)
     return [int(i) for i in np.argsort(nearest_two, kind="stable")[:num]]
@@ -95,7 +95,7 @@ def shrink_scene(scene: SparseScene, scale: float) -> SparseScene:
     sizes = [(max(round(c.width_px * scale), 16), max(round(c.height_px * scale), 16)) for c in scene.cameras]
     return replace(
         scene,
-        cameras=tuple(c.resized(*size) for c, size in zip(scene.cameras, sizes, strict=True)),
+        cameras=tuple(c.resize(*size) for c, size in zip(scene.cameras, sizes, strict=True)),
         photos=tuple(shrink(photo, *size) for photo, size in zip(scene.photos, sizes, strict=True)),
         masks=tuple(
             None if mask is None else shrink(mask, *size) for mask, size in zip(scene.masks, sizes, strict=True)

@@ -7,7 +7,7 @@ import torch
 from numba import prange
 from numpy import ndarray
 
-from splatfix.gaussians import Gaussians, round_gaussians
+from splatfix.gaussians import Gaussians, make_isotropic_gaussians
 from splatfix.jit import kernel
 from splatfix.shapes import Float
 from splatfix.splats.initial_points import InitializationConfig, InitialPoints
@@ -24,7 +24,7 @@ def initialize_gaussians(
     known = spacing[np.isfinite(spacing) & (spacing > 0)]
     low, high = np.percentile(known, [1, 95]) if len(known) else [0.01 * points.depth_scale] * 2
     spacing = np.clip(np.where(np.isfinite(spacing), spacing, high), low, high) * config.scale_factor
-    return round_gaussians(
+    return make_isotropic_gaussians(
         points.positions,
         points.colors,
         np.log(spacing),

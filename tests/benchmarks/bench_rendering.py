@@ -35,7 +35,7 @@ from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
-from splatfix.views import farthest_views
+from splatfix.views import select_farthest_views
 from tests.benchmarks.machine import peaks
 from tests.benchmarks.workload import SCENE, count_blends, open_scene, real_gaussians, square_camera
 
@@ -177,7 +177,7 @@ def fit(capture: Capture, device: torch.device) -> dict:
     tested = names[::8]
     rest = [name for name in names if name not in tested]
     cameras = [capture.view(name).camera for name in rest]
-    scene = load_scene(capture, farthest_views(cameras, FIT["views"]), device)
+    scene = load_scene(capture, select_farthest_views(cameras, FIT["views"]), device)
     config = FitConfig(
         steps=FIT["steps"], densify=DensifyConfig(strategy="mcmc", max_gaussians=FIT["gaussians"], every=15)
     )

@@ -63,5 +63,5 @@ def test_path_of_one_camera_of_copies_and_of_none():
 
 def test_path_has_one_size():
     cameras = ring(5)
-    cameras[0] = cameras[0].resized(48, 64)
+    cameras[0] = cameras[0].resize(48, 64)
     assert {(c.width_px, c.height_px) for c in path_cameras(cameras, 4)} == {(64, 48)}

@@ -87,7 +87,7 @@ def falling_coverage():
 def test_views_that_cover_too_little_are_filtered_and_counted(monkeypatch):
     unfiltered = fit_pairs(0, replace(SMALL, min_coverage=0.0))
     assert unfiltered.filtered == 0 and len(unfiltered.pairs) == 3
-    monkeypatch.setattr("splatfix.pairs.make.coverage", falling_coverage())
+    monkeypatch.setattr("splatfix.pairs.make.compute_coverage", falling_coverage())
     filtered = fit_pairs(0)
     assert filtered.filtered > 0 and filtered.filtered + len(filtered.pairs) == 3
 

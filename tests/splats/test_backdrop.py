@@ -12,8 +12,8 @@ from splatfix.splats.backdrop import (
     find_plain_color,
     make_shell,
     mask_plain_background,
-    without_backdrop,
-    without_shell,
+    remove_backdrop,
+    remove_shell,
 )
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import start_fit
@@ -69,19 +69,19 @@ def test_without_its_shell_the_scene_is_as_before():
     scene = random_gaussians(300, seed=0, sh_rest=3)
     both = scene.concatenate(backdrop())
     assert len(both) == 700
-    assert torch.equal(without_shell(both).means, scene.means)
-    assert len(without_shell(scene)) == 300
-    assert len(without_shell(random_gaussians(20, seed=0))) == 20
+    assert torch.equal(remove_shell(both).means, scene.means)
+    assert len(remove_shell(scene)) == 300
+    assert len(remove_shell(random_gaussians(20, seed=0))) == 20
 
 
 def test_only_a_splat_without_background_has_a_backdrop():
     scene = random_gaussians(300, seed=0, sh_rest=3)
     both = Splat(scene.concatenate(backdrop()), "antialiased")
-    without = without_backdrop(both)
+    without = remove_backdrop(both)
     assert len(without.gaussians) == 300 and without.mode == "antialiased"
-    assert without_backdrop(without) is without
+    assert remove_backdrop(without) is without
     on_white = dataclasses.replace(both, background=(1.0, 1.0, 1.0))
-    assert without_backdrop(on_white) is on_white
+    assert remove_backdrop(on_white) is on_white
 
 
 @pytest.mark.parametrize(("background", "num"), [(None, 400), ((1.0, 1.0, 1.0), 0)])

@@ -53,7 +53,7 @@ def test_masks_are_respected(photos):
 
 
 def test_photos_of_unequal_size(photos):
-    small = CAMERAS[1].resized(64, 48)
+    small = CAMERAS[1].resize(64, 48)
     cameras = [CAMERAS[0], small, CAMERAS[2]]
     images = [photos[0][0], photograph(small)[0], photos[2][0]]
     points = find_stereo_points(cameras, images, [None] * 3, RANGES[:3], CONFIG)
