@@ -301,18 +301,18 @@ def verify(url: Positional[Url], *, repair: bool = False) -> None:
     config="splatfix.training.config:TrainConfig",
     shown=(
         *("steps", "max_seconds", "start_from", "data.validation_groups", "data.batch_size", "data.patch_px"),
-        *("learning_rate", "precision", "launch.num", "launch.storage", "seed", "device", "tracking.uri"),
+        *("learning_rate", "precision", "workers.num", "workers.storage", "seed", "device", "tracking.uri"),
     ),
     examples=[
         "splatfix train --shards pairs --out runs/restorer --config configs/train.yaml",
-        "splatfix train --shards s3://bucket/pairs --out /shared/restorer --launch.num 8",
+        "splatfix train --shards s3://bucket/pairs --out /shared/restorer --workers.num 8",
     ],
 )
 def train(*, shards: Url, out: RunPath, fresh: bool, settings: "TrainConfig") -> None:
     """Train a restorer on pairs (artifact render, clean view) from webdataset shards.
 
     In this process; in several by ``torchrun --nproc-per-node 2 -m splatfix train ...``, or by Ray Train with
-    ``--launch.num 2``, which resumes after a process died.
+    ``--workers.num 2``, which resumes after a process died.
 
     Args:
         shards: folder or URL of the shards with their manifest.json.

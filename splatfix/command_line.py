@@ -24,7 +24,7 @@ import tyro
 from splatfix import storage
 from splatfix.config import build_config, overlaid, read_yaml
 from splatfix.flags import Command, full_help, short_help
-from splatfix.runs import has_started
+from splatfix.runs import REMEDIES, has_started
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +33,10 @@ RETIRED = {  # flags that had another meaning or name
     "--views.split": "it is called --split now",
     "--loop.views.split": "it is called --split now",
     "--resume": "resuming is the default now: leave it out (--fresh starts over)",
+    "--launch.max-failures": "it is called --workers.attempts now, which counts the first attempt as well: add one",
+    **{f"--launch.{name}": f"it is called --workers.{name} now" for name in ("num", "cpus", "gpus")},
+    **{f"--launch.{name}": f"it is called --workers.{name} now" for name in ("address", "storage")},
 }
-
-
 RENAMED = {"track": "sync"}  # commands that had another name: they still work
 COMMANDS: dict[str, Command] = {}
 
@@ -99,9 +100,8 @@ def run_command(wanted: Command, argv: Sequence[str]) -> None:
         print(full_help(wanted))
         return
     for word in argv:
-        for flag, reason in RETIRED.items():
-            if word == flag or word.startswith(f"{flag}=" if not flag.endswith(".") else flag):
-                raise ValueError(f"{word}: {reason}")
+        if reason := RETIRED.get(word.partition("=")[0].replace("_", "-")):
+            raise ValueError(f"{word}: {reason}")
     found, rest = shared.parse_known_args(list(argv))
     given = {name: value for name, value in vars(found).items() if name != "config"}
     settings = None
@@ -149,7 +149,10 @@ def _defaults(wanted: Command, path: Path | None, out: str | None) -> Any:
     stored = pkgutil.resolve_name(wanted.stored)(out, wanted.recorded_as)
     if stored is None:
         return config
-    build_config(kind, stored, source=f"{out}/config.yaml")
+    try:
+        build_config(kind, stored, source=f"{out}/config.yaml")
+    except ValueError as error:
+        raise ValueError(f"{error}; {REMEDIES}") from None
     return build_config(kind, overlaid(kind, stored, named), source=f"{path}, over {out}/config.yaml")
 
 

@@ -174,7 +174,14 @@ def _reject_unknown(kind: Any, tree: Any, source: str, prefix: str) -> None:
     resolved = typing.get_type_hints(kind)
     for key, value in tree.items():
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(hints)}"
-            raise ValueError(f"{source}: unknown field {prefix}{key}{hint}")
+            raise ValueError(f"{source}: unknown field {prefix}{key}; {_hint(kind, str(key), prefix)}")
         _reject_unknown(resolved.get(key), value, source, f"{prefix}{key}.")
+
+
+def _hint(kind: Any, key: str, prefix: str) -> str:
+    """What an unknown field may have meant: its new name (``RETIRED`` of the dataclass), a near name, or any known."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    if reason := getattr(kind, "RETIRED", {}).get(key):
+        return reason
+    near = difflib.get_close_matches(key, names, n=1)
+    return f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(names)}"

@@ -59,7 +59,7 @@ def unresolved(source: str, module: types.ModuleType) -> list[str]:
             if names & {alias.asname or alias.name for alias in each.names}:
                 exec(ast.unparse(each), namespace)
         try:
-            typing.get_type_hints(types.SimpleNamespace(__annotations__={"it": text}), namespace)
+            typing.get_type_hints(type("Annotated", (), {"__annotations__": {"it": text}}), namespace)
         except Exception as error:
             errors.append(f"line {annotation.lineno}: {text}: {error}")
     return errors

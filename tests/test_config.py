@@ -81,6 +81,13 @@ def test_errors_name_the_field_of_a_config_that_may_be_null():
         build_config(Optional, {"inner": {"steps": "many"}}, source="a")
 
 
+def test_a_retired_field_is_an_error_with_its_new_name():
+    with pytest.raises(ValueError, match=r"^a: unknown field launch; it is called workers now"):
+        build_config(TrainConfig, {"launch": {"num": 2}}, source="a")
+    with pytest.raises(ValueError, match=r"^a: unknown field workers.max_failures; it is called workers.attempts now"):
+        build_config(TrainConfig, {"workers": {"max_failures": 2}}, source="a")
+
+
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"nope\.yaml: no such config file"):
         load_config(Outer, tmp_path / "nope.yaml")

@@ -359,14 +359,19 @@ def test_settings_come_from_a_file_and_flags_override_it(tmp_path):
         (("evaluate", "SAMPLE", "nope.ply", "--split", "nope.json", "--out", "x"), "nope.ply: no such file"),
         (("fit", "SAMPLE", "--out", "x", "--config", "BAD"), "bad.yaml: views.size_px = -3: wanted at least 16"),
         (("report", "nowhere"), "nowhere"),
+        (("loop", "SAMPLE", "--out", "x", "--views.split", "s.json"), "--views.split: it is called --split now"),
+        (("train", "--shards", "x", "--out", "x", "--launch.num", "2"), "it is called --workers.num now"),
+        (("train", "--shards", "x", "--out", "x", "--launch.max_failures=3"), "--workers.attempts now"),
+        (("train", "--shards", "x", "--out", "x", "--config", "OLD"), "old.yaml: unknown field launch; it is called"),
         (("juggle",), "no command 'juggle'; known: doctor"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("bad.yaml").write_text("views: {size_px: -3}")
-    stands_for = {"SAMPLE": sample_path(), "BAD": "bad.yaml"}
-    assert run(*(stands_for.get(argument, argument) for argument in arguments)) == 2
+    Path("old.yaml").write_text("launch: {num: 2}")
+    inputs = {"SAMPLE": sample_path(), "BAD": "bad.yaml", "OLD": "old.yaml"}
+    assert run(*(inputs.get(argument, argument) for argument in arguments)) == 2
     message = capsys.readouterr().err.strip().splitlines()
     assert len([line for line in message if line.startswith("splatfix")]) == 1
     assert words in message[-1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from timm.optim import list_optimizers
 
@@ -15,20 +16,20 @@ from splatfix.training.data import DataConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchConfig:
-    """Processes that train together.
+class TrainWorkersConfig:
+    """Worker processes that train one network together.
 
     Attributes:
-        num: processes that Ray Train starts, here or on a cluster; 0: this process, or those that ``torchrun`` or
-            ``accelerate launch`` started.
-        cpus: cores of each process.
-        gpus: GPUs of each process, 0 or 1; None: one if the cluster has enough.
+        num: number of workers that Ray Train starts, here or on a cluster; 0 trains in this process, or in those that
+            ``torchrun`` or ``accelerate launch`` started.
+        cpus: CPU cores of a worker.
+        gpus: GPUs of a worker, 0 or 1; None takes one if the cluster has enough.
         address: address of a Ray cluster; None joins the one that this process is in (RAY_ADDRESS, a Ray job), else
             starts Ray on this machine.
         storage: folder or URL that every node can access, for the states that a restart needs; None: the run's
             folder, which then must be on a disk that all nodes share.
-        max_failures: how often training is started again where it stood, after a process or node died; as many
-            processes as before have to fit.
+        attempts: how often training is tried before it is given up: after a worker or node died, all workers are
+            started again and resume from the last saved state. The cluster must have room for as many as before.
     """
 
     num: int = 0
@@ -36,13 +37,17 @@ class LaunchConfig:
     gpus: int | None = None
     address: str | None = None
     storage: str | None = None
-    max_failures: int = 3
+    attempts: int = 4
+
+    RETIRED: ClassVar[Mapping[str, str]] = {
+        "max_failures": "it is called workers.attempts now, which counts the first attempt as well: add one"
+    }
 
     def __post_init__(self) -> None:
-        require(self.num >= 0, "launch.num", self.num, "0 or more processes")
-        require(self.cpus >= 1, "launch.cpus", self.cpus, "at least 1 core")
-        require(self.gpus in (None, 0, 1), "launch.gpus", self.gpus, "0, 1 or null")
-        require(self.max_failures >= 0, "launch.max_failures", self.max_failures, "0 or more")
+        require(self.num >= 0, "workers.num", self.num, "0 or more")
+        require(self.cpus >= 1, "workers.cpus", self.cpus, "at least 1")
+        require(self.gpus in (None, 0, 1), "workers.gpus", self.gpus, "0, 1 or null")
+        require(self.attempts >= 1, "workers.attempts", self.attempts, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +81,7 @@ class TrainConfig:
         compile: whether torch compiles the network (on the CPU this needs a C++ compiler).
         seed: seed of all randomness.
         device: auto, cpu or cuda (the launcher chooses which GPU).
-        launch: processes to start.
+        workers: number of worker processes, and the resources of each.
         tracking: where MLflow stores measurements; without a URI, beside the weights.
     """
 
@@ -104,8 +109,12 @@ class TrainConfig:
     compile: bool = False
     seed: int = 0
     device: str = "auto"
-    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    workers: TrainWorkersConfig = field(default_factory=TrainWorkersConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    RETIRED: ClassVar[Mapping[str, str]] = {
+        "launch": "it is called workers now (launch.max_failures is workers.attempts, which counts one more)"
+    }
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, "steps", self.steps, "at least 1 step")

@@ -2,7 +2,7 @@
 
 Each process runs `train`; gradients are exchanged by gloo on CPUs and by NCCL on GPUs. If a process or a node dies, all
 are restarted and resume from the last saved state: that in the run's folder, or, if the nodes share no disk, the last
-one that the main process copied to ``launch.storage``.
+one that the main process copied to ``workers.storage``.
 """
 
 from __future__ import annotations
@@ -35,45 +35,45 @@ NOT_STORED = (RAY_FOLDER, "mlflow.db", "mlartifacts")  # not copied to the stora
 
 
 def launch(shards_url: str | Path, out: Path, config: TrainConfig, *, fresh: bool = False) -> None:
-    """Train in ``config.launch.num`` processes, or in this one. Resumes, starts over and raises as `train`.
+    """Train in ``config.workers.num`` processes, or in this one. Resumes, starts over and raises as `train`.
 
     Raises:
-        RunAborted: processes died more often than ``launch.max_failures``; the message has the last reason.
+        RunAborted: each of ``workers.attempts`` attempts ended with a dead process; the message has the last reason.
     """
-    wanted = config.launch
-    if wanted.num == 0:
+    workers = config.workers
+    if workers.num == 0:
         train(shards_url, out, config, fresh=fresh)
         return
     out, shards_url = Path(out).absolute(), storage.absolute(shards_url)  # processes work in folders of Ray's
     if config.start_from is not None and Path(config.start_from).is_dir():
         config = replace(config, start_from=str(Path(config.start_from).absolute()))
-    check_divides(config.data.batch_size, wanted.num)
+    check_divides(config.data.batch_size, workers.num)
     inputs = family_of(config.network).inputs(config.network)
     data = open_data(shards_url, config.data, inputs, config.seed)  # an error is raised here, once, before Ray starts
-    place, name = out / RAY_FOLDER if wanted.storage is None else wanted.storage, run_name(out)
+    place, name = out / RAY_FOLDER if workers.storage is None else workers.storage, run_name(out)
     if open_training(out, config, data, fresh=fresh).is_finished:
         return
-    if fresh and wanted.storage is not None:  # Ray would take over the earlier run from there
-        for file in storage.list_tree(earlier := storage.join(wanted.storage, name)):
+    if fresh and workers.storage is not None:  # Ray would take over the earlier run from there
+        for file in storage.list_tree(earlier := storage.join(workers.storage, name)):
             storage.delete(storage.join(earlier, file))
-    with connect_ray(wanted.address, num_cpus=wanted.num * wanted.cpus, log_to_driver=True) as ray:
+    with connect_ray(workers.address, num_cpus=workers.num * workers.cpus, log_to_driver=True) as ray:
         from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
         gpus = _use_gpus(ray, config)
         if not gpus:
             config = replace(config, device="cpu")
-        if wanted.storage is None:
+        if workers.storage is None:
             shutil.rmtree(place, ignore_errors=True)  # what counts is the state in the run's folder
             if sum(node["Alive"] for node in ray.nodes()) > 1:
-                log.warning("launch.storage is not set: %s has to be on a disk that all nodes share", out)
+                log.warning("workers.storage is not set: %s has to be on a disk that all nodes share", out)
         quiet: Any = {"logging_config": LoggingConfig(log_level="WARNING")}
-        limits: Any = {"max_failures": wanted.max_failures, "controller_failure_limit": 3}
+        limits: Any = {"max_failures": workers.attempts - 1, "controller_failure_limit": 3}
         trainer = TorchTrainer(
             partial(_run_process, shards_url, out, config),
             torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=wanted.num, use_gpu=gpus, resources_per_worker={"CPU": wanted.cpus, "GPU": int(gpus)}
+                num_workers=workers.num, use_gpu=gpus, resources_per_worker={"CPU": workers.cpus, "GPU": int(gpus)}
             ),
             run_config=RunConfig(
                 name=name,
@@ -90,7 +90,7 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig, *, fresh: boo
             raise KeyboardInterrupt from None
         except ray.train.TrainingFailedError as error:
             raise _user_error(error) from None
-        if wanted.storage is None:
+        if workers.storage is None:
             shutil.rmtree(place, ignore_errors=True)
         elif result.checkpoint is not None:
             with result.checkpoint.as_directory() as folder:
@@ -104,18 +104,18 @@ def run_name(out: Path) -> str:
 
 def _use_gpus(ray: Any, config: TrainConfig) -> bool:
     """Whether each process gets a GPU. ValueError if the cluster has too few GPUs or cores."""
-    wanted, there = config.launch, ray.cluster_resources()
-    gpus = (there.get("GPU", 0) >= wanted.num) if wanted.gpus is None else bool(wanted.gpus)
+    workers, there = config.workers, ray.cluster_resources()
+    gpus = (there.get("GPU", 0) >= workers.num) if workers.gpus is None else bool(workers.gpus)
     gpus = gpus and config.device != "cpu"
     if config.device == "cuda" and not gpus:
         raise ValueError(
-            f"device = 'cuda': wants launch.num = {wanted.num} GPUs, one for each process; the cluster has "
-            f"{there.get('GPU', 0):g}, and launch.gpus = {wanted.gpus}"
+            f"device = 'cuda': wants workers.num = {workers.num} GPUs, one for each process; the cluster has "
+            f"{there.get('GPU', 0):g}, and workers.gpus = {workers.gpus}"
         )
-    for kind, each in (("CPU", wanted.cpus), ("GPU", int(gpus))):
-        if there.get(kind, 0) < each * wanted.num:
+    for kind, each in (("CPU", workers.cpus), ("GPU", int(gpus))):
+        if there.get(kind, 0) < each * workers.num:
             raise ValueError(
-                f"launch.num = {wanted.num}: wants {each * wanted.num} {kind}s, the cluster has "
+                f"workers.num = {workers.num}: wants {each * workers.num} {kind}s, the cluster has "
                 f"{there.get(kind, 0):g}; take fewer processes"
             )
     return gpus
@@ -132,7 +132,7 @@ def _run_process(shards_url: str, out: Path, config: TrainConfig) -> None:
 
     def report(state: TrainingState) -> None:
         numbers = {"step": state.step, "loss": state.history[-1]["loss"]}
-        if not main or config.launch.storage is None:
+        if not main or config.workers.storage is None:
             ray.train.report(numbers)
             return
         with tempfile.TemporaryDirectory(prefix="splatfix-") as folder:

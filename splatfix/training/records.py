@@ -80,6 +80,6 @@ def describe_weights(
 
 def track_settings(tracker: Tracker, config: TrainConfig, data: Data) -> None:
     """Log settings, data and version to MLflow."""
-    settings = {name: value for name, value in to_tree(config).items() if name not in ("launch", "tracking")}
+    settings = {name: value for name, value in to_tree(config).items() if name not in ("workers", "tracking")}
     tracker.params(settings | {"shards": data.url, "shards_digest": data.digest, "version": splatfix.__version__})
     tracker.tags({"commit": source_commit() or "unknown", "command": "train"})

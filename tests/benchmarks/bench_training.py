@@ -149,7 +149,7 @@ def bench_processes(url: str, steps: int) -> None:
     kinds = {
         "one process of two threads": ([sys.executable, *train], "2"),
         "torchrun, two processes": ([*two, *train], "1"),
-        "Ray Train, two processes": ([sys.executable, *train, "--launch.num", "2"], "1"),
+        "Ray Train, two processes": ([sys.executable, *train, "--workers.num", "2"], "1"),
     }
     root = Path(tempfile.mkdtemp(prefix="splatfix-bench-"))
     path = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}

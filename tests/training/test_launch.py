@@ -95,7 +95,7 @@ def test_another_number_of_processes_goes_on_with_the_same_batches(folder: Path)
 
 
 def test_ray_train_goes_on_when_a_process_is_killed(folder: Path) -> None:
-    running = start(folder, "ray", sys.executable, more=("--launch.num", "2"))
+    running = start(folder, "ray", sys.executable, more=("--workers.num", "2"))
     killed = None
     try:
         deadline = time.monotonic() + 200
@@ -116,7 +116,7 @@ def test_ray_train_goes_on_when_a_process_is_killed(folder: Path) -> None:
 
 
 def test_ray_train_with_a_storage_of_its_own(folder: Path) -> None:
-    more = ("--launch.num", "2", "--launch.storage", "kept")
+    more = ("--workers.num", "2", "--workers.storage", "kept")
     assert start(folder, "stored", sys.executable, more=(*more, "--steps", "12")).wait(timeout=200) == 0
     shutil.rmtree(folder / "stored")  # as on a node that has not seen it
     running = start(folder, "stored", sys.executable, more=more)
@@ -128,7 +128,7 @@ def test_ray_train_with_a_storage_of_its_own(folder: Path) -> None:
 
 
 def test_ctrl_c_ends_ray_train_as_everything_else(folder: Path) -> None:
-    running = start(folder, "stopped", sys.executable, more=("--launch.num", "2", "--steps", "100000"))
+    running = start(folder, "stopped", sys.executable, more=("--workers.num", "2", "--steps", "100000"))
     deadline = time.monotonic() + 150
     while running.poll() is None and _step(folder / "stopped") < 3 and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -138,7 +138,7 @@ def test_ctrl_c_ends_ray_train_as_everything_else(folder: Path) -> None:
 
 
 def test_what_is_wrong_is_said_before_ray_starts(folder: Path) -> None:
-    running = start(folder, "odd", sys.executable, more=("--launch.num", "3"))
+    running = start(folder, "odd", sys.executable, more=("--workers.num", "3"))
     assert running.wait(timeout=60) == 2
     assert "data.batch_size = 4: wanted a multiple of 3" in (folder / "odd.log").read_text().splitlines()[-1]
 
