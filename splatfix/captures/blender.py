@@ -1,7 +1,7 @@
 """NeRF-synthetic: ``transforms_train.json``, ``transforms_val.json`` and ``transforms_test.json`` with RGBA images.
 
-The views of all splits make one capture; who wants the original split finds it in the names, which are the file's own
-(``train/r_0``).
+The views of all three files form one capture. Views keep the names from the files (``train/r_0``), which say the
+original split.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 
 from splatfix.captures.capture import Capture, View
 from splatfix.captures.frames import FramesFile
-from splatfix.captures.photos import assemble
+from splatfix.captures.photos import assemble_capture
 from splatfix.captures.records import read_record
-from splatfix.captures.transforms import frame_views
+from splatfix.captures.transforms import open_frames
 
-WANTS = "transforms_train.json (NeRF-synthetic)"
+EXPECTED_FILES = "transforms_train.json (NeRF-synthetic)"
 SPLITS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
 
 
 def find(path: Path) -> tuple[Path, Path] | None:
-    """The capture's folder and its first split file; None where this is another format."""
+    """Find the folder of the capture and its first split file; None if this is another format."""
     if path.is_file() and path.name in SPLITS:
         return path.parent, path
     present = [path / name for name in SPLITS if (path / name).is_file()]
@@ -30,18 +30,18 @@ def find(path: Path) -> tuple[Path, Path] | None:
 
 
 def read(root: Path, file: Path, longest_side_px: int | None) -> Capture:
-    """Open all splits. ValueError where a file is broken or none of its images exists."""
+    """Open the views of all splits. ValueError if a file is broken or none of its images exists."""
     views: dict[str, View] = {}
     notes: list[str] = []
     num_repeated = 0
     for split in [root / name for name in SPLITS if (root / name).is_file()]:
         record = read_record(split, FramesFile)
         names = [os.path.normpath(frame.file_path.replace("\\", "/")) for frame in record.frames]
-        found, said = frame_views(split, record, names, longest_side_px)
-        notes += [f"{split.name}: {note}" for note in said]
-        if len({view.name for view in found}) < len(found):
-            assemble(root, split, "blender", found, None, ())  # raises, naming the repeated frame
-        for view in found:
+        split_views, split_notes = open_frames(split, record, names, longest_side_px)
+        notes += [f"{split.name}: {note}" for note in split_notes]
+        if len({view.name for view in split_views}) < len(split_views):
+            assemble_capture(root, split, "blender", split_views, None, ())  # raises, naming the repeated frame
+        for view in split_views:
             if view.name not in views:
                 views[view.name] = view
                 continue
@@ -51,4 +51,4 @@ def read(root: Path, file: Path, longest_side_px: int | None) -> Capture:
             num_repeated += 1
     if num_repeated:
         notes.append(f"{num_repeated} frames occur in several splits: kept once")
-    return assemble(root, file, "blender", views.values(), None, notes)
+    return assemble_capture(root, file, "blender", views.values(), None, notes)

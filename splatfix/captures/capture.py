@@ -1,7 +1,7 @@
-"""What a capture is, whatever format it came in.
+"""The types of an opened capture, the same for every format.
 
-A reader turns a folder into a `Capture`: views with exact pinhole cameras, and a way to load each photo. Nothing
-above this package knows COLMAP from Blender.
+A reader turns a folder into a `Capture`: views with exact pinhole cameras and a function that loads each photo. No code
+outside of this package depends on the format.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from splatfix.shapes import Float
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """One image of a capture, at the size of its camera.
+    """The image of a view, at the size of its camera.
 
     Attributes:
-        rgb: float32 sRGB in [0, 1], ``[H, W, 3]``; where the capture has masks, already composited over the
-            capture's background.
-        mask: float32 in [0, 1], 1 on the object, ``[H, W]``; None where the capture has no mask for it.
+        rgb: float32 sRGB in [0, 1], ``[H, W, 3]``; if the capture has masks, composited over its background.
+        mask: float32 in [0, 1], 1 on the object, ``[H, W]``; None if the capture has no mask for it.
     """
 
     rgb: Float[ndarray, "H W 3"]
@@ -35,14 +34,14 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A posed photo: its camera (name, size, pose) and how to load it."""
+    """A posed photo: its camera (name, size, intrinsics, pose) and the function that loads it."""
 
     camera: Camera
     load: Callable[[], Photo]
 
     @property
     def name(self) -> str:
-        """Unique image name within the capture."""
+        """Name of the view, unique within the capture."""
         return self.camera.name
 
 
@@ -53,8 +52,8 @@ class Points:
     Attributes:
         positions: world coordinates, float64 ``[P, 3]``.
         colors: float32 in [0, 1], ``[P, 3]``.
-        tracks: for each point the names of the views that saw it; None where the format does not say (then no
-            point is admissible for a sparse fit: any of them may come from other photos alone).
+        tracks: for each point the names of the views that saw it; None if the format does not say. Then no point is
+            admissible for a sparse fit, because it may come from photos that the fit must not use.
     """
 
     positions: Float[ndarray, "P 3"]
@@ -65,7 +64,7 @@ class Points:
         return len(self.positions)
 
     def admissible(self, names: Sequence[str], min_views: int = 2) -> Points:
-        """The points that at least ``min_views`` of the named views saw: all that a fit from them may use."""
+        """Select the points that a fit from the named views may use: those that at least ``min_views`` of them saw."""
         chosen = frozenset(names)
         if self.tracks is None:
             keep = np.zeros(len(self), bool)
@@ -81,14 +80,13 @@ class Capture:
 
     Attributes:
         name: folder name.
-        path: what was opened: the folder, or the file that was given. Opening it again gives the same capture.
+        path: the path that was opened, a folder or a file. Opening it again gives the same capture.
         format: ``colmap``, ``transforms``, ``blender``, ``llff`` or ``splat``.
         views: sorted by name.
         points: SfM points, if the format has any.
-        background: what lies behind the object where the capture has masks or alpha (white), RGB; None for a
-            capture without masks.
-        notes: what the reader met and did (files skipped, sizes rescaled), for people to read.
-        splat: the file of the splat whose renders the photos are; None for real photos.
+        background: RGB behind the object (white) if the capture has masks or alpha; None for a capture without.
+        notes: messages about what the reader did (files skipped, sizes rescaled).
+        splat: the `.ply` whose renders serve as photos; None for real photos.
     """
 
     name: str
@@ -111,15 +109,15 @@ class Capture:
         return tuple(view.name for view in self.views)
 
     def resolve(self, name: str | int) -> str:
-        """The full name of the view that ``name`` means.
+        """Resolve a name or number from a split file to the full name of a view.
 
-        Published splits spell names in many ways. In this order, the first that fits: the name itself; the same path
-        with another suffix or none (``0001`` for ``0001.jpg``); a path of which one is the end of the other
-        (``images/0001.jpg`` or ``0001`` for ``left/0001.jpg``; the longest wins). A number is a position in the
-        sorted views, as in ReconFusion's splits.
+        Published splits spell names in many ways. The first of these that matches is used: the name itself; the same
+        path with another suffix or none (``0001`` for ``0001.jpg``); a path that is the end of the other
+        (``images/0001.jpg`` or ``0001`` for ``left/0001.jpg``; the longest match is used). A number is an index into
+        the sorted views, as in ReconFusion's splits.
 
         Raises:
-            ValueError: no view fits, or several do.
+            ValueError: no view matches, or several do.
         """
         if isinstance(name, int):
             if not 0 <= name < len(self.views):
@@ -127,33 +125,35 @@ class Capture:
             return self.names[name]
         if name in self.names:
             return name
-        asked = _path_parts(name)
-        parts = {known: _path_parts(known) for known in self.names}
-        fitting = [known for known, own in parts.items() if own == asked]
-        if not fitting:
-            shared = {known: _shared_end(own, asked) for known, own in parts.items()}
-            fitting = [known for known, length in shared.items() if length > 0 and length == max(shared.values())]
-        if len(fitting) == 1:
-            return fitting[0]
-        if fitting:
-            raise ValueError(f"{self.path}: {name!r} could be {', '.join(fitting[:4])}; wanted the full name")
-        near = get_close_matches(name, self.names, n=3) or self.names[:8]
-        raise ValueError(f"{self.path}: none of {len(self.views)} views is named {name!r}; there is {', '.join(near)}")
+        parts = _path_parts(name)
+        parts_of = {known: _path_parts(known) for known in self.names}
+        matches = [known for known, known_parts in parts_of.items() if known_parts == parts]
+        if not matches:
+            lengths = {known: _common_end(known_parts, parts) for known, known_parts in parts_of.items()}
+            matches = [known for known, length in lengths.items() if length > 0 and length == max(lengths.values())]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise ValueError(f"{self.path}: {name!r} could be {', '.join(matches[:4])}; wanted the full name")
+        similar = get_close_matches(name, self.names, n=3) or self.names[:8]
+        raise ValueError(
+            f"{self.path}: none of {len(self.views)} views is named {name!r}; there is {', '.join(similar)}"
+        )
 
     def view(self, name: str | int) -> View:
-        """The view of that name, in any spelling that `resolve` understands. ValueError with near names otherwise."""
+        """Look up a view by name, in any spelling that `resolve` accepts. ValueError if none matches."""
         return self.views[self.names.index(self.resolve(name))]
 
 
 def _path_parts(name: str) -> tuple[str, ...]:
-    """Folders and stem of an image name."""
+    """Split an image name into its folders and its stem."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if parts and Path(parts[-1]).suffix.lower() in SUFFIXES:
         parts[-1] = Path(parts[-1]).stem
     return tuple(parts)
 
 
-def _shared_end(a: tuple[str, ...], b: tuple[str, ...]) -> int:
-    """Length of the shorter path where it is the end of the longer one, else 0."""
+def _common_end(a: tuple[str, ...], b: tuple[str, ...]) -> int:
+    """Length of the shorter path if it is the end of the longer one, else 0."""
     shorter = min(len(a), len(b))
     return shorter if a[-shorter:] == b[-shorter:] else 0

@@ -1,4 +1,4 @@
-"""Point clouds in PLY files beside a capture, such as nerfstudio's ``sparse_pc.ply``."""
+"""Read point clouds from PLY files beside a capture, such as nerfstudio's ``sparse_pc.ply``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from splatfix.captures.capture import Points
 
 
 def read_points(path: Path) -> Points:
-    """Positions and colours of a PLY file's vertices (grey where it has none). The format keeps no tracks.
+    """Read positions and colors from the vertices of a PLY file (gray if it has no colors). PLY files have no tracks.
 
     Raises:
         ValueError: not a PLY, truncated, without x, y, z, or with a position that is not a number.
@@ -30,6 +30,6 @@ def read_points(path: Path) -> Points:
     colors = np.full((len(positions), 3), 0.5, np.float32)
     if {"red", "green", "blue"} <= set(names):
         values = np.stack([vertex[channel] for channel in ("red", "green", "blue")], axis=1)
-        whole = np.issubdtype(values.dtype, np.integer)
-        colors = np.clip(values.astype(np.float32) / (np.iinfo(values.dtype).max if whole else 1.0), 0, 1)
+        is_integer = np.issubdtype(values.dtype, np.integer)
+        colors = np.clip(values.astype(np.float32) / (np.iinfo(values.dtype).max if is_integer else 1.0), 0, 1)
     return Points(positions, colors)

@@ -1,7 +1,7 @@
 """COLMAP: a sparse model (binary or text) and its images; also the Mip-NeRF 360 and Tanks and Temples layouts.
 
-Views are named as in the model. Of ``images``, ``images_2``, ``images_4``, ... the smallest folder that still holds the
-wanted size is read; intrinsics follow the files.
+Views are named as in the model. Of the folders ``images``, ``images_2``, ``images_4``, ... the one with the smallest
+images that are large enough is read, and the intrinsics are scaled to these files.
 """
 
 from __future__ import annotations
@@ -14,51 +14,51 @@ from splatfix.cameras import rotation_from_quaternion
 from splatfix.captures.capture import Capture, Points
 from splatfix.captures.colmap_model import PosedImage, read_cameras, read_images, read_points3d
 from splatfix.captures.photos import (
-    assemble,
+    assemble_capture,
+    choose_image_folder,
+    describe_missing,
     find_image,
-    image_folders,
-    missing_note,
-    photo_view,
-    smallest_sufficient,
+    find_image_folders,
+    open_photo,
 )
 
-WANTS = "sparse/0/{cameras,images,points3D}.{bin,txt} (COLMAP)"
+EXPECTED_FILES = "sparse/0/{cameras,images,points3D}.{bin,txt} (COLMAP)"
 MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap_sparse/0", "colmap_text", ".")
 OTHER_IMAGE_FOLDERS = ("input", "rgb", "colmap/images", ".")
 
 
 def find(path: Path) -> tuple[Path, Path] | None:
-    """The capture's folder and its model's folder; None where this is another format."""
+    """Find the folder of the capture and that of its model; None if this is another format."""
     if not path.is_dir():
         return None
     for name in MODELS:
         model = path / name
-        if _model_file(model, "cameras") or _model_file(model, "images"):
-            return (_root_above(path) if name == "." else path), model
+        if _find_model_file(model, "cameras") or _find_model_file(model, "images"):
+            return (_find_root(path) if name == "." else path), model
     return None
 
 
-def _model_file(model: Path, stem: str) -> Path | None:
-    """A file of the model; binary before text, as in COLMAP."""
+def _find_model_file(model: Path, stem: str) -> Path | None:
+    """Find a file of the model; binary before text, as in COLMAP."""
     return next((file for file in (model / f"{stem}.bin", model / f"{stem}.txt") if file.is_file()), None)
 
 
-def _root_above(model: Path) -> Path:
-    """The folder with the images of a model that was itself given as the capture."""
-    above = [model, *model.resolve().parents[:3]]
-    return next((folder for folder in above if image_folders(folder)), model)
+def _find_root(model: Path) -> Path:
+    """Find the folder with the images of a model whose folder was opened as the capture."""
+    candidates = [model, *model.resolve().parents[:3]]
+    return next((folder for folder in candidates if find_image_folders(folder)), model)
 
 
 def read(root: Path, model: Path, longest_side_px: int | None) -> Capture:
-    """Open the capture. ValueError where the model is broken or none of its images exists."""
-    cameras_file, images_file = _model_file(model, "cameras"), _model_file(model, "images")
+    """Open the capture. ValueError if the model is broken or none of its images exists."""
+    cameras_file, images_file = _find_model_file(model, "cameras"), _find_model_file(model, "images")
     if cameras_file is None or images_file is None:
-        absent = "cameras" if cameras_file is None else "images"
-        raise ValueError(f"{model}: {absent}.bin (or .txt) is missing; wanted a whole COLMAP model")
+        missing_file = "cameras" if cameras_file is None else "images"
+        raise ValueError(f"{model}: {missing_file}.bin (or .txt) is missing; wanted a whole COLMAP model")
     cameras, images = read_cameras(cameras_file), read_images(images_file)
     if not images:
         raise ValueError(f"{images_file}: no images; wanted at least one registered image")
-    folder, files = _image_files(root, [image.name for image in images.values()], longest_side_px)
+    folder, files = _choose_images(root, [image.name for image in images.values()], longest_side_px)
     if not files:
         raise ValueError(
             f"{root}: none of the {len(images)} images of {images_file} was found (the first: "
@@ -70,25 +70,25 @@ def read(root: Path, model: Path, longest_side_px: int | None) -> Capture:
         if image.camera_id not in cameras:
             raise ValueError(f"{where}: camera {image.camera_id} is not in {cameras_file}")
         if image.name in files:
-            pose = _pose(image, where)
+            pose = _make_pose(image, where)
             lens_where = f"{cameras_file}: camera {image.camera_id}"
             views.append(
-                photo_view(image.name, files[image.name], cameras[image.camera_id], pose, longest_side_px, lens_where)
+                open_photo(image.name, files[image.name], cameras[image.camera_id], pose, longest_side_px, lens_where)
             )
     missing = sorted(image.name for image in images.values() if image.name not in files)
-    notes = missing_note(missing, len(images))
+    notes = describe_missing(missing, len(images))
     if folder.name != "images":
         notes.append(f"images are read from {folder.relative_to(root)}/")
-    points, said = _points(model, images)
+    points, point_notes = _read_points(model, images)
     others = sorted(p.name for p in model.parent.iterdir() if p.is_dir() and p != model) if model.name == "0" else []
     if others:
         notes.append(f"{model.parent} also holds the models {', '.join(others)}: not read")
-    return assemble(root, images_file, "colmap", views, points, [*notes, *said])
+    return assemble_capture(root, images_file, "colmap", views, points, [*notes, *point_notes])
 
 
-def _image_files(root: Path, names: list[str], longest_side_px: int | None) -> tuple[Path, dict[str, Path]]:
-    """The folder to read from and its file for each name; of folders with equally many files, by size."""
-    folders = image_folders(root) or [root / name for name in OTHER_IMAGE_FOLDERS if (root / name).is_dir()]
+def _choose_images(root: Path, names: list[str], longest_side_px: int | None) -> tuple[Path, dict[str, Path]]:
+    """Choose the folder to read from and its file for each name: the one with most files, and among equals by size."""
+    folders = find_image_folders(root) or [root / name for name in OTHER_IMAGE_FOLDERS if (root / name).is_dir()]
     found: dict[Path, dict[str, Path]] = {}
     for folder in folders:
         files = {name: find_image(folder / name) for name in names}
@@ -96,12 +96,12 @@ def _image_files(root: Path, names: list[str], longest_side_px: int | None) -> t
     most = max((len(files) for files in found.values()), default=0)
     if most == 0:
         return root, {}
-    fullest = [(folder, next(iter(files.values()))) for folder, files in found.items() if len(files) == most]
-    folder = smallest_sufficient(fullest, longest_side_px)
+    most_complete = [(folder, next(iter(files.values()))) for folder, files in found.items() if len(files) == most]
+    folder = choose_image_folder(most_complete, longest_side_px)
     return folder, found[folder]
 
 
-def _pose(image: PosedImage, where: str) -> np.ndarray:
+def _make_pose(image: PosedImage, where: str) -> np.ndarray:
     values = np.concatenate([image.quaternion, image.translation])
     norm = np.linalg.norm(image.quaternion)
     if not np.isfinite(values).all() or abs(norm - 1) > 0.1:
@@ -115,14 +115,14 @@ def _pose(image: PosedImage, where: str) -> np.ndarray:
     return pose
 
 
-def _points(model: Path, images: dict[int, PosedImage]) -> tuple[Points | None, list[str]]:
-    """Points with the names of the images that saw them; a note where the model has none."""
-    file = _model_file(model, "points3D")
+def _read_points(model: Path, images: dict[int, PosedImage]) -> tuple[Points | None, list[str]]:
+    """Read the points with the names of the images that saw them; a note if the model has none."""
+    file = _find_model_file(model, "points3D")
     if file is None:
         return None, [f"no points: {model / 'points3D.bin'} (or .txt) is missing"]
-    read = read_points3d(file)
-    unknown = frozenset().union(*read.tracks) - images.keys() if read.tracks else frozenset()
+    points = read_points3d(file)
+    unknown = frozenset().union(*points.tracks) - images.keys() if points.tracks else frozenset()
     if unknown:
         raise ValueError(f"{file}: a point was seen by image {min(unknown)}, which the model does not have")
-    tracks = tuple(frozenset(images[image_id].name for image_id in track) for track in read.tracks)
-    return Points(read.positions, read.colors, tracks), []
+    tracks = tuple(frozenset(images[image_id].name for image_id in track) for track in points.tracks)
+    return Points(points.positions, points.colors, tracks), []

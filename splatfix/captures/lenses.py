@@ -1,6 +1,6 @@
-"""Lenses: camera models with distortion, and the pinhole image that each becomes.
+"""Lenses: camera models with distortion, and their undistortion to pinhole images.
 
-pycolmap owns the models and their mathematics; here they become plain values, and images are resampled through them.
+pycolmap implements the models; this module represents them as plain values and resamples images through them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack t
     import pycolmap
 
 PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
-MIN_SHARE = 0.25  # of the photo's width and height that must be left after undistortion
+MIN_KEPT_SHARE = 0.25  # of the width and height of the photo that must remain after undistortion
 NUM_PARAMS = {
     name: len(pycolmap.Camera(model=name, width=1, height=1, params=[]).params_info.split(","))
     for name in pycolmap.CameraModelId.__members__
@@ -42,7 +42,7 @@ class Lens:
 
     @property
     def is_pinhole(self) -> bool:
-        """Whether images of this lens need no undistortion: a pinhole, or distortion that is exactly zero."""
+        """Whether images of this lens need no undistortion: a pinhole model, or distortion that is exactly zero."""
         num_focal_and_center = 4 if self._colmap().params_info.startswith("fx") else 3
         return self.model in PINHOLES or ("FISHEYE" not in self.model and not any(self.params[num_focal_and_center:]))
 
@@ -52,7 +52,7 @@ class Lens:
 
 @dataclass(frozen=True)
 class Pinhole:
-    """The undistorted image of a lens: its size and intrinsics, at the lens's own scale."""
+    """The undistorted image of a lens: its size and intrinsics, at the scale of the lens."""
 
     width_px: int
     height_px: int
@@ -67,8 +67,8 @@ class Pinhole:
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]])
 
 
-def checked_lens(model: str, width_px: float, height_px: float, params: tuple[float, ...], where: str) -> Lens:
-    """A lens whose numbers make sense. ``where`` names file and field in errors.
+def make_lens(model: str, width_px: float, height_px: float, params: tuple[float, ...], where: str) -> Lens:
+    """Make a lens from checked values. ``where`` names file and field in errors.
 
     Raises:
         ValueError: unknown model, wrong number of parameters, size or focal length that is not positive, not a number.
@@ -89,28 +89,28 @@ def checked_lens(model: str, width_px: float, height_px: float, params: tuple[fl
 
 
 @lru_cache(maxsize=256)
-def pinhole(lens: Lens) -> Pinhole:
-    """The largest pinhole image without blank pixels: COLMAP's undistortion with ``blank_pixels = 0``.
+def compute_pinhole(lens: Lens) -> Pinhole:
+    """Compute the largest pinhole image without blank pixels: COLMAP's undistortion with ``blank_pixels = 0``.
 
-    The focal lengths stay, the image is cropped. Where that still reaches pixels without a source (a lens whose
-    distortion folds back near its corners), it is cropped further about the principal point.
+    The focal lengths are kept and the image is cropped. If it still has pixels without a source (the distortion of some
+    lenses folds back near the corners), it is cropped further about the principal point.
 
     Raises:
-        ValueError: less than a quarter of the width or height would be left.
+        ValueError: less than a quarter of the width or height would remain.
     """
-    made = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), lens._colmap()) if not lens.is_pinhole else None
-    if made is None:
+    if lens.is_pinhole:
         k = lens._colmap().calibration_matrix()
         return Pinhole(lens.width_px, lens.height_px, *(float(v) for v in (k[0, 0], k[1, 1], k[0, 2], k[1, 2])))
-    fx, fy, cx, cy = (float(v) for v in made.params)
+    undistorted = pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), lens._colmap())
+    fx, fy, cx, cy = (float(v) for v in undistorted.params)
     for share in np.arange(1.0, 0.0, -0.02):
-        x0, x1 = np.ceil(cx - cx * share), np.floor(cx + (made.width - cx) * share)
-        y0, y1 = np.ceil(cy - cy * share), np.floor(cy + (made.height - cy) * share)
-        found = Pinhole(int(x1 - x0), int(y1 - y0), fx, fy, cx - float(x0), cy - float(y0))
-        if min(found.width_px / lens.width_px, found.height_px / lens.height_px) < MIN_SHARE:
+        x0, x1 = np.ceil(cx - cx * share), np.floor(cx + (undistorted.width - cx) * share)
+        y0, y1 = np.ceil(cy - cy * share), np.floor(cy + (undistorted.height - cy) * share)
+        cropped = Pinhole(int(x1 - x0), int(y1 - y0), fx, fy, cx - float(x0), cy - float(y0))
+        if min(cropped.width_px / lens.width_px, cropped.height_px / lens.height_px) < MIN_KEPT_SHARE:
             break
-        if _has_source_everywhere(lens, found):
-            return found
+        if _has_source_everywhere(lens, cropped):
+            return cropped
     raise ValueError(
         f"{lens.model} with parameters {list(lens.params)} cannot be undistorted at {lens.width_px}x{lens.height_px}: "
         "its distortion folds back near the middle of the image; wanted parameters as COLMAP estimates them"
@@ -118,7 +118,7 @@ def pinhole(lens: Lens) -> Pinhole:
 
 
 def _has_source_everywhere(lens: Lens, image: Pinhole) -> bool:
-    """Whether each pixel comes from inside the photo, through a distortion that can be inverted there."""
+    """Whether each pixel has a source inside the photo, where the distortion can be inverted."""
     across, down = np.linspace(0, image.width_px, 65), np.linspace(0, image.height_px, 65)
     rays = _rays(image.intrinsics, *np.meshgrid(across, down))
     source = lens._colmap().img_from_cam(rays)
@@ -135,19 +135,19 @@ def _rays(intrinsics: Float[ndarray, "3 3"], x: ndarray, y: ndarray) -> Float[nd
 
 
 def undistort(image: Float[ndarray, "H W C"], lens: Lens, width_px: int, height_px: int) -> Float[ndarray, "h w C"]:
-    """The pinhole image of a photo through ``lens``, at ``width_px x height_px``.
+    """Resample a photo through ``lens`` to its pinhole image, at ``width_px x height_px``.
 
-    The photo may have another size than the lens was calibrated at. It is resampled once (bicubic) at its own
-    resolution, or at twice the wanted one where that is enough, and then averaged over areas.
+    The photo may have another size than the lens. It is resampled once (bicubic), at its own resolution or at twice the
+    wanted one if that is lower, and then averaged over areas.
     """
     height, width = image.shape[:2]
-    ideal = pinhole(lens)
+    ideal = compute_pinhole(lens)
     scale = max(width / lens.width_px, height / lens.height_px)
     work_px = min(max(ideal.width_px, ideal.height_px) * scale, 2 * max(width_px, height_px))
     work_width = max(width_px, round(work_px * ideal.width_px / max(ideal.width_px, ideal.height_px)))
     work_height = max(height_px, round(work_px * ideal.height_px / max(ideal.width_px, ideal.height_px)))
-    shrunk = work_px / (max(ideal.width_px, ideal.height_px) * scale)
-    source = resize(image, *limit_size(width, height, int(np.ceil(shrunk * max(width, height)))))
+    source_scale = work_px / (max(ideal.width_px, ideal.height_px) * scale)
+    source = resize(image, *limit_size(width, height, int(np.ceil(source_scale * max(width, height)))))
     grid = torch.from_numpy(_sampling_grid(lens, work_width, work_height))
     planes = torch.from_numpy(np.ascontiguousarray(source)).permute(2, 0, 1)[None]
     sampled = torch.nn.functional.grid_sample(
@@ -158,8 +158,8 @@ def undistort(image: Float[ndarray, "H W C"], lens: Lens, width_px: int, height_
 
 @lru_cache(maxsize=2)
 def _sampling_grid(lens: Lens, width_px: int, height_px: int) -> Float[ndarray, "h w 2"]:
-    """Where each pixel of the pinhole image lies in the photo, in [-1, 1] from edge to edge."""
-    ideal = pinhole(lens)
+    """Position in the photo of each pixel of the pinhole image, in [-1, 1] from edge to edge."""
+    ideal = compute_pinhole(lens)
     x, y = np.meshgrid(np.arange(width_px) + 0.5, np.arange(height_px) + 0.5)
     rays = _rays(ideal.intrinsics, x * (ideal.width_px / width_px), y * (ideal.height_px / height_px))
     source = lens._colmap().img_from_cam(rays) / np.array([lens.width_px, lens.height_px])

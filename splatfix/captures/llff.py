@@ -1,4 +1,4 @@
-"""LLFF: ``poses_bounds.npy``, one row per image of ``images/`` in the order of their names.
+"""LLFF: ``poses_bounds.npy``, with one row per image of ``images/`` in the order of their names.
 
 A row is a 3x5 matrix (camera axes down, right, backward as columns, camera center, and height, width, focal length)
 followed by the nearest and farthest depth. The principal point is the image center.
@@ -12,42 +12,42 @@ import numpy as np
 from numpy import ndarray
 
 from splatfix.captures.capture import Capture
-from splatfix.captures.lenses import checked_lens
-from splatfix.captures.photos import assemble, image_folders, list_images, photo_view, smallest_sufficient
+from splatfix.captures.lenses import make_lens
+from splatfix.captures.photos import assemble_capture, choose_image_folder, find_image_folders, list_images, open_photo
 from splatfix.captures.poses import pose_from_camera_to_world
 from splatfix.shapes import Float
 
-WANTS = "poses_bounds.npy (LLFF)"
+EXPECTED_FILES = "poses_bounds.npy (LLFF)"
 AXES = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, -1]])  # down, right, backward -> right, down, forward
 
 
 def find(path: Path) -> tuple[Path, Path] | None:
-    """The capture's folder and its table of poses; None where this is another format."""
+    """Find the folder of the capture and its table of poses; None if this is another format."""
     if path.is_file() and path.name == "poses_bounds.npy":
         return path.parent, path
     return (path, path / "poses_bounds.npy") if (path / "poses_bounds.npy").is_file() else None
 
 
 def read(root: Path, file: Path, longest_side_px: int | None) -> Capture:
-    """Open the capture. ValueError where the table is broken or does not fit the images."""
+    """Open the capture. ValueError if the table is broken or does not match the images."""
     rows = _read_rows(file)
-    folders = {folder: list_images(folder) for folder in image_folders(root)}
-    fitting = {folder: images for folder, images in folders.items() if len(images) == len(rows)}
-    if not fitting:
+    folders = {folder: list_images(folder) for folder in find_image_folders(root)}
+    matching = {folder: images for folder, images in folders.items() if len(images) == len(rows)}
+    if not matching:
         found = ", ".join(f"{len(images)} images in {folder.name}/" for folder, images in folders.items())
         raise ValueError(f"{file}: {len(rows)} rows but {found or 'no images/ folder'}; wanted as many images as rows")
-    chosen = smallest_sufficient([(folder, images[0]) for folder, images in fitting.items()], longest_side_px)
-    named = fitting.get(root / "images", fitting[chosen])  # names do not depend on the size that is loaded
+    chosen = choose_image_folder([(folder, images[0]) for folder, images in matching.items()], longest_side_px)
+    named = matching.get(root / "images", matching[chosen])  # names must not depend on the folder that is read
     views = []
-    for index, (row, image, original) in enumerate(zip(rows, fitting[chosen], named, strict=True)):
+    for index, (row, image, original) in enumerate(zip(rows, matching[chosen], named, strict=True)):
         where = f"{file}: row {index} ({original.name})"
         table = row[:15].reshape(3, 5)
         pose, _ = pose_from_camera_to_world(table[:, :4], where, AXES)
         height, width, focal = table[:, 4]
-        lens = checked_lens("SIMPLE_PINHOLE", width, height, (focal, width / 2, height / 2), where)
-        views.append(photo_view(original.name, image, lens, pose, longest_side_px, where))
+        lens = make_lens("SIMPLE_PINHOLE", width, height, (focal, width / 2, height / 2), where)
+        views.append(open_photo(original.name, image, lens, pose, longest_side_px, where))
     notes = [f"images are read from {chosen.name}/"] if chosen.name != "images" else []
-    return assemble(root, file, "llff", views, None, notes)
+    return assemble_capture(root, file, "llff", views, None, notes)
 
 
 def _read_rows(file: Path) -> Float[ndarray, "N 17"]:

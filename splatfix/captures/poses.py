@@ -1,4 +1,4 @@
-"""Pose matrices from files, checked and made exactly rigid."""
+"""Check pose matrices from files and convert them to exactly rigid OpenCV poses."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from splatfix.cameras import compose_pose
 from splatfix.shapes import Float
 
 AXES_OPENGL = np.diag([1.0, -1.0, -1.0])  # x right, y up, z backward -> x right, y down, z forward
-MAX_SKEW = 0.02  # files rounded to few digits stay well below this
+MAX_SKEW = 0.02  # relative; the rounding of files with few digits is well below this
 
 
 def pose_from_camera_to_world(
     matrix: Sequence[Sequence[float]] | ndarray, where: str, axes: Float[ndarray, "3 3"] | None = None
 ) -> tuple[Float[ndarray, "4 4"], float]:
-    """``camera_from_world`` (OpenCV axes) of a camera-to-world matrix 3x4 or 4x4, and the scale its rotation carried.
+    """Convert a camera-to-world matrix, 3x4 or 4x4, to ``camera_from_world`` (OpenCV axes) and a scale.
 
-    A rotation that is a little off (rounding) is replaced by the nearest one; a uniform scale, as some instant-ngp
-    exports have it, is taken out of the rotation and returned (1 elsewhere). ``axes`` turns the file's camera axes
-    into OpenCV's.
+    A rotation that is slightly off (rounding) is replaced by the nearest one. A uniform scale of the rotation, which
+    some instant-ngp exports have, is removed and returned (otherwise 1). ``axes`` converts the camera axes of the file
+    to OpenCV's.
 
     Raises:
         ValueError: wrong shape, not finite, mirrored, singular or skewed. ``where`` names file and field.
@@ -42,23 +42,25 @@ def pose_from_camera_to_world(
 
 
 def nearest_rotation(matrix: Float[ndarray, "3 3"], where: str) -> tuple[Float[ndarray, "3 3"], float]:
-    """The rotation nearest to a matrix (Frobenius), and the matrix's uniform scale.
+    """Find the rotation nearest to a matrix (Frobenius norm), and the uniform scale of the matrix.
 
     Raises:
         ValueError: the matrix is singular, mirrored or skewed.
     """
     u, singular, vt = np.linalg.svd(matrix)
     if singular[0] < 1e-8 or singular[2] < 1e-3 * singular[0]:
-        raise ValueError(f"{where}: singular rotation (singular values {_shown(singular)}); wanted a rotation")
+        raise ValueError(f"{where}: singular rotation (singular values {_format_numbers(singular)}); wanted a rotation")
     if np.linalg.det(matrix) < 0:
         raise ValueError(
             f"{where}: mirrored rotation (determinant {np.linalg.det(matrix):.3g}); wanted +1: is an axis flipped?"
         )
     if singular[0] / singular[2] > 1 + MAX_SKEW:
-        raise ValueError(f"{where}: skewed rotation (singular values {_shown(singular)}); wanted all equal to 1")
+        raise ValueError(
+            f"{where}: skewed rotation (singular values {_format_numbers(singular)}); wanted all equal to 1"
+        )
     scale = float(singular.mean())
     return u @ vt, scale if abs(scale - 1) > MAX_SKEW else 1.0
 
 
-def _shown(values: ndarray) -> str:
+def _format_numbers(values: ndarray) -> str:
     return ", ".join(f"{value:.3g}" for value in values)

@@ -1,4 +1,4 @@
-"""JSON files of captures: read, checked against a pydantic model, and broken ones told in one line."""
+"""Read JSON files of captures, check them against a pydantic model, and report errors in one line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Record(BaseModel):
-    """Base of the file records: unknown keys are other programs' business, and nothing changes after reading."""
+    """Base class of file records: immutable, and ignoring unknown keys, which other programs may have written."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 def read_json(path: Path) -> object:
-    """Parse a JSON file. ValueError with line and column where it is broken."""
+    """Parse a JSON file. ValueError with line and column if it is invalid."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -34,7 +34,7 @@ def read_json(path: Path) -> object:
 
 
 def read_record(path: Path, kind: type[Model]) -> Model:
-    """Read a JSON file as a record. ValueError naming the first field that is wrong."""
+    """Read a JSON file as a record. ValueError naming the first invalid field."""
     try:
         return kind.model_validate(read_json(path))
     except ValidationError as error:

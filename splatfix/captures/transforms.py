@@ -1,8 +1,8 @@
 """nerfstudio and instant-ngp: ``transforms.json`` with frames, intrinsics and camera-to-world matrices (OpenGL axes).
 
-Poses and ``ply_file_path`` are in the same world, which ``applied_transform`` has already been applied to, so that
-field needs no reading. A view is named by its file path below the folder that all frames share: ``images/0001.jpg`` is
-``0001.jpg``, and ``left/1.png`` beside ``right/1.png`` keep their folders.
+Poses and ``ply_file_path`` are in the same world, to which ``applied_transform`` has already been applied, so that
+field is ignored. A view is named by its file path below the deepest common folder of all frames: ``images/0001.jpg``
+becomes ``0001.jpg``, but ``left/1.png`` and ``right/1.png`` keep their folders.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 
 from splatfix.captures.capture import Capture, View
 from splatfix.captures.clouds import read_points
-from splatfix.captures.frames import Frame, FramesFile, frame_lens, joined
-from splatfix.captures.photos import assemble, find_image, missing_note, photo_view
+from splatfix.captures.frames import Frame, FramesFile, make_frame_lens, resolve_path
+from splatfix.captures.photos import assemble_capture, describe_missing, find_image, open_photo
 from splatfix.captures.poses import AXES_OPENGL, pose_from_camera_to_world
 from splatfix.captures.records import read_record
 from splatfix.images import image_size
 
-WANTS = "transforms.json (nerfstudio, instant-ngp)"
+EXPECTED_FILES = "transforms.json (nerfstudio, instant-ngp)"
 
 
 def find(path: Path) -> tuple[Path, Path] | None:
-    """The capture's folder and its json; None where this is another format."""
+    """Find the folder of the capture and its JSON file; None if this is another format."""
     if path.is_dir() and (path / "transforms.json").is_file():
         return path, path / "transforms.json"
     is_split = path.name in ("transforms_train.json", "transforms_val.json", "transforms_test.json")
@@ -34,47 +34,47 @@ def find(path: Path) -> tuple[Path, Path] | None:
 
 
 def read(root: Path, file: Path, longest_side_px: int | None) -> Capture:
-    """Open the capture. ValueError where the file is broken or has no images."""
+    """Open the capture. ValueError if the file is broken or has no images."""
     record = read_record(file, FramesFile)
-    names = view_names([frame.file_path for frame in record.frames])
-    views, notes = frame_views(file, record, names, longest_side_px)
+    names = name_views([frame.file_path for frame in record.frames])
+    views, notes = open_frames(file, record, names, longest_side_px)
     points = None
     if record.ply_file_path is not None:
-        ply = joined(root, record.ply_file_path)
+        ply = resolve_path(root, record.ply_file_path)
         if ply.is_file():
             points = read_points(ply)
         else:
             notes.append(f"no points: ply_file_path {record.ply_file_path} is missing")
-    return assemble(root, file, "transforms", views, points, notes)
+    return assemble_capture(root, file, "transforms", views, points, notes)
 
 
-def view_names(file_paths: list[str]) -> list[str]:
-    """File paths below the deepest folder that holds all of them."""
+def name_views(file_paths: list[str]) -> list[str]:
+    """Name views by their file paths, relative to the deepest common folder."""
     paths = [PurePosixPath(os.path.normpath(text.replace("\\", "/"))) for text in file_paths]
     if not paths:
         return []
-    shared = PurePosixPath(os.path.commonpath([path.parent for path in paths]) or ".")
-    return [str(path.relative_to(shared)) for path in paths]
+    common = PurePosixPath(os.path.commonpath([path.parent for path in paths]) or ".")
+    return [str(path.relative_to(common)) for path in paths]
 
 
-def frame_views(
+def open_frames(
     file: Path, record: FramesFile, names: list[str], longest_side_px: int | None
 ) -> tuple[list[View], list[str]]:
-    """Views of all frames whose image exists, and notes on the rest.
+    """Open the views of all frames whose image exists; also returns notes on the others.
 
     Raises:
-        ValueError: no frames, none with an image, a broken pose or lens, an image of another shape, a missing mask.
+        ValueError: no frames, none with an image, an invalid pose or lens, an image of another shape, a missing mask.
     """
     views, missing, scales = [], [], []
     for index, (frame, name) in enumerate(zip(record.frames, names, strict=True)):
-        image = find_image(joined(file.parent, frame.file_path))
+        image = find_image(resolve_path(file.parent, frame.file_path))
         if image is None:
             missing.append(frame.file_path)
             continue
         where = f"{file}: frames.{index} ({frame.file_path})"
         pose, scale = pose_from_camera_to_world(frame.transform_matrix, f"{where}: transform_matrix", AXES_OPENGL)
-        lens = frame_lens(record, frame, image_size(image), where)
-        views.append(photo_view(name, image, lens, pose, longest_side_px, where, _mask_of(file, frame, where)))
+        lens = make_frame_lens(record, frame, image_size(image), where)
+        views.append(open_photo(name, image, lens, pose, longest_side_px, where, _find_mask(file, frame, where)))
         scales.append(scale)
     if not views:
         raise ValueError(
@@ -82,16 +82,16 @@ def frame_views(
             + (f" (the first: {missing[0]})" if missing else "")
             + "; wanted image files at file_path, relative to this file"
         )
-    notes = missing_note(missing, len(names))
+    notes = describe_missing(missing, len(names))
     if any(scale != 1 for scale in scales):
         notes.append(f"transform_matrix carries a scale of {np.median(scales):.4g}: taken out of the rotations")
     return views, notes
 
 
-def _mask_of(file: Path, frame: Frame, where: str) -> Path | None:
+def _find_mask(file: Path, frame: Frame, where: str) -> Path | None:
     if frame.mask_path is None:
         return None
-    mask = find_image(joined(file.parent, frame.mask_path))
+    mask = find_image(resolve_path(file.parent, frame.mask_path))
     if mask is None:
         raise ValueError(f"{where}: mask_path {frame.mask_path} is missing; wanted the mask image, or no mask_path")
     return mask

@@ -246,7 +246,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("kind", "damage", "wanted"), BROKEN, ids=[f"{k}-{w[:40]}" for k, _, w in BROKEN])
-def test_broken_capture_is_told_in_one_line(kind, damage, wanted, tmp_path):
+def test_errors_of_broken_captures_are_one_line(kind, damage, wanted, tmp_path):
     root = WRITERS[kind](tmp_path / "thing")
     damage(root)
     text = message(lambda: open_capture(root))
@@ -255,7 +255,7 @@ def test_broken_capture_is_told_in_one_line(kind, damage, wanted, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["transforms", "blender", "colmap", "llff"])
-def test_an_image_cut_short_is_named_when_it_is_loaded(kind, tmp_path):
+def test_a_truncated_image_is_named_when_it_is_loaded(kind, tmp_path):
     root = WRITERS[kind](tmp_path)
     file = next(root.rglob("a.png"))
     rng = np.random.default_rng(0)
@@ -265,23 +265,23 @@ def test_an_image_cut_short_is_named_when_it_is_loaded(kind, tmp_path):
     assert f"{file}: cannot be decoded" in message(view.load)
 
 
-def test_an_image_replaced_after_opening(tmp_path):
+def test_an_image_that_changed_after_opening_is_an_error(tmp_path):
     root = WRITERS["transforms"](tmp_path)
     view = open_capture(root).view("a.png")
     write_image(root / "images" / "a.png", np.zeros((16, 24, 3)))
     assert "changed while in use (now 24x16)" in message(view.load)
 
 
-def test_what_is_no_capture(tmp_path):
+def test_folders_and_files_without_a_capture_are_errors(tmp_path):
     assert "no such file or folder" in message(lambda: open_capture(tmp_path / "absent"))
     text = message(lambda: open_capture(tmp_path))
-    assert "it holds nothing" in text
+    assert "it contains nothing" in text
     for word in ("transforms.json", "transforms_train.json", "COLMAP", "LLFF", "3DGS .ply"):
         assert word in text
     (tmp_path / "notes.txt").write_text("x")
     writers.write_llff(tmp_path / "inner")
     text = message(lambda: open_capture(tmp_path))
-    assert "it holds inner/, notes.txt" in text
-    assert "inner/ is a capture: give that folder" in text
+    assert "it contains inner/, notes.txt" in text
+    assert "inner/ is a capture: pass that folder" in text
     assert "a file of no known capture" in message(lambda: open_capture(tmp_path / "notes.txt"))
     assert "longest_side_px is 0" in message(lambda: open_capture(tmp_path / "inner", longest_side_px=0))

@@ -1,4 +1,4 @@
-"""Every format, written from the same cameras, opens to the same cameras."""
+"""Every format, written from the same cameras, is read back to the same cameras."""
 
 import json
 import pickle
@@ -42,7 +42,7 @@ def test_smaller_cameras_and_their_photos(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_never_enlarged_and_fit_to_travel(kind, tmp_path):
+def test_photos_are_never_enlarged_and_views_can_be_pickled(kind, tmp_path):
     capture = open_capture(WRITERS[kind](tmp_path), longest_side_px=1000)
     assert capture.cameras[0].width_px == WIDTH
     copy = pickle.loads(pickle.dumps(capture.views[0]))
@@ -59,7 +59,7 @@ def test_never_enlarged_and_fit_to_travel(kind, tmp_path):
         ("colmap", "sparse/0"),
     ],
 )
-def test_the_file_that_marks_a_capture_opens_it_too(kind, file, tmp_path):
+def test_the_file_that_identifies_a_capture_opens_it(kind, file, tmp_path):
     root = WRITERS[kind](tmp_path / "thing")
     capture = open_capture(root / file)
     assert (capture.name, capture.path, len(capture.views)) == ("thing", root / file, 4)
@@ -67,7 +67,7 @@ def test_the_file_that_marks_a_capture_opens_it_too(kind, file, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["colmap", "colmap_text"])
-def test_points_come_with_the_views_that_saw_them(kind, tmp_path):
+def test_points_have_the_views_that_saw_them(kind, tmp_path):
     points = open_capture(WRITERS[kind](tmp_path)).points
     np.testing.assert_allclose(points.positions, writers.points(), atol=1e-9)
     np.testing.assert_allclose(points.colors[0], [1, 0, 0.2])
@@ -164,7 +164,7 @@ def test_one_bit_masks_written_as_bytes_of_0_and_1(tmp_path):
     np.testing.assert_array_equal(open_capture(root).view("a.png").load().mask, disc)
 
 
-def test_a_folder_that_is_several_formats_opens_as_the_first(tmp_path):
+def test_a_folder_of_several_formats_opens_as_the_first(tmp_path):
     WRITERS["llff"](tmp_path)
     WRITERS["colmap"](tmp_path)
     assert open_capture(tmp_path).format == "colmap"

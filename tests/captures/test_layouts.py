@@ -1,10 +1,10 @@
-"""The many ways in which people lay out their folders."""
+"""Folder layouts of captures, as they occur in practice."""
 
 import numpy as np
 import pytest
 
 from splatfix.captures import open_capture
-from splatfix.captures.transforms import view_names
+from splatfix.captures.transforms import name_views
 from splatfix.images import read_image, write_image
 from tests.captures import writers
 from tests.captures.writers import HEIGHT, WIDTH, edit_json
@@ -41,7 +41,7 @@ def test_the_smallest_sufficient_folder_is_read(write, longest, folder, size, tm
 
 
 @pytest.mark.parametrize("write", [writers.write_colmap, writers.write_llff])
-def test_only_a_smaller_folder_is_there(write, tmp_path):
+def test_a_smaller_folder_is_read_if_it_is_the_only_one(write, tmp_path):
     root = with_smaller_folders(write(tmp_path))
     for name in writers.NAMES:
         (root / "images" / name).unlink()
@@ -125,11 +125,11 @@ def test_transforms_paths_in_all_spellings(tmp_path):
     np.testing.assert_allclose(capture.view("d").load().rgb, writers.picture(3), atol=0.003)
 
 
-def test_names_are_below_the_folder_that_all_share():
-    assert view_names(["images/1.png", "./images/2.png"]) == ["1.png", "2.png"]
-    assert view_names(["images/left/1.png", "images/right/1.png"]) == ["left/1.png", "right/1.png"]
-    assert view_names(["1.png", "more/1.png"]) == ["1.png", "more/1.png"]
-    assert view_names(["only/one.png"]) == ["one.png"]
+def test_names_are_relative_to_the_deepest_common_folder():
+    assert name_views(["images/1.png", "./images/2.png"]) == ["1.png", "2.png"]
+    assert name_views(["images/left/1.png", "images/right/1.png"]) == ["left/1.png", "right/1.png"]
+    assert name_views(["1.png", "more/1.png"]) == ["1.png", "more/1.png"]
+    assert name_views(["only/one.png"]) == ["one.png"]
 
 
 def test_transforms_missing_images_are_counted(tmp_path):
@@ -164,7 +164,7 @@ def test_transforms_with_intrinsics_per_frame_and_scaled_files(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [3, 4])
-def test_scaled_or_slightly_rough_rotations(rows, tmp_path):
+def test_scaled_or_rounded_rotations_are_made_rigid(rows, tmp_path):
     root = writers.write_transforms(tmp_path)
     rng = np.random.default_rng(0)
 
@@ -183,7 +183,7 @@ def test_scaled_or_slightly_rough_rotations(rows, tmp_path):
         np.testing.assert_allclose(seen.center, wanted.center, atol=1e-9)
 
 
-def test_resolve_understands_how_splits_spell_names(tmp_path):
+def test_resolve_accepts_the_spellings_of_published_splits(tmp_path):
     root = writers.write_transforms(tmp_path)
     (root / "images" / "left").mkdir()
     (root / "images" / "a.png").rename(root / "images" / "left" / "b.png")

@@ -5,7 +5,7 @@ import pycolmap
 import pytest
 
 from splatfix.captures import open_capture
-from splatfix.captures.lenses import NUM_PARAMS, Lens, checked_lens, pinhole, undistort
+from splatfix.captures.lenses import NUM_PARAMS, Lens, compute_pinhole, make_lens, undistort
 from splatfix.images import write_image
 from tests.captures import writers
 from tests.captures.writers import edit_json
@@ -24,7 +24,7 @@ LENSES = [
 
 
 def seen_along(rays: np.ndarray) -> np.ndarray:
-    """A smooth colour for each direction (x/z, y/z)."""
+    """A smooth color for each direction (x/z, y/z)."""
     return 0.5 + 0.45 * np.stack(
         [np.sin(9 * rays[..., 0]), np.cos(7 * rays[..., 1]), np.sin(5 * rays.sum(-1))], axis=-1
     )
@@ -49,7 +49,7 @@ def photo_of(intrinsics: np.ndarray, width: int, height: int) -> np.ndarray:
 @pytest.mark.parametrize("lens", LENSES, ids=lambda lens: f"{lens.model} {lens.params[-1]}")
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.25])
 def test_undistorted_photo_is_the_pinhole_photo(lens, share):
-    ideal = pinhole(lens)
+    ideal = compute_pinhole(lens)
     width, height = round(ideal.width_px * share), round(ideal.height_px * share)
     scale = np.diag([width / ideal.width_px, height / ideal.height_px, 1])
     made = undistort(photo_through(lens), lens, width, height)
@@ -61,8 +61,8 @@ def test_undistorted_photo_is_the_pinhole_photo(lens, share):
 
 @pytest.mark.parametrize("lens", LENSES, ids=lambda lens: f"{lens.model} {lens.params[-1]}")
 def test_crop_is_tight(lens):
-    """No border pixel is blank, and the crop wastes little: one pixel more would leave the photo somewhere."""
-    ideal = pinhole(lens)
+    """No border pixel is blank, and a crop that is four pixels larger would have blank pixels."""
+    ideal = compute_pinhole(lens)
     camera = pycolmap.Camera(model=lens.model, width=W, height=H, params=list(lens.params))
 
     def reach(margin: float) -> float:
@@ -109,17 +109,24 @@ def test_colmap_with_distortion_and_other_image_size(tmp_path):
         write_image(root / "images" / name, photo_through(small))
     capture = open_capture(root)
     camera = capture.cameras[0]
-    assert max(camera.width_px, camera.height_px) <= 0.5 * max(pinhole(big).width_px, pinhole(big).height_px) + 1
+    assert (
+        max(camera.width_px, camera.height_px)
+        <= 0.5 * max(compute_pinhole(big).width_px, compute_pinhole(big).height_px) + 1
+    )
     wanted = photo_of(camera.intrinsics, camera.width_px, camera.height_px)
     assert np.abs(capture.views[0].load().rgb - wanted).max() < 0.05
     assert "4 images have another size than their camera (24x16, the camera says 48x32)" in capture.notes[0]
 
 
-def test_pinholes_are_left_alone():
+def test_pinholes_are_not_undistorted():
     for model, params in [("PINHOLE", (60.0, 61.0, 20.0, 15.0)), ("SIMPLE_RADIAL", (60.0, 20.0, 15.0, 0.0))]:
-        lens = checked_lens(model, 48, 32, params, "here")
+        lens = make_lens(model, 48, 32, params, "here")
         assert lens.is_pinhole
-        assert (pinhole(lens).width_px, pinhole(lens).height_px, pinhole(lens).cx) == (48, 32, 20.0)
+        assert (compute_pinhole(lens).width_px, compute_pinhole(lens).height_px, compute_pinhole(lens).cx) == (
+            48,
+            32,
+            20.0,
+        )
     assert not Lens("OPENCV_FISHEYE", 48, 32, (60.0, 60.0, 24.0, 16.0, 0.0, 0.0, 0.0, 0.0)).is_pinhole
     assert NUM_PARAMS["OPENCV"] == 8
 

@@ -1,6 +1,6 @@
 """The development scenes open, and open right: their photos agree with their cameras.
 
-Points must have their colour where they project to; without points, SIFT matches between neighbours must lie on the
+Points must have their color where they project to; without points, SIFT matches between neighbors must lie on the
 epipolar lines that the cameras predict.
 """
 
@@ -60,7 +60,7 @@ def test_scene_opens(capture):
 
 
 @pytest.mark.parametrize("capture", WITH_POINTS, indirect=True)
-def test_points_have_their_colour_where_they_project_to(capture):
+def test_points_have_their_color_where_they_project_to(capture):
     rng = np.random.default_rng(0)
     for view in capture.views[:: max(1, len(capture.views) // 3)]:
         points = capture.points
@@ -135,7 +135,7 @@ def sampson_px(first, second, a, b):
 
 
 def bilinear(image, pixels):
-    """Colours at pixel coordinates ``[..., 2]``, clamped to the image."""
+    """Colors at pixel coordinates ``[..., 2]``, clamped to the image."""
     height, width = image.shape[:2]
     x = np.clip(pixels[..., 0] - 0.5, 0, width - 1.001)
     y = np.clip(pixels[..., 1] - 0.5, 0, height - 1.001)
