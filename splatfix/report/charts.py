@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from splatfix.evaluation.results import ARMS, ViewResult
-from splatfix.report.load import RunFiles, number
+from splatfix.report.load import RunFiles
 from splatfix.report.svg import band_mark, css_color, cut, new_axes, page_style, pixel, span, to_svg, use_log_ticks
 from splatfix.report.wording import view_gain, written
 from splatfix.views import BANDS
@@ -47,8 +47,8 @@ def loss_curves(history: Sequence[dict]) -> Markup | None:
         losses = sorted(
             (step, loss)
             for record in history
-            if record.get("arm") == arm and (step := number(record, "step")) is not None
-            if (loss := number(record, "loss")) is not None and loss > 0
+            if record.get("arm") == arm and (step := _number(record, "step")) is not None
+            if (loss := _number(record, "loss")) is not None and loss > 0
         )
         if len(losses) > 1:
             curves[arm] = _binned(losses)
@@ -58,7 +58,8 @@ def loss_curves(history: Sequence[dict]) -> Markup | None:
     use_log_ticks(axes, "y")
     axes.set(xlabel="training step", ylabel="training loss")
     for name, losses in curves.items():
-        axes.plot(*zip(*losses, strict=True), color=css_color(name), linestyle="--" if name == "control" else "-")
+        dashes, on_top = ("--", 3) if name == "control" else ("-", 2)
+        axes.plot(*zip(*losses, strict=True), color=css_color(name), linestyle=dashes, zorder=on_top)
     axes.set_xlim(left=0)
     return to_svg(axes, "Training loss over steps per arm: " + ", ".join(curves))
 
@@ -84,6 +85,12 @@ def gain_bars(runs: Sequence[RunFiles]) -> Markup | None:
             axes.bar_label(bars, [written(gain, 2, signed=True)], padding=4, color=css_color("soft"))
     axes.axvline(0, color=css_color("soft"), linewidth=1.2)
     return to_svg(axes, "PSNR gain by band of each run")
+
+
+def _number(record: dict, key: str) -> float | None:
+    """A number in a record of ``history.json``; None where it is missing or null."""
+    value = record.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _binned(losses: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -11,7 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 import splatfix
 from splatfix.evaluation.error_maps import ERROR_MAX, error_legend
 from splatfix.report import wording
-from splatfix.report.load import number
 from splatfix.report.svg import band_key, key
 
 
@@ -45,7 +44,6 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         version=splatfix.__version__,
-        number=number,
         meanings=wording.ARM_MEANINGS,
         legend=error_legend(),
         error_max=ERROR_MAX,

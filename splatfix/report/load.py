@@ -80,12 +80,3 @@ def _read(path: Path, kind: type) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"{path}: wanted a {kind.__name__} at the top, saw {type(value).__name__}")
     return value
-
-
-def number(tree: Any, *keys: str) -> float | None:
-    """A number in nested mappings; None where any level is missing or null."""
-    for key in keys:
-        if not isinstance(tree, dict):
-            return None
-        tree = tree.get(key)
-    return float(tree) if isinstance(tree, int | float) and not isinstance(tree, bool) else None

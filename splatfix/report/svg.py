@@ -22,7 +22,8 @@ from splatfix.views import Band
 Margins = tuple[float, float, float, float]  # left, right, top, bottom of the plot, in pixels
 UNWANTED = r"<style.*?</style>|<!--.*?-->|(?<=<g) id=\"[^\"]*\"| font-family: [^;\"]*;|\n *"  # of matplotlib's SVG
 WIDTH, HEIGHT = 460.0, 280.0
-MARGINS: Margins = (54.0, 14.0, 14.0, 40.0)
+MARGINS: Margins = (66.0, 14.0, 14.0, 40.0)
+LABEL_PX = 16.0  # right edge of the label of the y axis: clear of tick labels, also in the larger type of narrow screens
 CSS_VARIABLES = (
     *("ink", "soft", "line", "panel", "accent", "near", "mid", "far", "before", "control", "after", "post"),
     "ramp-5",
@@ -73,6 +74,7 @@ def new_axes(width_px: float = WIDTH, height_px: float = HEIGHT, margins: Margin
     figure.subplots_adjust(left / width_px, bottom / height_px, 1 - right / width_px, 1 - top / height_px)
     axes = figure.add_subplot()
     axes.locator_params(nbins=5, steps=[1, 2, 5, 10])
+    axes.yaxis.set_label_coords((LABEL_PX - left) / (width_px - left - right), 0.5)
     return axes
 
 
