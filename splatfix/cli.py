@@ -19,7 +19,6 @@ from splatfix.command_line import COMMANDS, command, find_command, rerun_line, r
 from splatfix.process import set_up_logging, stop_on_signals, stop_requested
 
 if TYPE_CHECKING:
-    from splatfix.evaluation.results import Results
     from splatfix.evaluation.run import EvaluateConfig
     from splatfix.fit import FitRunConfig
     from splatfix.loop import LoopConfig
@@ -136,7 +135,8 @@ def demo(*, out: RunPath = Path("runs/demo"), fresh: bool, settings: "LoopConfig
     from splatfix.loop import run_loop
     from splatfix.sample import sample_path
 
-    _finish(out, run_loop(sample_path(), out, settings, fresh=fresh))
+    run_loop(sample_path(), out, settings, fresh=fresh)
+    _finish(out)
 
 
 @command(
@@ -158,7 +158,8 @@ def loop(capture: Positional[CapturePath], *, out: RunPath, fresh: bool, setting
     """
     from splatfix.loop import run_loop
 
-    _finish(out, run_loop(capture, out, settings, fresh=fresh))
+    run_loop(capture, out, settings, fresh=fresh)
+    _finish(out)
 
 
 @command(
@@ -189,7 +190,8 @@ def fit(
     """
     from splatfix.fit import run_fit
 
-    _finish(out, run_fit(capture, out, settings, fresh=fresh, profile=profile))
+    run_fit(capture, out, settings, fresh=fresh, profile=profile)
+    _finish(out)
 
 
 @command(
@@ -219,7 +221,8 @@ def evaluate(
     """
     from splatfix.evaluation.run import run_evaluate
 
-    _finish(out, run_evaluate(capture, splat, split, out, settings, fresh=fresh))
+    run_evaluate(capture, splat, split, out, settings, fresh=fresh)
+    _finish(out)
 
 
 @command(
@@ -404,16 +407,12 @@ def view(
     serve(read_splat(splat), opened, host=host, port=port)
 
 
-def _finish(out: Path, results: "Results") -> None:
-    """The table in the terminal and the page on disk, at the end of every measured run."""
-    from splatfix.report import write_report
-    from splatfix.report.terminal import results_table
+def _finish(out: Path) -> None:
+    """Write the page of a measured run, unless it is up to date, and print the results."""
+    from splatfix.report import describe_run, load_runs, update_report
 
-    page, measured = out / "report.html", out / "results.json"
-    if not page.is_file() or page.stat().st_mtime_ns < measured.stat().st_mtime_ns:
-        page = write_report([out])
-    print(results_table(results))
-    print(f"report: {page}")
+    [run] = load_runs([out])
+    print(describe_run(run, update_report(run)))
 
 
 def _dataset_page(url: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.evaluation import layout
-from splatfix.evaluation.results import ARMS, ViewResult
+from splatfix.evaluation.results import ARMS, RESULTS, ViewResult
 from splatfix.files import write_text
 from splatfix.report import charts, comparison, pictures, wording
 from splatfix.report.html import page_path, render_page
@@ -45,6 +45,14 @@ def write_report(run_folders: Sequence[Path], out: Path | None = None) -> Path:
         raise ValueError(f"{path}: is the page of one of the compared runs; wanted another file")
     write_text(path, run_page(runs[0]) if len(runs) == 1 else comparison_page(runs))
     return path
+
+
+def update_report(run: RunFiles) -> Path:
+    """Write the page of one run, unless it is newer than the results; returns its path."""
+    page, results = run.path / REPORT, run.path / RESULTS
+    if not page.is_file() or page.stat().st_mtime_ns < results.stat().st_mtime_ns:
+        write_text(page, run_page(run))
+    return page
 
 
 def run_page(run: RunFiles) -> str:

@@ -1,19 +1,26 @@
-"""The results as a table for the terminal, at most 80 columns."""
+"""Results for the terminal: tables, a verdict and where the page is, at most 80 columns wide."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from splatfix.evaluation.results import Results
+from splatfix.report.load import RunFiles
 from splatfix.report.sweep.results import PAGE, SweepResults
-from splatfix.report.wording import METRICS, PSNR_COLOR, written
+from splatfix.report.wording import METRICS, PSNR_COLOR, headline, written
 from splatfix.tracking import page_of
 from splatfix.views import BANDS
 
 WIDTH = 80
 _CELL = 9
+
+
+def describe_run(run: RunFiles, page: Path) -> str:
+    """The table of a finished run, its verdict as the page words it, and where the page is."""
+    return "\n".join([results_table(run.results), "", textwrap.fill(headline(run).sentence, WIDTH), f"report: {page}"])
 
 
 def results_table(results: Results) -> str:
@@ -52,8 +59,6 @@ def results_table(results: Results) -> str:
 
 def sweep_table(results: SweepResults, num: int = 5) -> str:
     """The best few trials of a sweep and the default, with the verdicts of the reruns."""
-    import textwrap
-
     objective = results.objectives[0]
     complete = [
         (-gain, trial.number, trial) for trial in results.trials if (gain := trial.final(objective)) is not None
@@ -90,8 +95,6 @@ def _plain(value: Any) -> str:
 
 
 def _reasons(reasons: Mapping[str, str]) -> str:
-    import textwrap
-
     lines = []
     for name, reason in reasons.items():
         lines.append(

@@ -1,9 +1,11 @@
-"""The table in the terminal."""
+"""The table and the verdict in the terminal."""
 
+import os
 from dataclasses import replace
 
 from splatfix.evaluation.results import ARMS
-from splatfix.report import results_table
+from splatfix.report import describe_run, load_runs, results_table, update_report
+from splatfix.report.wording import headline
 from tests.report.make_run import make_results, make_run
 
 
@@ -27,3 +29,23 @@ def test_null_is_a_dash_and_missing_arms_are_left_out(tmp_path):
 def test_nothing_measured():
     table = results_table(make_results([], reasons={"psnr": "no test photos"}))
     assert "No test view was measured." in table and "no test photos" in table
+
+
+def test_verdict_of_a_loop_and_place_of_its_page(tmp_path):
+    make_run(tmp_path)
+    [run] = load_runs([tmp_path])
+    lines = describe_run(run, tmp_path / "report.html").splitlines()
+    assert all(len(line) <= 80 for line in lines[:-1])
+    assert " ".join(lines).count(headline(run).sentence) == 1 and "dB" in headline(run).sentence
+    assert lines[-1] == f"report: {tmp_path / 'report.html'}"
+
+
+def test_page_is_written_again_only_where_it_is_older_than_the_results(tmp_path):
+    make_run(tmp_path)
+    [run] = load_runs([tmp_path])
+    page = update_report(run)
+    assert page == tmp_path / "report.html" and "<html" in page.read_text()
+    page.write_text("kept")
+    assert update_report(run).read_text() == "kept"
+    os.utime(page, (0, 0))
+    assert "<html" in update_report(run).read_text()
