@@ -23,7 +23,7 @@ Margins = tuple[float, float, float, float]  # left, right, top, bottom of the p
 UNWANTED = r"<style.*?</style>|<!--.*?-->|(?<=<g) id=\"[^\"]*\"| font-family: [^;\"]*;|\n *"  # of matplotlib's SVG
 WIDTH, HEIGHT = 460.0, 280.0
 MARGINS: Margins = (66.0, 14.0, 14.0, 40.0)
-LABEL_PX = 16.0  # right edge of the label of the y axis: clear of tick labels, also in the larger type of narrow screens
+LABEL_PX = 16.0  # right edge of the label of the y axis: clear of tick labels in the larger type of phones
 CSS_VARIABLES = (
     *("ink", "soft", "line", "panel", "accent", "near", "mid", "far", "before", "control", "after", "post"),
     "ramp-5",
