@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from splatfix.evaluation.run import EvaluateConfig
     from splatfix.fit import FitRunConfig
     from splatfix.loop import LoopConfig
-    from splatfix.pairs.generate import GenerateConfig
+    from splatfix.pairs.config import GenerateConfig
     from splatfix.sweep.config import SweepConfig
     from splatfix.training.config import TrainConfig
 
@@ -226,12 +226,12 @@ def evaluate(
 
 
 @command(
-    config="splatfix.pairs.generate:GenerateConfig",
+    config="splatfix.pairs.config:GenerateConfig",
     shown=(
         *("fits_per_capture", "recipes.photos.size_px", "recipes.photos.steps", "recipes.photos.num_train"),
         *("workers.num", "workers.cpus", "workers.gpus", "workers.address", "seed", "device"),
     ),
-    stored="splatfix.pairs.generate:stored_settings",
+    stored="splatfix.pairs.config:stored_settings",
     examples=[
         "splatfix generate scenes/* --out pairs --config configs/generate.yaml --dry-run",
         "splatfix generate scenes/* --out s3://bucket/pairs --workers.num 8",
@@ -278,8 +278,8 @@ def verify(url: Positional[Url], *, repair: bool = False) -> None:
         repair: drop broken and unlisted files, and make the pairs again with the settings stored there (not while pairs
             are being generated into the same place).
     """
+    from splatfix.pairs.config import read_settings
     from splatfix.pairs.generate import generate as make_pairs
-    from splatfix.pairs.generate import read_settings
     from splatfix.pairs.verify import repair as drop
     from splatfix.pairs.verify import verify as check
     from splatfix.process import progress

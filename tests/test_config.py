@@ -9,7 +9,7 @@ from splatfix.config import build_config, load_config, to_yaml
 from splatfix.evaluation.run import EvaluateConfig
 from splatfix.fit import FitRunConfig
 from splatfix.loop import LoopConfig
-from splatfix.pairs.generate import GenerateConfig
+from splatfix.pairs.config import GenerateConfig
 from splatfix.sweep.config import SweepConfig
 from splatfix.training.config import TrainConfig
 

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 
 from splatfix import storage
 from splatfix.captures import Capture
-from splatfix.pairs.generate import GenerateConfig, as_before
+from splatfix.pairs.config import GenerateConfig
 from splatfix.pairs.index import open_index
 from splatfix.pairs.make import make_pairs
 from splatfix.pairs.pair import Pair, encode
 from splatfix.pairs.recipes import Recipe
+from splatfix.pairs.scenes import keep_scene_names
 from splatfix.pairs.sources import find_sources
 from splatfix.pairs.tasks import Task, plan_tasks
 from splatfix.process import choose_device, quiet, using_threads
@@ -97,7 +98,7 @@ def estimate(
     if on_workers is not None and on_workers < 1:
         raise ValueError(f"on_workers = {on_workers}: wanted at least 1 worker")
     index = open_index(out)
-    sources = as_before(find_sources([*captures, *config.captures], config.groups), index)
+    sources = keep_scene_names(find_sources([*captures, *config.captures], config.groups), index)
     tasks = list(plan_tasks(sources, config.recipes, config.fits_per_capture, config.seed))
     left = [task for task in tasks if task.stem not in index]
     known = _from_records([fit.record for fit in index.values()])

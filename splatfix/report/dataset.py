@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,8 @@ from splatfix import storage
 from splatfix.evaluation.error_maps import error_map
 from splatfix.images import to_bytes
 from splatfix.pairs import Pair, read_pairs
-from splatfix.pairs.generate import QUARANTINE
 from splatfix.pairs.index import CommittedFit, Index, open_index
+from splatfix.pairs.quarantine import read_quarantine
 from splatfix.report import pictures
 from splatfix.report.html import render_page
 from splatfix.views import BANDS, pick_evenly
@@ -52,7 +51,7 @@ def _context(url: str, index: Index) -> dict[str, Any]:
         cleans.update({str(kind): num for kind, num in record.get("clean_from", {}).items()})
         bands.update(record.get("bands", {}))
         psnrs.update({int(value): num for value, num in record.get("psnr", {}).items()})
-    scenes, quarantine = _scenes(index), _quarantine(url)
+    scenes, quarantine = _scenes(index), sorted(read_quarantine(url).items())
     steps = [record["settings"]["num_steps"] for record in records if record.get("pairs") and "settings" in record]
     return {
         "title": "splatfix pairs",
@@ -167,13 +166,3 @@ def _sample(pair: Pair) -> dict[str, Any]:
         "clean": pictures.embedded(pair.clean),
         "error": pictures.embedded(error),
     }
-
-
-def _quarantine(url: str) -> list[tuple[str, dict[str, Any]]]:
-    where = storage.join(url, QUARANTINE)
-    if not storage.exists(where):
-        return []
-    try:
-        return sorted(json.loads(storage.read_bytes(where))["fits"].items())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return []

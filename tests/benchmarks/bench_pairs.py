@@ -28,7 +28,8 @@ from PIL import Image  # isort: skip
 from torch.utils.data import DataLoader, Dataset, IterableDataset  # isort: skip
 
 from splatfix.pairs import read_manifest, sample_pairs
-from splatfix.pairs.generate import GenerateConfig, generate
+from splatfix.pairs.config import GenerateConfig
+from splatfix.pairs.generate import generate
 from splatfix.pairs.index import open_index
 from splatfix.pairs.pair import encode
 from splatfix.pairs.recipes import Recipe

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from splatfix.pairs import read_pairs
-from splatfix.pairs.generate import GenerateConfig, generate
+from splatfix.pairs.config import GenerateConfig
+from splatfix.pairs.generate import generate
 from splatfix.pairs.index import list_committed_stems, open_index
 from splatfix.pairs.verify import verify
 from splatfix.workers import WorkersConfig
@@ -95,7 +96,8 @@ DRIVER = """
 import sys
 from functools import partial
 from pathlib import Path
-from splatfix.pairs.generate import GenerateConfig, generate
+from splatfix.pairs.config import GenerateConfig
+from splatfix.pairs.generate import generate
 from splatfix.cli import EXIT_CODES
 from splatfix.process import stop_on_signals, stop_requested
 from splatfix.workers import WorkersConfig

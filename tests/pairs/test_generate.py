@@ -15,8 +15,9 @@ from splatfix import storage
 from splatfix.cli import main
 from splatfix.config import to_yaml
 from splatfix.pairs import read_manifest, read_pairs, sample_pairs
+from splatfix.pairs.config import GenerateConfig, read_settings
 from splatfix.pairs.estimate import estimate
-from splatfix.pairs.generate import GenerateConfig, Summary, generate, read_settings, remove_pairs
+from splatfix.pairs.generate import Summary, generate, remove_pairs
 from splatfix.pairs.ground_truth import DenseConfig
 from splatfix.pairs.index import open_index
 from splatfix.pairs.recipes import Recipe
@@ -92,7 +93,9 @@ def test_other_settings_need_another_folder(tmp_path: Path) -> None:
 def test_scenes_keep_their_names_and_groups(tmp_path: Path) -> None:
     first, second = mark(tmp_path / "a", "room"), mark(tmp_path / "b", "room")
     stubbed(first, tmp_path / "out")
-    with pytest.raises(ValueError, match=r"have a scene 'room' already, of .*/a/room; give this one another name"):
+    with pytest.raises(
+        ValueError, match=r"already have a scene 'room', from .*/a/room; give this capture another name"
+    ):
         stubbed(second, tmp_path / "out")
     both = stubbed([*first, *second], tmp_path / "out")  # the new one takes its folder's name in
     assert (both.found, both.made) == (3, 3)
@@ -121,7 +124,7 @@ def test_what_cannot_be_made_is_quarantined_and_the_rest_goes_on(tmp_path: Path,
     assert (
         held["broken-f000"]["reason"] == f"{captures[1]}: meant to be broken" and held["broken-f000"]["attempts"] == 1
     )
-    assert "broken-f000: left out after 1 attempts" in caplog.text
+    assert "broken-f000: in quarantine after 1 attempts" in caplog.text
     again = generate(captures, str(tmp_path / "out"), STUBBED, make_worker=_mended)
     assert (again.made, again.found, again.failed) == (3, 6, 0)
     assert not (tmp_path / "out" / "quarantine.json").exists()
