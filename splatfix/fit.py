@@ -18,7 +18,7 @@ from splatfix.evaluation.results import Results, read_results
 from splatfix.files import write_json
 from splatfix.gaussians import SPLAT_FILE, read_splat, write_splat
 from splatfix.process import choose_device, progress, seed_everything
-from splatfix.profiling import profiled, settle_on
+from splatfix.profiling import record_profile, settle_on
 from splatfix.runs import Input, Run, open_run
 from splatfix.splats.early_stopping import EarlyStoppingConfig, choose_stop
 from splatfix.splats.initial_points import InitializationConfig
@@ -150,7 +150,7 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bo
         fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
         identity = fit_identity(scene, initial=config.initial, fit=config.fit, seed=config.seed, steps=steps)
         phase = TrainingPhase(name="before", title="sparse fit", last_step=steps, seed=config.seed, identity=identity)
-        with profiled(settle_on(fit.device)) if profile else nullcontext() as profile_result:
+        with record_profile(settle_on(fit.device)) if profile else nullcontext() as profile_result:
             train_phase(run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
         if profile_result is not None:
             write_json(run.path / "profile.json", profile_result.to_json())

@@ -1,7 +1,7 @@
 """Where the time of a computation goes, by section of the code.
 
-``section("draw")`` marks a section wherever it runs; outside of ``profiled()`` it costs next to nothing. Of nested
-sections the time counts for the innermost alone. The stages of a run, in ``run.json``, are timed by `runs.Run.stage`.
+``section("draw")`` marks a section wherever it runs; outside of ``record_profile()`` it costs next to nothing. Time in
+nested sections counts for the innermost alone. The stages of a run, in ``run.json``, are timed by `runs.Run.stage`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def settle_on(device: torch.device) -> Callable[[], object]:
 
 
 @contextmanager
-def profiled(settle: Callable[[], object] = lambda: None) -> Iterator[Profile]:
+def record_profile(settle: Callable[[], object] = lambda: None) -> Iterator[Profile]:
     """Profile the code inside. ``settle`` is called before each look at the clock (`settle_on`)."""
     global _current
     before, _current = _current, Profile(settle)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from splatfix.fit import FitRunConfig, run_fit
-from splatfix.profiling import OPTIMIZERS, REST, profiled, section
+from splatfix.profiling import OPTIMIZERS, REST, record_profile, section
 from splatfix.sample import sample_path
 from splatfix.splats.train import FitConfig
 from splatfix.views import ViewsConfig
@@ -32,7 +32,7 @@ def clock(monkeypatch) -> Clock:
 
 def test_time_counts_for_the_innermost_section(clock: Clock) -> None:
     settled = []
-    with profiled(lambda: settled.append(1)) as profile:
+    with record_profile(lambda: settled.append(1)) as profile:
         with section("outer"):
             clock.now += 2
             with section("inner"):
@@ -52,7 +52,7 @@ def test_time_counts_for_the_innermost_section(clock: Clock) -> None:
 
 
 def test_a_section_that_fails_is_closed(clock: Clock) -> None:
-    with profiled() as profile:
+    with record_profile() as profile:
         with pytest.raises(KeyError), section("broken"):
             raise KeyError
         clock.now += 2

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from splatfix.evaluation.results import ARMS, ViewResult
 from splatfix.report.load import RunFiles
 from splatfix.report.svg import band_mark, css_color, cut, new_axes, page_style, pixel, span, to_svg, use_log_ticks
-from splatfix.report.wording import view_gain, written
+from splatfix.report.wording import format_number, view_gain
 from splatfix.views import BANDS
 
 MAX_POINTS = 240
@@ -34,7 +34,7 @@ def gain_scatter(views: Sequence[ViewResult]) -> Markup | None:
     axes.axhline(0, color=css_color("soft"), linewidth=1.2)
     marks = []
     for view, distance, gain in measured:
-        title = f"{view.name}: {written(gain, 2, signed=True)} dB at distance {distance:.2f} ({view.band})"
+        title = f"{view.name}: {format_number(gain, 2, signed=True)} dB at distance {distance:.2f} ({view.band})"
         marks.append(band_mark(view.band, *pixel(axes, distance, gain), title))
     return to_svg(axes, "PSNR gain of each test view against its distance from the training cameras", marks)
 
@@ -82,7 +82,7 @@ def gain_bars(runs: Sequence[RunFiles]) -> Markup | None:
     for k, of_run in enumerate(gains):
         for j, (band, gain) in enumerate(zip(BANDS, of_run, strict=True)):
             bars = axes.barh(k * group + j, gain or 0.0, height=0.85, color=css_color(band))
-            axes.bar_label(bars, [written(gain, 2, signed=True)], padding=4, color=css_color("soft"))
+            axes.bar_label(bars, [format_number(gain, 2, signed=True)], padding=4, color=css_color("soft"))
     axes.axvline(0, color=css_color("soft"), linewidth=1.2)
     return to_svg(axes, "PSNR gain by band of each run")
 

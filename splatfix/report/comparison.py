@@ -9,7 +9,7 @@ from splatfix.evaluation import layout
 from splatfix.evaluation.results import ARMS
 from splatfix.report import pictures, wording
 from splatfix.report.load import RunFiles
-from splatfix.report.selection import telling_views
+from splatfix.report.selection import representative_views
 
 MAX_SHARED_VIEWS = 4
 TILE_SIDE_PX = 420
@@ -24,15 +24,16 @@ def headline(runs: Sequence[RunFiles]) -> wording.Headline:
     where = f"on {captures[0]}" if len(captures) == 1 else f"on {len(captures)} captures"
     details = []
     if len(known) < len(gains):
-        details.append(f"{wording.count(len(gains) - len(known), 'run')} without a gain (no control, or not measured).")
+        without = wording.format_count(len(gains) - len(known), "run")
+        details.append(f"{without} without a gain (no control, or not measured).")
     if not _same_views(runs):
         details.append("The runs do not share capture, test photos and size: their figures must not be ranked.")
     if not known:
-        return wording.Headline(f"{wording.count(len(runs), 'run')} {where}.", tuple(details), "", "", "plain")
+        return wording.Headline(f"{wording.format_count(len(runs), 'run')} {where}.", tuple(details), "", "", "plain")
     best = max(known, key=lambda label: known[label])
-    low, high = (wording.written(value, 2, signed=True) for value in (min(known.values()), max(known.values())))
+    low, high = (wording.format_number(value, 2, signed=True) for value in (min(known.values()), max(known.values())))
     if not _same_views(runs) or len(known) == 1:
-        sentence = f"{wording.count(len(runs), 'run')} {where}: PSNR gains from {low} to {high} dB."
+        sentence = f"{wording.format_count(len(runs), 'run')} {where}: PSNR gains from {low} to {high} dB."
     elif wording.PSNR.improves(known[best]):
         sentence = f"{best} gained most {where}: {high} dB PSNR; the runs range from {low} to {high} dB."
     else:
@@ -50,8 +51,7 @@ def rows(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
                 "run": run,
                 "arms": {arm: run.results.summary.value("all", arm, "psnr") for arm in ARMS},
                 "gains": {
-                    metric.key: run.results.summary.value("all", "gain", metric.key)
-                    for metric in (wording.PSNR, wording.SSIM, wording.LPIPS)
+                    metric.key: run.results.summary.value("all", "gain", metric.key) for metric in wording.MAIN_METRICS
                 },
                 "seconds": sum(run.results.seconds.values()),
             }
@@ -65,13 +65,13 @@ def shared_views(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
         return []
     num = max(1, min(MAX_SHARED_VIEWS, MAX_PAGE_PICTURES // (len(runs) + 2)))
     shown = []
-    for view, roles in telling_views(runs[0].results.views)[:num]:
+    for view, roles in representative_views(runs[0].results.views)[:num]:
         tiles, photo, before = [], None, None
         for run in runs:
             same = next(other for other in run.results.views if other.name == view.name)
-            photo = photo or pictures.picture(layout.image_path(run.path, view.name, "photo"), TILE_SIDE_PX)
-            before = before or pictures.picture(layout.image_path(run.path, view.name, "before"), TILE_SIDE_PX)
-            image = pictures.picture(layout.image_path(run.path, view.name, "after"), TILE_SIDE_PX)
+            photo = photo or pictures.embed_picture(layout.image_path(run.path, view.name, "photo"), TILE_SIDE_PX)
+            before = before or pictures.embed_picture(layout.image_path(run.path, view.name, "before"), TILE_SIDE_PX)
+            image = pictures.embed_picture(layout.image_path(run.path, view.name, "after"), TILE_SIDE_PX)
             if image:
                 tiles.append({"label": run.label, "image": image, "psnr": same.value("after", "psnr")})
         if tiles:

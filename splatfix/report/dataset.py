@@ -162,7 +162,7 @@ def _sample(pair: Pair) -> dict[str, Any]:
         "detail": f"{settings.get('recipe')}, {what}, {pair.meta.get('band')}",
         "psnr": pair.meta.get("artifact_psnr"),
         "clean_from": pair.meta.get("clean_from"),
-        "artifact": pictures.embedded(pair.artifact),
-        "clean": pictures.embedded(pair.clean),
-        "error": pictures.embedded(error),
+        "artifact": pictures.embed_image(pair.artifact),
+        "clean": pictures.embed_image(pair.clean),
+        "error": pictures.embed_image(error),
     }

@@ -53,8 +53,8 @@ def _environment() -> Environment:
         gain_of=wording.view_gain,
     )
     environment.filters.update(
-        written=wording.written,
-        duration=wording.duration,
-        counted=wording.count,
+        format_number=wording.format_number,
+        format_duration=wording.format_duration,
+        format_count=wording.format_count,
     )
     return environment

@@ -12,15 +12,15 @@ from splatfix.files import write_text
 from splatfix.report import charts, comparison, pictures, wording
 from splatfix.report.html import page_path, render_page
 from splatfix.report.load import RunFiles, load_runs
-from splatfix.report.selection import telling_views
+from splatfix.report.selection import representative_views
 from splatfix.report.top_view import camera_plan
 from splatfix.views import BANDS, pick_evenly
 
 REPORT, COMPARISON = "report.html", "comparison.html"
 MAX_PAIRS_PER_ROUND = 8
-MAX_ROUNDS_SHOWN = 4
-MAIN_METRICS = (wording.PSNR, wording.SSIM, wording.LPIPS)
+MAX_ROUNDS = 4
 ERROR_SIDE_PX = 320
+METRIC_KEYS = {metric.key for metric in wording.METRICS}
 MAX_PAGE_BYTES = 6_000_000
 
 
@@ -58,8 +58,7 @@ def update_report(run: RunFiles) -> Path:
 def run_page(run: RunFiles) -> str:
     """The page of one run."""
     results = run.results
-    cards = [view_card(run, view, roles) for view, roles in telling_views(results.views)]
-    rounds = _rounds(run)
+    cards = [view_card(run, view, roles) for view, roles in representative_views(results.views)]
     context = {
         "title": f"{results.capture}: splatfix report",
         "run": run,
@@ -69,9 +68,9 @@ def run_page(run: RunFiles) -> str:
         "tables": metric_tables(run),
         "arms": results.arms,
         "bands": [{"name": band, "num": sum(view.band == band for view in results.views)} for band in BANDS],
-        "reasons": results.reasons,
+        "other_reasons": sorted((name, why) for name, why in results.reasons.items() if name not in METRIC_KEYS),
         "cards": cards,
-        "rounds": rounds,
+        "rounds": _rounds(run),
         "plan": camera_plan(run.cameras),
         "has_repair": bool(run.cameras.repair),
         "scatter": charts.gain_scatter(results.views),
@@ -89,7 +88,7 @@ def run_page(run: RunFiles) -> str:
     text = render_page("run.html.j2", context)
     if run.video is not None:  # after all else, for as much room as is left
         room = int((MAX_PAGE_BYTES - len(text.encode("utf-8"))) * 3 / 4)
-        text = render_page("run.html.j2", {**context, "video": pictures.video(run.video, room)})
+        text = render_page("run.html.j2", {**context, "video": pictures.embed_video(run.video, room)})
     return text
 
 
@@ -99,7 +98,7 @@ def comparison_page(runs: Sequence[RunFiles]) -> str:
         "title": "splatfix comparison",
         "headline": comparison.headline(runs),
         "runs": runs,
-        "metrics": MAIN_METRICS,
+        "metrics": wording.MAIN_METRICS,
         "rows": comparison.rows(runs),
         "bars": charts.gain_bars(runs),
         "views": comparison.shared_views(runs),
@@ -111,9 +110,9 @@ def comparison_page(runs: Sequence[RunFiles]) -> str:
 
 def view_card(run: RunFiles, view: ViewResult, roles: Sequence[str]) -> dict[str, Any]:
     """Pictures and numbers of one test view: the renders that exist, the photo, the error maps."""
-    photo = pictures.picture(layout.image_path(run.path, view.name, "photo"))
-    renders = {arm: pictures.picture(layout.image_path(run.path, view.name, arm)) for arm in ARMS}
-    errors = {arm: pictures.picture(layout.error_path(run.path, view.name, arm), ERROR_SIDE_PX) for arm in ARMS}
+    photo = pictures.embed_picture(layout.image_path(run.path, view.name, "photo"))
+    renders = {arm: pictures.embed_picture(layout.image_path(run.path, view.name, arm)) for arm in ARMS}
+    errors = {arm: pictures.embed_picture(layout.error_path(run.path, view.name, arm), ERROR_SIDE_PX) for arm in ARMS}
     if errors.get("after"):
         errors.pop("post", None)
     renders = {arm: image for arm, image in renders.items() if image}
@@ -131,7 +130,7 @@ def view_card(run: RunFiles, view: ViewResult, roles: Sequence[str]) -> dict[str
         "gain": wording.view_gain(view),
         "left": [arm for arm in ("before", "control") if arm in renders] or arms[:1],
         "right": [arm for arm in ("after", "post") if arm in renders and arm != first] + (["photo"] if photo else []),
-        "metrics": [m for m in MAIN_METRICS if any(view.value(arm, m.key) is not None for arm in ARMS)],
+        "metrics": [m for m in wording.MAIN_METRICS if any(view.value(arm, m.key) is not None for arm in ARMS)],
         "arms": [arm for arm in ARMS if getattr(view, arm) is not None],
     }
 
@@ -147,7 +146,7 @@ def metric_tables(run: RunFiles) -> list[dict[str, Any]]:
             values = {arm: summary.value(band, arm, metric.key) for arm in columns}
             rows.append({"band": band, "values": values, "gain": summary.value(band, "gain", metric.key)})
             measured |= any(value is not None for value in values.values())
-        if not measured and metric not in MAIN_METRICS:
+        if not measured and metric not in wording.MAIN_METRICS:
             continue
         tables.append(
             {
@@ -163,28 +162,18 @@ def metric_tables(run: RunFiles) -> list[dict[str, Any]]:
 
 
 def _rounds(run: RunFiles) -> list[dict[str, Any]]:
-    rounds = []
-    for round_number in pick_evenly(layout.repair_rounds(run.path), MAX_ROUNDS_SHOWN):
-        pairs = layout.repair_pairs(run.path, round_number)
-        shown = [
-            {"render": a, "repaired": b}
-            for a, b in (
-                (pictures.picture(render, pictures.STRIP_SIDE_PX), pictures.picture(repaired, pictures.STRIP_SIDE_PX))
-                for render, repaired in pick_evenly(pairs, MAX_PAIRS_PER_ROUND)
-            )
-            if a and b
-        ]
-        if shown:
-            rounds.append({"number": round_number, "pairs": shown, "total": len(pairs)})
-    return rounds
+    """Pictures of some rounds' repairs."""
+    numbers = pick_evenly(layout.repair_rounds(run.path), MAX_ROUNDS)
+    rounds = [pictures.embed_repairs(run.path, number, MAX_PAIRS_PER_ROUND) for number in numbers]
+    return [shown for shown in rounds if shown is not None]
 
 
 def _facts(run: RunFiles) -> list[str]:
     """The line under the title."""
     results = run.results
-    facts = [wording.count(len(run.train_ids), "training photo")] if run.train_ids else []
+    facts = [wording.format_count(len(run.train_ids), "training photo")] if run.train_ids else []
     if results.views:
-        facts.append(wording.count(len(results.views), "test photo"))
+        facts.append(wording.format_count(len(results.views), "test photo"))
     facts.append(f"longest side {results.size_px} px")
     return [*facts, f"restorer {results.restorer}"] if results.restorer else facts
 

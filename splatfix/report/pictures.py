@@ -9,13 +9,16 @@ from pathlib import Path
 from numpy import ndarray
 from PIL import Image
 
+from splatfix.evaluation.layout import repair_pairs
+from splatfix.views import pick_evenly
+
 VIEW_SIDE_PX = 640
 STRIP_SIDE_PX = 240
 JPEG_QUALITY = 84
 MAX_VIDEO_BYTES = 3_000_000
 
 
-def picture(path: Path | None, longest_side_px: int = VIEW_SIDE_PX) -> dict | None:
+def embed_picture(path: Path | None, longest_side_px: int = VIEW_SIDE_PX) -> dict | None:
     """``{"uri", "width", "height"}`` of an image file as a JPEG of limited size; None where it is missing or broken.
 
     A small JPEG is embedded as it is, so that what evaluation wrote is what people see.
@@ -36,14 +39,25 @@ def picture(path: Path | None, longest_side_px: int = VIEW_SIDE_PX) -> dict | No
     return {"uri": _uri("image/jpeg", buffer.getvalue()), "width": small.width, "height": small.height}
 
 
-def embedded(pixels: ndarray) -> dict:
-    """As `picture`, of an image ``[H, W, 3]`` in bytes."""
+def embed_image(pixels: ndarray) -> dict:
+    """As `embed_picture`, of an image ``[H, W, 3]`` in bytes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return {"uri": _uri("image/jpeg", buffer.getvalue()), "width": pixels.shape[1], "height": pixels.shape[0]}
 
 
-def video(path: Path | None, room_bytes: int = MAX_VIDEO_BYTES) -> dict | None:
+def embed_repairs(run: Path, round_number: int, max_pairs: int) -> dict | None:
+    """Some repaired novel views of a round: ``{"number", "pairs": [{"render", "repaired"}], "total"}``.
+
+    ``total`` counts all of them. Pairs with a broken picture are left out; None where no pair remains.
+    """
+    paths = repair_pairs(run, round_number)
+    embedded = [[embed_picture(path, STRIP_SIDE_PX) for path in pair] for pair in pick_evenly(paths, max_pairs)]
+    pairs = [{"render": render, "repaired": repaired} for render, repaired in embedded if render and repaired]
+    return {"number": round_number, "pairs": pairs, "total": len(paths)} if pairs else None
+
+
+def embed_video(path: Path | None, room_bytes: int = MAX_VIDEO_BYTES) -> dict | None:
     """``{"uri"}`` of a small MP4, ``{"link"}`` of one that is too large to embed, None where there is none."""
     if path is None or not path.is_file():
         return None

@@ -26,7 +26,7 @@ def scores(views: Sequence[ViewResult]) -> tuple[str, dict[str, float]]:
     return "PSNR", levels
 
 
-def telling_views(views: Sequence[ViewResult]) -> list[tuple[ViewResult, list[str]]]:
+def representative_views(views: Sequence[ViewResult]) -> list[tuple[ViewResult, list[str]]]:
     """The views with the largest, the median and the smallest score, and the median of each band.
 
     Returns (view, what it was chosen for), each view once, the median first: it stands for the run. At most 6.

@@ -10,7 +10,7 @@ from typing import Any
 from splatfix.evaluation.results import Results
 from splatfix.report.load import RunFiles
 from splatfix.report.sweep.results import PAGE, SweepResults
-from splatfix.report.wording import METRICS, PSNR_COLOR, headline, written
+from splatfix.report.wording import MAIN_METRICS, METRICS, PSNR_COLOR, format_number, headline
 from splatfix.tracking import page_of
 from splatfix.views import BANDS
 
@@ -35,7 +35,7 @@ def results_table(results: Results) -> str:
     lines = []
     for metric in METRICS:
         measured = any(results.summary.value("all", arm, metric.key) is not None for arm in arms)
-        if metric is PSNR_COLOR or (not measured and metric.key not in ("psnr", "ssim", "lpips")):
+        if metric is PSNR_COLOR or (not measured and metric not in MAIN_METRICS):
             continue
         title = metric.title + ("" if metric.higher_is_better else " (lower is better)")
         lines.append("")
@@ -47,9 +47,9 @@ def results_table(results: Results) -> str:
         lines.append("  " + f"{'':<14}" + "".join(f"{column:>{_CELL}}" for column in columns))
         for band in ("all", *BANDS):
             views = [view for view in results.views if band in ("all", view.band)]
-            cells = [written(results.summary.value(band, arm, metric.key), metric.digits) for arm in arms]
+            cells = [format_number(results.summary.value(band, arm, metric.key), metric.digits) for arm in arms]
             if has_gain:
-                cells.append(written(results.summary.value(band, "gain", metric.key), metric.digits, signed=True))
+                cells.append(format_number(results.summary.value(band, "gain", metric.key), metric.digits, signed=True))
             label = f"{band} ({len(views)})"
             lines.append("  " + f"{label:<14}" + "".join(f"{cell:>{_CELL}}" for cell in cells))
     if has_gain:
@@ -72,8 +72,8 @@ def sweep_table(results: SweepResults, num: int = 5) -> str:
     ]
     digits = 4 if results.metric == "ssim" else 2
     for trial in [*ranked[:num], *(trial for trial in ranked[num:] if trial.is_default)]:
-        gains = [written(gain, digits, signed=True) for gain in (trial.gain, trial.gain_worst)]
-        cells = "".join(f"{cell:>{_CELL}}" for cell in (*gains, written(trial.seconds, 0)))
+        gains = [format_number(gain, digits, signed=True) for gain in (trial.gain, trial.gain_worst)]
+        cells = "".join(f"{cell:>{_CELL}}" for cell in (*gains, format_number(trial.seconds, 0)))
         settings = " ".join(f"{field}={_plain(value)}" for field, value in trial.values.items())
         name = f"{trial.number}{' default' if trial.is_default else ''}"
         lines.append(f"  {name:<9}{cells}  {settings}")

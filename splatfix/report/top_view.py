@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from splatfix.evaluation.view_cameras import ViewCamera, ViewCameras
 from splatfix.report.svg import band_mark, mark, polyline, wrap
-from splatfix.report.wording import written
+from splatfix.report.wording import format_number
 from splatfix.shapes import Float
 
 WIDTH, HEIGHT, MARGIN = 460.0, 330.0, 26.0
@@ -52,7 +52,7 @@ def _camera(role: str, camera: ViewCamera, x: float, y: float, axis: Float[ndarr
         ends = [(x + length * np.cos(heading + s * half), y + length * np.sin(heading + s * half)) for s in (-1, 1)]
         wedge = polyline("wedge", [(x, y), *ends])
     if role == "test":
-        title = f"test {camera.name} ({camera.band}, distance {written(camera.distance, 2)})"
+        title = f"test {camera.name} ({camera.band}, distance {format_number(camera.distance, 2)})"
         return band_mark(camera.band, x, y, title)
     if role == "repair":
         return mark("circle", "mark repair", x, y, 2.6, f"repair view {camera.name}, round {camera.round}")

@@ -1,6 +1,6 @@
-"""Numbers into words: what each metric is called, how it is written, and the headline of a run.
+"""Numbers in words: the title of each metric, the format of numbers, and the headline of a run.
 
-The headline says what the figures say: which arm was beaten, by how much, and where the metrics disagree.
+The headline names the baseline of the gain, by how much it was beaten, and whether the metrics disagree.
 """
 
 from __future__ import annotations
@@ -58,12 +58,13 @@ PSNR_MASK = Metric(
 )
 PSNR_COLOR = Metric(
     key="psnr_color_corrected",
-    title="PSNR, colour-corrected, dB",
+    title="PSNR, color-corrected, dB",
     digits=2,
     noticeable=0.05,
-    note="After an affine colour fit to each photo: leaves out exposure and white balance.",
+    note="After an affine fit of the colors to each photo: leaves out exposure and white balance.",
 )
-METRICS = (PSNR, SSIM, LPIPS, PSNR_MASK, PSNR_COLOR)
+MAIN_METRICS = (PSNR, SSIM, LPIPS)  # shown also where they were not measured, with the reason
+METRICS = (*MAIN_METRICS, PSNR_MASK, PSNR_COLOR)
 
 ARM_MEANINGS = {
     "before": "the sparse fit from the training photos",
@@ -76,7 +77,7 @@ BASELINES = {"before": "the sparse fit", "control": "the control, trained on wit
 
 @dataclass(frozen=True)
 class Headline:
-    """The first thing on a page: a sentence, further sentences, one large figure with its caption, and a tone."""
+    """The top of a page: a sentence, further sentences, one large figure with its caption, and a tone."""
 
     sentence: str
     details: tuple[str, ...]
@@ -85,8 +86,8 @@ class Headline:
     tone: str  # "good", "bad" or "plain"
 
 
-def written(value: float | None, digits: int, signed: bool = False) -> str:
-    """A number with a fixed number of decimals and a true minus; an em dash for None."""
+def format_number(value: float | None, digits: int, signed: bool = False) -> str:
+    """Format a number with a fixed number of decimals and a true minus; an em dash for None."""
     if value is None:
         return NONE
     text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
@@ -95,13 +96,13 @@ def written(value: float | None, digits: int, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def count(num: int, singular: str) -> str:
-    """``3 photos``, ``1 photo``."""
+def format_count(num: int, singular: str) -> str:
+    """Format a number of things: ``3 photos``, ``1 photo``."""
     return f"{num} {singular}" if num == 1 else f"{num} {singular}s"
 
 
-def duration(seconds: float) -> str:
-    """``3 min 20 s``, ``4.2 s``."""
+def format_duration(seconds: float) -> str:
+    """Format a duration: ``3 min 20 s``, ``4.2 s``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -125,7 +126,7 @@ def view_gain(view: ViewResult) -> float | None:
 def headline(run: RunFiles) -> Headline:
     """What the run gained or did not, in plain words."""
     results = run.results
-    photos = count(len(results.views), "test photo")
+    photos = format_count(len(results.views), "test photo")
     gain = results.summary.value("all", "gain", "psnr")
     if gain is not None:
         return _loop_headline(results, gain, photos)
@@ -142,10 +143,10 @@ def headline(run: RunFiles) -> Headline:
         )
     arm = known[-1] if known[-1] != "post" or len(known) == 1 else known[-2]
     num_train = len(run.train_ids)
-    source = f"From {count(num_train, 'photo')}, the fit" if arm == "before" and num_train else "The splat"
+    source = f"From {format_count(num_train, 'photo')}, the fit" if arm == "before" and num_train else "The splat"
     if arm == "before" and not num_train:
         source = "The fit"
-    value = written(reached[arm], 2)
+    value = format_number(reached[arm], 2)
     return Headline(
         f"{source} reaches {value} dB PSNR on {photos}.",
         tuple(filter(None, (_other_values(results, arm), _missing_lpips(results)))),
@@ -157,9 +158,9 @@ def headline(run: RunFiles) -> Headline:
 
 def _loop_headline(results: Results, gain: float, photos: str) -> Headline:
     arm = baseline_arm(results) or "before"
-    base = written(results.summary.value("all", arm, "psnr"), 2)
-    after = written(results.summary.value("all", "after", "psnr"), 2)
-    change = written(abs(gain), 2)
+    base = format_number(results.summary.value("all", arm, "psnr"), 2)
+    after = format_number(results.summary.value("all", "after", "psnr"), 2)
+    change = format_number(abs(gain), 2)
     verdict = PSNR.improves(gain)
     if verdict is None:
         sentence = (
@@ -182,7 +183,7 @@ def _loop_headline(results: Results, gain: float, photos: str) -> Headline:
     if verdict is False and not disagree:
         sentence += f" Better use {arm}.ply."
     details = tuple(filter(None, (others, _spread(results), _bands(results), _missing_lpips(results))))
-    return Headline(sentence, details, f"{written(gain, 2, signed=True)} dB", "PSNR gain on test photos", tone)
+    return Headline(sentence, details, f"{format_number(gain, 2, signed=True)} dB", "PSNR gain on test photos", tone)
 
 
 def _others(results: Results, verdict: bool | None) -> tuple[str | None, bool]:
@@ -194,11 +195,9 @@ def _others(results: Results, verdict: bool | None) -> tuple[str | None, bool]:
             continue
         better = metric.improves(gain)
         name, unit = metric.title.removesuffix(", dB"), " dB" if metric.title.endswith(", dB") else ""
+        change = f"{'rose' if gain > 0 else 'fell'} by {format_number(abs(gain), metric.digits)}{unit}"
         parts.append(
-            f"{name} is unchanged"
-            if better is None
-            else f"{name} {'rose' if gain > 0 else 'fell'} by {written(abs(gain), metric.digits)}{unit}, which is "
-            f"{'better' if better else 'worse'}"
+            f"{name} is unchanged" if better is None else f"{name} {change}, which is {'better' if better else 'worse'}"
         )
         disagreement |= None not in (better, verdict) and better != verdict
     text = "; ".join(parts) + "." if parts else None
@@ -206,8 +205,8 @@ def _others(results: Results, verdict: bool | None) -> tuple[str | None, bool]:
 
 
 def _other_values(results: Results, arm: str) -> str | None:
-    values = {metric.title: (results.summary.value("all", arm, metric.key), metric.digits) for metric in (SSIM, LPIPS)}
-    parts = [f"{title} {written(value, digits)}" for title, (value, digits) in values.items() if value is not None]
+    values = {m: results.summary.value("all", arm, m.key) for m in (SSIM, LPIPS)}
+    parts = [f"{m.title} {format_number(value, m.digits)}" for m, value in values.items() if value is not None]
     return ", ".join(parts) + "." if parts else None
 
 
@@ -219,13 +218,13 @@ def _spread(results: Results) -> str | None:
     worse = sum(PSNR.improves(gain) is False for gain in gains)
     return (
         f"Of {len(gains)} views {better} got better and {worse} worse; the single views range from "
-        f"{written(min(gains), 2, signed=True)} to {written(max(gains), 2, signed=True)} dB."
+        f"{format_number(min(gains), 2, signed=True)} to {format_number(max(gains), 2, signed=True)} dB."
     )
 
 
 def _bands(results: Results) -> str | None:
     gains = {band: results.summary.value(band, "gain", "psnr") for band in BANDS}
-    parts = [f"{band} {written(gain, 2, signed=True)}" for band, gain in gains.items() if gain is not None]
+    parts = [f"{band} {format_number(gain, 2, signed=True)}" for band, gain in gains.items() if gain is not None]
     return f"By distance from the training photos: {', '.join(parts)} dB." if len(parts) > 1 else None
 
 

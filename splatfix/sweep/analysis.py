@@ -11,7 +11,7 @@ import optuna
 from scipy import stats
 
 from splatfix.report.sweep.results import RerunRow, Verdict
-from splatfix.report.wording import written
+from splatfix.report.wording import format_number
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.parameter import Parameter
 from splatfix.sweep.proposals import MINIMIZED
@@ -192,4 +192,4 @@ def _interval(value: _SeedMean, metric: str) -> str:
 
 
 def _signed(value: float, metric: str) -> str:
-    return written(value, DIGITS[metric], signed=True)
+    return format_number(value, DIGITS[metric], signed=True)

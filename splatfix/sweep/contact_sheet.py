@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from splatfix.evaluation.layout import image_path
 from splatfix.evaluation.results import read_results
 from splatfix.images import read_image, write_image
-from splatfix.report.selection import telling_views
+from splatfix.report.selection import representative_views
 
 KINDS = ("photo", "before", "control", "after")
 NUM_VIEWS = 3
@@ -20,7 +20,7 @@ HEADER_PX, GAP_PX = 16, 2
 def write_contact_sheet(run: Path, path: Path) -> None:
     """Write photo, before, control and after of the views with the median, largest and smallest gain of a run."""
     rows: list[np.ndarray] = []
-    for view, _ in telling_views(read_results(run).views)[:NUM_VIEWS]:
+    for view, _ in representative_views(read_results(run).views)[:NUM_VIEWS]:
         pictures = [read_image(image_path(run, view.name, kind)) for kind in KINDS]
         if not rows:
             titles = [_title(kind, picture.shape[1]) for kind, picture in zip(KINDS, pictures, strict=True)]

@@ -11,7 +11,7 @@ from splatfix.evaluation.view_cameras import ViewCameras
 from splatfix.report import charts
 from splatfix.report.load import load_runs
 from splatfix.report.top_view import camera_plan
-from splatfix.report.wording import written
+from splatfix.report.wording import format_number
 from splatfix.views import BANDS
 from tests.report.make_run import make_camera, make_run
 
@@ -92,5 +92,5 @@ def test_gain_bars_hold_every_figure_and_name(tmp_path):
     runs = load_runs([tmp_path / "one", tmp_path / "<two> $x$"])
     drawn = [text.text for text in ElementTree.fromstring(charts.gain_bars(runs)).iter("text")]
     gains = [run.results.summary.value(band, "gain", "psnr") for run in runs for band in BANDS]
-    assert {written(gain, 2, signed=True) for gain in gains} | {"one", "<two> $x$"} == set(drawn)
+    assert {format_number(gain, 2, signed=True) for gain in gains} | {"one", "<two> $x$"} == set(drawn)
     assert min(gains) < 0 < max(gains)

@@ -8,7 +8,7 @@ import pytest
 
 from splatfix.evaluation.results import ARMS, write_results
 from splatfix.report import write_report
-from splatfix.report.wording import written
+from splatfix.report.wording import format_number
 from splatfix.views import BANDS
 from tests.report.make_run import make_results, make_run
 
@@ -67,8 +67,8 @@ def test_a_loop_run_shows_its_figures(tmp_path):
     for band in ("all", *BANDS):
         for column in (*ARMS, "gain"):
             psnr, ssim = (results.summary.value(band, column, metric) for metric in ("psnr", "ssim"))
-            assert written(psnr, 2, signed=column == "gain") in page.text, (band, column)
-            assert written(ssim, 3, signed=column == "gain") in page.text, (band, column)
+            assert format_number(psnr, 2, signed=column == "gain") in page.text, (band, column)
+            assert format_number(ssim, 3, signed=column == "gain") in page.text, (band, column)
     gain = results.summary.value("all", "gain", "psnr")
     assert "made this splat better" in page.text and f"is {gain:.2f} dB higher" in page.text
     assert "no weights of VGG-16 on disk" in page.text and "LPIPS was not measured" in page.text
@@ -79,7 +79,7 @@ def test_a_loop_run_shows_its_figures(tmp_path):
     assert page.tags.count("input") > 5
 
 
-def test_the_telling_views_are_the_median_the_extremes_and_the_bands(tmp_path):
+def test_the_representative_views_are_the_median_the_extremes_and_the_bands(tmp_path):
     make_run(tmp_path)
     text = read(write_report([tmp_path])).text
     for role in ("median gain", "largest gain", "smallest gain", "median of near", "median of mid", "median of far"):

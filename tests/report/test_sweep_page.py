@@ -10,11 +10,11 @@ import pytest
 
 from splatfix.report.sweep.axes import NOT_SET, FieldScale, field_scales
 from splatfix.report.sweep.charts import best_so_far, differences, gain_against_cost, objective_over_time, slices
-from splatfix.report.sweep.load import load_sweep, value_text
+from splatfix.report.sweep.load import format_value, load_sweep
 from splatfix.report.sweep.page import MAX_ROWS, write_sweep_page
 from splatfix.report.sweep.parallel_coordinates import parallel_coordinates
 from splatfix.report.sweep.results import RerunRow
-from splatfix.report.wording import written
+from splatfix.report.wording import format_number
 from tests.report.make_sweep import SPACE, VIEWS, make_sweep
 from tests.report.test_report import Page
 
@@ -69,12 +69,11 @@ def test_a_finished_sweep_shows_everything(tmp_path):
     assert "From 18 trials: a hint, not a measurement" in page.text and "20 min 08 s" in page.text
     for trial in record["trials"]:
         if trial["status"] == "complete":
-            assert written(trial["gain"], 2, signed=True) in page.text
-            assert value_text(trial["values"]["repair.weight"]) in page.text
+            assert format_number(trial["gain"], 2, signed=True) in page.text
+            assert format_value(trial["values"]["repair.weight"]) in page.text
     for row in record["reruns"]["rows"]:
-        assert (
-            written(row["default"]["after"], 2) in page.text and written(row["difference"], 2, signed=True) in page.text
-        )
+        assert format_number(row["default"]["after"], 2) in page.text
+        assert format_number(row["difference"], 2, signed=True) in page.text
     for dangerous in ("<script>alert(2)</script>", "loss = nan; <script>alert(3)</script>", VIEWS[1]):
         assert dangerous in page.text  # as text: read() counts the elements
     assert page.tags.count("img") == 6 * 3 + 2 * 3 * 2  # photo, control, after; pairs of the last round
@@ -169,7 +168,7 @@ def test_ssim_and_the_worst_case_as_objective(tmp_path):
     record = make_sweep(tmp_path, metric="ssim", objectives=["gain_worst"])
     page = read(write_sweep_page(tmp_path))
     assert "gain of the worst case, SSIM" in page.text and "before, SSIM" in page.text
-    assert written(record["reruns"]["verdict"]["difference"], 3, signed=True) in page.text
+    assert format_number(record["reruns"]["verdict"]["difference"], 3, signed=True) in page.text
     assert "best trade-offs" not in page.text
     best = load_sweep(tmp_path).best
     assert best is not None and load_sweep(tmp_path).gain(best) == best.gain_worst
@@ -231,7 +230,7 @@ def test_a_field_that_is_not_set_lies_below_its_axis(tmp_path):
     assert len(lines) == len(record["trials"])
     for trial in record["trials"]:
         values, height = trial["values"], lines[trial["number"]][axis, 1]
-        wanted = value_text(values["repair.spread_scale"]) if "repair.spread_scale" in values else NOT_SET
+        wanted = format_value(values["repair.spread_scale"]) if "repair.spread_scale" in values else NOT_SET
         assert height == pytest.approx(label[wanted] - 4, abs=0.11), wanted  # a label's base line lies 4 px below
     assert label[NOT_SET] > label["null"] + 20 > label["0.02"] + 20
 
@@ -361,4 +360,4 @@ def test_errors_name_the_file(tmp_path, content, message):
     ],
 )
 def test_values_are_written_as_in_a_config_file(value, text):
-    assert value_text(value) == text
+    assert format_value(value) == text

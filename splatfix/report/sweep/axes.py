@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from splatfix.report.sweep.load import LoadedSweep, value_text
+from splatfix.report.sweep.load import LoadedSweep, format_value
 from splatfix.report.sweep.results import SearchedField
-from splatfix.report.wording import written
+from splatfix.report.wording import format_number
 
 NOT_SET = "not set"
 UNSET_SHARE = 0.21  # of an axis, between "not set" and where the range begins
@@ -49,7 +49,7 @@ class FieldScale:
     def ticks(self) -> list[tuple[float, str]]:
         """Some places on the axis, and what stands there."""
         if self.choices is not None:
-            found = [(self.at({self.field: choice}), value_text(choice)) for choice in self.choices]
+            found = [(self.at({self.field: choice}), format_value(choice)) for choice in self.choices]
         else:
             found = [
                 (self.at({self.field: 10.0**value if self.log else value}), label)
@@ -71,7 +71,7 @@ class FieldScale:
             ticks = [tick for tick in ticks if abs(tick[0] - round(tick[0])) < 1e-9]
             ticks = ticks[:: math.ceil(len(ticks) / MAX_TICKS)]
         if self.log and len(ticks) < 2:  # a range within one step of 1, 2, 5
-            ticks = [(value, value_text(10.0**value)) for value in (self.low, self.high)]
+            ticks = [(value, format_value(10.0**value)) for value in (self.low, self.high)]
         return ticks or round_ticks(self.low, self.high, 4, self.whole)
 
 
@@ -85,7 +85,7 @@ def round_ticks(low: float, high: float, num: int = 5, whole: bool = False) -> l
     values = MaxNLocator(num, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)
     digits = max(0, -math.floor(math.log10(values[1] - values[0]) + 1e-9))
     edge = 1e-9 * (high - low)
-    return [(float(v), written(float(v), digits)) for v in values if low - edge <= v <= high + edge]
+    return [(float(v), format_number(float(v), digits)) for v in values if low - edge <= v <= high + edge]
 
 
 def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:

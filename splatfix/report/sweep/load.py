@@ -101,7 +101,7 @@ class LoadedSweep:
 
     def signed(self, gain: float | None) -> str:
         """A gain in words, like ``+0.21 dB``."""
-        return wording.written(gain, self.metric.digits, signed=True) + (self.unit if gain is not None else "")
+        return wording.format_number(gain, self.metric.digits, signed=True) + (self.unit if gain is not None else "")
 
     def kinds(self, trial: TrialResult) -> list[str]:
         """What a trial is drawn as: its status, and whether it is the default or the best."""
@@ -113,14 +113,14 @@ class LoadedSweep:
         names = [name for name in self.kinds(trial) if name != "complete"]
         parts = [f"trial {trial.number}: {self.signed(self.gain(trial))}", *names]
         if trial.seconds is not None:
-            parts.append(wording.duration(trial.seconds))
-        lines = [f"{field} = {value_text(value)}" for field, value in trial.values.items()] if with_values else []
+            parts.append(wording.format_duration(trial.seconds))
+        lines = [f"{field} = {format_value(value)}" for field, value in trial.values.items()] if with_values else []
         return "\n".join([", ".join(parts), *lines])
 
     def counts(self) -> str:
         """How many trials ended, and how: ``18 of 24 trials complete, 4 stopped early``."""
         counts = Counter(str(trial.status) for trial in self.trials)
-        parts = [f"{counts['complete']} of {wording.count(self.results.num_trials, 'trial')} complete"]
+        parts = [f"{counts['complete']} of {wording.format_count(self.results.num_trials, 'trial')} complete"]
         parts += [f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status]]
         return ", ".join(parts)
 
@@ -130,12 +130,12 @@ def load_sweep(run: Path) -> LoadedSweep:
     return LoadedSweep(Path(run), read_sweep(run))
 
 
-def value_text(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A setting as a config file has it; numbers with at most four digits."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return ", ".join(map(value_text, value))
+        return ", ".join(map(format_value, value))
     if not isinstance(value, float):
         return str(value)
     mantissa, _, exponent = f"{float(f'{value:.4g}'):.10g}".partition("e")

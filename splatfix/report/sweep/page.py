@@ -20,7 +20,7 @@ from splatfix.report.sweep.charts import (
     slices,
 )
 from splatfix.report.sweep.headline import sweep_headline
-from splatfix.report.sweep.load import LoadedSweep, load_sweep, value_text
+from splatfix.report.sweep.load import LoadedSweep, format_value, load_sweep
 from splatfix.report.sweep.parallel_coordinates import MAX_WIDE_LINES, chart_width, parallel_coordinates
 from splatfix.report.sweep.results import PAGE, SWEEP, SearchedField, TrialResult
 from splatfix.report.sweep.views import extreme_views, repaired_views
@@ -54,7 +54,9 @@ def write_sweep_page(run: Path, out: Path | None = None) -> Path:
 def _context(sweep: LoadedSweep) -> dict[str, Any]:
     """The variables of the template."""
     results = sweep.results
-    facts = [results.state, sweep.counts(), *([wording.duration(sweep.seconds)] if sweep.seconds is not None else [])]
+    facts = [results.state, sweep.counts()]
+    if sweep.seconds is not None:
+        facts.append(wording.format_duration(sweep.seconds))
     search = {name: getattr(results, name) for name in ("search", "halving", "objectives", "metric")}
     return {
         "title": f"{sweep.name}: splatfix sweep",
@@ -112,7 +114,7 @@ def _compare_settings(sweep: LoadedSweep) -> list[dict[str, Any]]:
         defaults = sweep.default.values
     rows = []
     for field in (searched.field for searched in sweep.space):
-        best, default = (value_text(v[field]) if field in v else NOT_SET for v in (sweep.best.values, defaults))
+        best, default = (format_value(v[field]) if field in v else NOT_SET for v in (sweep.best.values, defaults))
         rows.append({"field": field, "best": best, "default": default, "differs": best != default})
     return rows
 
@@ -155,7 +157,7 @@ def _trial_row(sweep: LoadedSweep, trial: TrialResult) -> dict[str, Any]:
     return {
         "trial": trial,
         "is_best": trial is sweep.best,
-        "settings": {field: value_text(value) for field, value in trial.values.items()},
+        "settings": {field: format_value(value) for field, value in trial.values.items()},
         "error": error,
     }
 
@@ -175,16 +177,16 @@ def _cases(sweep: LoadedSweep) -> list[dict[str, Any]]:
 def _describe_field(searched: SearchedField) -> dict[str, str]:
     """A searched field in words."""
     if searched.choices is not None:
-        values = value_text(searched.choices)
+        values = format_value(searched.choices)
     else:
-        values = f"{value_text(searched.low)} to {value_text(searched.high)}"
-    when = [f"{other} is {value_text(wanted)}" for other, wanted in (searched.when or {}).items()]
+        values = f"{format_value(searched.low)} to {format_value(searched.high)}"
+    when = [f"{other} is {format_value(wanted)}" for other, wanted in (searched.when or {}).items()]
     return {
         "field": searched.field,
         "kind": searched.kind + (", log" if searched.log and "log" not in searched.kind else ""),
         "values": values,
         "when": " and ".join(when),
-        "default": value_text(searched.default),
+        "default": format_value(searched.default),
     }
 
 
@@ -195,5 +197,5 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         if isinstance(value, dict):
             facts += _flatten(value, f"{prefix}{key}.")
         else:
-            facts.append((f"{prefix}{key}", "none" if value is None else value_text(value)))
+            facts.append((f"{prefix}{key}", "none" if value is None else format_value(value)))
     return facts

@@ -11,7 +11,6 @@ from splatfix.report import pictures
 from splatfix.report.sweep.load import LoadedSweep
 from splatfix.report.sweep.results import CaseResult
 from splatfix.report.wording import view_gain
-from splatfix.views import pick_evenly
 
 VIEWS_EACH = 3
 VIEW_SIDE_PX = 420
@@ -42,18 +41,13 @@ def extreme_views(sweep: LoadedSweep) -> list[dict[str, Any]]:
 
 
 def repaired_views(sweep: LoadedSweep) -> list[dict[str, Any]]:
-    """Some repaired novel views of the best trial's last round: ``{"case", "round", "pairs", "total"}`` per case."""
+    """Some repaired novel views of the best trial's last round: `pictures.embed_repairs` and ``case``, per case."""
     shown = []
     for case, folder in _folders(sweep)[:MAX_CASES]:
         rounds = layout.repair_rounds(folder)
-        pairs = layout.repair_pairs(folder, rounds[-1]) if rounds else []
-        both = [
-            (pictures.picture(render, pictures.STRIP_SIDE_PX), pictures.picture(repaired, pictures.STRIP_SIDE_PX))
-            for render, repaired in pick_evenly(pairs, PAIRS_PER_CASE)
-        ]
-        readable = [{"render": render, "repaired": repaired} for render, repaired in both if render and repaired]
-        if readable:
-            shown.append({"case": case.case, "round": rounds[-1], "pairs": readable, "total": len(pairs)})
+        repairs = pictures.embed_repairs(folder, rounds[-1], PAIRS_PER_CASE) if rounds else None
+        if repairs is not None:
+            shown.append({"case": case.case, **repairs})
     return shown
 
 
@@ -70,7 +64,7 @@ def _shown(sweep: LoadedSweep, case: CaseResult, folder: Path, view: ViewResult)
 
     def find(kind: str) -> list[dict[str, Any]]:
         for run in (folder, sweep.path / case.folder):
-            if image := pictures.picture(layout.image_path(run, view.name, kind), VIEW_SIDE_PX):
+            if image := pictures.embed_picture(layout.image_path(run, view.name, kind), VIEW_SIDE_PX):
                 psnr = None if kind == "photo" else view.value(kind, "psnr")
                 return [{"kind": kind, "image": image, "psnr": psnr}]
         return []
