@@ -115,14 +115,8 @@ def prepare(
     device = choose_device(config.device)
     config = replace(config, views=resolve_size(config.views))
     capture = open_capture(capture_path, longest_side_px=config.views.size_px)
-    for note in capture.notes:
-        log.info("%s: %s", capture.name, note)
     split = make_split(capture, config.views)
     seed_everything(config.seed)
-    log.info(
-        "%s: %d photos to fit from, %d to test on, of %d",
-        *(capture.name, len(split.train_ids), len(split.test_ids), len(capture.views)),
-    )
     scene = load_scene(capture, split.train_ids, device)
     digest = fit_identity(scene, test_ids=split.test_ids)
     run = open_run(
@@ -138,6 +132,12 @@ def prepare(
     if run.is_finished:
         log.info("%s: this run is finished", run.path)
     else:
+        for note in capture.notes:
+            log.info("%s: %s", capture.name, note)
+        log.info(
+            "%s: %d photos to fit from, %d to test on, of %d",
+            *(capture.name, len(split.train_ids), len(split.test_ids), len(capture.views)),
+        )
         write_json(run.path / "split.json", split.to_json())
     return run, capture, split, scene, device
 
