@@ -100,7 +100,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
     """Read a JSON file. ValueError names the file where it is missing or invalid."""
     path = Path(path)
     if not path.is_file():

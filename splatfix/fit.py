@@ -62,7 +62,7 @@ class FitRunConfig:
 
 
 def run_fit(
-    capture_path: Path, out: Path, config: FitRunConfig, *, fresh: bool = False, profile: bool = False
+    capture_path: str | Path, out: str | Path, config: FitRunConfig, *, fresh: bool = False, profile: bool = False
 ) -> Results:
     """Fit, export ``before.ply`` and measure it on the test views.
 
@@ -94,8 +94,8 @@ def run_fit(
 
 
 def prepare(
-    capture_path: Path,
-    out: Path,
+    capture_path: str | Path,
+    out: str | Path,
     config: FitRunConfig,
     *,
     command: str,

@@ -40,7 +40,7 @@ class Input:
     digest: str
 
 
-def files_input(path: Path, files: Iterable[Path]) -> Input:
+def files_input(path: str | Path, files: Iterable[Path]) -> Input:
     """Files as one input of a run that is named by ``path``: a folder, or the only one of them."""
     digest = hashlib.sha256()
     for file in files:
@@ -104,7 +104,7 @@ class Run:
 
 
 def open_run(
-    path: Path,
+    path: str | Path,
     config: Any,
     *,
     command: str,
@@ -172,7 +172,7 @@ def has_started(place: Path | str) -> bool:
 
 
 def check_run(
-    path: Path, record: Mapping[str, Any], *, may_change: Collection[str] = (), fresh: bool = False
+    path: str | Path, record: Mapping[str, Any], *, may_change: Collection[str] = (), fresh: bool = False
 ) -> dict[str, Any]:
     """The record of the earlier run in a folder, empty where there is none. Changes nothing.
 

@@ -134,7 +134,7 @@ def pick_evenly(items: Sequence[T], num: int) -> list[T]:
     return [items[i] for i in np.linspace(0, len(items) - 1, num).round().astype(int)]
 
 
-def read_split(path: Path, capture: Capture | None = None) -> Split:
+def read_split(path: str | Path, capture: Capture | None = None) -> Split:
     """Read ``{"train_ids": [...], "test_ids": [...]}``, the format in which ReconFusion and others publish splits.
 
     Names may lack folder or extension; with a ``capture`` they are resolved to the names of its views.

@@ -48,7 +48,13 @@ class EvaluateConfig:
 
 
 def run_evaluate(
-    capture_path: Path, splat_path: Path, split_path: Path, out: Path, config: EvaluateConfig, *, fresh: bool = False
+    capture_path: str | Path,
+    splat_path: str | Path,
+    split_path: str | Path,
+    out: str | Path,
+    config: EvaluateConfig,
+    *,
+    fresh: bool = False,
 ) -> Results:
     """Measure a splat on the test views of a split; ``after`` is the arm that it fills.
 

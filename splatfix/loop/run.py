@@ -24,7 +24,7 @@ from splatfix.restoration import RestorerChoice, open_restorer
 LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, "control.ply", "after.ply")
 
 
-def run_loop(capture_path: Path, out: Path, config: LoopConfig, *, fresh: bool = False) -> Results:
+def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, fresh: bool = False) -> Results:
     """Run the loop and write the run folder.
 
     An interrupted run in the folder is resumed, a finished one is returned as it is; ``fresh`` starts over.

@@ -19,7 +19,7 @@ def render_page(template: str, context: dict[str, Any]) -> str:
     return _environment().get_template(template).render(context)
 
 
-def page_path(out: Path | None, run: Path, name: str) -> Path:
+def page_path(out: str | Path | None, run: Path, name: str) -> Path:
     """Where a page is written.
 
     Args:

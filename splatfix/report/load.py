@@ -41,7 +41,7 @@ class RunFiles:
     video: Path | None = None
 
 
-def load_runs(folders: Sequence[Path]) -> list[RunFiles]:
+def load_runs(folders: Sequence[str | Path]) -> list[RunFiles]:
     """Load the runs in some folders; runs of one name are numbered.
 
     Raises:

@@ -24,7 +24,7 @@ METRIC_KEYS = {metric.key for metric in wording.METRICS}
 MAX_PAGE_BYTES = 6_000_000
 
 
-def write_report(run_folders: Sequence[Path], out: Path | None = None) -> Path:
+def write_report(run_folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
     """Write the page of one run (``report.html``), or the comparison of several (``comparison.html``).
 
     Args:
