@@ -44,7 +44,8 @@ class ViewsConfig:
         num_train: number of photos to fit from, chosen by farthest point over position and direction.
         train_ids: names of the photos to fit from; overrides num_train.
         test_every: dense fits: hold out every n-th photo, sorted by name, for testing and train on all others.
-        split: path of a ``split.json`` with train_ids and test_ids; overrides all of these.
+        split: a ``split.json`` with train_ids and test_ids, which replaces num_train, train_ids, test_every and
+            max_test; its size_px, if it has one, replaces size_px.
         max_test: largest number of test views, spread evenly over distance.
     """
 
