@@ -1,1 +1,1 @@
-"""Fitting 3D Gaussians to photos: where they start, the loss, growth, the loop, and when to stop."""
+"""Fit 3D Gaussians to photos: initialization, loss, densification, training loop, early stopping."""

@@ -1,7 +1,7 @@
-"""The background of a scene: a plain one that the photos show, or a far shell of Gaussians.
+"""The background of a scene: a plain color in the photos, or a far shell of Gaussians.
 
-Where few photos leave gaps, a splat is empty and renders show black holes. A shell far behind the scene, initially of
-the photos' mean color, is a better guess; it consists of Gaussians, so it is trained, exported and shown like the rest.
+Where no photo sees the scene, a splat is empty and its renders have black holes. A shell far behind the scene, at first
+of the mean color of the photos, is a better guess. It consists of Gaussians, so it is trained and exported like others.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from splatfix.gaussians import Gaussians, Splat, make_isotropic_gaussians
 from splatfix.shapes import Float
 from splatfix.splats.hull import sample_colors
 
-BORDER_PX = 2  # width of the rim of a photo that decides whether its background is plain
-TOLERANCE = 10 / 255  # largest difference of a channel from the plain color
-LEAST_PLAIN = 0.9  # share of all rims that must have it
-OPACITY = 0.95
-GAP = 1.6  # least ratio of the distances on both sides of the space before a shell
-LEAST_SHELL = 50  # Gaussians; fewer far ones are strays
-OVERLAP = 0.8  # standard deviation of a shell Gaussian over the spacing of its neighbours
+BORDER_PX = 2  # width of the border of a photo that decides whether its background is plain
+COLOR_TOLERANCE = 10 / 255  # largest difference of a channel from the plain color
+MIN_PLAIN_SHARE = 0.9  # of the border pixels of all photos
+SHELL_OPACITY = 0.95
+MIN_GAP_RATIO = 1.6  # of the distance of the shell to that of the farthest Gaussian in front of it
+MIN_SHELL_SIZE = 50  # Gaussians; fewer far ones are floaters
+SHELL_OVERLAP = 0.8  # standard deviation of a shell Gaussian over the distance between neighbors
 
 
 def find_plain_color(photos: Sequence[Float[ndarray, "_ _ 3"]]) -> Float[ndarray, "3"] | None:
-    """Find the one color that nearly all of the photos' rims have, as for objects on white; None where they differ."""
-    rims = np.concatenate([photo[_rim(photo.shape[:2])] for photo in photos])
-    color = np.median(rims, axis=0)
-    plain = (np.abs(rims - color).max(-1) <= TOLERANCE).mean()
-    return color.astype(np.float32) if plain >= LEAST_PLAIN else None
+    """Find the color of a plain background: that of nearly all border pixels of all photos. None if there is none."""
+    borders = np.concatenate([photo[_border_mask(photo.shape[:2])] for photo in photos])
+    color = np.median(borders, axis=0)
+    plain_share = (np.abs(borders - color).max(-1) <= COLOR_TOLERANCE).mean()
+    return color.astype(np.float32) if plain_share >= MIN_PLAIN_SHARE else None
 
 
 def mask_plain_background(photo: Float[ndarray, "H W 3"], color: Float[ndarray, "3"]) -> Float[ndarray, "H W"]:
-    """Mask that is 1 on the object: everywhere but in plain regions that reach the rim."""
-    from scipy import ndimage  # here: kernels and fits import with torch, numpy and numba alone
+    """Compute a mask that is 1 on the object: everywhere but in regions of the plain color that reach the border."""
+    from scipy import ndimage  # here, because kernels and fits must import with torch, numpy and numba alone
 
-    plain = np.abs(photo - color).max(-1) <= TOLERANCE
-    regions, _ = ndimage.label(plain)
-    outside = np.unique(regions[_rim(plain.shape) & plain])
+    is_plain = np.abs(photo - color).max(-1) <= COLOR_TOLERANCE
+    regions, _ = ndimage.label(is_plain)
+    outside = np.unique(regions[_border_mask(is_plain.shape) & is_plain])
     return (~np.isin(regions, outside[outside > 0])).astype(np.float32)
 
 
@@ -58,8 +58,9 @@ def make_shell(
 ) -> Gaussians:
     """Make round, overlapping, nearly opaque Gaussians on a sphere around the cameras (a Fibonacci lattice).
 
-    The radius is ``distance`` times the distance of the farthest point or camera, so that no camera is outside. Their
-    color is ``color``, or without one that of the photos that show them, else the photos' mean.
+    The radius is ``distance`` times the distance of the farthest point or camera from the mean camera center, so that
+    no camera is outside. Without ``color`` each Gaussian has the color of the photos that see it, or else the
+    mean color of all photos.
     """
     k = np.arange(num) + 0.5
     polar, azimuth = np.arccos(1 - 2 * k / num), np.pi * (3 - np.sqrt(5)) * k
@@ -69,39 +70,42 @@ def make_shell(
     positions = centers.mean(0) + radius * directions
     if color is None:
         mean = np.mean([photo.mean((0, 1)) for photo in photos], axis=0)
-        looked_at = np.stack([camera.sees(positions) for camera in cameras], axis=1)
-        colors = sample_colors(positions, looked_at, cameras, photos)
-        colors = np.where(looked_at.any(axis=1, keepdims=True), colors, mean)
+        seen = np.stack([camera.sees(positions) for camera in cameras], axis=1)
+        colors = sample_colors(positions, seen, cameras, photos)
+        colors = np.where(seen.any(axis=1, keepdims=True), colors, mean)
     else:
         colors = np.tile(color, (num, 1))
     spacing = radius * np.sqrt(4 * np.pi / num)
-    log_scales = np.full(num, np.log(OVERLAP * spacing))
-    return make_isotropic_gaussians(positions, colors, log_scales, opacity=OPACITY, sh_degree=sh_degree, device=device)
+    log_scales = np.full(num, np.log(SHELL_OVERLAP * spacing))
+    return make_isotropic_gaussians(
+        positions, colors, log_scales, opacity=SHELL_OPACITY, sh_degree=sh_degree, device=device
+    )
 
 
 def remove_shell(gaussians: Gaussians) -> Gaussians:
-    """Remove the shell (`make_shell`), recognized by the empty space in front of it, if there is one."""
+    """Remove the shell that `make_shell` made, if there is one: it is recognized by the empty space in front of it."""
     distances = (gaussians.means - gaussians.means.median(0).values).norm(dim=1)
-    ordered = distances.sort().values
-    first, last = len(ordered) // 4, len(ordered) - LEAST_SHELL
+    sorted_distances = distances.sort().values
+    first, last = len(sorted_distances) // 4, len(sorted_distances) - MIN_SHELL_SIZE
     if last <= first:
         return gaussians
-    ratios = ordered[first + 1 : last + 1] / ordered[first:last].clamp_min(1e-12)
+    ratios = sorted_distances[first + 1 : last + 1] / sorted_distances[first:last].clamp_min(1e-12)
     widest = int(ratios.argmax())
-    if float(ratios[widest]) < GAP:
+    if float(ratios[widest]) < MIN_GAP_RATIO:
         return gaussians
-    return gaussians[distances <= ordered[first + widest]]
+    return gaussians[distances <= sorted_distances[first + widest]]
 
 
 def remove_backdrop(splat: Splat) -> Splat:
-    """The splat without the shell that stands in for a background, over black; itself where there is no shell."""
+    """Remove the shell of a splat without a background color. Returns the splat itself if it has no shell."""
     if splat.background is not None:
         return splat
     gaussians = remove_shell(splat.gaussians)
     return splat if gaussians is splat.gaussians else replace(splat, gaussians=gaussians)
 
 
-def _rim(shape: tuple[int, ...]) -> ndarray:
-    rim = np.ones(shape, bool)
-    rim[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = False
-    return rim
+def _border_mask(shape: tuple[int, ...]) -> ndarray:
+    """Mask of the pixels within ``BORDER_PX`` of the edge, boolean."""
+    mask = np.ones(shape, bool)
+    mask[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = False
+    return mask

@@ -1,4 +1,4 @@
-"""Checkpoints: a state on disk with the identity of what it is a state of, so that no other fit resumes from it."""
+"""Read and write checkpoints: a state with the identity of its fit, so that no other fit resumes from it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import torch
 
 from splatfix.files import write_whole
 
-CHECKPOINT_SCHEMA = 2  # raise it when the layout of a checkpoint or the default of a setting of a fit changes
+CHECKPOINT_SCHEMA = 2  # increase it when the layout of a checkpoint or the default of a fit's setting changes
 
 
 def write_checkpoint(path: Path, identity: str, state: dict) -> None:
-    """Write a state, whole or not at all. ``identity`` says what it is a state of (`splats.scene.fit_identity`)."""
+    """Write a state, whole or not at all. ``identity`` identifies its fit (`splats.scene.fit_identity`)."""
     with write_whole(path) as temporary, temporary.open("wb") as file:
         torch.save({"schema": CHECKPOINT_SCHEMA, "identity": identity, "state": state}, file)
 
 
 def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:
-    """Read a state.
+    """Read the state from a checkpoint.
 
     Raises:
-        ValueError: the file is damaged, was written by another version, or is not of ``identity``.
+        ValueError: the file is damaged, was written by another version, or belongs to another ``identity``.
     """
     path = Path(path)
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         schema, found, state = checkpoint.get("schema", 1), checkpoint["identity"], checkpoint["state"]
-    except Exception as error:  # torch.load raises many kinds; each means that the file is not a whole checkpoint
-        raise ValueError(f"{path}: not a whole checkpoint ({error}); delete it to start again") from error
+    except Exception as error:  # torch.load raises many kinds; each means that the file is damaged
+        raise ValueError(f"{path}: damaged checkpoint ({error}); delete it to start again") from error
     if schema != CHECKPOINT_SCHEMA:
         raise ValueError(
             f"{path}: checkpoint of another version of splatfix (schema {schema}, wanted {CHECKPOINT_SCHEMA}), "

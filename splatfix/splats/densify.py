@@ -1,9 +1,8 @@
-"""Growth and pruning of Gaussians during a fit: gsplat's strategies, with a cap, on either device.
+"""Densification: growth and pruning of Gaussians during a fit, by gsplat's strategies, on CPU and CUDA.
 
-`gsplat.strategy` works on dictionaries of parameters and optimizers. Three of its internals are replaced here, so the
-range of gsplat's versions is pinned and a test compares them with those that this module was written for:
-``DefaultStrategy._grow_gs``, to cap growth; and, on the CPU, two helpers that would compile CUDA code, by the same
-formulas in torch.
+`gsplat.strategy` works on dictionaries of parameters and optimizers. Three of its internals are replaced here:
+``DefaultStrategy._grow_gs``, to cap the number of Gaussians, and, on the CPU, two helpers that need CUDA, by the same
+formulas in torch. So the range of gsplat's versions is pinned, and a test fails when these internals change.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from splatfix.shapes import Float, Int
 
 @dataclass(frozen=True, kw_only=True)
 class DensifyConfig:
-    """Growth and pruning.
+    """Settings of densification.
 
     Attributes:
         strategy: ``none`` keeps the initial Gaussians (growth makes sparse fits worse); ``default`` clones and splits
             where image-plane gradients are high (Kerbl et al. 2023); ``mcmc`` relocates dead ones and samples new ones
             (Kheradmand et al. 2024).
-        max_gaussians: growth stops at this number.
-        start: refine from this share of the schedule on.
-        stop: refine until this share of the schedule.
+        max_gaussians: largest number of Gaussians; at this number growth stops.
+        start: share of the schedule after which refinement starts.
+        stop: share of the schedule after which refinement stops.
         every: steps between refinements.
         grow_gradient: ``default``: threshold of the image-plane gradient, in normalized device units.
         prune_opacity: Gaussians below this opacity are removed or relocated.
@@ -47,7 +46,7 @@ class DensifyConfig:
 
 
 class Densifier:
-    """A strategy and its running state; ``none`` does nothing."""
+    """A strategy of gsplat and its running state. With the strategy ``none`` its methods do nothing."""
 
     def __init__(self, config: DensifyConfig, num_steps: int, scene_scale: float) -> None:
         self.config = config
@@ -81,12 +80,15 @@ class Densifier:
             self.state = self.strategy.initialize_state()
 
     def before_backward(self, params: dict, optimizers: dict, step: int, info: dict[str, Any]) -> None:
-        """Call between the forward pass and ``loss.backward()``."""
+        """Prepare for a step's gradients; to be called between the forward pass and ``loss.backward()``."""
         if self.strategy is not None and step < self.strategy.refine_stop_iter:
             self.strategy.step_pre_backward(params, optimizers, self.state, step, info)
 
     def after_step(self, params: dict, optimizers: dict, step: int, info: dict[str, Any], means_lr: float) -> None:
-        """Call after the optimizers' step; may change the number of Gaussians."""
+        """Refine the Gaussians if the step is due; to be called after the step of the optimizers.
+
+        Replaces parameters and optimizer states in place, and may change the number of Gaussians.
+        """
         if self.strategy is None or step >= self.strategy.refine_stop_iter:
             return
         if self.config.strategy == "mcmc":
@@ -97,10 +99,10 @@ class Densifier:
 
 
 def _capped_default_strategy(max_gaussians: int, **settings: Any) -> Any:
-    """gsplat's DefaultStrategy with growth that stops at ``max_gaussians``: the highest gradients grow first."""
+    """Make gsplat's DefaultStrategy with at most ``max_gaussians``: near the cap, the highest gradients grow first."""
     from gsplat.strategy import DefaultStrategy
 
-    class Capped(DefaultStrategy):
+    class CappedDefaultStrategy(DefaultStrategy):
         grow_grad2d: float
 
         def _grow_gs(self, params, optimizers, state, step):
@@ -116,7 +118,7 @@ def _capped_default_strategy(max_gaussians: int, **settings: Any) -> Any:
             finally:
                 self.grow_grad2d = threshold
 
-    return Capped(**settings)
+    return CappedDefaultStrategy(**settings)
 
 
 def relocate(
@@ -125,7 +127,7 @@ def relocate(
     ratios: Int[Tensor, " N"],
     binoms: Float[Tensor, "M M"],
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
-    """Opacities and scales with which ``ratios`` copies together look like the original (3DGS-MCMC, eq. 9).
+    """Compute opacities and scales with which ``ratios`` copies together equal the original (3DGS-MCMC, eq. 9).
 
     Args:
         opacities: in (0, 1).
@@ -144,7 +146,7 @@ def relocate(
 
 
 def _quat_scale_to_covar_preci(quats, scales, compute_covar=True, compute_preci=True, triu=False):  # noqa: ARG001
-    """gsplat's helper of that name, for covariances alone."""
+    """Replace gsplat's helper of that name; computes only covariances."""
     return covariances(quats, scales), None
 
 

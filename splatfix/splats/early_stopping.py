@@ -1,9 +1,9 @@
 """Early stopping of a sparse fit, decided on training photos alone.
 
-Sparse fits can overfit: unseen views are best after a few hundred steps and then get worse. Probe fits at reduced size
-hold out one training photo each and are scored on it at intervals; the fit from all photos stops at the step with the
-best mean score. A held-out photo is farther from the others than most test views are, so this stops too early for them:
-with dropout and without growth, the full schedule was better on all captures that were compared, and is the default.
+Sparse fits can overfit: unseen views are best after a few hundred steps and then get worse. Each probe fit, at reduced
+size, holds out one training photo and is scored on it at intervals; the fit from all photos stops at the step with the
+best mean score. A held-out photo is farther from the others than most test views are, so the chosen step is too early
+for those: with dropout and without growth, the full schedule was better on all captures compared, and is the default.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from splatfix.splats.train import FitConfig, advance
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStoppingConfig:
-    """Whether and how a sparse fit is stopped early.
+    """Settings of early stopping.
 
     Attributes:
-        enabled: hold out photos to choose the last step; False trains for the full schedule.
+        enabled: choose the last step by holding out photos; False trains for the full schedule.
         folds: number of photos to hold out, one probe fit each.
         scale: size of the images that probes train on, as a share of the full size.
         every: steps between scores of a probe fit.
@@ -46,7 +46,7 @@ class EarlyStoppingConfig:
 
 @dataclass(frozen=True)
 class Stop:
-    """The number of steps, and the curve it was chosen from: mean PSNR of the held-out photos in dB, per score."""
+    """The chosen number of steps, and the curve it was chosen from: mean PSNR of held-out photos in dB, per score."""
 
     steps: int
     curve: tuple[float, ...] = ()
@@ -61,13 +61,16 @@ def choose_stop(
     seed: int,
     on_probe: Callable[[], object] | None = None,
 ) -> Stop:
-    """Choose the last step with one probe fit per held-out photo; with fewer than three photos, the full schedule."""
+    """Choose the last step with one probe fit per held-out photo. With fewer than three photos, use the full schedule.
+
+    ``on_probe`` is called after every probe fit.
+    """
     if not config.enabled or len(scene.cameras) < 3:
         return Stop(fit.steps)
     small = shrink_scene(scene, config.scale)
     curves = []
     for index in choose_folds(scene, config.folds):
-        curves.append(_probe(scene, small, index, initial, fit, config, seed))
+        curves.append(_run_probe(scene, small, index, initial, fit, config, seed))
         if on_probe is not None:
             on_probe()
     length = max(len(scores) for scores in curves)
@@ -77,7 +80,7 @@ def choose_stop(
 
 
 def choose_folds(scene: SparseScene, num: int) -> list[int]:
-    """Photos to hold out: those with the nearest neighbors, so that the others still see the same part of the scene."""
+    """Choose photos to hold out: those with the nearest neighbors, so that the others still see the same surfaces."""
     gaps = pairwise_separations(scene.cameras, scene.depth)
     np.fill_diagonal(gaps, np.inf)
     nearest_two = np.sort(gaps, axis=1)[:, :2].mean(1)
@@ -85,7 +88,7 @@ def choose_folds(scene: SparseScene, num: int) -> list[int]:
 
 
 def shrink_scene(scene: SparseScene, scale: float) -> SparseScene:
-    """Scale the photos of a scene down (area filter)."""
+    """Scale the photos of a scene, their masks and cameras down by ``scale`` (area filter)."""
 
     def shrink(image: torch.Tensor, width: int, height: int) -> torch.Tensor:
         channels = image.reshape(*image.shape[:2], -1).permute(2, 0, 1)[None]
@@ -103,7 +106,7 @@ def shrink_scene(scene: SparseScene, scale: float) -> SparseScene:
     )
 
 
-def _probe(
+def _run_probe(
     scene: SparseScene,
     small: SparseScene,
     index: int,
@@ -112,21 +115,21 @@ def _probe(
     config: EarlyStoppingConfig,
     seed: int,
 ) -> list[float]:
-    """Scores of a fit without one photo: initialized at full size, trained on the small photos."""
-    fit = start_fit(scene.without(index), settings, initial, seed=seed)
-    others = small.without(index)
+    """Fit without one photo, initialized at full size and trained on the ``small`` photos; returns its scores."""
+    fit = start_fit(scene.leave_out(index), settings, initial, seed=seed)
+    others = small.leave_out(index)
     scores: list[float] = []
     while fit.step < settings.steps:
         count = min(config.every, settings.steps - fit.step)
         advance(fit, others.views(), count, seed=seed)
-        scores.append(_score(fit.splat(), small, index))
+        scores.append(_score_photo(fit.splat(), small, index))
         if int(np.argmax(scores)) + config.patience < len(scores):
             break
     return scores
 
 
-def _score(splat: Splat, scene: SparseScene, index: int) -> float:
-    """PSNR of the held-out photo in dB; in float32 on the fit's device, and finite for equal images."""
+def _score_photo(splat: Splat, scene: SparseScene, index: int) -> float:
+    """Compute the PSNR of the held-out photo in dB, in float32 on the device of the fit; finite for equal images."""
     with torch.no_grad():
         rendering = render(splat, [scene.cameras[index]])
     error = (rendering.rgb[0].clamp(0, 1) - scene.photos[index]).square().mean()

@@ -1,4 +1,4 @@
-"""The space that a few photos share: its depths, its visual hull, and random points in it with their colors."""
+"""The space that a few photos see in common: depth ranges, visual hull, random points and their colors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def neighbor_angles_deg(cameras: Sequence[Camera], depth: float) -> Float[ndarray, "C C"]:
-    """Angles in degrees between a camera and another one, as seen from the point on its axis at ``depth``.
+    """Compute the angles in degrees between each camera and each other, seen from the point on its axis at ``depth``.
 
     Infinite for the camera itself, and for cameras that have this point behind them.
     """
@@ -31,25 +31,25 @@ def neighbor_angles_deg(cameras: Sequence[Camera], depth: float) -> Float[ndarra
 
 
 def depth_ranges(cameras: Sequence[Camera], positions: Float[ndarray, "P 3"]) -> list[tuple[float, float]]:
-    """Nearest and farthest depth to search in each photo, in world units.
+    """Estimate the nearest and farthest depth to search in each photo, in world units.
 
-    From the points in view: the 2nd percentile times 0.75 to the 98th times 1.5. A photo with few points takes those of
-    all photos; without enough points in any photo, the place that the cameras look at decides.
+    The range is 0.75 times the 2nd percentile to 1.5 times the 98th of the depths of the points in view. A photo with
+    few points uses those of all photos; if all photos have few, the range is around the point that the cameras look at.
     """
     depths = [camera.project(positions)[1][camera.sees(positions)] for camera in cameras]
     all_depths = np.concatenate(depths)
     if len(all_depths) < 20:
-        low, high = _range_of_cameras(cameras)
+        low, high = _guess_range(cameras)
         return [(low, high)] * len(cameras)
     ranges = []
-    for own in depths:
-        low, high = np.percentile(own if len(own) >= 20 else all_depths, [2, 98])
+    for photo_depths in depths:
+        low, high = np.percentile(photo_depths if len(photo_depths) >= 20 else all_depths, [2, 98])
         ranges.append((0.75 * float(low), 1.5 * float(high)))
     return ranges
 
 
-def _range_of_cameras(cameras: Sequence[Camera]) -> tuple[float, float]:
-    """Depths around the focus point, or multiples of the widest baseline where the axes do not meet in front."""
+def _guess_range(cameras: Sequence[Camera]) -> tuple[float, float]:
+    """Guess depths around the focus point, or multiples of the widest baseline if the axes do not meet in front."""
     focus = focus_point(cameras)
     depths = np.array([(focus - camera.center) @ camera.axis for camera in cameras])
     centers = np.stack([camera.center for camera in cameras])
@@ -58,39 +58,40 @@ def _range_of_cameras(cameras: Sequence[Camera]) -> tuple[float, float]:
         middle = float(np.median(depths))
         return 0.5 * middle, 2 * middle
     unit = spread if spread > 0 else 1.0
-    log.info("initial points: the cameras look at no common place; depths are guessed from their spacing")
+    log.info("initial points: the cameras look at no common point; depths are guessed from their distances")
     return 1.5 * unit, 20 * unit
 
 
-def in_hull(
+def is_in_hull(
     positions: Float[ndarray, "P 3"],
     cameras: Sequence[Camera],
     masks: Sequence[Float[ndarray, "_ _"] | None],
     margin_px: int = 1,
 ) -> Bool[ndarray, " P"]:
-    """Which points are in the visual hull: no photo shows them off the object.
+    """Test which points are in the visual hull, that is, off the object in no photo.
 
-    A photo with a mask shows a point off the object where its mask (widened by ``margin_px``) is 0 there. It also does
-    where the point is outside its view, unless the object may extend there: beyond a side that the mask touches. An
-    empty mask excludes every point in its view, and none outside.
+    A point is off the object in a photo if the mask, dilated by ``margin_px``, is 0 at its pixel, or if it is outside
+    of the image, unless the object may extend there: beyond an edge that the mask touches. An empty mask excludes every
+    point inside the image and none outside.
     """
     inside = np.ones(len(positions), bool)
     for camera, mask in zip(cameras, masks, strict=True):
         if mask is None or not len(positions):
             continue
-        on = mask > 0.5
-        height, width = on.shape
-        touched = np.array([on[:, 0].any(), on[:, -1].any(), on[0].any(), on[-1].any()]) | ~on.any()
-        grown = np.pad(on, margin_px)
-        span = range(2 * margin_px + 1)
-        on = np.any([grown[y : y + height, x : x + width] for y in span for x in span], axis=0)
+        on_object = mask > 0.5
+        height, width = on_object.shape
+        touched = np.array([on_object[:, 0].any(), on_object[:, -1].any(), on_object[0].any(), on_object[-1].any()])
+        touched |= ~on_object.any()
+        padded = np.pad(on_object, margin_px)
+        shifts = range(2 * margin_px + 1)
+        dilated = np.any([padded[y : y + height, x : x + width] for y in shifts for x in shifts], axis=0)
         pixels, depths = camera.project(positions)
         x, y = pixels.T
         seen = camera.sees(positions)
         beyond = np.stack([x < 0, x >= width, y < 0, y >= height], axis=1)
-        beyond[depths <= 0] = True  # behind the camera is beyond every side
+        beyond[depths <= 0] = True  # points behind the camera are beyond every edge
         inside &= seen | (beyond & touched).any(axis=1)
-        inside[seen] &= on[y[seen].astype(int), x[seen].astype(int)]
+        inside[seen] &= dilated[y[seen].astype(int), x[seen].astype(int)]
     return inside
 
 
@@ -100,13 +101,13 @@ def sample_colors(
     cameras: Sequence[Camera],
     photos: Sequence[Float[ndarray, "_ _ 3"]],
 ) -> Float[ndarray, "P 3"]:
-    """Mean color over the photos that see each point; gray where none does."""
+    """Sample the mean color of each point over the photos that see it; gray if none does."""
     total, count = np.zeros((len(positions), 3)), np.zeros(len(positions))
     for index, (camera, photo) in enumerate(zip(cameras, photos, strict=True)):
-        here = seen[:, index] & camera.sees(positions)
-        x, y = camera.project(positions[here])[0].astype(int).T
-        total[here] += photo[y, x]
-        count[here] += 1
+        visible = seen[:, index] & camera.sees(positions)
+        x, y = camera.project(positions[visible])[0].astype(int).T
+        total[visible] += photo[y, x]
+        count[visible] += 1
     mean = total / np.maximum(count, 1)[:, None]
     return np.where(count[:, None] > 0, mean, 0.5).astype(np.float32)
 
@@ -120,32 +121,33 @@ def draw_random_points(
     spread: float,
     rng: np.random.Generator,
 ) -> Float[ndarray, "N 3"]:
-    """Draw points that at least two cameras see, inside the masks' visual hull; more cameras make a point more likely.
+    """Draw points that at least two cameras see, inside the visual hull of the masks.
 
-    Photo and pixel are uniform. The depth is that of one of the three ``known`` points nearest to the pixel in that
-    photo, times a log-normal factor of width ``spread``. Where a photo shows fewer than eight of them, and with an
-    infinite spread, its logarithm is uniform over the photo's range. Where the cameras share little space, there are
-    fewer than ``num`` points.
+    A point is accepted with a probability proportional to the number of cameras that see it. Photo and pixel are
+    uniform. The depth is that of one of the three ``known`` points nearest to the pixel in that photo, times a
+    log-normal factor of width ``spread``. If the photo sees fewer than eight known points, or the spread is infinite,
+    the logarithm of the depth is uniform over the range of the photo. If the cameras see little space in common, fewer
+    than ``num`` points are returned.
     """
-    drawn: list[ndarray] = []
-    least = min(2, len(cameras))
-    each = max(2 * num // len(cameras), 64)
-    in_view = [camera.sees(known) for camera in cameras]
+    batches: list[ndarray] = []
+    min_views = min(2, len(cameras))
+    batch_size = max(2 * num // len(cameras), 64)
+    known_in_view = [camera.sees(known) for camera in cameras]
     for _ in range(60):
-        for camera, (low, high), own in zip(cameras, ranges, in_view, strict=True):
-            pixels = rng.random((each, 2)) * [camera.width_px, camera.height_px]
-            if own.sum() >= 8 and np.isfinite(spread):
-                at, depth = camera.project(known[own])
-                near = np.argsort(((pixels[:, None] - at) ** 2).sum(-1), axis=1)[:, :3]
-                depths = depth[near[np.arange(each), rng.integers(3, size=each)]]
-                depths = np.clip(depths * np.exp(spread * rng.standard_normal(each)), low, high)
+        for camera, (low, high), in_view in zip(cameras, ranges, known_in_view, strict=True):
+            pixels = rng.random((batch_size, 2)) * [camera.width_px, camera.height_px]
+            if in_view.sum() >= 8 and np.isfinite(spread):
+                known_pixels, known_depths = camera.project(known[in_view])
+                nearest = np.argsort(((pixels[:, None] - known_pixels) ** 2).sum(-1), axis=1)[:, :3]
+                depths = known_depths[nearest[np.arange(batch_size), rng.integers(3, size=batch_size)]]
+                depths = np.clip(depths * np.exp(spread * rng.standard_normal(batch_size)), low, high)
             else:
-                depths = np.exp(rng.uniform(np.log(low), np.log(high), each))
+                depths = np.exp(rng.uniform(np.log(low), np.log(high), batch_size))
             candidates = camera.unproject(pixels, depths)
-            seeing = np.sum([other.sees(candidates) for other in cameras], axis=0)
-            keep = (seeing >= least) & (rng.random(each) < seeing / len(cameras))
-            drawn.append(candidates[keep][in_hull(candidates[keep], cameras, masks, margin_px=0)])
-        if sum(map(len, drawn)) >= num:
+            num_views = np.sum([other.sees(candidates) for other in cameras], axis=0)
+            keep = (num_views >= min_views) & (rng.random(batch_size) < num_views / len(cameras))
+            batches.append(candidates[keep][is_in_hull(candidates[keep], cameras, masks, margin_px=0)])
+        if sum(map(len, batches)) >= num:
             break
-    positions = np.concatenate(drawn)
+    positions = np.concatenate(batches)
     return positions[rng.permutation(len(positions))[:num]]

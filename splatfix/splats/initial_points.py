@@ -1,7 +1,7 @@
-"""The points that a sparse fit starts from, and the sources that they come from.
+"""Find the points that a sparse fit starts from, from several sources.
 
-Only the chosen photos, their cameras, and structure-from-motion points that at least two of these photos saw are used;
-even the colors of such points are read from the chosen photos.
+Only the chosen photos, their cameras, and the structure-from-motion points that at least two of these photos saw are
+used. The colors of such points, too, are read from the chosen photos.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from numpy import ndarray
 
 from splatfix.cameras import Camera
 from splatfix.shapes import Bool, Float, Int
-from splatfix.splats.hull import depth_ranges, draw_random_points, in_hull, neighbor_angles_deg, sample_colors
+from splatfix.splats.hull import depth_ranges, draw_random_points, is_in_hull, neighbor_angles_deg, sample_colors
 from splatfix.splats.stereo.config import StereoConfig
 from splatfix.splats.stereo.plane_sweep import StereoPoints, find_stereo_points, thin_points
 from splatfix.splats.triangulate import TriangulateConfig, TriangulatedPoints, triangulate
 
-if TYPE_CHECKING:  # readers need more than torch, numpy and numba
+if TYPE_CHECKING:  # importing captures needs more than torch, numpy and numba
     from splatfix.captures.capture import Points
 
 log = logging.getLogger(__name__)
@@ -32,27 +32,27 @@ SOURCES: tuple[Source, ...] = ("points", "triangulated", "stereo", "random")
 
 @dataclass(frozen=True, kw_only=True)
 class InitializationConfig:
-    """Where the Gaussians of a fit start.
+    """Settings of the initial Gaussians.
 
     Attributes:
         sources: any of points (SfM points that two of the photos saw), triangulated (SIFT on the photos), stereo
-            (dense, from the photos) and random; or auto alone, which chooses by what the photos give.
+            (dense, from the photos) and random; or auto alone, which chooses from the results on the photos.
         num_random: number of random points.
-        random_spread: standard deviation of the natural logarithm of their depths around those of the known points near
-            them in a photo; infinite spreads them over the whole depth range.
+        random_spread: standard deviation of the natural logarithm of their depths, relative to the depths of the known
+            points near them in a photo; infinite spreads them over the whole depth range.
         num_stereo: largest number of stereo points, after thinning.
-        pixels_per_point: least number of stereo pixels per stereo point, so that small patches are not crowded.
-        min_points: auto triangulates where fewer SfM points than this are admissible.
+        pixels_per_point: smallest number of stereo pixels per stereo point, which limits their density.
+        min_points: auto triangulates if fewer SfM points than this are admissible.
         min_coverage: share of the pixels with a stereo depth below which auto considers the photos far apart.
-        num_random_wide: largest number of random points that auto takes for photos far apart.
-        num_stereo_wide: largest number of stereo points that auto takes for photos far apart.
+        num_random_wide: largest number of random points that auto uses for photos far apart.
+        num_stereo_wide: largest number of stereo points that auto uses for photos far apart.
         num_backdrop: number of Gaussians of the shell behind a scene without a separate background; 0 for none.
         backdrop_distance: radius of the shell over the distance of the farthest initial point or camera.
-        initial_opacity: opacity of the other Gaussians, in (0, 1).
+        initial_opacity: opacity of the Gaussians that are not in the shell, in (0, 1).
         scale_factor: standard deviation of a Gaussian over the mean distance to its three nearest neighbors.
         sh_degree: degree of the spherical harmonics, 0 to 3.
-        triangulate: how sparse points are found in the photos.
-        stereo: how dense points are found in the photos.
+        triangulate: settings of triangulation.
+        stereo: settings of stereo.
     """
 
     sources: tuple[Literal["auto", "points", "triangulated", "stereo", "random"], ...] = ("auto",)
@@ -75,15 +75,15 @@ class InitializationConfig:
 
 @dataclass(frozen=True, eq=False)
 class InitialPoints:
-    """The points of a start, and what is known about them.
+    """The initial points of a fit.
 
     Attributes:
         positions: world coordinates, float64 ``[P, 3]``.
         colors: RGB in [0, 1] from the chosen photos, float32 ``[P, 3]``.
         sources: index into `SOURCES` per point, ``[P]``.
-        depth_scale: median depth of the sparse points in the photos (without any, of the depth range), in world units.
+        depth_scale: median depth of the sparse points in the photos (or, without any, of the depth range), world units.
         baselines: how far apart the photos are.
-        notes: what was chosen and why, for people to read.
+        notes: messages about the choices and their reasons.
     """
 
     positions: Float[ndarray, "P 3"]
@@ -97,7 +97,7 @@ class InitialPoints:
         return len(self.positions)
 
     def counts(self) -> dict[str, int]:
-        """Number of points per source."""
+        """Count the points of each source."""
         return {source: int((self.sources == index).sum()) for index, source in enumerate(SOURCES)}
 
 
@@ -107,33 +107,33 @@ class BaselineStatistics:
 
     Attributes:
         neighbor_angle_deg: median over the photos of the angle to the nearest other one, as seen from their subject.
-        stereo_coverage: share of the (masked) pixels with a stereo depth; None where stereo did not run.
+        stereo_coverage: share of the (masked) pixels with a stereo depth; None if stereo did not run.
     """
 
     neighbor_angle_deg: float
     stereo_coverage: float | None = None
 
 
-def baseline_statistics(
+def compute_baselines(
     cameras: Sequence[Camera], depth: float, stereo_coverage: float | None = None
 ) -> BaselineStatistics:
-    """Compute how far apart the photos are. ``depth`` is the typical depth of the scene, in world units."""
+    """Compute how far apart photos are. ``depth`` is the typical depth of the scene, in world units."""
     nearest = neighbor_angles_deg(cameras, depth).min(axis=1)
     return BaselineStatistics(float(np.median(np.minimum(nearest, 180.0))), stereo_coverage)
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """Structure found in the photos: the slow part of `find_initial_points`, which does not depend on the seed.
+    """Structure found in the photos: the slow part of `find_initial_points`, independent of the seed.
 
     Attributes:
         sparse: admissible SfM points and triangulated ones, ``[P, 3]``.
-        seen: which photo saw which of them, ``[P, C]``.
-        sources: index into `SOURCES` of each, ``[P]``.
+        seen: whether each photo saw each of them, ``[P, C]``.
+        sources: index into `SOURCES` per point, ``[P]``.
         ranges: nearest and farthest depth of the scene in each photo.
         depth_scale: as in `InitialPoints`.
-        dense: stereo points; None where stereo did not run.
-        notes: for people to read.
+        dense: stereo points; None if stereo did not run.
+        notes: messages about the sparse points.
     """
 
     sparse: Float[ndarray, "P 3"]
@@ -159,8 +159,8 @@ def survey_photos(
     ranges = depth_ranges(cameras, sparse)
     depths = np.concatenate([camera.project(sparse)[1][camera.sees(sparse)] for camera in cameras])
     depth_scale = float(np.median(depths)) if len(depths) >= 20 else float(np.sqrt(np.prod(ranges, axis=1)).mean())
-    with_stereo = bool({"auto", "stereo"} & wanted) and len(cameras) >= 2
-    dense = find_stereo_points(cameras, photos, masks, ranges, config.stereo) if with_stereo else None
+    needs_stereo = bool({"auto", "stereo"} & wanted) and len(cameras) >= 2
+    dense = find_stereo_points(cameras, photos, masks, ranges, config.stereo) if needs_stereo else None
     return Survey(sparse, seen, sources, ranges, depth_scale, dense, tuple(notes))
 
 
@@ -176,12 +176,13 @@ def find_initial_points(
     """Find the points that a fit from these photos starts from.
 
     Args:
-        cameras: of the chosen photos; their names say which SfM points are admissible.
+        cameras: of the chosen photos; their names decide which SfM points are admissible.
         photos: sRGB in [0, 1], each ``[H, W, 3]`` with the size of its camera.
-        masks: 1 on the object, ``[H, W]``; None where the capture has none. Points off the object are dropped.
-        points: the capture's SfM points, all of them.
-        rng: for random points and for thinning; nothing else is random.
-        survey: the result of `survey_photos` for the same photos, if it exists already.
+        masks: 1 on the object, ``[H, W]``; None for a photo without. Points off the object are dropped.
+        points: all SfM points of the capture.
+        config: settings.
+        rng: generator for the random points and for thinning.
+        survey: result of `survey_photos` for the same photos, if already computed.
 
     Raises:
         ValueError: no photos, invalid sources, or no point from any source.
@@ -199,26 +200,27 @@ def find_initial_points(
         if auto and coverage < config.min_coverage:
             num_random = min(num_random, config.num_random_wide)
             num_stereo = min(num_stereo, config.num_stereo_wide)
-        room = (1 / (1 + dense.num_agreeing)).sum() / config.pixels_per_point
-        kept = thin_points(dense, min(num_stereo, int(room)), rng)
-        positions.append(dense.positions[kept])
-        colors.append(_stereo_colors(dense, kept, photos))
-        labels.append(np.full(len(kept), SOURCES.index("stereo")))
-        notes.append(f"stereo covers {coverage:.1%} of the photos: {len(kept)} points")
+        max_points = (1 / (1 + dense.num_agreeing)).sum() / config.pixels_per_point
+        indices = thin_points(dense, min(num_stereo, int(max_points)), rng)
+        positions.append(dense.positions[indices])
+        colors.append(_sample_stereo_colors(dense, indices, photos))
+        labels.append(np.full(len(indices), SOURCES.index("stereo")))
+        notes.append(f"stereo covers {coverage:.1%} of the photos: {len(indices)} points")
     if auto or "random" in wanted:
-        known = rng.permutation(np.concatenate(positions))[:2000]  # enough to know how deep the scene is
-        scattered = draw_random_points(cameras, masks, known, survey.ranges, num_random, config.random_spread, rng)
-        positions.append(scattered)
-        colors.append(sample_colors(scattered, np.ones((len(scattered), len(cameras)), bool), cameras, photos))
-        labels.append(np.full(len(scattered), SOURCES.index("random")))
-        short = "" if len(scattered) == num_random else f" of {num_random} (the photos share little space)"
-        notes.append(f"{len(scattered)} random points{short}")
+        known = rng.permutation(np.concatenate(positions))[:2000]  # enough to estimate depths
+        random_points = draw_random_points(cameras, masks, known, survey.ranges, num_random, config.random_spread, rng)
+        positions.append(random_points)
+        seen = np.ones((len(random_points), len(cameras)), bool)
+        colors.append(sample_colors(random_points, seen, cameras, photos))
+        labels.append(np.full(len(random_points), SOURCES.index("random")))
+        shortfall = "" if len(random_points) == num_random else f" of {num_random} (the photos share little space)"
+        notes.append(f"{len(random_points)} random points{shortfall}")
     initial = InitialPoints(
         np.concatenate(positions),
         np.concatenate(colors),
         np.concatenate(labels),
         survey.depth_scale,
-        baseline_statistics(cameras, survey.depth_scale, coverage),
+        compute_baselines(cameras, survey.depth_scale, coverage),
         tuple(notes),
     )
     if len(initial) == 0:
@@ -228,7 +230,7 @@ def find_initial_points(
 
 
 def _check_sources(cameras: Sequence[Camera], photos: Sequence[ndarray], config: InitializationConfig) -> set[str]:
-    """Check the photos and the config; returns the sources as a set. ValueError names the field."""
+    """Check the photos and the settings, and return the sources as a set. ValueError names the field."""
     if not cameras:
         raise ValueError("no photos to start from; wanted at least 1")
     for camera, photo in zip(cameras, photos, strict=True):
@@ -254,7 +256,7 @@ def _find_sparse_points(
     wanted: set[str],
     notes: list[str],
 ) -> tuple[Float[ndarray, "P 3"], Bool[ndarray, "P C"], Int[ndarray, " P"]]:
-    """Find admissible and triangulated points on the object, the photos that see them, and their sources."""
+    """Find admissible and triangulated points on the object: positions, the photos that see them, and sources."""
     names = [camera.name for camera in cameras]
     positions, seen, labels = np.zeros((0, 3)), np.zeros((0, len(names)), bool), np.zeros(0, int)
     if "points" in wanted or "auto" in wanted:
@@ -277,15 +279,17 @@ def _find_sparse_points(
         positions = np.concatenate([positions, triangulated.positions])
         seen = np.concatenate([seen, triangulated.seen])
         labels = np.concatenate([labels, np.full(len(triangulated), SOURCES.index("triangulated"))])
-    keep = in_hull(positions, cameras, masks)
+    keep = is_in_hull(positions, cameras, masks)
     return positions[keep], seen[keep], labels[keep]
 
 
-def _stereo_colors(dense: StereoPoints, which: Int[ndarray, " M"], photos: Sequence[ndarray]) -> Float[ndarray, "M 3"]:
-    """Colors of stereo points in the photo that they were found in."""
-    column, row = dense.pixels[which].T
-    colors = np.zeros((len(which), 3), np.float32)
+def _sample_stereo_colors(
+    dense: StereoPoints, indices: Int[ndarray, " M"], photos: Sequence[ndarray]
+) -> Float[ndarray, "M 3"]:
+    """Sample the colors of stereo points, each from the photo that it was found in."""
+    column, row = dense.pixels[indices].T
+    colors = np.zeros((len(indices), 3), np.float32)
     for index, photo in enumerate(photos):
-        from_photo = dense.view[which] == index
+        from_photo = dense.view[indices] == index
         colors[from_photo] = photo[row[from_photo], column[from_photo]]
     return colors

@@ -14,12 +14,12 @@ def photometric_loss(
     ssim_weight: float,
     confidence: Float[Tensor, "H W"] | None = None,
 ) -> Float[Tensor, ""]:
-    """``(1 - w) L1 + w (1 - SSIM)``, a scalar.
+    """Compute ``(1 - w) L1 + w (1 - SSIM)``, a scalar, with ``w = ssim_weight``.
 
-    Where ``confidence`` (0 to 1) is below one the target moves towards the render itself, so that an untrusted pixel
-    asks for nothing, neither in L1 nor inside the windows of SSIM.
+    The ``confidence`` of each pixel (0 to 1) blends the target with the render itself, so that pixels of confidence 0
+    have no gradient, neither from L1 nor through the windows of SSIM.
     """
     if confidence is not None:
-        trust = confidence[..., None]
-        target = trust * target + (1 - trust) * rgb.detach()
+        weight = confidence[..., None]
+        target = weight * target + (1 - weight) * rgb.detach()
     return l1_and_ssim(rgb, target, ssim_weight) if ssim_weight > 0 else (rgb - target).abs().mean()

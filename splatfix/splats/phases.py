@@ -1,4 +1,4 @@
-"""Phases of a fit: stretches of training that resume from their own checkpoint in the run folder."""
+"""Phases of a fit: training up to a step, with a separate checkpoint in the run folder for each phase."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class TrainingPhase:
         title: title of the progress bar.
         last_step: step at which the phase ends.
         seed: seed of its random choices.
-        identity: what its checkpoint is a checkpoint of (`splats.scene.fit_identity`).
-        repaired: repaired views, besides the photos.
-        repaired_probability: share of the steps that show one.
+        identity: hash of the fit, stored in the checkpoint (`splats.scene.fit_identity`).
+        repaired: repaired views, to train on besides the photos.
+        repaired_probability: share of the steps that use a repaired view.
     """
 
     name: str
@@ -55,7 +55,7 @@ def train_phase(run: Run, fit: Fit, scene: SparseScene, phase: TrainingPhase, *,
     checkpoint = checkpoint_path(run, phase.name)
     if checkpoint.is_file():
         fit.load(checkpoint, phase.identity)
-        log.info("%s: continuing at step %d from %s", phase.title, fit.step, checkpoint)
+        log.info("%s: resuming at step %d from %s", phase.title, fit.step, checkpoint)
     start = saved = time.monotonic()
     earlier_seconds = fit.seconds
     num_steps = max(phase.last_step - fit.step, 0)

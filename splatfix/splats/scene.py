@@ -1,6 +1,6 @@
-"""The photos that a fit may use, and its initial state.
+"""The data that a sparse fit may use, and its initial state.
 
-Of a capture, a fit sees only the chosen photos, their cameras and the points that at least two of them saw.
+Of a capture, a fit uses only the chosen photos, their cameras and the points that at least two of them saw.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class SparseScene:
 
     Attributes:
         cameras: training cameras, sorted by name.
-        photos: their images, float32 ``[H, W, 3]`` each, on the fit's device.
-        masks: their masks ``[H, W]``, or None each.
-        points: the admissible points: seen by at least two of the chosen photos.
+        photos: their images, float32 ``[H, W, 3]`` each, on the device of the fit.
+        masks: their masks ``[H, W]``; None for a photo without.
+        points: the admissible points, which at least two of the chosen photos saw.
         background: RGB behind the scene; None is black.
         depth: scene depth in world units (`views.scene_depth`).
     """
@@ -52,8 +52,8 @@ class SparseScene:
     background: tuple[float, float, float] | None
     depth: float
 
-    def without(self, index: int) -> SparseScene:
-        """Leave out one photo, and the points that are not admissible without it."""
+    def leave_out(self, index: int) -> SparseScene:
+        """Remove one photo, and the points that are not admissible without it."""
         keep = [i for i in range(len(self.cameras)) if i != index]
         cameras = tuple(self.cameras[i] for i in keep)
         points = None if self.points is None else self.points.admissible([camera.name for camera in cameras])
@@ -67,7 +67,7 @@ class SparseScene:
         )
 
     def views(self) -> list[TrainingView]:
-        """The photos as training views."""
+        """Return the photos as training views."""
         return [TrainingView(camera, photo) for camera, photo in zip(self.cameras, self.photos, strict=True)]
 
 
@@ -88,16 +88,19 @@ def load_scene(capture: Capture, train_ids: Sequence[str], device: torch.device)
 
 
 def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig, *, seed: int) -> Fit:
-    """Place the initial Gaussians and set up the optimizers; nothing is trained yet.
+    """Place the initial Gaussians and create the optimizers, without training.
 
-    A scene without a background gets a shell of Gaussians behind it. Photos of an object on a plain background get
-    masks from that background, which confine the initial points to the object.
+    A scene without a background gets a shell of Gaussians behind it. If the photos show an object on a plain
+    background, masks are derived from it, which confine the initial points to the object.
+
+    Raises:
+        ValueError: invalid initialization settings, or no initial point from any source.
     """
-    photos, masks, plain, structure = _survey_photos(scene, initial)
-    if plain is not None:
-        log.info("the photos have a plain background: initial points are kept off it")
+    photos, masks, plain_color, survey = _prepare_photos(scene, initial)
+    if plain_color is not None:
+        log.info("the photos have a plain background: initial points are confined to the object")
     rng = np.random.default_rng(seed)
-    points = find_initial_points(scene.cameras, photos, masks, scene.points, initial, rng, structure)
+    points = find_initial_points(scene.cameras, photos, masks, scene.points, initial, rng, survey)
     device = scene.photos[0].device
     gaussians = initialize_gaussians(points, initial, device)
     if scene.background is None and initial.num_backdrop > 0:
@@ -108,7 +111,7 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
             distance=initial.backdrop_distance,
             num=initial.num_backdrop,
             sh_degree=initial.sh_degree,
-            color=plain,
+            color=plain_color,
             device=device,
         )
         gaussians = gaussians.concatenate(backdrop)
@@ -117,23 +120,23 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
 
 
 @lru_cache(maxsize=1)
-def _survey_photos(
+def _prepare_photos(
     scene: SparseScene, initial: InitializationConfig
 ) -> tuple[list[ndarray], list[ndarray | None], ndarray | None, Survey]:
-    """Photos, masks, the color of a plain background, and the structure; cached for several fits of the same photos."""
+    """Return photos, masks, the color of a plain background, and the survey; cached for other fits of these photos."""
     photos = [photo.cpu().numpy() for photo in scene.photos]
     masks = [None if mask is None else mask.cpu().numpy() for mask in scene.masks]
-    plain = find_plain_color(photos) if scene.background is None and all(mask is None for mask in masks) else None
-    if plain is not None:
-        masks = [mask_plain_background(photo, plain) for photo in photos]
-    return photos, masks, plain, survey_photos(scene.cameras, photos, masks, scene.points, initial)
+    plain_color = find_plain_color(photos) if scene.background is None and all(mask is None for mask in masks) else None
+    if plain_color is not None:
+        masks = [mask_plain_background(photo, plain_color) for photo in photos]
+    return photos, masks, plain_color, survey_photos(scene.cameras, photos, masks, scene.points, initial)
 
 
 def fit_identity(scene: SparseScene, **settings: Any) -> str:
-    """A short hash of what a fit is a fit of: cameras, pixels, and settings by name. Checkpoints carry it.
+    """Hash the inputs of a fit: cameras, pixels, and settings by name. Checkpoints store the hash.
 
     Settings are values or config dataclasses. Their fields are hashed by name, without those at their default, so that
-    a renamed class or a new field keeps runs in progress alive.
+    runs in progress can be resumed after a class was renamed or a field added.
     """
     digest = hashlib.sha256()
     for camera, photo in zip(scene.cameras, scene.photos, strict=True):

@@ -1,7 +1,7 @@
-"""The fitting loop: one for sparse, dense and fine-tune fits, on CPU and CUDA.
+"""The training loop of splats: for sparse and dense fits and for retraining, on CPU and CUDA.
 
-A `Fit` is the state; `advance` trains it. Step ``s`` depends on the state, the seed and ``s`` alone, so a fit that is
-stopped, saved, loaded and continued equals one that was not.
+`Fit` is the state and `advance` trains it. Step ``s`` depends only on the state, the seed and ``s``, so an interrupted
+fit that resumes from a checkpoint equals an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
 from splatfix.splats.densify import Densifier, DensifyConfig
 from splatfix.splats.losses import photometric_loss
 
-RECORD_EVERY = 25  # steps; the loss is fetched from the device, recorded and checked this often
-# Names that gsplat's strategies look up, in the order of the fields of Gaussians. Values are as they are optimized:
-# "scales" are log-scales and "opacities" are logits.
+RECORD_EVERY = 25  # steps between recorded losses; fetching the loss synchronizes with the device
+# Names that gsplat's strategies look up, in the order of the fields of `Gaussians`. As in gsplat, "scales" are
+# log-scales and "opacities" are logits.
 PARAMETERS = ("means", "scales", "quats", "opacities", "sh0", "shN")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How Gaussians are fitted.
+    """Settings of a fit.
 
     Attributes:
         steps: length of the schedule, in steps of one view each.
         ssim_weight: share of 1 - SSIM in the loss; the rest is L1.
-        dropout: share of the Gaussians left out of each step on a photo, at random (sparse fits overfit without it).
-        means_lr: learning rate of the positions at the start, in scene sizes.
-        means_lr_end: the same at the end of the schedule; in between exponential.
-        scales_lr, quats_lr, opacities_lr, sh0_lr, shN_lr: the other learning rates, constant.
-        exposure_lr: learning rate of an affine color per photo (0 turns it off); the splat keeps the mean exposure.
-        opacity_regularizer, scale_regularizer: weights of the mean opacity and the mean scale (in scene sizes).
-        mode: classic, or antialiased with the opacity compensation of Mip-Splatting.
+        dropout: share of the Gaussians that each step on a photo drops at random (sparse fits overfit without it).
+        means_lr: initial learning rate of the positions, in scene sizes.
+        means_lr_end: the same at the end of the schedule; it decays exponentially.
+        scales_lr, quats_lr, opacities_lr, sh0_lr, shN_lr: learning rates of log-scales, rotations, opacity logits and
+            spherical harmonics (degree 0, and higher), constant.
+        exposure_lr: learning rate of an affine color map per photo (0 turns it off); the splat has the mean exposure.
+        opacity_regularizer, scale_regularizer: weights in the loss of the mean opacity and the mean scale (in scene
+            sizes).
+        mode: classic, or antialiased (the opacity compensation of Mip-Splatting).
         densify: growth and pruning.
     """
 
@@ -56,7 +58,7 @@ class FitConfig:
     quats_lr: float = 1e-3
     opacities_lr: float = 5e-2
     sh0_lr: float = 2.5e-3
-    shN_lr: float = 1.25e-4  # noqa: N815 - gsplat's name of the higher bands
+    shN_lr: float = 1.25e-4  # noqa: N815 - gsplat's name for the higher bands
     exposure_lr: float = 0.0
     opacity_regularizer: float = 0.0
     scale_regularizer: float = 0.0
@@ -74,13 +76,13 @@ class FitConfig:
 
 @dataclass(frozen=True, eq=False)
 class TrainingView:
-    """An image that one step compares its render with.
+    """An image with its camera that training steps compare renders with.
 
     Attributes:
         camera: camera of the render.
-        rgb: the photo or the repaired view, ``[H, W, 3]``, on the fit's device.
+        rgb: a photo or a repaired view, ``[H, W, 3]``, on the device of the fit.
         weight: factor of its loss.
-        confidence: trust per pixel in [0, 1], ``[H, W]``; None trusts all.
+        confidence: of each pixel in [0, 1], ``[H, W]``; None is 1 everywhere.
     """
 
     camera: Camera
@@ -90,20 +92,21 @@ class TrainingView:
 
 
 class Fit:
-    """A fit in progress.
+    """A splat in training: parameters, optimizers and all other state.
 
     Attributes:
         config: settings.
         background: RGB behind the Gaussians; None is black.
         scene_scale: size of the scene in world units (`scene_scale`).
-        step: steps so far.
-        seconds: training time so far, as counted by the caller.
+        step: number of completed steps.
+        seconds: training time so far, updated by the caller.
         losses: (step, loss) every `RECORD_EVERY` steps.
         params: parameters of the Gaussians by their names in `PARAMETERS`: ``params["scales"]`` are log-scales,
             ``params["opacities"]`` are logits.
-        exposure: affine color of each photo, ``[P, 3, 4]``.
+        exposure: change of the color of each photo, an affine map ``[P, 3, 4]``.
         densifier: growth and pruning, with its state.
-        optimizers, exposure_optimizer: of each parameter, and of the exposure (None where it is not trained).
+        optimizers: one per parameter, by the same names.
+        exposure_optimizer: optimizer of the exposure; None if it is not trained.
     """
 
     def __init__(
@@ -125,22 +128,22 @@ class Fit:
             *(gaussians.means, gaussians.log_scales, gaussians.quats),
             *(gaussians.opacity_logits, gaussians.sh0, gaussians.sh_rest),
         )
-        self.params = {
+        self.params = {  # as optimized: params["scales"] are log-scales, params["opacities"] are logits
             name: torch.nn.Parameter(value.detach().clone()) for name, value in zip(PARAMETERS, values, strict=True)
         }
         self.exposure = torch.nn.Parameter(torch.zeros(num_photos, 3, 4, device=gaussians.device))
         self.densifier = Densifier(config.densify, config.steps, scene_scale)
-        self._make_optimizers()
+        self._create_optimizers()
 
-    def _make_optimizers(self) -> None:
+    def _create_optimizers(self) -> None:
         c = self.config
         rates = {"means": c.means_lr * self.scene_scale, "scales": c.scales_lr, "quats": c.quats_lr}
         rates |= {"opacities": c.opacities_lr, "sh0": c.sh0_lr, "shN": c.shN_lr}
-        self.optimizers = {name: _adam(self.params[name], rates[name]) for name in PARAMETERS}
-        self.exposure_optimizer = _adam(self.exposure, c.exposure_lr) if c.exposure_lr > 0 else None
+        self.optimizers = {name: _create_adam(self.params[name], rates[name]) for name in PARAMETERS}
+        self.exposure_optimizer = _create_adam(self.exposure, c.exposure_lr) if c.exposure_lr > 0 else None
 
     def gaussians(self) -> Gaussians:
-        """The Gaussians of the current step, in the autograd graph of the parameters."""
+        """Return the current Gaussians, in the autograd graph of the parameters."""
         return Gaussians(*(self.params[name] for name in PARAMETERS))
 
     @property
@@ -149,17 +152,17 @@ class Fit:
         return self.exposure.device
 
     def splat(self) -> Splat:
-        """The splat of the current step, drawn as it is fitted; detached from the autograd graph."""
+        """Return the current splat, with the mode and background of the fit; detached from the autograd graph."""
         return Splat(self.gaussians().detach(), self.config.mode, self.background)
 
     def copy(self) -> Fit:
-        """Copy the fit: independent of this one, in the same state."""
+        """Copy the fit; later training changes only one of the two."""
         twin = copy.copy(self)
         twin.load_state(copy.deepcopy(self.state()))
         return twin
 
     def state(self) -> dict:
-        """State from which another process continues exactly."""
+        """Return the state from which another process resumes exactly."""
         return {
             "step": self.step,
             "seconds": self.seconds,
@@ -172,7 +175,7 @@ class Fit:
         }
 
     def load_state(self, state: dict) -> None:
-        """Restore a `state`."""
+        """Restore a state that `state` returned."""
         self.step = state["step"]
         self.seconds = state.get("seconds", 0.0)
         self.losses = [(step, loss) for step, loss in state["losses"]]
@@ -180,18 +183,18 @@ class Fit:
         self.exposure = torch.nn.Parameter(state["exposure"])
         self.densifier = Densifier(self.config.densify, self.config.steps, self.scene_scale)
         self.densifier.state = dict(state["strategy"])
-        self._make_optimizers()
+        self._create_optimizers()
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         if self.exposure_optimizer is not None:
             self.exposure_optimizer.load_state_dict(state["exposure_optimizer"])
 
     def save(self, path: Path, identity: str) -> None:
-        """Write a checkpoint, whole or not at all. ``identity`` says what it is a checkpoint of."""
+        """Write a checkpoint, whole or not at all. ``identity`` identifies the fit (`splats.scene.fit_identity`)."""
         write_checkpoint(path, identity, self.state())
 
     def load(self, path: Path, identity: str) -> None:
-        """Continue from a checkpoint. ValueError where it is damaged or belongs to another fit."""
+        """Restore the state from a checkpoint. ValueError if it is damaged or belongs to another fit."""
         self.load_state(read_checkpoint(path, identity, self.params["means"].device))
 
 
@@ -204,7 +207,7 @@ def load_fit(
     background: Sequence[float] | None,
     device: torch.device,
 ) -> Fit:
-    """Read the fit of a checkpoint. ValueError where it is damaged or belongs to another fit."""
+    """Read a fit from its checkpoint. ValueError if it is damaged or belongs to another fit."""
     state = read_checkpoint(path, identity, device)
     gaussians = Gaussians(*(state["params"][name] for name in PARAMETERS))
     fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]), background=background)
@@ -212,15 +215,15 @@ def load_fit(
     return fit
 
 
-def _adam(parameter: torch.nn.Parameter, rate: float) -> torch.optim.Adam:
+def _create_adam(parameter: torch.nn.Parameter, rate: float) -> torch.optim.Adam:
     return torch.optim.Adam([{"params": parameter, "lr": rate}], eps=1e-15, fused=True)
 
 
 def scene_scale(cameras: Sequence[Camera], depth: float) -> float:
-    """Size of the scene in world units, the unit of the learning rate of positions.
+    """Compute the size of the scene in world units, the unit of the learning rate of positions.
 
-    As in 3DGS it is 1.1 times the largest distance of a camera from their mean, but at least a tenth of the scene
-    depth, so that cameras close together do not freeze the positions.
+    As in 3DGS it is 1.1 times the largest distance of a camera center from the mean center. It is at least a tenth of
+    the scene ``depth``, because cameras close together would otherwise freeze the positions.
     """
     centers = torch.tensor([camera.center.tolist() for camera in cameras])
     extent = float((centers - centers.mean(0)).norm(dim=1).max()) * 1.1
@@ -239,12 +242,20 @@ def advance(
 ) -> None:
     """Train for ``num_steps`` steps, one view each.
 
-    A step shows a repaired view with ``repaired_probability`` (if there are any), else a photo. Which steps, and which
-    photo each step would show, does not depend on there being repaired views, so that a control run without them has
-    the same schedule.
+    A step uses a repaired view with ``repaired_probability`` (if there are any), else a photo. The photo of a step does
+    not depend on the repaired views, so that a control fit without them has the same schedule.
+
+    Args:
+        fit: the state, updated in place.
+        photos: views of the training photos, each used once per epoch.
+        num_steps: number of steps.
+        seed: of all random choices.
+        repaired: repaired views.
+        repaired_probability: share of the steps that use a repaired view.
+        on_step: called after every step.
 
     Raises:
-        FloatingPointError: a loss or a parameter is no longer finite; names the step and the parameter.
+        FloatingPointError: a loss or a parameter is no longer finite. The error names the step and the parameter.
     """
     device = fit.device
     on_cpu = device.type == "cpu"
@@ -253,25 +264,25 @@ def advance(
         generator = torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
         _seed_globally(int(torch.randint(2**62, (), generator=generator)), on_cpu=on_cpu)  # for the strategies
         index = _choose_photo(step, len(photos), seed)
-        view, exposed = photos[index], True
+        view, is_photo = photos[index], True
         draw, pick = torch.rand(2, generator=generator).tolist()
         if repaired and draw < repaired_probability:
-            view, exposed = repaired[int(pick * len(repaired))], False
-        loss = _train_step(fit, view, index if exposed else None, background, generator)
+            view, is_photo = repaired[int(pick * len(repaired))], False
+        loss = _train_step(fit, view, index if is_photo else None, background, generator)
         fit.step = step + 1
-        due = fit.step % RECORD_EVERY == 0
-        if on_cpu or due:
+        is_recorded = fit.step % RECORD_EVERY == 0
+        if on_cpu or is_recorded:
             value = float(loss)
-            if not math.isfinite(value) or due:
+            if not math.isfinite(value) or is_recorded:
                 _check_finite(fit, value)
-            if due:
+            if is_recorded:
                 fit.losses.append((fit.step, value))
         if on_step is not None:
             on_step(fit)
 
 
 def _seed_globally(seed: int, *, on_cpu: bool) -> None:
-    """Seed the global random state; on the CPU only its own, since seeding all devices takes most of a millisecond."""
+    """Seed torch's global generator; on the CPU only that one, since seeding all devices takes up to a millisecond."""
     if on_cpu:
         torch.default_generator.manual_seed(seed)
     else:
@@ -281,13 +292,14 @@ def _seed_globally(seed: int, *, on_cpu: bool) -> None:
 def _train_step(
     fit: Fit, view: TrainingView, photo: int | None, background: Tensor, generator: torch.Generator
 ) -> Tensor:
+    """Train one step on a view, and return its loss. ``photo`` is the index of a photo; None for a repaired view."""
     config, params = fit.config, fit.params
     progress = min(fit.step / config.steps, 1.0)
     means_lr = fit.scene_scale * config.means_lr * (config.means_lr_end / config.means_lr) ** progress
     fit.optimizers["means"].param_groups[0]["lr"] = means_lr
 
     gaussians, keep = fit.gaussians(), None
-    if config.dropout > 0 and photo is not None:  # a repaired view is a whole render: compare it with one
+    if config.dropout > 0 and photo is not None:  # repaired views come from renders without dropout
         keep = _draw_uniform(len(gaussians), generator, fit.device) >= config.dropout
         gaussians = compensate_dropout(gaussians, config.dropout)
     with section("render"):
@@ -295,8 +307,8 @@ def _train_step(
     fit.densifier.before_backward(params, fit.optimizers, fit.step, rendering.info)
     rgb = rendering.rgb[0]
     if fit.exposure_optimizer is not None and photo is not None:
-        change = fit.exposure[photo] - fit.exposure.mean(0)
-        rgb = rgb + rgb @ change[:, :3].T + change[:, 3]
+        exposure = fit.exposure[photo] - fit.exposure.mean(0)
+        rgb = rgb + rgb @ exposure[:, :3].T + exposure[:, 3]
     with section("loss"):
         loss = view.weight * photometric_loss(rgb, view.rgb, config.ssim_weight, view.confidence)
     if config.opacity_regularizer > 0:
@@ -317,7 +329,7 @@ def _train_step(
 
 
 def _draw_uniform(num: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Draw numbers from 0 to 1, on the device itself so that no step waits for a copy."""
+    """Draw uniform numbers from 0 to 1, on the device itself, which is faster than a copy from the CPU."""
     if device.type != "cpu":
         seed = int(torch.randint(2**62, (), generator=generator))
         generator = torch.Generator(device).manual_seed(seed)
@@ -325,9 +337,9 @@ def _draw_uniform(num: int, generator: torch.Generator, device: torch.device) ->
 
 
 def compensate_dropout(gaussians: Gaussians, dropout: float) -> Gaussians:
-    """Make Gaussians more opaque, of which a share is dropped in this step (DropGaussian, Park et al. 2025).
+    """Raise opacities to compensate for the share of Gaussians that a step drops (DropGaussian, Park et al. 2025).
 
-    Without it the whole splat, as it is exported, would be too opaque for the photos.
+    Without this, the exported splat, in which no Gaussian is dropped, would be too opaque.
     """
     opacities = (gaussians.opacities / (1 - dropout)).clamp(max=0.99)
     return replace(gaussians, opacity_logits=torch.logit(opacities))
@@ -340,7 +352,11 @@ def _choose_photo(step: int, num_photos: int, seed: int) -> int:
 
 
 def _check_finite(fit: Fit, loss: float) -> None:
-    names = [name for name, value in fit.params.items() if not bool(torch.isfinite(value).all())]
-    if names or not math.isfinite(loss):
-        what = f"parameter {names[0]!r} is no longer finite" if names else f"loss = {loss} with finite parameters"
-        raise FloatingPointError(f"step {fit.step}: {what}; try a smaller learning rate for it, or another seed")
+    """Check the parameters and the loss. FloatingPointError names the first that is not finite."""
+    not_finite = [name for name, value in fit.params.items() if not bool(torch.isfinite(value).all())]
+    if not_finite or not math.isfinite(loss):
+        if not_finite:
+            fault = f"parameter {not_finite[0]!r} is no longer finite"
+        else:
+            fault = f"loss = {loss} with finite parameters"
+        raise FloatingPointError(f"step {fit.step}: {fault}; try a smaller learning rate for it, or another seed")

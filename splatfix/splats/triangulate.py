@@ -1,8 +1,7 @@
-"""Sparse points from the chosen photos alone: SIFT, strict matches under known poses, triangulated tracks.
+"""Triangulate sparse points from the chosen photos alone: SIFT, strict matching under known poses, tracks.
 
-A sparse fit may use nothing from the other photos. Where a capture has no admissible points (LLFF, NeRF-synthetic,
-reference splats) these are its only reliable geometry. Few good points are better than many: one wrong match becomes a
-floater, so every check here is strict.
+If a capture has no admissible points (LLFF, NeRF-synthetic, reference splats), these are its only reliable geometry.
+Few good points are better than many: one wrong match becomes a floater, so every check in this module is strict.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ EQUAL_DESCRIPTORS = 1e-5  # squared distance of unit descriptors that float32 ca
 
 @dataclass(frozen=True, kw_only=True)
 class TriangulateConfig:
-    """How keypoints are matched and triangulated.
+    """Settings of matching and triangulation.
 
     Attributes:
-        peak_threshold: least contrast of a keypoint (difference of Gaussians); COLMAP's own is 0.0067.
+        peak_threshold: smallest contrast of a keypoint (difference of Gaussians); COLMAP's default is 0.0067.
         max_keypoints: largest number of keypoints per photo; those of the largest scale are kept.
         ratio: largest ratio of best to second-best descriptor distance, both ways (Lowe 2004).
         max_epipolar_px: largest distance of a match from its epipolar line, in either photo, in pixels.
         max_reprojection_px: largest reprojection error of a point in any photo of its track, in pixels.
-        min_angle_deg: least angle between two rays of a track, in degrees.
+        min_angle_deg: smallest angle between two rays of a track, in degrees.
     """
 
     peak_threshold: float = 0.003
@@ -49,8 +48,8 @@ class TriangulatedPoints:
 
     Attributes:
         positions: world coordinates, float64 ``[P, 3]``.
-        seen: which photo's keypoint is part of the point's track, ``[P, C]``.
-        errors_px: largest reprojection error over the track, pixels, ``[P]``.
+        seen: whether the track of a point has a keypoint in a photo, ``[P, C]``.
+        errors_px: largest reprojection error over the track, in pixels, ``[P]``.
     """
 
     positions: Float[ndarray, "P 3"]
@@ -81,15 +80,15 @@ def triangulate(
     if len(cameras) < 2:
         raise ValueError(f"triangulation from {len(cameras)} photo(s); wanted at least 2")
     features = [extract_keypoints(photo, mask, config) for photo, mask in zip(photos, masks, strict=True)]
-    starts = np.cumsum([0] + [len(pixels) for pixels, _ in features])
+    offsets = np.cumsum([0] + [len(pixels) for pixels, _ in features])
     edges, distances = [np.zeros((0, 2), int)], [np.zeros(0)]
     for i, j in combinations(range(len(cameras)), 2):
         matches, distance = match_descriptors(features[i][1], features[j][1], config.ratio)
-        off = epipolar_distance_px(cameras[i], cameras[j], features[i][0][matches[:, 0]], features[j][0][matches[:, 1]])
-        keep = off < config.max_epipolar_px
-        edges.append(matches[keep] + [starts[i], starts[j]])
+        pixels_i, pixels_j = features[i][0][matches[:, 0]], features[j][0][matches[:, 1]]
+        keep = epipolar_distance_px(cameras[i], cameras[j], pixels_i, pixels_j) < config.max_epipolar_px
+        edges.append(matches[keep] + [offsets[i], offsets[j]])
         distances.append(distance[keep])
-    view_of = np.repeat(np.arange(len(cameras)), np.diff(starts))
+    view_of = np.repeat(np.arange(len(cameras)), np.diff(offsets))
     tracks = link_tracks(np.concatenate(edges), np.concatenate(distances), view_of, len(cameras))
     pixels = np.concatenate([pixels for pixels, _ in features])
     observed = np.where(tracks[..., None] >= 0, pixels[tracks], np.nan) if len(pixels) else np.zeros((0, 0, 2))
@@ -99,15 +98,15 @@ def triangulate(
 def extract_keypoints(
     photo: Float[ndarray, "H W 3"], mask: Float[ndarray, "H W"] | None, config: TriangulateConfig
 ) -> tuple[Float[ndarray, "F 2"], Float[ndarray, "F 128"]]:
-    """Extract SIFT keypoints of one photo: pixel coordinates (centers at +0.5) and RootSIFT descriptors of unit length.
+    """Extract SIFT keypoints of one photo: pixel coordinates (centers at +0.5) and RootSIFT descriptors of unit norm.
 
-    Lowe 2004; Arandjelovic and Zisserman 2012 for the descriptors. The pyramid starts at twice the photo's size.
+    Lowe 2004; Arandjelovic and Zisserman 2012 for the descriptors. The first octave is at twice the size of the photo.
     """
     try:
         from splatfix.process import keeping_handler
 
-        with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop
-            import pycolmap  # here: fits from given points run without it
+        with keeping_handler(signal.SIGTERM):  # pycolmap installs a handler that prints a stack trace
+            import pycolmap  # here, because fits from SfM points do not need it
     except ImportError as error:
         raise ImportError("triangulated points need pycolmap: pip install pycolmap (or leave them out)") from error
     options = pycolmap.FeatureExtractionOptions()
@@ -135,22 +134,22 @@ def extract_keypoints(
 def match_descriptors(
     a: Float[ndarray, "F 128"], b: Float[ndarray, "G 128"], ratio: float
 ) -> tuple[Int[ndarray, "M 2"], Float[ndarray, " M"]]:
-    """Match mutual nearest neighbors that pass the ratio test both ways; returns index pairs and distances."""
+    """Match mutual nearest neighbors that pass the ratio test in both directions; returns index pairs and distances."""
     if len(a) < 2 or len(b) < 2:
         return np.zeros((0, 2), int), np.zeros(0)
     squared = 2 - 2 * (a @ b.T)
-    squared[squared < EQUAL_DESCRIPTORS] = 0  # rounding depends on the BLAS kernel, and would count as a difference
+    squared[squared < EQUAL_DESCRIPTORS] = 0  # rounding errors, which depend on the BLAS kernel
     rows = np.arange(len(a))
-    forth, back = squared.argmin(1), squared.argmin(0)
-    best = squared[rows, forth]
+    forward, backward = squared.argmin(1), squared.argmin(0)
+    best = squared[rows, forward]
     second = np.partition(squared, 1, axis=1)[:, 1]
-    second_back = np.partition(squared, 1, axis=0)[1]
-    keep = (back[forth] == rows) & (best < ratio**2 * second) & (best < ratio**2 * second_back[forth])
-    return np.stack([rows, forth], 1)[keep], np.sqrt(best[keep])
+    second_backward = np.partition(squared, 1, axis=0)[1]
+    keep = (backward[forward] == rows) & (best < ratio**2 * second) & (best < ratio**2 * second_backward[forward])
+    return np.stack([rows, forward], 1)[keep], np.sqrt(best[keep])
 
 
 def fundamental_matrix(a: Camera, b: Camera) -> Float[ndarray, "3 3"]:
-    """``F`` with ``x_b^T F x_a = 0`` for the pixels of one world point (Hartley and Zisserman, eq. 9.2)."""
+    """Compute ``F`` with ``x_b^T F x_a = 0`` for the pixels of one world point (Hartley and Zisserman, eq. 9.2)."""
     b_from_a = b.camera_from_world @ a.world_from_camera
     x, y, z = b_from_a[:3, 3]
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -160,22 +159,22 @@ def fundamental_matrix(a: Camera, b: Camera) -> Float[ndarray, "3 3"]:
 def epipolar_distance_px(
     a: Camera, b: Camera, pixels_a: Float[ndarray, "M 2"], pixels_b: Float[ndarray, "M 2"]
 ) -> Float[ndarray, " M"]:
-    """The larger of the two distances from a pixel to the epipolar line of its match, in pixels."""
+    """Compute the larger of the distances of two matched pixels from the epipolar lines of each other, in pixels."""
     f = fundamental_matrix(a, b)
     x_a = np.concatenate([pixels_a, np.ones((len(pixels_a), 1))], 1)
     x_b = np.concatenate([pixels_b, np.ones((len(pixels_b), 1))], 1)
     line_b, line_a = x_a @ f.T, x_b @ f
-    off = np.abs((x_b * line_b).sum(1))
-    shorter = np.minimum(np.linalg.norm(line_a[:, :2], axis=1), np.linalg.norm(line_b[:, :2], axis=1))
-    return off / np.maximum(shorter, 1e-12)
+    residual = np.abs((x_b * line_b).sum(1))
+    smaller_norm = np.minimum(np.linalg.norm(line_a[:, :2], axis=1), np.linalg.norm(line_b[:, :2], axis=1))
+    return residual / np.maximum(smaller_norm, 1e-12)
 
 
 def link_tracks(
     edges: Int[ndarray, "E 2"], distances: Float[ndarray, " E"], view_of: Int[ndarray, " F"], num_views: int
 ) -> Int[ndarray, "T C"]:
-    """Join keypoints into tracks with at most one keypoint per view: keypoint indices, -1 where unseen.
+    """Link matches to tracks with at most one keypoint per view: keypoint indices, -1 where unseen.
 
-    Best matches are joined first (Kruskal); a match that would give a track two keypoints in one view is skipped.
+    The best matches are linked first (Kruskal); a match that would give a track two keypoints in one view is skipped.
     """
     members: dict[int, dict[int, int]] = {}  # root -> {view: keypoint}
     root_of: dict[int, int] = {}
@@ -190,9 +189,9 @@ def link_tracks(
         for node in members[b].values():
             root_of[node] = a
         members[a] |= members.pop(b)
-    long = [track for track in members.values() if len(track) >= 2]
-    tracks = np.full((len(long), num_views), -1)
-    for row, track in enumerate(long):
+    long_tracks = [track for track in members.values() if len(track) >= 2]
+    tracks = np.full((len(long_tracks), num_views), -1)
+    for row, track in enumerate(long_tracks):
         tracks[row, list(track)] = list(track.values())
     return tracks
 
@@ -202,8 +201,8 @@ def triangulate_tracks(
 ) -> TriangulatedPoints:
     """Triangulate tracks of pixels (NaN where unseen) and keep the points that pass every check.
 
-    Linear triangulation (Hartley and Zisserman, section 12.2), then Gauss-Newton on the reprojection error. A track
-    of three or more loses its worst photo and tries again; two must agree.
+    Linear triangulation (Hartley and Zisserman, section 12.2), then Gauss-Newton on the reprojection error. If the
+    error of a track in three or more photos is too large, the worst photo is removed and the track solved again.
     """
     num_views = len(cameras)
     observed = observed.reshape(-1, num_views, 2)
@@ -212,11 +211,11 @@ def triangulate_tracks(
     observed = observed.copy()
     pending = np.arange(len(observed))
     while len(pending):
-        positions[pending] = _solve(cameras, observed[pending])
-        off = _reprojection_px(cameras, positions[pending], observed[pending])
-        errors[pending] = np.nanmax(off, axis=1)
+        positions[pending] = _solve_positions(cameras, observed[pending])
+        photo_errors = _reprojection_errors_px(cameras, positions[pending], observed[pending])
+        errors[pending] = np.nanmax(photo_errors, axis=1)
         again = (errors[pending] >= config.max_reprojection_px) & (np.isfinite(observed[pending, :, 0]).sum(1) > 2)
-        observed[pending[again], np.nanargmax(off[again], axis=1)] = np.nan
+        observed[pending[again], np.nanargmax(photo_errors[again], axis=1)] = np.nan
         pending = pending[again]
     seen = np.isfinite(observed[..., 0])
     angles = widest_angle_rad(cameras, positions, seen)
@@ -227,7 +226,7 @@ def triangulate_tracks(
 def widest_angle_rad(
     cameras: Sequence[Camera], positions: Float[ndarray, "P 3"], seen: Bool[ndarray, "P C"]
 ) -> Float[ndarray, " P"]:
-    """Largest angle between the rays of the cameras that see each point, in radians (0 with fewer than two)."""
+    """Compute the largest angle between the rays of the cameras that see a point, in radians (0 for fewer than two)."""
     rays = positions[:, None] - np.stack([camera.center for camera in cameras])
     rays = rays / np.maximum(np.linalg.norm(rays, axis=-1, keepdims=True), 1e-12)
     cosines = np.einsum("pid,pjd->pij", rays, rays)
@@ -235,15 +234,17 @@ def widest_angle_rad(
     return np.arccos(np.clip(np.where(both, cosines, 1.0).min(axis=(1, 2)), -1, 1))
 
 
-def _solve(cameras: Sequence[Camera], observed: Float[ndarray, "T C 2"], steps: int = 5) -> Float[ndarray, "T 3"]:
-    """Triangulate tracks with at least two pixels each: linear, then Gauss-Newton."""
+def _solve_positions(
+    cameras: Sequence[Camera], observed: Float[ndarray, "T C 2"], steps: int = 5
+) -> Float[ndarray, "T 3"]:
+    """Solve for the points of tracks with at least two pixels each: linear, then ``steps`` of Gauss-Newton."""
     seen = np.isfinite(observed[..., 0])
     pixels = np.where(seen[..., None], observed, 0)
     poses = np.stack([camera.camera_from_world[:3] for camera in cameras])
     calibrations = np.stack([camera.intrinsics for camera in cameras])
     rays = np.concatenate([pixels, np.ones_like(pixels[..., :1])], -1)
     rays = np.einsum("cij,tcj->tci", np.linalg.inv(calibrations), rays)
-    # Inhomogeneous rows of x cross (R X + t) = 0, in normalised coordinates.
+    # Inhomogeneous rows of x cross (R X + t) = 0, in normalized coordinates.
     rows = poses[None, :, :2] - rays[..., :2, None] * poses[None, :, 2:]  # [T, C, 2, 4]
     rows = np.where(seen[..., None, None], rows, 0).reshape(len(observed), -1, 4)
     normal = np.einsum("tri,trj->tij", rows[..., :3], rows[..., :3]) + 1e-12 * np.eye(3)
@@ -264,13 +265,13 @@ def _solve(cameras: Sequence[Camera], observed: Float[ndarray, "T C 2"], steps: 
     return points
 
 
-def _reprojection_px(
+def _reprojection_errors_px(
     cameras: Sequence[Camera], positions: Float[ndarray, "T 3"], observed: Float[ndarray, "T C 2"]
 ) -> Float[ndarray, "T C"]:
-    """Reprojection errors in pixels: NaN where unseen, infinite behind the camera."""
+    """Compute reprojection errors in pixels: NaN where unseen, infinite behind the camera."""
     errors = np.full(observed.shape[:2], np.nan)
     for index, camera in enumerate(cameras):
         pixels, depth = camera.project(positions)
-        off = np.where(depth > 0, np.linalg.norm(pixels - observed[:, index], axis=1), np.inf)
-        errors[:, index] = np.where(np.isfinite(observed[:, index, 0]), off, np.nan)
+        distances = np.where(depth > 0, np.linalg.norm(pixels - observed[:, index], axis=1), np.inf)
+        errors[:, index] = np.where(np.isfinite(observed[:, index, 0]), distances, np.nan)
     return errors

@@ -65,7 +65,7 @@ def test_the_shell_fills_every_view_and_has_the_photos_color():
     assert torch.allclose(colored, torch.from_numpy(RED), atol=0.08)
 
 
-def test_without_its_shell_the_scene_is_as_before():
+def test_removing_the_shell_restores_the_scene():
     scene = random_gaussians(300, seed=0, sh_rest=3)
     both = scene.concatenate(backdrop())
     assert len(both) == 700
@@ -77,9 +77,9 @@ def test_without_its_shell_the_scene_is_as_before():
 def test_only_a_splat_without_background_has_a_backdrop():
     scene = random_gaussians(300, seed=0, sh_rest=3)
     both = Splat(scene.concatenate(backdrop()), "antialiased")
-    without = remove_backdrop(both)
-    assert len(without.gaussians) == 300 and without.mode == "antialiased"
-    assert remove_backdrop(without) is without
+    scene_alone = remove_backdrop(both)
+    assert len(scene_alone.gaussians) == 300 and scene_alone.mode == "antialiased"
+    assert remove_backdrop(scene_alone) is scene_alone
     on_white = dataclasses.replace(both, background=(1.0, 1.0, 1.0))
     assert remove_backdrop(on_white) is on_white
 

@@ -72,19 +72,19 @@ def test_only_fields_that_differ_from_their_default_count():
         changed_fields(object())
 
 
-def test_checkpoints_of_other_fits_and_damaged_ones_are_refused(tmp_path):
+def test_checkpoints_of_other_fits_and_damaged_ones_are_errors(tmp_path):
     path = tmp_path / "a.pt"
     write_checkpoint(path, "one", {"step": 3})
     assert read_checkpoint(path, "one", CPU) == {"step": 3}
     with pytest.raises(ValueError, match=r"a\.pt: checkpoint of another fit .* delete it to start again"):
         read_checkpoint(path, "other", CPU)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"a\.pt: not a whole checkpoint .* delete it to start again"):
+    with pytest.raises(ValueError, match=r"a\.pt: damaged checkpoint .* delete it to start again"):
         read_checkpoint(path, "one", CPU)
 
 
 @pytest.mark.parametrize("schema", [None, 99])
-def test_checkpoints_of_another_version_are_refused_in_a_sentence(schema, tmp_path):
+def test_checkpoints_of_another_version_are_errors(schema, tmp_path):
     path = tmp_path / "a.pt"
     checkpoint = {"identity": "0123456789abcdef", "state": {"step": 3}}
     torch.save(checkpoint if schema is None else {**checkpoint, "schema": schema}, path)

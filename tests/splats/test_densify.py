@@ -23,7 +23,7 @@ DIGESTS = {
 
 
 @pytest.mark.parametrize("function", DIGESTS, ids=lambda function: function.__name__)
-def test_gsplats_internals_are_those_that_densify_was_written_for(function):
+def test_the_replaced_internals_of_gsplat_have_not_changed(function):
     digest = hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
     assert digest == DIGESTS[function], (
         f"gsplat {gsplat.__version__}: {function.__qualname__}{inspect.signature(function)} has changed. Compare it "
@@ -32,7 +32,7 @@ def test_gsplats_internals_are_those_that_densify_was_written_for(function):
     )
 
 
-def test_gsplats_strategies_look_their_helpers_up_where_they_are_replaced():
+def test_gsplat_looks_up_its_helpers_where_they_are_replaced():
     missing = [name for name in ("compute_relocation", "quat_scale_to_covar_preci") if not hasattr(ops, name)]
     assert not missing, f"gsplat {gsplat.__version__}: no {missing} in gsplat.strategy.ops; adapt _patch_mcmc_helpers"
 

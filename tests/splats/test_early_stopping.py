@@ -1,4 +1,4 @@
-"""The choice of the last step looks at training photos alone."""
+"""Early stopping, decided on training photos alone."""
 
 from dataclasses import replace
 
@@ -32,16 +32,18 @@ def test_a_fit_stops_where_held_out_photos_score_best(scene):
 
 
 def test_a_fit_that_gets_worse_is_stopped_early(scene):
-    spoiling = replace(FIT, steps=400, sh0_lr=0.5, opacities_lr=0.5)
-    stop = choose_stop(scene, RANDOM, spoiling, EarlyStoppingConfig(enabled=True, folds=1, every=5, patience=3), seed=0)
+    worsening = replace(FIT, steps=400, sh0_lr=0.5, opacities_lr=0.5)
+    stop = choose_stop(
+        scene, RANDOM, worsening, EarlyStoppingConfig(enabled=True, folds=1, every=5, patience=3), seed=0
+    )
     assert stop.steps < 200
     best = int(np.argmax(stop.curve))
     assert len(stop.curve) == best + 1 + 3
     assert stop.steps <= 5 * (best + 1) and stop.curve[stop.steps // 5 - 1] >= stop.curve[best] - 0.05
 
 
-def test_without_enough_photos_the_schedule_is_kept(scene):
-    two = scene.without(0).without(0).without(0)
+def test_with_few_photos_or_disabled_the_full_schedule_is_used(scene):
+    two = scene.leave_out(0).leave_out(0).leave_out(0)
     assert choose_stop(two, RANDOM, FIT, EarlyStoppingConfig(enabled=True), seed=0).steps == 40
     assert choose_stop(scene, RANDOM, FIT, EarlyStoppingConfig(enabled=False), seed=0).curve == ()
 
@@ -51,8 +53,8 @@ def test_held_out_photos_are_those_with_near_neighbors(scene):
     assert choose_folds(scene, 3) == choose_folds(scene, 3)
 
 
-def test_a_scene_without_a_photo_does_not_hold_it(scene):
-    others = scene.without(2)
+def test_leave_out_removes_one_photo(scene):
+    others = scene.leave_out(2)
     assert [camera.name for camera in others.cameras] == ["v00.png", "v01.png", "v03.png", "v04.png"]
     assert not any(photo is scene.photos[2] for photo in others.photos)
 

@@ -9,12 +9,12 @@ import pytest
 
 from splatfix.captures import Capture, Photo, Points, View, open_capture
 from splatfix.config import build_config, to_tree
-from splatfix.splats.hull import in_hull
+from splatfix.splats.hull import is_in_hull
 from splatfix.splats.initial_points import (
     SOURCES,
     InitializationConfig,
     InitialPoints,
-    baseline_statistics,
+    compute_baselines,
     find_initial_points,
 )
 from splatfix.splats.initialization import initialize_gaussians
@@ -85,7 +85,7 @@ def test_points_without_tracks_are_never_used(photos):
     assert start(photos, points=points).counts()["points"] == 0
 
 
-def test_poison_in_the_other_photos_changes_nothing(photos):
+def test_other_photos_have_no_influence(photos):
     """A capture whose other photos cannot be loaded, and whose other points are far away, gives the same points."""
 
     def fail() -> Photo:
@@ -113,14 +113,14 @@ def test_poison_in_the_other_photos_changes_nothing(photos):
     np.testing.assert_array_equal(found.colors, clean.colors)
 
 
-def test_a_seed_decides_everything(photos):
+def test_the_seed_determines_the_points(photos):
     first, again, other = start(photos), start(photos), start(photos, seed=1)
     np.testing.assert_array_equal(first.positions, again.positions)
     np.testing.assert_array_equal(first.colors, again.colors)
     assert first.positions.shape != other.positions.shape or not np.array_equal(first.positions, other.positions)
 
 
-def test_black_photos_fall_through_to_random_with_a_message(photos, caplog):
+def test_black_photos_give_only_random_points_with_a_message(photos, caplog):
     black = [(np.zeros_like(p[0]), *p[1:]) for p in photos]
     with caplog.at_level(logging.INFO, logger="splatfix"):
         found = start(black)
@@ -131,7 +131,7 @@ def test_black_photos_fall_through_to_random_with_a_message(photos, caplog):
     assert len(initialize_gaussians(found, AUTO)) == few
 
 
-def test_one_photo_starts_from_random_points(photos):
+def test_a_single_photo_gives_only_random_points(photos):
     found = find_initial_points(CAMERAS[:1], [photos[0][0]], [None], None, AUTO, np.random.default_rng(0))
     assert found.counts()["random"] == len(found) > 0
 
@@ -150,7 +150,7 @@ def test_invalid_sources_and_values_are_errors(photos, config, message):
         start(photos, config)
 
 
-def test_photos_must_fit_their_cameras(photos):
+def test_photos_must_have_the_size_of_their_cameras(photos):
     with pytest.raises(ValueError, match=r"photo of shape \(48, 64, 3\)"):
         start([(np.zeros((48, 64, 3), np.float32),), *photos[1:]])
     with pytest.raises(ValueError, match="no photos"):
@@ -162,16 +162,16 @@ def test_masks_confine_every_source(photos):
     points = surface_points(photos, 200, [CAMERAS[0].name, CAMERAS[1].name])
     found = start(photos, points=points, masks=masks)
     assert min(found.counts()[source] for source in ("points", "stereo", "random")) > 0
-    assert in_hull(found.positions, CAMERAS, masks, margin_px=1).all()
+    assert is_in_hull(found.positions, CAMERAS, masks, margin_px=1).all()
 
 
 def test_baselines_are_measured_as_angles():
-    close = baseline_statistics([camera(-0.1), camera(0.0), camera(0.1)], 3.5).neighbor_angle_deg
+    close = compute_baselines([camera(-0.1), camera(0.0), camera(0.1)], 3.5).neighbor_angle_deg
     assert close == pytest.approx(np.degrees(np.arctan(0.1 / 3.5)), rel=0.05)
-    assert baseline_statistics([camera(0.0)], 3.5).neighbor_angle_deg == 180
+    assert compute_baselines([camera(0.0)], 3.5).neighbor_angle_deg == 180
 
 
-def test_the_config_survives_a_file():
+def test_the_config_round_trips_through_a_file():
     config = InitializationConfig(sources=("points", "stereo"), num_random=7)
     assert build_config(InitializationConfig, to_tree(config), source="test") == config
     with pytest.raises(ValueError, match=r"fit\.yaml: sources.* = 'dense'.*'triangulated'"):

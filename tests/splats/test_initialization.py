@@ -18,7 +18,7 @@ def test_nearest_distances_equal_brute_force():
     assert np.isnan(nearest_distances(np.zeros((1, 3)))).all()
 
 
-def test_gaussians_have_place_color_spacing_and_opacity_of_the_points():
+def test_gaussians_have_the_positions_colors_and_spacing_of_the_points():
     grid = np.stack(np.meshgrid(*[np.arange(5.0)] * 3), -1).reshape(-1, 3)
     colors = np.random.default_rng(0).random((125, 3)).astype(np.float32)
     points = InitialPoints(grid, colors, np.zeros(125, int), 3.0, BaselineStatistics(10.0))

@@ -1,4 +1,4 @@
-"""The fitting loop: it fits, resumes exactly, keeps control and after on one schedule, and stops at NaN."""
+"""The training loop: it fits, resumes exactly, keeps control and after on one schedule, and stops at NaN."""
 
 from dataclasses import replace
 
@@ -25,8 +25,8 @@ def new_fit(config=CONFIG, num=200) -> Fit:
 
 def error(fit: Fit, photos: list[TrainingView]) -> float:
     with torch.no_grad():
-        made = [render(fit.splat(), [photo.camera]).rgb[0] for photo in photos]
-    return sum(float((image - photo.rgb).abs().mean()) for image, photo in zip(made, photos, strict=True))
+        renders = [render(fit.splat(), [photo.camera]).rgb[0] for photo in photos]
+    return sum(float((image - photo.rgb).abs().mean()) for image, photo in zip(renders, photos, strict=True))
 
 
 def test_a_fit_lowers_its_error_and_records_its_losses(photos):
@@ -40,7 +40,7 @@ def test_a_fit_lowers_its_error_and_records_its_losses(photos):
 
 
 @pytest.mark.parametrize("strategy", ["none", "default", "mcmc"])
-def test_stop_save_load_continue_equals_a_fit_in_one_go(photos, tmp_path, strategy):
+def test_a_resumed_fit_equals_an_uninterrupted_one(photos, tmp_path, strategy):
     config = replace(CONFIG, densify=DensifyConfig(strategy=strategy, every=10, start=0.1, stop=0.9, noise=0.1))
     whole = new_fit(config)
     advance(whole, photos, 60, seed=3)
@@ -49,7 +49,7 @@ def test_stop_save_load_continue_equals_a_fit_in_one_go(photos, tmp_path, strate
     first.save(tmp_path / "a.pt", "identity")
     second = new_fit(config)
     second.load(tmp_path / "a.pt", "identity")
-    torch.rand(17)  # what else the process draws must not matter
+    torch.rand(17)  # other draws of the process must not matter
     advance(second, photos, 27, seed=3)
     for name, value in whole.params.items():
         assert torch.equal(value, second.params[name]), name
@@ -57,32 +57,32 @@ def test_stop_save_load_continue_equals_a_fit_in_one_go(photos, tmp_path, strate
     assert whole.losses == second.losses
 
 
-def test_repaired_views_of_no_weight_leave_only_the_photos_of_the_control(photos):
-    """`after` with worthless repaired views differs from `control` only in the steps that it lost to them."""
+def test_repaired_views_of_weight_0_only_skip_steps_of_the_control(photos):
+    """With repaired views of weight 0, `after` uses the photos of `control` except in the steps of those views."""
     shown: dict[str, list[int]] = {"control": [], "after": []}
     wrong = replace(photos[0], rgb=torch.zeros_like(photos[0].rgb), weight=0.0)
 
-    def watched(arm):
-        return [_Watched(photo.camera, photo.rgb, shown[arm], index) for index, photo in enumerate(photos)]
+    def watch(arm):
+        return [_WatchedView(photo.camera, photo.rgb, shown[arm], index) for index, photo in enumerate(photos)]
 
     for arm, repaired in (("control", ()), ("after", (wrong,))):
         advance(
             new_fit(replace(CONFIG, exposure_lr=0.0)),
-            watched(arm),
+            watch(arm),
             40,
             seed=5,
             repaired=repaired,
             repaired_probability=0.5,
         )
-    # every photo that `after` shows is the one that `control` shows at that step
+    # every photo that `after` uses is the one that `control` uses at that step
     assert 8 < len(shown["after"]) < 32
     assert len(shown["control"]) == 40
     remaining = iter(shown["control"])
     assert all(index in remaining for index in shown["after"])
 
 
-class _Watched(TrainingView):
-    """A training view that notes when its photo is used."""
+class _WatchedView(TrainingView):
+    """A training view that records each use of its photo."""
 
     def __init__(self, camera, rgb, seen, index):
         super().__init__(camera, rgb)
@@ -95,15 +95,15 @@ class _Watched(TrainingView):
         return object.__getattribute__(self, name)
 
 
-@pytest.mark.parametrize("trust", [0.0, 0.5, 1.0])
-def test_an_untrusted_pixel_asks_for_nothing(photos, trust):
+@pytest.mark.parametrize("confidence", [0.0, 0.5, 1.0])
+def test_pixels_of_confidence_0_have_no_gradient(photos, confidence):
     rgb = photos[0].rgb.clone().requires_grad_()
-    loss = photometric_loss(rgb, photos[1].rgb, 0.2, torch.full(rgb.shape[:2], trust))
+    loss = photometric_loss(rgb, photos[1].rgb, 0.2, torch.full(rgb.shape[:2], confidence))
     loss.backward()
-    assert float(rgb.grad.abs().max()) < 1e-8 if trust == 0 else float(rgb.grad.abs().max()) > 1e-5
+    assert float(rgb.grad.abs().max()) < 1e-8 if confidence == 0 else float(rgb.grad.abs().max()) > 1e-5
 
 
-def test_nan_stops_with_the_step_and_the_parameter(photos):
+def test_nan_is_an_error_that_names_the_step_and_the_parameter(photos):
     fit = new_fit()
     with torch.no_grad():
         fit.params["scales"][7, 1] = float("nan")

@@ -30,7 +30,7 @@ def test_exact_pixels_give_exact_points():
     assert found.errors_px.max() < 1e-6
 
 
-def test_a_wrong_observation_is_left_out_and_a_wrong_pair_is_dropped():
+def test_a_wrong_observation_is_removed_and_a_wrong_pair_is_dropped():
     pixels = observed()
     pixels[7, 2] += [4.0, 9.0]
     pixels[8, 2:] = np.nan
@@ -99,13 +99,13 @@ def test_photos_of_a_known_scene():
     assert (masked.positions[:, 2] < -0.8).all()
 
 
-def test_nothing_to_see_gives_no_points():
+def test_photos_without_texture_give_no_points():
     black = np.zeros((96, 128, 3), np.float32)
     found = triangulate(CAMERAS, [black] * 4, [None] * 4, CONFIG)
     assert len(found) == 0
     assert found.seen.shape == (0, 4)
 
 
-def test_one_photo_is_refused():
+def test_a_single_photo_is_an_error():
     with pytest.raises(ValueError, match="1 photo"):
         triangulate(CAMERAS[:1], [np.zeros((96, 128, 3), np.float32)], [None], CONFIG)

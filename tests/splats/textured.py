@@ -21,7 +21,7 @@ class Quad:
 
 
 def noise(size: int, seed: int) -> np.ndarray:
-    """Smooth colour noise, ``[size, size, 3]`` in [0, 1], with detail at several scales."""
+    """Smooth color noise, ``[size, size, 3]`` in [0, 1], with detail at several scales."""
     rng = np.random.default_rng(seed)
     total = sum(
         2.0**k * gaussian_filter(rng.standard_normal((size, size, 3)), (2.0**k, 2.0**k, 0), mode="wrap")

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class StereoConfig:
-    """How depth is matched and checked.
+    """Settings of plane-sweep stereo.
 
     Attributes:
-        num_neighbours: photos that each reference photo is compared with, nearest first.
-        max_neighbour_angle_deg: neighbors whose rays to the scene differ by a larger angle are ignored, in degrees.
+        num_neighbours: number of photos that each reference photo is compared with, nearest first.
+        max_neighbour_angle_deg: largest angle between the rays of two compared photos to the scene, in degrees.
         num_planes: planes per reference photo, evenly spaced in inverse depth.
         windows_px: sides of the two square ZNCC windows, in pixels (odd); their scores are averaged.
-        smoothness: penalty for a step of one plane between pixels, in units of ZNCC; larger steps cost four times it.
-        min_zncc: least ZNCC of a match.
+        smoothness: penalty for a step of one plane between pixels, in units of ZNCC; four times that for larger steps.
+        min_zncc: smallest ZNCC of a match.
         uniqueness: largest ratio of 1 - ZNCC of the match to that of its best rival at another depth.
-        min_contrast: least standard deviation of gray in the smaller window, in [0, 1].
+        min_contrast: smallest standard deviation of gray values in the smaller window, in [0, 1].
         max_disagreement: largest relative depth difference at which two photos agree.
         min_agreeing: number of other photos whose depth must agree.
-        min_support: number of the 24 pixels around that must have the same depth (within twice max_disagreement).
+        min_support: number of the 24 surrounding pixels that must have the same depth (within twice max_disagreement).
     """
 
     num_neighbours: int = 3

@@ -1,13 +1,13 @@
-"""Dense points from the chosen photos alone: plane-sweep stereo with strict checks.
+"""Find dense points from the chosen photos alone, by plane-sweep stereo with strict checks.
 
 Each photo in turn is the reference: its neighbors are warped onto planes of constant depth and compared by zero-mean
-normalized cross-correlation (ZNCC). A depth is kept where the match is good and unique, and where the depth map of
-another photo agrees. For photos close together this is the best start of a sparse fit; for photos 40 degrees apart few
-depths are kept, and `StereoPoints.coverage` is that share.
+normalized cross-correlation (ZNCC). A depth is kept if the match is good and unique, and the depth map of another photo
+agrees. For photos close together this is the best initialization of a sparse fit. For photos 40 degrees apart few
+depths are kept; `StereoPoints.coverage` is their share.
 
 Collins 1996 (plane sweep); Hirschmueller 2008 (semi-global matching); Schoenberger et al. 2016 (checks across views).
-This module prepares the photos and fuses their depth maps. Its only calls that depend on the device are
-`cpu.compute_depth_map` and `cpu.compare_depths`; another device gets a module with the same two functions.
+This module prepares the photos and fuses their depth maps. Only `cpu.compute_depth_map` and `cpu.compare_depths` depend
+on the device; support for another device is a module with the same two functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy import ndarray
 
 from splatfix.cameras import Camera
 from splatfix.shapes import Float, Int
-from splatfix.splats.hull import in_hull, neighbor_angles_deg
+from splatfix.splats.hull import is_in_hull, neighbor_angles_deg
 from splatfix.splats.stereo import cpu
 from splatfix.splats.stereo.config import StereoConfig
 from splatfix.splats.triangulate import GRAY_WEIGHTS
@@ -28,14 +28,14 @@ from splatfix.splats.triangulate import GRAY_WEIGHTS
 
 @dataclass(frozen=True, eq=False)
 class StereoPoints:
-    """Dense points, one per pixel with a depth that passed the checks.
+    """Dense points: one per pixel whose depth passed the checks.
 
     Attributes:
         positions: world coordinates, float64 ``[P, 3]``.
         view: index of the reference photo, ``[P]``.
         pixels: column and row in that photo, ``[P, 2]``.
-        num_agreeing: other photos whose depth agrees, ``[P]``.
-        coverage: share of the photos' (masked) pixels that have such a depth.
+        num_agreeing: number of other photos whose depth agrees, ``[P]``.
+        coverage: share of the (masked) pixels of all photos that have such a depth.
     """
 
     positions: Float[ndarray, "P 3"]
@@ -55,12 +55,12 @@ def find_stereo_points(
     depth_ranges: Sequence[tuple[float, float]],
     config: StereoConfig,
 ) -> StereoPoints:
-    """Find points at the pixels whose depth two or more photos agree on.
+    """Find points at the pixels whose depth other photos agree on.
 
     Args:
         cameras: at least two, in the order of the photos.
         photos: sRGB in [0, 1], each ``[H, W, 3]`` with the size of its camera.
-        masks: 1 on the object, ``[H, W]``; only these pixels are matched. None: all pixels.
+        masks: 1 on the object, ``[H, W]``; only these pixels are matched. None matches all pixels.
         depth_ranges: nearest and farthest depth to search per photo, in world units.
 
     Raises:
@@ -71,7 +71,7 @@ def find_stereo_points(
     for camera, (low, high) in zip(cameras, depth_ranges, strict=True):
         if not 0 < low < high < np.inf:
             raise ValueError(f"{camera.name}: depth range {low:.4g} to {high:.4g}; wanted 0 < nearest < farthest")
-    middle = [float(np.sqrt(low * high)) for low, high in depth_ranges]
+    middle_depths = [float(np.sqrt(low * high)) for low, high in depth_ranges]
     valid = [
         np.ones(photo.shape[:2], bool) if mask is None else mask > 0.5
         for photo, mask in zip(photos, masks, strict=True)
@@ -79,24 +79,24 @@ def find_stereo_points(
     grays = [np.ascontiguousarray(photo @ GRAY_WEIGHTS - 0.5, np.float32) for photo in photos]
     depth_maps = []
     for index, depth_range in enumerate(depth_ranges):
-        neighbors = select_neighbors(cameras, index, middle[index], config)
+        neighbors = select_neighbors(cameras, index, middle_depths[index], config)
         depth_maps.append(_match_photo(index, neighbors, cameras, grays, valid, depth_range, config))
     num_valid = sum(int(each.sum()) for each in valid)
     return _fuse_depth_maps(cameras, depth_maps, masks, num_valid, config)
 
 
 def select_neighbors(cameras: Sequence[Camera], index: int, depth: float, config: StereoConfig) -> list[int]:
-    """Photos to compare one with: those whose rays to its middle (at ``depth``) differ least, but do differ."""
+    """Select the photos to compare a photo with: those at the smallest angles (at ``depth``) above 0.3 degrees."""
     angles = neighbor_angles_deg(cameras, depth)[index]
     order = [int(i) for i in np.argsort(angles, kind="stable")]
     return [i for i in order if 0.3 < angles[i] <= config.max_neighbour_angle_deg][: config.num_neighbours]
 
 
 def thin_points(points: StereoPoints, num: int, rng: np.random.Generator) -> Int[ndarray, " M"]:
-    """Indices of about ``num`` points, spread evenly over the surfaces that the photos see.
+    """Select about ``num`` points, spread evenly over the surfaces that the photos see; returns their indices.
 
-    Systematic sampling along a Z-order curve through each photo. A point that k other photos agree on has the weight
-    1 / (1 + k), because k + 1 photos have points on its surface.
+    Points are sampled systematically along a Z-order curve through each photo. A point that k other photos agree on has
+    the weight 1 / (1 + k), because k + 1 photos have points on its surface.
     """
     if len(points) <= num:
         return np.arange(len(points))
@@ -117,7 +117,7 @@ def _match_photo(
     depth_range: tuple[float, float],
     config: StereoConfig,
 ) -> Float[ndarray, "H W"]:
-    """Depth of one photo where the match with its neighbors is good and unique, else 0."""
+    """Compute the depth map of one photo: 0 where the match with its neighbors is not good and unique."""
     if not neighbors:
         return np.zeros(grays[index].shape, np.float32)
     inverse_depths = np.linspace(1 / depth_range[1], 1 / depth_range[0], config.num_planes)
@@ -133,7 +133,7 @@ def _match_photo(
 
 
 def _plane_warp(reference: Camera, other: Camera) -> Float[ndarray, "3 4"]:
-    """``[A | b]``: a reference pixel x at inverse depth w is at ``A (x, 1) + w b`` (homogeneous) in the other photo."""
+    """Compute ``[A | b]``: reference pixel x at inverse depth w is at ``A (x, 1) + w b`` (homogeneous) in the other."""
     relative = other.camera_from_world @ reference.world_from_camera
     a = other.intrinsics @ relative[:3, :3] @ np.linalg.inv(reference.intrinsics)
     return np.concatenate([a, (other.intrinsics @ relative[:3, 3])[:, None]], axis=1)
@@ -146,7 +146,7 @@ def _fuse_depth_maps(
     num_valid: int,
     config: StereoConfig,
 ) -> StereoPoints:
-    """Keep the pixels whose depth more photos confirm than contradict (by seeing through it), inside all masks."""
+    """Keep the depths that more photos confirm than contradict (by seeing through the point), inside all masks."""
     positions, view, pixels, agreeing = [], [], [], []
     for index, camera in enumerate(cameras):
         row, column = np.nonzero(depth_maps[index] > 0)
@@ -160,7 +160,7 @@ def _fuse_depth_maps(
                 confirming += votes > 0
                 contradicting += votes < 0
         keep = (confirming >= config.min_agreeing) & (confirming > contradicting)
-        keep[keep] = in_hull(world[keep], cameras, masks, margin_px=0)
+        keep[keep] = is_in_hull(world[keep], cameras, masks, margin_px=0)
         positions.append(world[keep])
         view.append(np.full(keep.sum(), index))
         pixels.append(np.stack([column, row], 1)[keep])
@@ -176,7 +176,7 @@ def _fuse_depth_maps(
 
 
 def _morton_codes(pixels: Int[ndarray, "P 2"]) -> Int[ndarray, " P"]:
-    """Position of pixels along a Z-order curve (bits of column and row interleaved; Morton 1966)."""
+    """Compute positions of pixels along a Z-order curve (interleaved bits of column and row; Morton 1966)."""
     code = np.zeros(len(pixels), np.int64)
     for bit in range(14):
         code |= ((pixels[:, 0].astype(np.int64) >> bit) & 1) << (2 * bit)
