@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from splatfix.loop.cases import find_cases
 from splatfix.process import choose_device
 from splatfix.restoration import open_restorer
-from splatfix.sweep.cases import find_cases
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.proposals import ProposalStudy
 from splatfix.sweep.space import check_space

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from splatfix.config import to_tree
+from splatfix.loop.cases import BASELINE_FILES, BASELINES, Case, find_cases, measure_baselines, silence_loops
 from splatfix.process import progress, using_threads
 from splatfix.report.sweep.results import SWEEP, SweepResults, read_sweep
 from splatfix.runs import Run, check_run, describe_run, open_run, read_run
 from splatfix.sweep.analysis import best_trial
-from splatfix.sweep.cases import BASELINE_FILES, BASELINES, Case, find_cases, measure_baselines, silence_loops
 from splatfix.sweep.checks import check_sweep
 from splatfix.sweep.config import SweepConfig, hide_password, resolve_paths
 from splatfix.sweep.files import OUTPUT_FILES, SweepWriter, format_value
@@ -139,7 +139,7 @@ def _run_stages(sweep: _Sweep, ray: Any) -> SweepResults:
     config, run = sweep.config, sweep.run
     cases = find_cases(config.captures, config.seeds)
     with run.stage("references"):
-        baselines = measure_baselines(cases, config, run.path)
+        baselines = measure_baselines(cases, config.loop, config.workers, run.path, command="sweep")
     writer = SweepWriter(config, run, cases, baselines, num_trials=sweep.num_trials, parallel=sweep.workers.parallel)
     with _resumed_stage(run):
         records = _run_trials(sweep, cases, writer, ray)

@@ -14,10 +14,10 @@ import yaml
 from splatfix.config import changed_fields
 from splatfix.evaluation.results import Results
 from splatfix.files import write_text
+from splatfix.loop.cases import Case
 from splatfix.report.sweep.page import write_sweep_page
 from splatfix.report.sweep.results import FIGURES, PAGE, SWEEP, RerunRow, SweepResults, TrialResult, write_sweep
 from splatfix.runs import Run
-from splatfix.sweep.cases import Case
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import TrialRecord
 from splatfix.sweep.settings import flatten_fields, nest_settings

@@ -20,8 +20,8 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from splatfix.loop import LoopConfig
+from splatfix.loop.cases import Case, silence_loops
 from splatfix.process import quiet, using_threads
-from splatfix.sweep.cases import Case, silence_loops
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import AttemptEnd, report_from_json, report_to_json
 from splatfix.sweep.scheduler import SweepScheduler

@@ -17,12 +17,12 @@ from splatfix.config import to_tree
 from splatfix.evaluation.results import Results, read_results
 from splatfix.files import read_json, write_json
 from splatfix.loop import LoopConfig, run_loop
+from splatfix.loop.cases import Case, configure_case, find_cases, silence_loops
 from splatfix.loop.run import LOOP_FILES
 from splatfix.process import progress
 from splatfix.report import write_report
 from splatfix.report.sweep.results import RerunFigures, RerunRow
 from splatfix.runs import RUN_FILES
-from splatfix.sweep.cases import Case, configure_case, find_cases, silence_loops
 from splatfix.sweep.config import SweepConfig
 from splatfix.views import BANDS
 from splatfix.workers import Outcome, run_tasks

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Literal
 
 from splatfix.evaluation.results import Results
+from splatfix.loop.cases import BASELINES, Case
 from splatfix.report.sweep.results import (
     FIGURES,
     CaseResult,
@@ -19,7 +20,6 @@ from splatfix.report.sweep.results import (
     TrialResult,
 )
 from splatfix.sweep.analysis import best_trial, compare_reruns, field_importances, pareto_front
-from splatfix.sweep.cases import BASELINES, Case
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import TrialRecord
 from splatfix.sweep.reruns import rerun_seeds

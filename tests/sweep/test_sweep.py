@@ -14,12 +14,12 @@ import yaml
 from splatfix.cli import main
 from splatfix.config import load_config, read_yaml
 from splatfix.files import read_json
-from splatfix.loop import LoopConfig, run_loop
+from splatfix.loop import LoopConfig, case_rounds, run_loop
+from splatfix.loop.cases import find_cases, measure_baseline
 from splatfix.restoration import RestorerChoice
 from splatfix.runs import remove_run
 from splatfix.sample import sample_path
-from splatfix.sweep import reruns, trial
-from splatfix.sweep.cases import find_cases, measure_baseline
+from splatfix.sweep import reruns
 from splatfix.sweep.checks import check_sweep
 from splatfix.sweep.driver import run_sweep
 from splatfix.sweep.settings import apply, flatten_fields
@@ -159,7 +159,7 @@ def test_the_address_of_the_run_in_mlflow_is_known(sweep):
 def test_an_interrupted_sweep_equals_an_uninterrupted_one(sweep, tmp_path, monkeypatch):
     """Interrupted in the middle of a round of the second trial."""
     config = small(seeds=[0, 1], search={"trials": 4})
-    real, calls = trial.repair_rounds, []
+    real, calls = case_rounds.repair_rounds, []
 
     def interrupted(*arguments, **keywords):
         for round_ in real(*arguments, **keywords):
@@ -168,12 +168,12 @@ def test_an_interrupted_sweep_equals_an_uninterrupted_one(sweep, tmp_path, monke
                 raise KeyboardInterrupt
             yield round_
 
-    monkeypatch.setattr(trial, "repair_rounds", interrupted)
+    monkeypatch.setattr(case_rounds, "repair_rounds", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(config, tmp_path / "out")
     assert [record.status for record in records(tmp_path / "out")] == ["complete", "running"]
     assert len(records(tmp_path / "out")[1].rounds) == 0
-    monkeypatch.setattr(trial, "repair_rounds", real)
+    monkeypatch.setattr(case_rounds, "repair_rounds", real)
     run_sweep(config, tmp_path / "out")
     for mine, other in zip(records(tmp_path / "out"), records(sweep), strict=True):
         assert without_times(mine) == without_times(other)
@@ -193,7 +193,7 @@ def test_a_sweep_may_get_more_trials_but_no_other_settings(tmp_path):
 
 
 def test_a_failed_trial_is_marked_and_the_sweep_continues(tmp_path, monkeypatch):
-    real, errors = trial.repair_rounds, [MemoryError(), RuntimeError("not this time")]
+    real, errors = case_rounds.repair_rounds, [MemoryError(), RuntimeError("not this time")]
 
     def failing(run, *arguments, **keywords):
         for round_ in real(run, *arguments, **keywords):
@@ -205,7 +205,7 @@ def test_a_failed_trial_is_marked_and_the_sweep_continues(tmp_path, monkeypatch)
                 raise errors.pop()
             yield round_
 
-    monkeypatch.setattr(trial, "repair_rounds", failing)
+    monkeypatch.setattr(case_rounds, "repair_rounds", failing)
     results = run_sweep(small(search={"trials": 4}, tracking={"enabled": True}), tmp_path / "out")
     found = records(tmp_path / "out")
     assert [record.status for record in found] == ["complete", "failed", "failed", "complete"]
@@ -217,7 +217,7 @@ def test_a_failed_trial_is_marked_and_the_sweep_continues(tmp_path, monkeypatch)
 
 
 def test_a_splat_that_cannot_be_measured_fails_its_trial(tmp_path, monkeypatch):
-    real = trial._evaluate
+    real = case_rounds._evaluate
 
     def broken(run, *arguments, **keywords):
         results = real(run, *arguments, **keywords)
@@ -226,7 +226,7 @@ def test_a_splat_that_cannot_be_measured_fails_its_trial(tmp_path, monkeypatch):
             return replace(results, summary=replace(results.summary, all=broken_means))
         return results
 
-    monkeypatch.setattr(trial, "_evaluate", broken)
+    monkeypatch.setattr(case_rounds, "_evaluate", broken)
     run_sweep(small(search={"trials": 3}), tmp_path / "out")
     found = records(tmp_path / "out")
     assert [record.status for record in found] == ["complete", "failed", "complete"]
@@ -306,19 +306,19 @@ def test_a_password_is_not_written(tmp_path):
 
 
 def test_a_full_disk_ends_the_sweep_and_keeps_its_trials(tmp_path, monkeypatch, capsys):
-    real, config = trial.repair_rounds, write_config(tmp_path / "s.yaml", search={"trials": 3})
+    real, config = case_rounds.repair_rounds, write_config(tmp_path / "s.yaml", search={"trials": 3})
 
     def full(run, *arguments, **keywords):
         if "0001" in str(run.path):
             raise OSError(28, "No space left on device", "after.ply")
         yield from real(run, *arguments, **keywords)
 
-    monkeypatch.setattr(trial, "repair_rounds", full)
+    monkeypatch.setattr(case_rounds, "repair_rounds", full)
     arguments = ["sweep", "--config", str(config), "--out", str(tmp_path / "out")]
     assert main(arguments) == 1
     assert "after.ply" in capsys.readouterr().err
     assert [record.status for record in records(tmp_path / "out")] == ["complete", "running"]
-    monkeypatch.setattr(trial, "repair_rounds", real)
+    monkeypatch.setattr(case_rounds, "repair_rounds", real)
     assert main(arguments) == 0
 
 
@@ -327,7 +327,7 @@ def test_without_a_complete_trial_there_is_no_best(tmp_path, monkeypatch, capsys
         raise FloatingPointError("no")
         yield
 
-    monkeypatch.setattr(trial, "repair_rounds", failing)
+    monkeypatch.setattr(case_rounds, "repair_rounds", failing)
     config = write_config(tmp_path / "s.yaml", search={"trials": 2}, reruns=1)
     assert main(["sweep", "--config", str(config), "--out", str(tmp_path / "out")]) == 1
     assert "the first 2 trials failed, the last with: no" in capsys.readouterr().err
@@ -369,10 +369,10 @@ def test_a_baseline_is_kept_and_one_with_other_settings_is_refused(tmp_path):
     capture = tmp_path / "capture"
     shutil.copytree(sample_path(), capture)
     (case,) = find_cases([str(capture)], [0])
-    first = measure_baseline(case, small().loop, tmp_path / "out")
-    assert measure_baseline(case, small().loop, tmp_path / "out") == first
+    first = measure_baseline(case, small().loop, tmp_path / "out", command="sweep")
+    assert measure_baseline(case, small().loop, tmp_path / "out", command="sweep") == first
     with pytest.raises(ValueError, match=r"repair\.steps was \d+, now it is 30"):
-        measure_baseline(case, apply(small().loop, {"repair.steps": 30}), tmp_path / "out")
+        measure_baseline(case, apply(small().loop, {"repair.steps": 30}), tmp_path / "out", command="sweep")
 
 
 def test_captures_of_the_same_name_get_different_names(tmp_path):

@@ -1,4 +1,8 @@
-"""Cases: the captures and seeds that every trial runs on, and the baseline of each: ``before`` and ``control``."""
+"""Cases: captures with seeds that many loops run on, and the baseline of each: ``before`` and ``control``.
+
+A sweep runs all of its trials on the same cases, and a comparison all of its restorers. Each has a folder that holds
+the baselines and the fits that its loops share.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,14 @@ from splatfix.evaluation.results import RESULTS, Results, read_results
 from splatfix.files import read_json, write_json
 from splatfix.fit import choose_steps, prepare
 from splatfix.gaussians import write_splat
-from splatfix.loop import LoopConfig
 from splatfix.loop.cache import SharedFits
+from splatfix.loop.config import LoopConfig
 from splatfix.loop.run import LOOP_FILES
 from splatfix.process import hidden_bars, progress, quiet
 from splatfix.records import parse_record
 from splatfix.runs import RUN_FILES
 from splatfix.splats.scene import fit_identity
-from splatfix.sweep.config import SweepConfig
-from splatfix.workers import run_tasks
+from splatfix.workers import WorkersConfig, run_tasks
 
 BASELINES, BASELINE = "references", "reference.json"  # names on disk
 BASELINE_FILES = (*LOOP_FILES, *RUN_FILES, BASELINE)  # glob patterns of all that a baseline writes
@@ -32,7 +35,7 @@ class Case:
     """A capture with a seed.
 
     Attributes:
-        name: unique in the sweep, and safe for a folder.
+        name: unique among the cases, and safe for a folder.
         title: of the capture.
         capture: its path.
         seed: of the loop.
@@ -68,7 +71,7 @@ def configure_case(config: LoopConfig, case: Case) -> LoopConfig:
 
 @contextmanager
 def silence_loops() -> Iterator[None]:
-    """Hide the progress bars and log lines of single loops: a sweep runs many."""
+    """Hide the progress bars and log lines of single loops, where many run."""
     with hidden_bars(), quiet("splatfix"):
         yield
 
@@ -82,17 +85,22 @@ class Baseline:
     seconds: float
 
 
-def baseline_folder(sweep: Path, case: Case) -> Path:
-    """The run folder of a case's baseline."""
-    return sweep / BASELINES / case.name
+def baseline_folder(root: Path, case: Case) -> Path:
+    """The run folder of a case's baseline, in the folder of a sweep or comparison."""
+    return root / BASELINES / case.name
 
 
-def read_baseline(sweep: Path, case: Case) -> Baseline:
+def shared_folder(root: Path) -> Path:
+    """Where the loops of a sweep or comparison share their fits."""
+    return root / "shared"
+
+
+def read_baseline(root: Path, case: Case) -> Baseline:
     """The baseline of a case. ValueError where it does not exist."""
-    folder = baseline_folder(sweep, case)
+    folder = baseline_folder(root, case)
     baseline = _read_baseline(folder)
     if baseline is None:
-        raise ValueError(f"{folder}: no {BASELINE}; run the sweep again, which makes it")
+        raise ValueError(f"{folder}: no {BASELINE}; run the command again, which makes it")
     return baseline
 
 
@@ -103,18 +111,24 @@ def _read_baseline(folder: Path) -> Baseline | None:
     return parse_record(Baseline, read_json(path), source=str(path), remedy=f"delete {folder}")
 
 
-def measure_baseline(case: Case, default: LoopConfig, sweep: Path) -> Results:
+def measure_baseline(case: Case, default: LoopConfig, root: Path, *, command: str) -> Results:
     """Fit and measure ``before`` and ``control`` of a case with the default config.
 
     A baseline that is in its folder already is returned as it is.
+
+    Args:
+        case: the capture and seed.
+        default: config of the loop.
+        root: folder of the sweep or comparison.
+        command: that runs, for the record of the baseline's folder.
 
     Raises:
         ValueError: the baseline in its folder is of other photos or settings, or no photo is left to test on.
     """
     config = configure_case(default, case)
-    folder = baseline_folder(sweep, case)
+    folder = baseline_folder(root, case)
     run, capture, split, scene, device = prepare(
-        Path(case.capture), folder, config, command="sweep", files=(*LOOP_FILES, BASELINE)
+        Path(case.capture), folder, config, command=command, files=(*LOOP_FILES, BASELINE)
     )
     identity = fit_identity(
         scene,
@@ -130,7 +144,7 @@ def measure_baseline(case: Case, default: LoopConfig, sweep: Path) -> Results:
     if not split.test_ids:
         raise ValueError("no photo is left to test on; ask for fewer training photos (views.num_train)")
     steps = choose_steps(run, scene, config)
-    fits = SharedFits(sweep / "shared", run, scene, config)
+    fits = SharedFits(shared_folder(root), run, scene, config)
     before, control = fits.before(steps), fits.control(steps)
     arms = {"before": before.splat(), "control": control.splat()}
     for name, splat in arms.items():
@@ -154,24 +168,26 @@ def measure_baseline(case: Case, default: LoopConfig, sweep: Path) -> Results:
 
 
 class _BaselineWorker:
-    def __init__(self, default: LoopConfig, sweep: Path) -> None:
-        self._default, self._sweep = default, sweep
+    def __init__(self, default: LoopConfig, root: Path, command: str) -> None:
+        self._default, self._root, self._command = default, root, command
 
     def run(self, task: Case, upcoming: Case | None) -> Results:  # noqa: ARG002 - of the protocol
         with silence_loops():
-            return measure_baseline(task, self._default, self._sweep)
+            return measure_baseline(task, self._default, self._root, command=self._command)
 
 
-def measure_baselines(cases: Sequence[Case], config: SweepConfig, sweep: Path) -> dict[str, Results]:
-    """Measure the baselines of all cases on the sweep's workers; returns the results of each by case name.
+def measure_baselines(
+    cases: Sequence[Case], default: LoopConfig, workers: WorkersConfig, root: Path, *, command: str
+) -> dict[str, Results]:
+    """Measure the baselines of all cases on workers; returns the results of each by case name.
 
     Raises:
         ValueError: one of them failed; the message names its capture.
     """
     results = {}
-    worker = partial(_BaselineWorker, config.loop, sweep)
+    worker = partial(_BaselineWorker, default, root, command)
     with progress(total=len(cases), description="sparse fits and controls") as bar:
-        for outcome in run_tasks(cases, worker, config.workers, name=lambda case: case.name):
+        for outcome in run_tasks(cases, worker, workers, name=lambda case: case.name):
             if outcome.error is not None:
                 raise ValueError(f"{outcome.task.capture}: {outcome.error}")
             results[outcome.task.name] = outcome.result
