@@ -1,4 +1,4 @@
-"""Recipes: how the sparse fits behind the pairs differ from one another, as named and weighted variants."""
+"""Recipes: named and weighted ranges from which the settings of the sparse fits are drawn."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ Initial = Literal["auto", "points", "triangulated", "stereo", "random"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A kind of sparse fit, and what its renders are paired with.
+    """Ranges of the settings of a sparse fit, and the kind of clean views that its renders are paired with.
 
     Attributes:
-        weight: how often it is made, relative to the other recipes.
-        clean: ``photos``: the photos that the fit has not seen; ``renders``: a dense fit of the capture (or the
-            reference splat that the capture is), drawn at new poses between its cameras.
-        cycle: fit again, from renders of the first fit at new poses, and pair that with the photos, of which it has
-            seen none (the first fit's own among them).
+        weight: how often the recipe is used, relative to the other recipes.
+        clean: ``photos``: photos that the fit was not trained on; ``renders``: renders of a dense fit of the capture
+            (or of its reference splat) at new poses between its cameras.
+        cycle: whether to train a second fit on renders of the first at new poses, and pair its renders with photos.
+            The photos of the first fit are used too, since the second was trained on none.
         size_px: longest side of the images, in pixels.
-        num_train: fewest and most photos of a fit.
-        num_fits: fewest and most fits of the same photos, which differ in their seeds. Where there are several, the
-            first alone and the mean of all are paired with the photos.
+        num_train: least and largest number of training photos of a fit.
+        num_fits: least and largest number of fits of the same photos, with different seeds. If there are several, both
+            the renders of the first and the mean renders of all are paired with the clean views.
         steps: length of the training schedule.
-        completed: least and largest share of the schedule that is gone through.
-        initial: where the Gaussians start (`InitializationConfig.sources`), random points aside; each fit takes one of
-            them.
-        num_random: fewest and most random points among the initial ones (log-uniform).
-        undropped: share of the fits without dropout; the others have the dropout of a fit's defaults.
-        growth: share of the fits that grow.
-        max_gaussians: cap of those that do.
-        sh_degree: highest spherical harmonics.
-        max_views: clean views per fit, spread evenly over distance.
-        min_coverage: a view is left out where the render covers less than this share of what training views cover.
-        num_references: warped training photos stored with each pair.
+        completed: least and largest share of the schedule after which training stops.
+        initial: sources of the initial Gaussians besides random points (`InitializationConfig.sources`); each fit uses
+            one of them.
+        num_random: least and largest number of random initial points (log-uniform).
+        undropped: share of the fits without dropout; the others use the default dropout of a fit.
+        growth: share of the fits that add Gaussians during training.
+        max_gaussians: largest number of Gaussians of those fits.
+        sh_degree: highest degree of the spherical harmonics.
+        max_views: largest number of clean views per fit, evenly spread over distance.
+        min_coverage: a view is filtered if its render covers less than this share of what training views cover.
+        num_references: number of warped training photos stored with each pair.
     """
 
     weight: float = 1.0
@@ -77,16 +77,16 @@ class Recipe:
         require(not (self.cycle and self.clean == "renders"), "cycle", True, "false with clean: renders")
 
 
-def recipe_of(recipes: Mapping[str, Recipe], scene: str, fit_index: int, seed: int) -> str:
-    """The name of the recipe of a scene's fit.
+def choose_recipe(recipes: Mapping[str, Recipe], scene: str, fit_index: int, seed: int) -> str:
+    """Choose the recipe of a fit, and return its name.
 
-    Fits of a scene step through the recipes evenly (by the golden ratio, from a start that the scene's name gives), so
-    that the shares of few fits are near the weights.
+    The choices follow a golden-ratio sequence that starts at a hash of the scene's name and the seed, so that the
+    shares of the recipes are close to their weights even for a few fits of one scene.
     """
     start = int.from_bytes(hashlib.sha256(f"{scene}/{seed}".encode()).digest()[:8], "little") / 2**64
-    place = (start + fit_index * 0.6180339887498949) % 1 * sum(recipe.weight for recipe in recipes.values())
+    position = (start + fit_index * 0.6180339887498949) % 1 * sum(recipe.weight for recipe in recipes.values())
     for name, recipe in recipes.items():
-        place -= recipe.weight
-        if place < 0:
+        position -= recipe.weight
+        if position < 0:
             return name
     return next(name for name, recipe in reversed(list(recipes.items())) if recipe.weight > 0)

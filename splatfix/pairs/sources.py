@@ -1,7 +1,7 @@
-"""Which captures: folders, globs, YAML lists and dataset roots, on this machine or on an object store.
+"""Find captures: folders, globs, YAML lists and dataset roots, on this machine or on an object store.
 
-A dataset root is a folder whose folders are captures (Mip-NeRF 360, LLFF), or hold them one or two levels further down
-(DL3DV's ``1K/<scene>/nerfstudio``). Nothing is opened here: a root of 100,000 scenes is only listed.
+A dataset root is a folder whose subfolders are captures (Mip-NeRF 360, LLFF) or contain captures one or two levels
+deeper (DL3DV's ``1K/<scene>/nerfstudio``). Captures are only listed here, not opened, since a root may hold 100,000.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from splatfix import storage
 from splatfix.captures import FORMATS, Capture, open_capture
 
 MAX_DEPTH = 3  # of captures below a dataset root
-# folders that only wrap a capture, and do not name it
+# folders that hold a capture without naming it
 WRAPPERS = ("nerfstudio", "colmap", "gaussian_splat", "dense", "data", "undistorted")
-_REMOTE_MARKS = {
+_CAPTURE_FILES = {
     *("transforms.json", "transforms_train.json", "poses_bounds.npy", "cameras.json", "point_cloud.ply"),
     *("cameras.bin", "cameras.txt"),
 }
-ROOMS = "splatfix-captures-"
+DOWNLOAD_PREFIX = "splatfix-captures-"
 
 
 @dataclass(frozen=True)
@@ -38,74 +38,75 @@ class Source:
     Attributes:
         url: its folder or file, local or remote.
         name: of its scene, unique within a set of pairs, of letters, digits, - and _.
-        group: train and validation are split by group.
+        group: training and validation are split by group.
     """
 
     url: str
     name: str
     group: str
 
-    def open(self, size_px: int, room: Path | None = None) -> Capture:
-        """The capture, named as its source. A remote one is first copied into ``room``.
+    def open(self, size_px: int, downloads: Path | None = None) -> Capture:
+        """Open the capture under the name of this source. A remote one is first copied into ``downloads``.
 
         Raises:
             ValueError: it cannot be read.
         """
         path = Path(self.url)
         if not storage.is_local(self.url):
-            assert room is not None
-            path = room / self.name
-            _copy(self.url, path)
+            assert downloads is not None
+            path = downloads / self.name
+            _download(self.url, path)
         return replace(open_capture(path, longest_side_px=size_px), name=self.name)
 
 
 def find_sources(captures: Iterable[str | Path], groups: Mapping[str, str]) -> list[Source]:
-    """All captures that these words mean, in order, each once.
+    """Find the captures that these patterns match, in order, each once.
 
-    A word is a capture's folder or file, a glob, a ``.yaml`` list (of words, or of mappings with ``path`` and perhaps
-    ``name`` and ``group``; relative paths start at the file) or a dataset root, and may be a URL.
+    A pattern is the folder or file of a capture, a glob, a dataset root, or a ``.yaml`` list of these (each may be a
+    mapping with ``path`` and optionally ``name`` and ``group``; relative paths start at the list). It may be a URL.
 
     Raises:
-        ValueError: no captures, or a word that means none.
+        ValueError: no patterns, or a pattern that matches no capture.
     """
-    words = [str(word) for word in captures]
-    if not words:
+    patterns = [str(pattern) for pattern in captures]
+    if not patterns:
         raise ValueError("no captures; name at least one folder of posed photos")
     found: dict[str, tuple[str | None, str | None]] = {}
-    for word in words:
-        for url, name, group in _expanded(word):
+    for pattern in patterns:
+        entries = _read_list(pattern) if _is_list(pattern) else ((url, None, None) for url in _match_pattern(pattern))
+        for url, name, group in entries:
             found.setdefault(storage.absolute(url), (name, group))
-    return _named(found, groups)
+    return _name_sources(found, groups)
 
 
-def _expanded(word: str) -> Iterator[tuple[str, str | None, str | None]]:
-    if word.endswith((".yaml", ".yml")):
-        yield from _listed(word)
-        return
-    if not storage.is_local(word):
-        yield from ((url, None, None) for url in _remote_captures(word))
-        return
-    word = storage.absolute(word)
-    if re.search(r"[*?\[]", word) and not Path(word).exists():
-        matches = sorted(path for path in glob.glob(word, recursive=True) if _is_capture(Path(path)))
+def _is_list(pattern: str) -> bool:
+    return pattern.endswith((".yaml", ".yml"))
+
+
+def _match_pattern(pattern: str) -> list[str]:
+    """Return the paths or URLs of the captures that a pattern other than a list matches."""
+    if not storage.is_local(pattern):
+        return _find_remote_captures(pattern)
+    pattern = storage.absolute(pattern)
+    path = Path(pattern)
+    if re.search(r"[*?\[]", pattern) and not path.exists():
+        matches = sorted(match for match in glob.glob(pattern, recursive=True) if _is_capture(Path(match)))
         if not matches:
-            raise ValueError(f"{word}: no capture fits this glob")
-        yield from ((path, None, None) for path in matches)
-        return
-    path = Path(word)
+            raise ValueError(f"{pattern}: this glob matches no capture")
+        return matches
     if not path.exists():
-        raise ValueError(f"{word}: no such file or folder; wanted a capture, a glob, a .yaml list or a dataset root")
+        raise ValueError(f"{pattern}: no such file or folder; wanted a capture, a glob, a .yaml list or a dataset root")
     if path.is_file() or _is_capture(path):
-        yield word, None, None
-        return
-    inside = [str(found) for found in _captures_below(path, MAX_DEPTH)]
-    if not inside:
-        open_capture(path)  # raises, and says what was seen and what was wanted
-        raise ValueError(f"{word}: no capture in it")
-    yield from ((found, None, None) for found in inside)
+        return [pattern]
+    below = [str(capture) for capture in _walk_captures(path, MAX_DEPTH)]
+    if not below:
+        open_capture(path)  # raises an error that names the files it found and the formats it knows
+        raise ValueError(f"{pattern}: contains no capture")
+    return below
 
 
-def _listed(file: str) -> Iterator[tuple[str, str | None, str | None]]:
+def _read_list(file: str) -> Iterator[tuple[str, str | None, str | None]]:
+    """Yield path or URL, name and group of each capture in a ``.yaml`` list."""
     try:
         tree = yaml.safe_load(storage.read_bytes(file))
     except yaml.YAMLError as error:
@@ -121,60 +122,60 @@ def _listed(file: str) -> Iterator[tuple[str, str | None, str | None]]:
         if unknown:
             raise ValueError(f"{file}: captures[{number}]: unknown field {unknown[0]}; known: path, name, group")
         path = fields["path"]
-        if path.endswith((".yaml", ".yml")):
-            raise ValueError(f"{file}: captures[{number}] = {path!r}: a list may not name lists")
+        if _is_list(path):
+            raise ValueError(f"{file}: captures[{number}] = {path!r}: a list cannot contain lists")
         if "://" not in path and not Path(path).is_absolute():
             path = storage.join(file.rpartition("/")[0] or ".", path)
         name = None if fields.get("name") is None else str(fields["name"])
         group = None if fields.get("group") is None else str(fields["group"])
         if name is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
             raise ValueError(f"{file}: captures[{number}]: name = {name!r}: wanted letters, digits, - and _ only")
-        inside = list(_expanded(path))
-        if len(inside) > 1 and "name" in fields:
+        urls = _match_pattern(path)
+        if len(urls) > 1 and "name" in fields:
             raise ValueError(f"{file}: captures[{number}]: name = {fields['name']!r}, but {path} is several captures")
-        for url, own_name, own_group in inside:
-            yield url, name or own_name, group or own_group
+        for url in urls:
+            yield url, name, group
 
 
 def _is_capture(path: Path) -> bool:
     try:
         return any(kind.find(path) is not None for kind in FORMATS.values())
     except ValueError:
-        return True  # broken, but meant as one: opening it says what is wrong
+        return True  # a broken capture: the error is raised when it is opened
 
 
-def _captures_below(folder: Path, depth: int) -> Iterator[Path]:
+def _walk_captures(folder: Path, depth: int) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
         if not entry.is_dir() or entry.name.startswith("."):
             continue
         if _is_capture(entry):
             yield entry
         elif depth > 1:
-            yield from _captures_below(entry, depth - 1)
+            yield from _walk_captures(entry, depth - 1)
 
 
-def _remote_captures(url: str, depth: int = MAX_DEPTH) -> list[str]:
-    """Captures at or below a URL, found by the names of their files; one listing for each folder."""
+def _find_remote_captures(url: str) -> list[str]:
+    """Find the captures at or below a URL by the names of their files, with one request for each folder."""
     if url.endswith(".ply"):
         return [url]
-    found = list(_remote_below(url.rstrip("/"), depth))
+    found = list(_walk_remote_captures(url.rstrip("/"), MAX_DEPTH))
     if not found:
         raise ValueError(
-            f"{url}: no capture there; wanted {', '.join(sorted(_REMOTE_MARKS))} or sparse/0 in it or below"
+            f"{url}: contains no capture; wanted {', '.join(sorted(_CAPTURE_FILES))} or sparse/0 in it or below"
         )
     return found
 
 
-def _remote_below(url: str, depth: int) -> Iterator[str]:
+def _walk_remote_captures(url: str, depth: int) -> Iterator[str]:
     files, folders = storage.list_folder(url)
-    if set(files) & _REMOTE_MARKS or "sparse" in folders or ("colmap" in folders and "images" in folders):
+    if set(files) & _CAPTURE_FILES or "sparse" in folders or ("colmap" in folders and "images" in folders):
         yield url
     elif depth > 0:
         for name in folders:
-            yield from _remote_below(storage.join(url, name), depth - 1)
+            yield from _walk_remote_captures(storage.join(url, name), depth - 1)
 
 
-def _copy(url: str, target: Path) -> None:
+def _download(url: str, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     if url.endswith(".ply"):
         names, root = [url.rsplit("/", 1)[-1]], url.rsplit("/", 1)[0]
@@ -183,29 +184,29 @@ def _copy(url: str, target: Path) -> None:
     for name in names:
         place = (target / name).resolve()
         if not place.is_relative_to(target.resolve()):
-            raise ValueError(f"{url}: the file name {name!r} leads out of the capture")
+            raise ValueError(f"{url}: the file name {name!r} is a path out of the capture")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(storage.read_bytes(storage.join(root, name)))
 
 
 def make_download_folder() -> Path:
-    """A folder for copies of remote captures; whoever asks removes it."""
-    return Path(tempfile.mkdtemp(prefix=f"{ROOMS}{os.getpid()}-"))
+    """Create a folder for copies of remote captures; the caller removes it."""
+    return Path(tempfile.mkdtemp(prefix=f"{DOWNLOAD_PREFIX}{os.getpid()}-"))
 
 
 def remove_abandoned_downloads() -> None:
-    """Remove what processes that were killed have left of `make_download_folder`."""
-    for room in Path(tempfile.gettempdir()).glob(f"{ROOMS}*-*"):
+    """Remove the folders of `make_download_folder` whose processes were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{DOWNLOAD_PREFIX}*-*"):
         try:
-            os.kill(int(room.name[len(ROOMS) :].split("-")[0]), 0)
+            os.kill(int(folder.name[len(DOWNLOAD_PREFIX) :].split("-")[0]), 0)
         except ProcessLookupError:
-            shutil.rmtree(room, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         except (ValueError, OSError):
-            continue  # not ours
+            continue  # of another user or program
 
 
-def _named(found: Mapping[str, tuple[str | None, str | None]], groups: Mapping[str, str]) -> list[Source]:
-    """Sources with unique names: the folder's own, with its parents' before it where several have the same."""
+def _name_sources(found: Mapping[str, tuple[str | None, str | None]], groups: Mapping[str, str]) -> list[Source]:
+    """Name the captures by their folders; where several are equal, the names of parent folders are put before."""
     names = {url: name or _folder_name(url, 1) for url, (name, _) in found.items()}
     for depth in (2, 3, 4):
         counts = Counter(names.values())
@@ -215,7 +216,7 @@ def _named(found: Mapping[str, tuple[str | None, str | None]], groups: Mapping[s
     counts = Counter(names.values())
     for url, name in names.items():
         if counts[name] > 1:
-            raise ValueError(f"{url}: another capture is named {name!r} too; give names in a .yaml list")
+            raise ValueError(f"{url}: another capture is also named {name!r}; give names in a .yaml list")
     return [Source(url, name, found[url][1] or groups.get(name, name)) for url, name in names.items()]
 
 

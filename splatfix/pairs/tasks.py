@@ -1,4 +1,4 @@
-"""Which fits there are to make: a stream of tasks that follows from the captures and the settings alone."""
+"""Plan the tasks of a generation; the captures and the settings alone determine them."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from splatfix.pairs.recipes import Recipe, recipe_of
+from splatfix.pairs.recipes import Recipe, choose_recipe
 from splatfix.pairs.sources import Source
 
 
 @dataclass(frozen=True)
 class Task:
-    """A dense fit of a capture, or a sparse fit and its pairs.
+    """One dense fit of a capture, or one sparse fit and its pairs.
 
     Attributes:
-        kind: which of these.
+        kind: ``dense`` for a dense fit, ``pairs`` for a sparse fit and its pairs.
         source: the capture.
         fit_index: number of the fit within the capture.
         recipe: name of its recipe; empty for a dense fit.
-        after: the task (by stem) that must be done before this one.
+        after: stem of the task that must be done before this one; None if it can start at once.
     """
 
     kind: Literal["dense", "pairs"]
@@ -30,16 +30,16 @@ class Task:
 
     @property
     def stem(self) -> str:
-        """Names the task, and begins the names of all files that it leaves."""
+        """Name of the task, with which the names of all its files begin."""
         return f"{self.source.name}-dense" if self.kind == "dense" else f"{self.source.name}-f{self.fit_index:03d}"
 
 
 def plan_tasks(
     sources: Sequence[Source], recipes: Mapping[str, Recipe], fits_per_capture: int, seed: int
 ) -> Iterator[Task]:
-    """All tasks, capture by capture; the dense fit of a capture before the fits whose clean views it draws."""
+    """Yield all tasks, capture by capture; the dense fit of a capture comes before the fits that need it."""
     for source in sources:
-        names = [recipe_of(recipes, source.name, index, seed) for index in range(fits_per_capture)]
+        names = [choose_recipe(recipes, source.name, index, seed) for index in range(fits_per_capture)]
         dense = Task("dense", source) if any(recipes[name].clean == "renders" for name in names) else None
         if dense is not None:
             yield dense

@@ -1,7 +1,7 @@
 """Do the tasks of a generation: open a capture, fit, pair and commit.
 
-Each process has one worker, which pays once for what is slow to start: kernels, a CUDA context, a capture that several
-fits share. During a task, the photos of the capture of the upcoming task are read.
+Each process has one worker, so that tasks share what is slow to set up: compiled kernels, the CUDA context, and a
+capture that several fits use. While a task runs, a thread reads the photos of the upcoming task.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from splatfix.process import choose_device
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """The settings of a worker, the same for all of its tasks."""
+    """The settings of a worker, equal for all of its tasks."""
 
     out: str
     seed: int
@@ -41,14 +41,14 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """The fit of a task in the output, and whether the task made it (else it existed before)."""
+    """The fit of a task in the output, and whether this task made it (otherwise it existed before)."""
 
     fit: CommittedFit
     is_new: bool
 
 
 class PairWorker:
-    """Makes dense fits, and sparse fits with their pairs; each task ends with a commit."""
+    """Makes dense fits, and sparse fits with their pairs. Each task ends with a commit."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
@@ -58,12 +58,12 @@ class PairWorker:
         remove_abandoned_downloads()
 
     def run(self, task: Task, upcoming: Task | None) -> TaskResult:
-        """Do a task, and prepare the upcoming one meanwhile.
+        """Do a task, and read the photos of the upcoming one meanwhile.
 
         Raises:
             ValueError: the capture cannot be used; the message says why.
         """
-        if storage.exists(storage.join(self.settings.out, task.stem + SUFFIX)):  # by another driver, or a lost answer
+        if storage.exists(storage.join(self.settings.out, task.stem + SUFFIX)):  # by another driver or a lost attempt
             return TaskResult(read_fit(self.settings.out, task.stem), False)
         prefetched = self._prefetch(task)
         if upcoming is not None:
@@ -144,7 +144,7 @@ class PairWorker:
         return TaskResult(fit, is_new)
 
     def _load_ground_truth(self, task: Task, capture: Capture) -> GroundTruth:
-        """Read the reference splat of the scene, or the dense fit that an earlier task made; kept for the next task."""
+        """Read the reference splat of the scene or the dense fit of an earlier task, and keep it for the next task."""
         scene = task.source.name
         if self._ground_truth is None or self._ground_truth[0] != scene:
             self._ground_truth = (
@@ -156,7 +156,7 @@ class PairWorker:
     def _read_dense_fit(self, task: Task, capture: Capture) -> GroundTruth:
         assert task.after is not None
         if not storage.exists(storage.join(self.settings.out, task.after + SUFFIX)):
-            raise ValueError(f"{task.source.url}: its dense fit, which {task.stem} needs, could not be made")
+            raise ValueError(f"{task.source.url}: {task.stem} needs its dense fit, which failed")
         record = read_fit(self.settings.out, task.after).record
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "dense.ply"

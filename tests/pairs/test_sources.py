@@ -1,4 +1,4 @@
-"""Words to captures: folders, globs, lists, dataset roots and URLs."""
+"""Find captures by folders, globs, lists, dataset roots and URLs; plan their tasks."""
 
 from __future__ import annotations
 
@@ -8,53 +8,53 @@ from pathlib import Path
 import pytest
 
 from splatfix import storage
-from splatfix.pairs.recipes import Recipe, recipe_of
+from splatfix.pairs.recipes import Recipe, choose_recipe
 from splatfix.pairs.sources import Source, find_sources, make_download_folder
 from splatfix.pairs.tasks import plan_tasks
 from splatfix.sample import sample_path
 
 
-def mark(folder: Path) -> Path:
+def make_empty_capture(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "transforms.json").write_text("{}")
     return folder
 
 
-def names(*words: str | Path, groups: dict[str, str] | None = None) -> list[str]:
-    return [source.name for source in find_sources(words, groups or {})]
+def find_names(*patterns: str | Path) -> list[str]:
+    return [source.name for source in find_sources(patterns, {})]
 
 
 def test_folders_globs_and_roots(tmp_path: Path) -> None:
-    a, b = mark(tmp_path / "set" / "a"), mark(tmp_path / "set" / "b")
+    a, b = make_empty_capture(tmp_path / "set" / "a"), make_empty_capture(tmp_path / "set" / "b")
     (tmp_path / "set" / "notes").mkdir()
-    assert names(a, b, a) == ["a", "b"]
-    assert names(tmp_path / "set") == ["a", "b"]
-    assert names(f"{tmp_path}/set/*") == ["a", "b"]
-    assert names(a / "transforms.json") == ["a"]
+    assert find_names(a, b, a) == ["a", "b"]
+    assert find_names(tmp_path / "set") == ["a", "b"]
+    assert find_names(f"{tmp_path}/set/*") == ["a", "b"]
+    assert find_names(a / "transforms.json") == ["a"]
 
 
 def test_dl3dv_layout_names_scenes_by_their_hash(tmp_path: Path) -> None:
     for part, scene in (("1K", "0a1b"), ("1K", "2c3d"), ("2K", "4e5f")):
-        mark(tmp_path / part / scene / "nerfstudio")
-    assert names(tmp_path) == ["0a1b", "2c3d", "4e5f"]
+        make_empty_capture(tmp_path / part / scene / "nerfstudio")
+    assert find_names(tmp_path) == ["0a1b", "2c3d", "4e5f"]
 
 
-def test_equal_names_take_their_parents_in(tmp_path: Path) -> None:
-    mark(tmp_path / "one" / "room")
-    mark(tmp_path / "two" / "room")
-    assert names(tmp_path) == ["one-room", "two-room"]
+def test_equal_names_get_the_names_of_their_parent_folders(tmp_path: Path) -> None:
+    make_empty_capture(tmp_path / "one" / "room")
+    make_empty_capture(tmp_path / "two" / "room")
+    assert find_names(tmp_path) == ["one-room", "two-room"]
 
 
 def test_a_list_gives_names_and_groups(tmp_path: Path) -> None:
-    mark(tmp_path / "x" / "a")
-    mark(tmp_path / "x" / "b")
+    make_empty_capture(tmp_path / "x" / "a")
+    make_empty_capture(tmp_path / "x" / "b")
     (tmp_path / "list.yaml").write_text("captures:\n- x/a\n- {path: x/b, name: bee, group: insects}\n")
     found = find_sources([str(tmp_path / "list.yaml")], {"a": "letters"})
     assert [(source.name, source.group) for source in found] == [("a", "letters"), ("bee", "insects")]
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("[]", "wanted a list of captures"),
         ("- 3", r"captures\[0\] = 3: wanted a path"),
@@ -65,23 +65,23 @@ def test_a_list_gives_names_and_groups(tmp_path: Path) -> None:
         ("a: [", "not valid YAML"),
     ],
 )
-def test_errors_of_lists(tmp_path: Path, text: str, words: str) -> None:
-    mark(tmp_path / "x" / "a")
-    mark(tmp_path / "x" / "b")
+def test_invalid_lists_are_errors(tmp_path: Path, text: str, message: str) -> None:
+    make_empty_capture(tmp_path / "x" / "a")
+    make_empty_capture(tmp_path / "x" / "b")
     (tmp_path / "list.yaml").write_text(text)
-    with pytest.raises(ValueError, match=words):
-        names(tmp_path / "list.yaml")
+    with pytest.raises(ValueError, match=message):
+        find_names(tmp_path / "list.yaml")
 
 
-def test_errors_name_the_word(tmp_path: Path) -> None:
+def test_patterns_without_captures_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no captures; name at least one folder"):
-        names()
+        find_names()
     with pytest.raises(ValueError, match="nowhere: no such file or folder"):
-        names("nowhere")
-    with pytest.raises(ValueError, match=r"\*: no capture fits this glob"):
-        names(f"{tmp_path}/*")
+        find_names("nowhere")
+    with pytest.raises(ValueError, match=r"\*: this glob matches no capture"):
+        find_names(f"{tmp_path}/*")
     with pytest.raises(ValueError, match="no capture found"):
-        names(tmp_path)
+        find_names(tmp_path)
 
 
 def test_captures_on_an_object_store(bucket: str, tmp_path: Path) -> None:
@@ -92,28 +92,28 @@ def test_captures_on_an_object_store(bucket: str, tmp_path: Path) -> None:
                 storage.write_bytes(f"{bucket}/{place}/{name}", file.read_bytes())
     found = find_sources([f"{bucket}/set"], {})
     assert [source.name for source in found] == ["one", "two"]
-    room = make_download_folder()
-    capture = found[1].open(32, room)
+    downloads = make_download_folder()
+    capture = found[1].open(32, downloads)
     assert capture.name == "two" and len(capture.views) == 36
     assert capture.views[3].load().rgb.shape[2] == 3
-    shutil.rmtree(room)
-    with pytest.raises(ValueError, match="no capture there"):
+    shutil.rmtree(downloads)
+    with pytest.raises(ValueError, match="contains no capture"):
         find_sources([f"{bucket}/nothing"], {})
-    hostile = Source(f"{bucket}/bad", "bad", "bad")
+    broken = Source(f"{bucket}/bad", "bad", "bad")
     storage.write_bytes(f"{bucket}/bad/transforms.json", b"{")
     with pytest.raises(ValueError, match=r"transforms\.json: invalid JSON"):
-        hostile.open(32, tmp_path)
+        broken.open(32, tmp_path)
 
 
-def test_recipes_are_mixed_by_weight_also_within_a_scene() -> None:
+def test_recipes_are_mixed_by_weight_within_each_scene_too() -> None:
     recipes = {"a": Recipe(weight=3), "b": Recipe(weight=1), "never": Recipe(weight=0)}
-    chosen = [[recipe_of(recipes, f"scene{s}", i, 0) for i in range(8)] for s in range(100)]
+    chosen = [[choose_recipe(recipes, f"scene{s}", i, 0) for i in range(8)] for s in range(100)]
     assert sum(row.count("a") for row in chosen) == pytest.approx(600, abs=20)
     assert all(5 <= row.count("a") <= 7 and "never" not in row for row in chosen)
-    assert chosen[0] == [recipe_of(recipes, "scene0", i, 0) for i in range(8)]
+    assert chosen[0] == [choose_recipe(recipes, "scene0", i, 0) for i in range(8)]
 
 
-def test_a_dense_fit_comes_once_and_before_the_fits_that_draw_it() -> None:
+def test_a_dense_fit_is_planned_once_and_before_the_fits_that_need_it() -> None:
     recipes = {"photos": Recipe(), "renders": Recipe(clean="renders")}
     sources = [Source(f"/{name}", name, name) for name in "ab"]
     tasks = list(plan_tasks(sources, recipes, 4, 0))
