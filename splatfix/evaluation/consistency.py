@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splatfix.cameras import Camera, separations
+from splatfix.cameras import Camera, pairwise_separations
 from splatfix.flawed import Reference
-from splatfix.metrics import psnr_of_mse
+from splatfix.metrics import psnr_from_mse
 from splatfix.records import parse_record
 from splatfix.shapes import Bool, Float
 from splatfix.warping import warp_reference
@@ -146,7 +146,7 @@ def nearest_pairs(
         return []
     opaque = [depth[(alpha > 0.5) & (depth > 0)] for depth, alpha in zip(depths, alphas, strict=True)]
     values = torch.cat(opaque)
-    distances = separations(cameras, float(values.median()) if len(values) else 1.0)
+    distances = pairwise_separations(cameras, float(values.median()) if len(values) else 1.0)
     np.fill_diagonal(distances, np.inf)
     return [(i, int(distances[i].argmin())) for i in range(len(cameras))]
 
@@ -205,7 +205,7 @@ def _pair_error(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"], seen: Bool
     absolute = difference.abs().mean(-1).sort().values
     num_kept = max(1, round(len(absolute) * (1 - TRIMMED_SHARE)))
     return PairError(
-        psnr=psnr_of_mse(mse) if mse > 0 else None,
+        psnr=psnr_from_mse(mse) if mse > 0 else None,
         mean_absolute=float(absolute.mean()),
         trimmed=float(absolute[:num_kept].mean()),
     )

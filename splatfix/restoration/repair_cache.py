@@ -19,7 +19,7 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.files import drop_leftovers, write_whole
-from splatfix.flawed import FlawedView
+from splatfix.flawed import FlawedView, Reference
 from splatfix.restoration.restorer import Repaired, Restorer
 
 BATCH_VIEWS = 4
@@ -91,7 +91,8 @@ class RepairCache:
 def digest_view(view: FlawedView, *, seed: int, identity: str) -> str:
     """A digest of all that decides a repair: the view with its references, the seed and the restorer."""
     digest = hashlib.sha256(f"{identity}\n{seed}\n".encode())
-    for part in (view, *view.references):
+    parts: list[FlawedView | Reference] = [view, *view.references]
+    for part in parts:
         for field in fields(part):
             value = getattr(part, field.name)
             if isinstance(value, Camera):
