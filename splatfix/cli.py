@@ -359,10 +359,10 @@ def sync(runs: Positional[Runs], *, uri: str | None = None) -> None:
         runs: run folders.
         uri: http://HOST:PORT or sqlite:///FILE; by default where each run was tracked.
     """
-    from splatfix.tracking import send_rest
+    from splatfix.tracking import send_unsent
 
     for folder in runs:
-        print(f"{folder}: {send_rest(folder, uri)} records sent")
+        print(f"{folder}: {send_unsent(folder, uri)} records sent")
 
 
 @command(examples=["splatfix report runs/banana", "splatfix report runs/a runs/b --out comparison.html"])

@@ -13,7 +13,7 @@ SECONDS = [0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: what kind, in what unit, what it says, and by which labels."""
+    """A metric: its kind, unit, meaning and labels."""
 
     kind: Literal["counter", "gauge", "histogram"]
     unit: str
@@ -24,7 +24,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "splatfix_fits_total": Metric("counter", "fits", "Fits that ended, by outcome", ("outcome",)),
     "splatfix_pairs_total": Metric("counter", "pairs", "Training pairs that were committed"),
-    "splatfix_pairs_filtered_total": Metric("counter", "pairs", "Views that taught nothing, and were left out"),
+    "splatfix_pairs_filtered_total": Metric("counter", "pairs", "Views left out, since their render covers too little"),
     "splatfix_shard_bytes_total": Metric("counter", "bytes", "Bytes of shards that were committed"),
     "splatfix_stage_seconds": Metric("histogram", "seconds", "Time of one fit's stages", ("stage",)),
     "splatfix_workers": Metric("gauge", "workers", "Workers that are ready"),
@@ -37,7 +37,7 @@ class Telemetry:
     """Sends metrics to Ray where this process is connected to it; else does nothing."""
 
     def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
+        self._metrics: dict[str, Any] = {}
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter."""
@@ -56,7 +56,7 @@ class Telemetry:
 
     def _metric(self, name: str) -> Any | None:
         declared = METRICS[name]
-        if name not in self._made:
+        if name not in self._metrics:
             import sys
 
             if "ray" not in sys.modules:
@@ -70,6 +70,6 @@ class Telemetry:
             settings["tag_keys"] = declared.labels
             if declared.kind == "histogram":
                 settings["boundaries"] = SECONDS
-            made = {"counter": metrics.Counter, "gauge": metrics.Gauge, "histogram": metrics.Histogram}[declared.kind]
-            self._made[name] = made(name, **settings)
-        return self._made[name]
+            kind = {"counter": metrics.Counter, "gauge": metrics.Gauge, "histogram": metrics.Histogram}[declared.kind]
+            self._metrics[name] = kind(name, **settings)
+        return self._metrics[name]

@@ -1,4 +1,4 @@
-"""Tracking: what is noted arrives in MLflow once, whatever becomes of the process, the disk or the server."""
+"""Tracking: every record arrives in MLflow once, even if the process, the disk or the server fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 
 from splatfix.cli import main
 from splatfix.config import build_config
-from splatfix.tracking import JOURNAL, STATE, Tracker, TrackingConfig, open_tracker, send_rest
+from splatfix.tracking import JOURNAL, STATE, Tracker, TrackingConfig, open_tracker, send_unsent
 from tests.conftest import Start
 from tests.waiting import LONG_ENOUGH, all_runs, client, wait_for
 
@@ -73,7 +73,7 @@ def warnings(caplog) -> list[str]:
     return [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.WARNING]
 
 
-def test_a_run_is_there_with_all_that_was_noted(tmp_path, caplog, capfd):
+def test_mlflow_has_the_run_with_all_its_records(tmp_path, caplog, capfd):
     folder = tmp_path / "a run"
     before = round(time.time() * 1000)
     with open_tracker(folder, TrackingConfig()) as tracker:
@@ -144,7 +144,7 @@ def test_a_stop_that_a_library_turned_into_an_error_is_a_stop(tmp_path, uri, mon
     assert only_run(uri).info.status == "KILLED"
 
 
-def test_a_resumed_process_goes_on_with_the_run(tmp_path, uri, caplog):
+def test_a_resumed_process_continues_the_run(tmp_path, uri, caplog):
     config = TrackingConfig(uri=uri, name="one")
     first = open_tracker(tmp_path / "run", config)
     first.params({"rate": 0.1, "steps": 100})
@@ -203,7 +203,7 @@ def test_a_line_that_a_crash_left_torn_is_cut_off(tmp_path, uri):
     whole = (folder / JOURNAL).read_bytes()
     torn = b'{"kind": "metrics", "time": 1, "values": {"loss": ' + b"1" * 100_000
     (folder / JOURNAL).write_bytes(whole + torn)
-    assert send_rest(folder) == 0  # which leaves the file to the process that writes it
+    assert send_unsent(folder) == 0  # which leaves the file to the process that writes it
     assert (folder / JOURNAL).read_bytes() == whole + torn
     tracker = open_tracker(folder, TrackingConfig(uri=uri))
     tracker.metrics({"loss": 3.0}, step=3)
@@ -212,7 +212,7 @@ def test_a_line_that_a_crash_left_torn_is_cut_off(tmp_path, uri):
     assert history(uri, "loss") == [(3, 3.0)]
 
 
-def test_sending_all_of_it_again_changes_nothing(tmp_path, uri):
+def test_sending_all_records_again_has_no_effect(tmp_path, uri):
     folder = tmp_path / "run"
     with open_tracker(folder, TrackingConfig(uri=uri)) as tracker:
         tracker.params({"rate": 0.1})
@@ -221,7 +221,7 @@ def test_sending_all_of_it_again_changes_nothing(tmp_path, uri):
     run = only_run(uri)
     state = json.loads((folder / STATE).read_text())
     (folder / STATE).write_text(json.dumps(state | {"offset": 0}))
-    assert send_rest(folder) == 8
+    assert send_unsent(folder) == 8
     assert history(uri, "loss") == [(step, step) for step in range(5)]
     assert only_run(uri).data.to_dictionary() == run.data.to_dictionary()
     assert only_run(uri).info.status == "FINISHED"
@@ -237,7 +237,7 @@ def test_a_database_that_was_lost_is_filled_again(tmp_path, uri, empty_database)
     assert history(moved, "loss") == [(1, 1.0), (2, 2.0)] and history(uri, "loss") == [(1, 1.0)]
 
 
-def test_a_run_that_was_removed_while_it_is_tracked_is_made_again(tmp_path, uri):
+def test_a_run_that_was_removed_while_it_is_tracked_is_created_again(tmp_path, uri):
     tracker = open_tracker(tmp_path / "run", TrackingConfig(uri=uri))
     tracker.metrics({"loss": 1.0}, step=1)
     wait_for(lambda: offset(tmp_path / "run") == (tmp_path / "run" / JOURNAL).stat().st_size)
@@ -277,7 +277,7 @@ def test_a_parent_may_come_after_its_children(tmp_path, uri, caplog):
     assert not child.finish("FINISHED", wait_seconds=0.5)
     assert "1 records were not sent" in warnings(caplog)[0]
     assert done(open_tracker(tmp_path / "parent", config, key="sweep"))
-    assert send_rest(tmp_path / "child") == 0
+    assert send_unsent(tmp_path / "child") == 0
     runs = {run.info.run_name: run for run in all_runs(uri)}
     assert runs["child"].data.tags["mlflow.parentRunId"] == runs["parent"].info.run_id
     assert runs["child"].data.metrics == {"loss": 1.0} and runs["child"].info.status == "FINISHED"
@@ -300,9 +300,9 @@ def test_without_an_answer_all_is_kept_and_sent_later(tmp_path, uri, no_answer, 
     assert logged[1] == (f"tracking: 204 records were not sent; `splatfix sync {folder}` sends them")
     assert "secret" not in "".join(logged) + (folder / STATE).read_text()
     with pytest.raises(ConnectionError, match=f"{no_answer} does not answer: .*Connection refused"):
-        send_rest(folder)
-    assert send_rest(folder, uri) == 204
-    assert send_rest(folder, uri) == 0
+        send_unsent(folder)
+    assert send_unsent(folder, uri) == 204
+    assert send_unsent(folder, uri) == 0
     run = only_run(uri)
     assert history(uri, "loss") == [(step, step) for step in range(200)]
     assert run.info.status == "FINISHED" and run.data.params == {"rate": "0.1"} and files(uri) == ["a.txt"]
@@ -334,7 +334,7 @@ def test_a_full_disk_does_not_stop_the_work(tmp_path, uri, no_answer, caplog):
     assert len(warnings(caplog)) == 1 and f"{folder / JOURNAL}: No space left on device" in warnings(caplog)[0]
     tracker.metrics({"loss": 500}, 500)
     tracker.finish("FINISHED", wait_seconds=0.1)
-    assert send_rest(folder, uri) == 503
+    assert send_unsent(folder, uri) == 503
     assert history(uri, "loss") == [(step, step) for step in range(501)]
 
 
@@ -343,7 +343,7 @@ def test_a_record_that_is_refused_holds_up_no_other(tmp_path, uri, caplog):
     tracker = open_tracker(folder, TrackingConfig(uri=uri))
     wait_for(lambda: offset(folder) > 0)
     for step in range(3):
-        tracker._note("metrics", values={"loss": float(step), "b@d": 1.0}, step=step)
+        tracker._append("metrics", values={"loss": float(step), "b@d": 1.0}, step=step)
     (folder / JOURNAL).open("ab").write(b"not a record\n")
     tracker.tags({"a": "b"})
     assert done(tracker)
@@ -369,7 +369,7 @@ def test_files_that_cannot_be_stored_hold_up_nothing_and_are_tried_again(tmp_pat
     assert f"{folder / 'a'} could not be stored" in logged[0] and "gone was gone before it was sent" in logged[1]
     assert "2 records were not sent" in logged[2] and len(logged) == 3
     blocking.unlink()
-    assert send_rest(folder) == 2
+    assert send_unsent(folder) == 2
     assert sorted(files(uri)) == ["a", "b"]
 
 
@@ -403,7 +403,7 @@ def test_addresses_that_mlflow_refuses_are_refused_at_once(tmp_path, monkeypatch
 
 def test_errors_name_the_folder(tmp_path, uri):
     with pytest.raises(ValueError, match=f"{tmp_path}: no {JOURNAL} in it"):
-        send_rest(tmp_path)
+        send_unsent(tmp_path)
     assert done(open_tracker(tmp_path / "run", TrackingConfig(uri=uri), key="one"))
     with pytest.raises(ValueError, match=r"run/tracking\.json: is of the run 'one', not 'two'"):
         open_tracker(tmp_path / "run", TrackingConfig(uri=uri), key="two")
@@ -467,11 +467,11 @@ def test_a_server_that_went_for_good_gets_the_rest_later(tmp_path, uri, server):
     assert not tracker.finish("FAILED", wait_seconds=1)
     assert only_run(uri).info.status == "RUNNING"
     server()
-    assert send_rest(folder) == 2
+    assert send_unsent(folder) == 2
     assert history(uri, "loss") == [(0, 0.0), (1, 1.0)] and only_run(uri).info.status == "FAILED"
 
 
-def test_the_command_sends_what_is_left(tmp_path: Path, capsys) -> None:
+def test_the_command_sends_remaining_records(tmp_path: Path, capsys) -> None:
     assert main(["sync", str(tmp_path)]) == 2
     assert "no tracking.jsonl in it" in capsys.readouterr().err
     dead = TrackingConfig(uri="http://127.0.0.1:9")

@@ -19,7 +19,7 @@ from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import RoundRecord, TrialRecord, read_record, trial_folder
 from splatfix.sweep.summary import BEST
 from splatfix.sweep.trial import PICTURES
-from splatfix.tracking import Status, Tracker, ended_as, is_sent, open_tracker, send_rest
+from splatfix.tracking import Status, Tracker, end_status, is_sent, open_tracker, send_unsent
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class SweepTracker:
             return
         folder = trial_folder(self._sweep, record.number)
         is_best = self._is_best_so_far(record)
-        if record.has_ended and ended_as(folder) == RUN_STATUS[record.status]:
+        if record.has_ended and end_status(folder) == RUN_STATUS[record.status]:
             return
         rounds = record.rounds[-1:]
         if record.number not in self._running:
@@ -126,7 +126,7 @@ class SweepTracker:
         """End the runs of trials that no longer run, here or in an earlier process."""
         for folder in sorted((self._sweep / "trials").glob("*")):
             record = read_record(folder)
-            if record is None or record.number in self._running or ended_as(folder) is not None:
+            if record is None or record.number in self._running or end_status(folder) is not None:
                 continue
             if not record.has_ended:
                 self._running[record.number] = self._open(record, folder)
@@ -142,7 +142,7 @@ class SweepTracker:
         reason = "there was no answer in time"
         for folder in list(unsent) if tries else ():
             try:
-                send_rest(folder, self._config.tracking.uri)
+                send_unsent(folder, self._config.tracking.uri)
             except (ConnectionError, ValueError) as error:
                 reason = str(error)
                 break

@@ -1,6 +1,6 @@
-"""The scheduler of a sweep: hands out trials, takes their reports in, stops those that fall behind, keeps all on disk.
+"""The scheduler of a sweep: hands out trials, takes in their reports, stops those that fall behind.
 
-A sweep is resumed by replaying it: the study proposes all trials again and is told the results that are on disk. So
+A sweep is resumed by replaying it: the study proposes all trials again and is given the results that are on disk. So
 finished trials are kept, interrupted ones are handed out again, and the proposals are those of an uninterrupted sweep.
 """
 

@@ -1,17 +1,17 @@
 """Tracking: the params, metrics, tags and files of a run, and how it ended, in MLflow. The only home of mlflow.
 
-Nothing that is tracked is lost, and none of it stops or delays the work. Every record is first appended to a journal
-in the run's folder (``tracking.jsonl``); a thread sends the journal to MLflow, in order and in batches, and keeps in
-``tracking.json`` how far it got. A server that does not answer costs a warning: what it missed is sent when it is back,
-when the run is resumed, or by `send_rest`. Sending a record twice changes nothing. A run is found in MLflow by a tag,
-so that a resumed process goes on with the run that it began.
+Nothing that is tracked is lost, and tracking neither stops nor delays the work. Every record is first appended to a
+journal in the run's folder (``tracking.jsonl``); a thread sends the journal to MLflow, in order and in batches, and
+keeps in ``tracking.json`` how far it got. A server that does not answer costs a warning: unsent records are sent when
+it is back, when the run is resumed, or by `send_unsent`. Sending a record twice has no effect. A run is found in MLflow
+by a tag, so that a resumed process continues its run.
 """
 
 from splatfix.tracking.config import TrackingConfig, without_password
-from splatfix.tracking.journal import JOURNAL, ended_as
+from splatfix.tracking.journal import JOURNAL, end_status
 from splatfix.tracking.sender import ENVIRONMENT
 from splatfix.tracking.state import STATE, is_sent
-from splatfix.tracking.tracker import Status, Tracker, open_tracker, page_of, send_rest
+from splatfix.tracking.tracker import Status, Tracker, open_tracker, page_of, send_unsent
 
 TRACKING_FILES = (JOURNAL, STATE)  # in the folder of a run, besides MLflow's database
 
@@ -23,10 +23,10 @@ __all__ = [
     "Status",
     "Tracker",
     "TrackingConfig",
-    "ended_as",
+    "end_status",
     "is_sent",
     "open_tracker",
     "page_of",
-    "send_rest",
+    "send_unsent",
     "without_password",
 ]

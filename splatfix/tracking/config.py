@@ -37,16 +37,19 @@ class TrackingConfig:
 
 
 def is_known(uri: str) -> bool:
+    """Whether MLflow can track at this URI."""
     return uri == "databricks" or ("://" in uri and urlsplit(uri).scheme.split("+")[0] in SCHEMES)
 
 
 def uri_of_environment() -> str | None:
+    """The URI in MLFLOW_TRACKING_URI, or None. ValueError where MLflow does not know it."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or None
     require(uri is None or is_known(uri), "MLFLOW_TRACKING_URI", uri, WANTED_URI)
     return uri
 
 
 def uri_in(folder: Path) -> str:
+    """The URI of a database in the folder of a run."""
     file = str(folder.resolve() / "mlflow.db")
     return "sqlite:///" + file.replace("%", "%25").replace("?", "%3F")
 
@@ -60,4 +63,5 @@ def artifacts_beside(uri: str) -> str | None:
 
 
 def without_password(text: str) -> str:
+    """Remove user names and passwords from the URLs in a text."""
     return re.sub(r"//[^/@\s]*@", "//", text)

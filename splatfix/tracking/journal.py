@@ -1,4 +1,4 @@
-"""The journal in a run's folder: every record, before anything is sent."""
+"""The journal in a run's folder, to which every record is written before it is sent."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 JOURNAL = "tracking.jsonl"
 GATHER_SECONDS = 1.0  # between two batches, and between tries to write
-MAX_UNWRITTEN = 100_000  # records that wait in memory for room on the disk
+MAX_UNWRITTEN = 100_000  # records that wait in memory while the disk is full
 
 
 class Journal:
-    """Records, one JSON line each, appended whole. What finds no room on the disk waits in memory."""
+    """Records, one JSON line each, appended whole. While the disk is full, they wait in memory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -45,7 +45,7 @@ class Journal:
                 self._write()
 
     def close(self) -> None:
-        """Write what waits, if it can be; the file is opened again for what comes after."""
+        """Write waiting records, if possible, and close the file; a later record opens it again."""
         with self._lock:
             if self._unwritten:
                 self._write()
@@ -67,7 +67,7 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             if not self._has_failed:
-                log.warning("tracking: %s: %s; what is noted waits in memory", self.path, error.strerror)
+                log.warning("tracking: %s: %s; records wait in memory", self.path, error.strerror)
             self._has_failed = True
         else:
             self._end += len(data)
@@ -76,7 +76,7 @@ class Journal:
 
 
 def batches(path: Path, offset: int) -> Iterator[tuple[str, list[dict[str, Any]], int]]:
-    """Records of a journal in order: their kind, some that go together, and where they end. Torn lines are left out."""
+    """Yield the records of a journal in order, in batches: (kind, records, offset of their end). Skips torn lines."""
     kind, num, end = "", 0, offset
     records: list[dict[str, Any]] = []
     try:
@@ -105,8 +105,8 @@ def batches(path: Path, offset: int) -> Iterator[tuple[str, list[dict[str, Any]]
         yield kind, records, end
 
 
-def ended_as(folder: Path) -> str | None:
-    """The status that was noted last, where nothing came after it: all that there is to say was said; else None."""
+def end_status(folder: Path) -> str | None:
+    """The status with which a run ended; None where its end is not the last record of the journal."""
     last = None
     for _, records, _ in batches(Path(folder) / JOURNAL, 0):
         last = records[-1]
@@ -114,7 +114,7 @@ def ended_as(folder: Path) -> str | None:
 
 
 def _cut_torn_line(path: Path) -> int:
-    """Cut what a crash left of a line at the end of a journal; the size that remains."""
+    """Cut an unfinished line off the end of a journal, as a crash leaves it; returns the size that remains."""
     with path.open("rb+") as file:
         end = file.seek(0, os.SEEK_END)
         while end:

@@ -1,4 +1,4 @@
-"""What MLflow takes: how much in one call, how long, and which names."""
+"""Limits of MLflow: entries per call, lengths of values, and characters of names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ MAX_KEY, MAX_PARAM, MAX_TAG = 250, 6000, 5000  # characters
 
 
 def mlflow_name(key: object) -> str:
-    """A name that MLflow takes for a param, metric or tag."""
+    """Turn a key into a name that MLflow takes for a param, metric or tag."""
     parts = re.sub(r"[^\w\-. :/]", "_", str(key)).split("/")
     return "/".join(part for part in parts if part not in ("", ".", ".."))[:MAX_KEY].rstrip("/") or "_"

@@ -19,8 +19,8 @@ from splatfix.tracking.state import STATE, State
 log = logging.getLogger(__name__)
 
 KEY_TAG, PARENT_TAG = "splatfix.key", "mlflow.parentRunId"
-ENVIRONMENT = {  # what we want of mlflow where the user has not said otherwise
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # we try again ourselves, and urllib3 would tell of each try
+ENVIRONMENT = {  # of mlflow, where the user has not set them
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the sender retries, and urllib3 would log each retry
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -40,8 +40,11 @@ class Sender:
         self._experiment_id = ""
         self._warned: set[str] = set()
 
-    def send(self, *, left_out_too: bool, stopped: Callable[[], bool] = lambda: False) -> int:
-        """Send what is new in the journal: the number of records. With ``left_out_too``, try those files again."""
+    def send(self, *, retry_left_out: bool, stopped: Callable[[], bool] = lambda: False) -> int:
+        """Send the new records of the journal; returns their number.
+
+        With ``retry_left_out``, files that could not be stored are tried again. ``stopped`` is asked between batches.
+        """
         if self._client is None:
             self._connect()
         num = 0
@@ -50,28 +53,28 @@ class Sender:
                 self._send(kind, records)
                 num += len(records)
                 self.state.offset = end
-                self.keep()
+                self.write_state()
                 if stopped():
                     return num
-            for record in list(self.state.left_out) if left_out_too else []:
+            for record in list(self.state.left_out) if retry_left_out else []:
                 if self._send_artifact(record):
                     num += 1
                     self.state.left_out.remove(record)
-                    self.keep()
+                    self.write_state()
             if self.waits_for_parent:
                 self._link_parent()
         except Exception as error:
             if _code(error) == "RESOURCE_DOES_NOT_EXIST":
-                self._client = None  # MLflow has lost the run: it is made again, from the journal
+                self._client = None  # MLflow has lost the run: the next call creates it again, from the journal
             raise
         return num
 
     def num_unsent(self) -> int:
-        """Records that MLflow does not have; one more where the parent run is not there."""
+        """Number of records that MLflow does not have, and one more while it does not have the parent run."""
         unsent = sum(len(records) for _, records, _ in batches(self.folder / JOURNAL, self.state.offset))
         return unsent + len(self.state.left_out) + self.waits_for_parent
 
-    def keep(self) -> None:
+    def write_state(self) -> None:
         """Write ``tracking.json``."""
         try:
             write_json(self.folder / STATE, asdict(self.state))
@@ -79,7 +82,7 @@ class Sender:
             self._warn_once("state", f"{self.folder / STATE}: {error.strerror}")
 
     def _connect(self) -> None:
-        """Find the run, or make it."""
+        """Find the run, or create it."""
         client = _import_mlflow().MlflowClient(tracking_uri=self.uri)
         name = self.state.experiment
         experiment = client.get_experiment_by_name(name)
@@ -117,7 +120,7 @@ class Sender:
         if parent is not None:
             self._client.set_tag(self.state.run, PARENT_TAG, parent.info.run_id)
             self.waits_for_parent, self.state.linked = False, True
-            self.keep()
+            self.write_state()
 
     def _send(self, kind: str, records: list[dict[str, Any]]) -> None:
         from mlflow.entities import Metric, Param, RunTag
@@ -127,7 +130,7 @@ class Sender:
             self._log("metrics", [Metric(*row) for row in rows])
         elif kind == "params":
             values = [item for record in records for item in record["values"].items()]
-            self._log("params", [Param(key, value) for key, value in self._unchanging(values)])
+            self._log("params", [Param(key, value) for key, value in self._new_params(values)])
         elif kind == "tags":
             self._log("tags", [RunTag(*item) for record in records for item in record["values"].items()])
         elif kind == "start":
@@ -138,7 +141,7 @@ class Sender:
             self.state.left_out.append(records[0])
 
     def _log(self, kind: str, entities: list[Any]) -> None:
-        """Send entities of a kind in as few calls as may be. Those that MLflow refuses for good are left out."""
+        """Send entities of a kind in as few calls as possible. Those that MLflow refuses for good are left out."""
         size = MAX_PER_CALL[kind]
         for start in range(0, len(entities), size):
             chunk = entities[start : start + size]
@@ -153,8 +156,8 @@ class Sender:
                     for entity in chunk:
                         self._log(kind, [entity])
 
-    def _unchanging(self, values: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-        """The params that MLflow does not have yet; a value that has changed gets a name of its own."""
+    def _new_params(self, values: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Yield the params that MLflow does not have yet; a changed value gets a separate name."""
         held = dict(self._client.get_run(self.state.run).data.params)
         for key, value in values:
             name, num = key, 0
@@ -181,7 +184,7 @@ class Sender:
             if not path.exists():
                 self._warn_once(f"gone {path}", f"{path} was gone before it was sent")
                 return True
-            self._client.get_run(self.state.run)  # no answer here either: then all of it is for later
+            self._client.get_run(self.state.run)  # raises where MLflow does not answer at all: retried later
             self._warn_once("stored", f"{path} could not be stored ({reason(error)}); it is tried again at the end")
             return False
         return True
@@ -203,6 +206,7 @@ def _import_mlflow() -> Any:
 
 
 def reason(error: Exception) -> str:
+    """Why MLflow could not be reached, in one short line without a password."""
     text = " ".join(str(error).split())
     system = re.search(r"\[Errno -?\d+\] [^\"')]*", text)
     return without_password(system[0] if system else text)[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""How far MLflow has the journal of a run, kept beside it."""
+"""How much of a run's journal MLflow has, kept beside the journal."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ class State:
 
 
 def read_state(folder: Path) -> State:
+    """Read ``tracking.json``. ValueError where it is broken."""
     state = build_config(State, read_json(folder / STATE), source=str(folder / STATE))
     if state.offset > _size(folder / JOURNAL):
         state.offset = 0  # the journal was lost or cut
@@ -45,7 +46,7 @@ def read_state(folder: Path) -> State:
 
 
 def is_sent(folder: Path) -> bool:
-    """Whether MLflow has all that was noted of the run in a folder; True where nothing was."""
+    """Whether MLflow has all records of the run in a folder; True where there is no journal."""
     folder = Path(folder)
     if not (folder / JOURNAL).is_file():
         return True

@@ -1,4 +1,4 @@
-"""Tracking a run: what is noted goes to the journal, and a thread sends that."""
+"""Tracking a run: records are appended to the journal, and a thread sends them."""
 
 from __future__ import annotations
 
@@ -30,49 +30,49 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 class Tracker:
     """Tracks one run. Leaving it as a context ends the run: FINISHED, FAILED (an exception) or KILLED (stopped).
 
-    Made by `open_tracker`. Its methods only append to the journal, and may be called from any thread.
+    Created by `open_tracker`. Its methods only append to the journal, and may be called from any thread.
     """
 
     def __init__(self, sender: Sender | None) -> None:
         self._sender = sender
         self.is_down = False  # no answer at the last try
         self._has_ended = False
-        self._all_sent: bool | None = None  # None until that was waited for
+        self._all_sent: bool | None = None  # None until `finish` has waited
         if sender is None:
             return
         self._journal = Journal(sender.folder / JOURNAL)
         self._news, self._finishing, self._stopped = threading.Event(), threading.Event(), threading.Event()
-        self._note("start")
-        self._thread = threading.Thread(target=self._send_on, name="tracking", daemon=True)
+        self._append("start")
+        self._thread = threading.Thread(target=self._send_loop, name="tracking", daemon=True)
         self._thread.start()
 
     @property
     def key(self) -> str | None:
-        """What the run is found by in MLflow; None where nothing is tracked."""
+        """The tag by which MLflow finds the run; None where nothing is tracked."""
         return None if self._sender is None else self._sender.state.key
 
     def params(self, tree: Mapping[str, Any]) -> None:
-        """Settings, nested as they come: ``{"a": {"b": 1}}`` is the param ``a.b``. Long values are cut.
+        """Log settings, which may be nested: ``{"a": {"b": 1}}`` is the param ``a.b``. Long values are cut.
 
         A param never changes in MLflow: a value that differs on resuming is kept as ``a.b changed 1``.
         """
-        self._note("params", values={mlflow_name(key): value[:MAX_PARAM] for key, value in _flat(tree)})
+        self._append("params", values={mlflow_name(key): value[:MAX_PARAM] for key, value in _flat(tree)})
 
     def metrics(self, values: Mapping[str, float], step: int, time_ms: int | None = None) -> None:
-        """Values at a step; those that are not finite numbers are left out.
+        """Log values at a step; those that are not finite numbers are left out.
 
-        ``time_ms`` is when that was, by default now: the same values noted twice for the same time stand there once.
+        ``time_ms`` is their time, by default now: MLflow keeps the same values at the same time only once.
         """
         finite = {mlflow_name(key): number for key, value in values.items() if (number := _finite(value)) is not None}
         if finite:
-            self._note("metrics", time_ms, values=finite, step=int(step))
+            self._append("metrics", time_ms, values=finite, step=int(step))
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Words about the run; a later value takes the place of an earlier one."""
-        self._note("tags", values={mlflow_name(key): str(value)[:MAX_TAG] for key, value in values.items()})
+        """Set tags of the run; a later value replaces an earlier one."""
+        self._append("tags", values={mlflow_name(key): str(value)[:MAX_TAG] for key, value in values.items()})
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """A file or folder inside the run's folder, kept in MLflow under ``folder``, as it is when it is sent.
+        """Store a file or folder inside the run's folder in MLflow, under ``folder``, as it is when it is sent.
 
         Raises:
             ValueError: it is not inside the run's folder.
@@ -83,13 +83,13 @@ class Tracker:
         resolved = Path(path).resolve()
         if root not in resolved.parents:
             raise ValueError(f"{path}: wanted a file or folder inside {self._sender.folder}, where the run is")
-        self._note("artifact", path=resolved.relative_to(root).as_posix(), folder=folder.strip("/"))
+        self._append("artifact", path=resolved.relative_to(root).as_posix(), folder=folder.strip("/"))
 
     def end(self, status: Status) -> None:
-        """End the run without waiting: what is left is sent meanwhile, until `finish`."""
+        """End the run without waiting: remaining records are sent in the background, until `finish`."""
         if self._sender is None or self._has_ended:
             return
-        self._note("end", status=status)
+        self._append("end", status=status)
         self._has_ended = True
         self._journal.close()
         self._finishing.set()
@@ -117,7 +117,7 @@ class Tracker:
         return self._all_sent
 
     def is_idle(self, wait_seconds: float) -> bool:
-        """Whether nothing of it is being sent any more, after `finish` and within so many seconds."""
+        """Whether the sending thread has ended, after `finish` and at most so many seconds of waiting."""
         if self._sender is not None:
             self._thread.join(wait_seconds)
         return self._sender is None or not self._thread.is_alive()
@@ -135,7 +135,7 @@ class Tracker:
         else:
             self.finish("FAILED")
 
-    def _note(self, kind: str, time_ms: int | None = None, **record: Any) -> None:
+    def _append(self, kind: str, time_ms: int | None = None, **record: Any) -> None:
         if self._sender is None:
             return
         if self._has_ended:
@@ -144,8 +144,8 @@ class Tracker:
         self._journal.append({"kind": kind, "time": time_ms or round(time.time() * 1000), **record})
         self._news.set()
 
-    def _send_on(self) -> None:
-        """The thread: sends what is new until the run has ended and all is sent, or `finish` waits no longer."""
+    def _send_loop(self) -> None:
+        """Send new records until the run has ended and all are sent, or `finish` waits no longer: the thread."""
         sender = self._sender
         assert sender is not None
         pause = FIRST_PAUSE_SECONDS
@@ -153,7 +153,7 @@ class Tracker:
             self._news.clear()
             finishing = self._finishing.is_set()
             try:
-                sender.send(left_out_too=finishing, stopped=self._stopped.is_set)
+                sender.send(retry_left_out=finishing, stopped=self._stopped.is_set)
             except Exception as error:
                 if not self.is_down:
                     message = (
@@ -181,12 +181,12 @@ class Tracker:
 def open_tracker(
     folder: Path, config: TrackingConfig, *, key: str | None = None, parent: Tracker | str | None = None
 ) -> Tracker:
-    """Start tracking the run in ``folder``, or go on with it.
+    """Start tracking the run in ``folder``, or continue it.
 
     Args:
-        folder: of the run; made where it is missing.
-        key: what the run is found by in MLflow; None takes one that is made once for the folder.
-        parent: the run that this one is nested in, or its key. It goes where that one goes.
+        folder: of the run; created if it is missing.
+        key: tag by which MLflow finds the run; None takes a random one, which the folder keeps.
+        parent: the run that this one is nested in, or its key. Both have the same server and experiment.
 
     Raises:
         ValueError: a URI that MLflow does not know, a key that is not the folder's or has quotes, or a broken
@@ -216,20 +216,20 @@ def open_tracker(
         linked=kept.linked if kept else False,
     )
     sender = Sender(folder, state, uri or uri_in(folder))
-    sender.keep()
+    sender.write_state()
     return Tracker(sender)
 
 
-def send_rest(folder: Path, uri: str | None = None) -> int:
-    """Send what earlier processes left unsent; the number of records that were sent.
+def send_unsent(folder: Path, uri: str | None = None) -> int:
+    """Send the records that earlier processes left unsent; returns their number.
 
     Args:
         folder: of the run.
-        uri: where to; None takes where the run was tracked (a password must be given, it is not kept).
+        uri: of MLflow; None takes that of the run (without its password, which is not kept).
 
     Raises:
         ValueError: nothing was tracked in this folder, or a URI that MLflow does not know.
-        ConnectionError: there is no answer; what was not sent is still kept.
+        ConnectionError: MLflow does not answer; unsent records are kept.
     """
     folder = Path(folder)
     if not (folder / JOURNAL).is_file():
@@ -242,7 +242,7 @@ def send_rest(folder: Path, uri: str | None = None) -> int:
         uri = around if around is not None and without_password(around) == state.uri else state.uri
     sender = Sender(folder, state, uri or uri_in(folder))
     try:
-        num = sender.send(left_out_too=True)
+        num = sender.send(retry_left_out=True)
     except Exception as error:
         raise ConnectionError(f"{without_password(sender.uri)} does not answer: {reason(error)}") from error
     if sender.num_unsent():
@@ -267,7 +267,7 @@ def _finite(value: Any) -> float | None:
 
 
 def page_of(folder: Path) -> str | None:
-    """Where MLflow shows the run in a folder: a URL, for a file after the command that serves it; None without one."""
+    """Where MLflow shows the run in a folder: a URL, for a file after the command that serves it; else None."""
     folder = Path(folder)
     state = read_state(folder) if (folder / STATE).is_file() else None
     if state is None or state.run is None or state.experiment_id is None:
