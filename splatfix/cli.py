@@ -5,7 +5,6 @@ Every command that has settings takes ``--config FILE.yaml``; flags override the
 terminated.
 """
 
-import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ import tyro
 from tyro.conf import Positional
 
 import splatfix
-from splatfix.command_line import COMMANDS, command, find_command, rerun_line, run_command
-from splatfix.process import set_up_logging, stop_on_signals, stop_requested
+from splatfix.command_line import command, explain_error, find_command, overview, run_command
+from splatfix.process import set_up_logging, stop_on_signals
 
 if TYPE_CHECKING:
     from splatfix.evaluation.run import EvaluateConfig
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from splatfix.sweep.config import SweepConfig
     from splatfix.training.config import TrainConfig
 
-EXIT_CODES = {"interrupted": 130, "terminated": 143}
 CapturePath = Annotated[Path, tyro.conf.arg(metavar="CAPTURE")]
 SplatPath = Annotated[Path, tyro.conf.arg(metavar="SPLAT.ply")]
 RunPath = Annotated[Path, tyro.conf.arg(metavar="RUN")]
@@ -45,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if argv[:1] == ["help"] and len(argv) > 1:
         argv = [argv[1], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_overview())
+        print(overview())
         return 0
     if argv[0] in ("-V", "--version", "version"):
         print(f"splatfix {splatfix.__version__}")
@@ -60,54 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run_command(wanted, argv[1:])
     except BaseException as error:
-        code, message = _explain(error)
-        if code is None:
+        explained = explain_error(error, wanted, argv)
+        if explained is None:
             raise
-        resumes = wanted.may_resume and (code in EXIT_CODES.values() or _is_disk_full(error))
-        hint = f"; this resumes it:\n  {rerun_line(argv)}" if resumes else ""
-        print(f"splatfix {argv[0]}: {message}{hint}", file=sys.stderr)
+        code, message = explained
+        print(f"splatfix {argv[0]}: {message}", file=sys.stderr)
         return code
     return 0
-
-
-def _explain(error: BaseException) -> tuple[int | None, str]:
-    """The exit code and the message of an error; None for a fault of splatfix itself."""
-    from splatfix.workers import RunAborted
-
-    stopped = stop_requested()  # some libraries turn an interruption into an error of their own
-    if stopped is None and isinstance(error, KeyboardInterrupt):
-        stopped = "interrupted"
-    if stopped is not None:
-        return EXIT_CODES[stopped], f"{stopped}; finished work is kept"
-    if isinstance(error, ValueError):
-        return 2, str(error)
-    if isinstance(error, FloatingPointError | RunAborted):
-        return 1, str(error)
-    if isinstance(error, OSError) and _is_disk_full(error):
-        return 1, f"the disk is full ({error.filename or error}); finished work is kept"
-    if isinstance(error, OSError):
-        named = error.filename and error.strerror
-        return 1, f"{error.filename}: {error.strerror}" if named else str(error)
-    return None, ""
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    from splatfix.workers import DiskFull
-
-    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
-
-
-def _overview() -> str:
-    lines = [
-        f"splatfix {splatfix.__version__}: render, repair, retrain for 3D Gaussian splats from few photos",
-        "",
-        "usage: splatfix COMMAND [--config FILE.yaml] [flags]",
-        "",
-        *(f"  {name:<10} {each.summary}" for name, each in COMMANDS.items()),
-        "",
-        "Start with `splatfix doctor` and `splatfix demo`; `splatfix COMMAND --help` explains each command.",
-    ]
-    return "\n".join(lines)
 
 
 @command(examples=["splatfix doctor"])

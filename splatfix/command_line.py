@@ -1,4 +1,4 @@
-"""Parsing the command line: what all commands share, so that `splatfix.cli` holds nothing but commands.
+"""What all commands share: their table, the parsing of their arguments, and how their errors are explained.
 
 A command is a function, registered by `command`. Its parameters are arguments and flags, by their annotations and the
 texts under ``Args:`` (tyro parses them); the fields of its config are flags, too. ``--config``, ``--fresh``, ``--help``
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import errno
 import inspect
 import logging
 import pkgutil
@@ -21,13 +22,17 @@ from typing import Annotated, Any
 
 import tyro
 
+import splatfix
 from splatfix import storage
 from splatfix.config import build_config, overlaid, read_yaml
 from splatfix.flags import Command, full_help, short_help
+from splatfix.process import stop_requested
 from splatfix.runs import REMEDIES, has_started
+from splatfix.workers import DiskFull, RunAborted
 
 log = logging.getLogger(__name__)
 
+EXIT_CODES = {"interrupted": 130, "terminated": 143}
 STORED = "splatfix.runs:stored_settings"
 RETIRED = {  # flags that had another meaning or name
     "--views.split": "it is called --split now",
@@ -123,6 +128,55 @@ def out_of(argv: Sequence[str]) -> str | None:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--out")
     return finder.parse_known_args(list(argv))[0].out
+
+
+def overview() -> str:
+    """What splatfix is, and its commands."""
+    lines = [
+        f"splatfix {splatfix.__version__}: render, repair, retrain for 3D Gaussian splats from few photos",
+        "",
+        "usage: splatfix COMMAND [--config FILE.yaml] [flags]",
+        "",
+        *(f"  {name:<10} {each.summary}" for name, each in COMMANDS.items()),
+        "",
+        "Start with `splatfix doctor` and `splatfix demo`; `splatfix COMMAND --help` explains each command.",
+    ]
+    return "\n".join(lines)
+
+
+def explain_error(error: BaseException, wanted: Command, argv: Sequence[str]) -> tuple[int, str] | None:
+    """The exit code and the message of an error that ended a command; None for a fault of splatfix itself.
+
+    Where running the command again resumes it, the message ends with the line to run.
+    """
+    code, message = _explain(error)
+    if code is None:
+        return None
+    if wanted.may_resume and (code in EXIT_CODES.values() or _is_disk_full(error)):
+        message += f"; this resumes it:\n  {rerun_line(argv)}"
+    return code, message
+
+
+def _explain(error: BaseException) -> tuple[int | None, str]:
+    stopped = stop_requested()  # some libraries turn an interruption into an error of their own
+    if stopped is None and isinstance(error, KeyboardInterrupt):
+        stopped = "interrupted"
+    if stopped is not None:
+        return EXIT_CODES[stopped], f"{stopped}; finished work is kept"
+    if isinstance(error, ValueError):
+        return 2, str(error)
+    if isinstance(error, FloatingPointError | RunAborted):
+        return 1, str(error)
+    if isinstance(error, OSError) and _is_disk_full(error):
+        return 1, f"the disk is full ({error.filename or error}); finished work is kept"
+    if isinstance(error, OSError):
+        named = error.filename and error.strerror
+        return 1, f"{error.filename}: {error.strerror}" if named else str(error)
+    return None, ""
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
 
 
 def _default_out(wanted: Command) -> str | None:

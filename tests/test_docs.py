@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import splatfix
-from splatfix.cli import COMMANDS
+import splatfix.cli  # registers the commands
+from splatfix.command_line import COMMANDS
 from splatfix.flags import full_help, settings_flags
 
 ROOT = Path(__file__).parent.parent

@@ -98,7 +98,7 @@ from functools import partial
 from pathlib import Path
 from splatfix.pairs.config import GenerateConfig
 from splatfix.pairs.generate import generate
-from splatfix.cli import EXIT_CODES
+from splatfix.command_line import EXIT_CODES
 from splatfix.process import stop_on_signals, stop_requested
 from splatfix.workers import WorkersConfig
 from tests.pairs.stub import StubWorker
