@@ -1,7 +1,7 @@
-"""What a generation would take, before it is started: fits, pairs, shards, bytes and hours.
+"""Estimate the fits, pairs, shards, bytes and hours of a generation before it is started.
 
-Seconds and bytes come from the fits that already stand in the output; for recipes of which there are none, from short
-fits of the first captures, made here and now.
+Seconds and bytes are averages of the fits in the output. Recipes without fits there are measured by short fits of the
+first captures on this machine.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ PROBE_STEPS = (40, 120)
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is planned, and what of it is left.
+    """The planned fits of a generation, and the cost of those that are missing.
 
     Attributes:
-        captures: number of them.
-        fits: planned ones by recipe, with ``dense fit``.
-        done: fits that stand in the output.
-        pairs, shards, bytes: of the fits that are left, expected.
-        seconds: of work in them, on one worker of this machine.
-        workers: that share it.
-        hours: of wall time.
-        measured: where seconds and bytes come from.
+        captures: number of captures.
+        fits: number of planned fits by recipe; dense fits are counted as ``dense fit``.
+        done: number of planned fits that exist in the output.
+        pairs, shards, bytes: expected of the missing fits.
+        seconds: work of the missing fits on one worker.
+        workers: number of workers that share the work.
+        hours: wall time of the missing fits.
+        measured: the fits from which seconds and bytes were estimated, as a sentence.
     """
 
     captures: int
@@ -59,14 +59,14 @@ class Estimate:
     measured: str
 
     def text(self) -> str:
-        """For people."""
+        """Format the estimate for the terminal."""
         by_recipe = ", ".join(f"{number} {name}" for name, number in self.fits.items())
         total = sum(self.fits.values())
         return "\n".join(
             [
                 f"captures: {self.captures}",
-                f"fits: {total} ({by_recipe}); {self.done} are done, {total - self.done} are left",
-                f"left to make: about {self.pairs} pairs in {self.shards} shards, {self.bytes / 1e9:.2f} GB",
+                f"fits: {total} ({by_recipe}); {self.done} done, {total - self.done} missing",
+                f"missing: about {self.pairs} pairs in {self.shards} shards, {self.bytes / 1e9:.2f} GB",
                 f"time: {self.seconds / 3600:.2f} hours of work, {self.hours:.2f} hours on {self.workers} workers",
                 f"({self.measured})",
             ]
@@ -81,14 +81,15 @@ def estimate(
     on_workers: int | None = None,
     speed: float = 1.0,
 ) -> Estimate:
-    """Plan and measure; nothing is written.
+    """Plan a generation and estimate its cost. Nothing is written.
 
     Args:
-        captures: besides those of the config.
-        out: where the pairs would go, or go already.
-        config: the settings.
-        on_workers: number of workers to divide the time by; None takes the settings', or this machine's cores.
-        speed: how fast such a worker is, relative to one of this machine.
+        captures: patterns of captures as in `find_sources`, besides those of the config.
+        out: folder or URL of the pairs; it may hold some already.
+        config: settings of the generation.
+        on_workers: number of workers that share the work; None takes the number in the config, or as many as this
+            machine has cores for.
+        speed: speed of each worker, relative to a worker of this machine.
 
     Raises:
         ValueError: no captures, or ``speed`` is not positive.
@@ -100,35 +101,35 @@ def estimate(
     index = open_index(out)
     sources = keep_scene_names(find_sources([*captures, *config.captures], config.groups), index)
     tasks = list(plan_tasks(sources, config.recipes, config.fits_per_capture, config.seed))
-    left = [task for task in tasks if task.stem not in index]
-    known = _from_records([fit.record for fit in index.values()])
-    kinds = Counter(_kind(task) for task in left)
-    missing = [kind for kind in kinds if kind not in known]
-    costs = known | (_probed(left, missing, config) if missing else {})
+    missing = [task for task in tasks if task.stem not in index]
+    known = _average_records([fit.record for fit in index.values()])
+    kinds = Counter(_kind(task) for task in missing)
+    unknown = [kind for kind in kinds if kind not in known]
+    costs = known | (_probe_kinds(missing, unknown, config) if unknown else {})
     seconds = sum(costs[kind].seconds * num for kind, num in kinds.items())
     pairs = sum(costs[kind].pairs * num for kind, num in kinds.items())
     size = sum(costs[kind].bytes * num for kind, num in kinds.items())
     shards = sum(num * math.ceil(costs[kind].pairs / config.samples_per_shard) for kind, num in kinds.items())
-    room = max(1, (os.cpu_count() or 1) // config.workers.cpus)
-    workers = on_workers or (room if config.workers.num is None else max(1, config.workers.num))
-    sources_of = [f"{len(index)} fits of this output"] if known else []
-    sources_of += [f"short fits made just now on this machine for {', '.join(missing)}"] if missing else []
+    num_local = max(1, (os.cpu_count() or 1) // config.workers.cpus)
+    workers = on_workers or (num_local if config.workers.num is None else max(1, config.workers.num))
+    origins = [f"{len(index)} fits of this output"] if known else []
+    origins += [f"short fits made just now on this machine for {', '.join(unknown)}"] if unknown else []
     return Estimate(
         captures=len(sources),
         fits=dict(Counter(_kind(task) for task in tasks)),
-        done=len(tasks) - len(left),
+        done=len(tasks) - len(missing),
         pairs=round(pairs),
         shards=shards,
         bytes=round(size),
         seconds=seconds / speed,
         workers=workers,
         hours=seconds / speed / workers / 3600,
-        measured="measured on " + " and ".join(sources_of) if sources_of else "nothing is left to make",
+        measured="measured on " + " and ".join(origins) if origins else "no fit is missing",
     )
 
 
 class _Cost(NamedTuple):
-    """Of a fit, on average."""
+    """The average cost of a fit."""
 
     seconds: float
     pairs: float
@@ -139,61 +140,64 @@ def _kind(task: Task) -> str:
     return "dense fit" if task.kind == "dense" else task.recipe
 
 
-def _from_records(records: Sequence[dict[str, Any]]) -> dict[str, _Cost]:
+def _average_records(records: Sequence[dict[str, Any]]) -> dict[str, _Cost]:
     by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for record in records:
         by_kind["dense fit" if record.get("kind") == "dense" else str(record.get("recipe"))].append(record)
     return {
-        kind: _mean(
+        kind: _average(
             _Cost(sum(record.get("seconds", {}).values()), record.get("pairs", 0), record.get("bytes", 0))
-            for record in found
+            for record in records_of_kind
         )
-        for kind, found in by_kind.items()
+        for kind, records_of_kind in by_kind.items()
     }
 
 
-def _mean(costs: Iterable[_Cost]) -> _Cost:
+def _average(costs: Iterable[_Cost]) -> _Cost:
     return _Cost(*(statistics.fmean(values) for values in zip(*costs, strict=True)))
 
 
-def _probed(tasks: Sequence[Task], kinds: Sequence[str], config: GenerateConfig) -> dict[str, _Cost]:
-    """Two short fits of each of some captures give the seconds of a step, and of what does not depend on steps."""
-    opened = []
+def _probe_kinds(tasks: Sequence[Task], kinds: Sequence[str], config: GenerateConfig) -> dict[str, _Cost]:
+    """Measure the cost of each kind of fit with short fits of the first captures that are on this machine."""
+    captures = []
     for source in dict.fromkeys(task.source for task in tasks):
         if storage.is_local(source.url):
             size_px = max(recipe.size_px for recipe in config.recipes.values())
-            opened.append(source.open(size_px))
-        if len(opened) == PROBED_CAPTURES:
+            captures.append(source.open(size_px))
+        if len(captures) == PROBED_CAPTURES:
             break
-    if not opened:
-        raise ValueError("dry run: no capture is on this machine, and none of the output's fits tells what one costs")
-    found: dict[str, _Cost] = {}
+    if not captures:
+        raise ValueError(
+            "dry run: cannot measure the cost: no capture is on this machine, and the output lacks fits of these recipes"
+        )
+    costs: dict[str, _Cost] = {}
     for kind in kinds:
         recipe = config.recipes.get(kind, Recipe(size_px=config.dense.size_px, num_fits=(1, 1)))
         with quiet("splatfix.splats"), using_threads(config.workers.cpus):
-            found[kind] = _mean(_probe(capture, recipe, config, dense=kind == "dense fit") for capture in opened)
-    return found
+            costs[kind] = _average(_probe(capture, recipe, config, dense=kind == "dense fit") for capture in captures)
+    return costs
 
 
 def _probe(capture: Capture, recipe: Recipe, config: GenerateConfig, *, dense: bool) -> _Cost:
+    """Extrapolate from two short fits, which give the seconds of a step and of everything else."""
     device = choose_device(config.device)
     short = replace(recipe, clean="photos", cycle=False, num_fits=(1, 1), growth=0.0, completed=(1.0, 1.0))
     times = []
-    make_pairs(capture, 0, seed=config.seed, recipe=replace(short, steps=3), device=device)  # compiles
+    make_pairs(capture, 0, seed=config.seed, recipe=replace(short, steps=3), device=device)  # compiles the kernels
     for steps in PROBE_STEPS:
         start = time.perf_counter()
-        made = make_pairs(capture, 0, seed=config.seed, recipe=replace(short, steps=steps), device=device)
+        fit_pairs = make_pairs(capture, 0, seed=config.seed, recipe=replace(short, steps=steps), device=device)
         times.append(time.perf_counter() - start)
-    a_step = max((times[1] - times[0]) / (PROBE_STEPS[1] - PROBE_STEPS[0]), 1e-4)
-    rest = max(times[0] - PROBE_STEPS[0] * a_step, 0.0)
+    step_seconds = max((times[1] - times[0]) / (PROBE_STEPS[1] - PROBE_STEPS[0]), 1e-4)
+    other_seconds = max(times[0] - PROBE_STEPS[0] * step_seconds, 0.0)
     if dense:
-        return _Cost(rest + a_step * config.dense.steps, 0, 0)
+        return _Cost(other_seconds + step_seconds * config.dense.steps, 0, 0)
     low, high = recipe.num_fits
     fits = (low + high) / 2 * (2 if recipe.cycle else 1)
-    with_mean = (high - max(low, 2) + 1) / (high - low + 1) if high > 1 else 0.0
+    mean_share = (high - max(low, 2) + 1) / (high - low + 1) if high > 1 else 0.0
     num_steps = recipe.steps * sum(recipe.completed) / 2
-    pairs = (1 + with_mean) * (recipe.max_views if recipe.clean == "renders" else len(made.pairs))
-    return _Cost(rest + fits * num_steps * a_step, pairs, pairs * _mean_bytes(made.pairs[:4]))
+    pairs = (1 + mean_share) * (recipe.max_views if recipe.clean == "renders" else len(fit_pairs.pairs))
+    return _Cost(other_seconds + fits * num_steps * step_seconds, pairs, pairs * _mean_bytes(fit_pairs.pairs[:4]))
 
 
 def _mean_bytes(pairs: Sequence[Pair]) -> float:

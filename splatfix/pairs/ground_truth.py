@@ -1,7 +1,7 @@
 """Ground truth for unseen poses: a dense fit or a reference splat.
 
-A restorer needs more clean views than a capture has photos. A fit to most of the photos gives them wherever it covers
-the image well; its quality is measured on photos that it has not seen.
+A restorer needs more clean views than a capture has photos. A fit of most of the photos provides them at poses where it
+covers the image well; the remaining photos measure its quality.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
 from splatfix.views import ViewsConfig, find_neighbor_pairs, interpolate_on_arc, make_split
 
-WELL_COVERED = 0.9  # of the coverage that is typical of the cameras of the capture
+WELL_COVERED = 0.9  # of the typical coverage: the median over cameras of the capture
 TRIES_PER_VIEW = 3
-MAX_TYPICAL_CAMERAS = 32  # whose median coverage is the typical one
+MAX_TYPICAL_CAMERAS = 32  # that the median coverage is computed from
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseConfig:
-    """The dense fit of a capture.
+    """The settings of a dense fit of a capture.
 
     Attributes:
         size_px: longest side of the photos, in pixels.
         steps: training steps.
-        test_every: one of so many photos (by name) is left out to measure the fit on.
-        max_gaussians: cap on the growth.
-        sh_degree: highest spherical harmonics.
-        min_psnr: a fit that reaches less on the photos that were left out, in dB, is not used.
+        test_every: the fit is measured on one of every ``test_every`` photos, in order of their names.
+        max_gaussians: largest number of Gaussians.
+        sh_degree: highest degree of the spherical harmonics.
+        min_psnr: least PSNR on the held-out photos, in dB; a worse fit is not used.
     """
 
     size_px: int = 256
@@ -63,11 +63,11 @@ class DenseConfig:
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """A splat that is taken for the true scene.
+    """A splat whose renders are used as clean views.
 
     Attributes:
-        splat: the scene.
-        psnr: on photos that it was not fitted to, in dB; None for a reference splat, which is the scene itself.
+        splat: the dense fit or the reference splat.
+        psnr: on held-out photos, in dB; None for a reference splat, which is exact.
     """
 
     splat: Splat
@@ -75,17 +75,17 @@ class GroundTruth:
 
 
 def read_reference_splat(capture: Capture, device: torch.device) -> GroundTruth | None:
-    """Read the splat that the capture is made of; None for a capture of photos."""
+    """Read the reference splat of a capture; None for a capture of photos."""
     if capture.splat is None:
         return None
     return GroundTruth(read_splat(capture.splat, background=capture.background).to(device), None)
 
 
 def fit_densely(capture: Capture, config: DenseConfig, *, seed: int, device: torch.device) -> GroundTruth:
-    """Fit most of the photos, and measure the fit on the others.
+    """Fit most of the photos of a capture, and measure the fit on the others.
 
     Raises:
-        ValueError: the capture has too few photos to leave any out.
+        ValueError: the capture has too few photos to hold any out.
     """
     views = ViewsConfig(size_px=config.size_px, test_every=config.test_every, max_test=1000)
     split = make_split(capture, views)
@@ -106,9 +106,9 @@ def fit_densely(capture: Capture, config: DenseConfig, *, seed: int, device: tor
 def render_clean_views(
     capture: Capture, ground_truth: GroundTruth, num: int, depth: float, rng: np.random.Generator
 ) -> list[tuple[Camera, Float[Tensor, "H W 3"]]]:
-    """Render the ground truth at up to ``num`` new poses between neighboring cameras, where it covers the image."""
-    every = capture.cameras[:: math.ceil(len(capture.cameras) / MAX_TYPICAL_CAMERAS)]
-    typical_coverage = float(np.median([_measure_coverage(ground_truth.splat, camera) for camera in every]))
+    """Render the ground truth at up to ``num`` new poses between neighboring cameras where it covers the image well."""
+    sample = capture.cameras[:: math.ceil(len(capture.cameras) / MAX_TYPICAL_CAMERAS)]
+    typical_coverage = float(np.median([_measure_coverage(ground_truth.splat, camera) for camera in sample]))
     pairs = find_neighbor_pairs(capture.cameras, depth, per_camera=3)
     views: list[tuple[Camera, Tensor]] = []
     for attempt in range(TRIES_PER_VIEW * num):

@@ -1,9 +1,9 @@
-"""Make the pairs of one fit, as a pure function of capture, fit number, seed and recipe.
+"""Make the pairs of one fit: a pure function of capture, fit number, seed and recipe.
 
-A sparse fit of a few random photos is rendered at poses with a clean view: at the photos that the fit has not seen, or
-wherever the ground truth of the capture covers the image well. Each render and its clean view are a pair. If there are
-several fits of the same photos, the mean of their renders is paired too, since the loop gives such means to a restorer.
-Nothing here knows of Ray: workers call it.
+A sparse fit of a few random photos is rendered at the poses of clean views: of photos that the fit was not trained on,
+or of poses where the ground truth of the capture covers the image well. Each render and its clean view are a pair. If
+there are several fits of the same photos, the mean of their renders is paired too, since the loop gives such means to a
+restorer. This module does not use Ray; workers call it.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from splatfix.views import (
     view_distances,
 )
 
-MIN_CYCLE_COVERAGE = 0.5  # of the image: a render that covers less is not fitted again
-NEIGHBORHOOD_SHARE = 0.4  # of the choices of photos are made among neighbors
+MIN_CYCLE_COVERAGE = 0.5  # of the image: a render that covers less is not used to train the second fit
+NEIGHBORHOOD_SHARE = 0.4  # of the fits take their photos from neighboring cameras only
 
 
 @dataclass(frozen=True, eq=False)
 class FitPairs:
-    """The pairs of a fit, and a record of how they were made.
+    """The pairs of a fit, and the settings and times of making them.
 
     Attributes:
-        pairs: those that were kept.
-        settings: of the fit: photos, steps, initialization, dropout, growth, number of Gaussians.
-        filtered: number of views that were left out because the render covers too little of them.
-        seconds: by stage.
+        pairs: pairs whose render covers enough of the image.
+        settings: photos, steps, initialization, dropout, growth and number of Gaussians of the fit.
+        filtered: number of views whose render covers too little of the image.
+        seconds: duration of each stage.
     """
 
     pairs: list[Pair]
@@ -82,9 +82,9 @@ def make_pairs(
     group: str | None = None,
     ground_truth: GroundTruth | None = None,
 ) -> FitPairs:
-    """Fit, render and pair.
+    """Fit some photos of a capture, render the fit, and pair the renders with clean views.
 
-    (capture, fit index, seed, recipe) determine everything but the seconds, for a given number of threads.
+    Capture, fit index, seed and recipe determine everything but the seconds, for a given number of threads.
     ``ground_truth`` is needed by recipes with ``clean: renders``.
 
     Raises:
@@ -111,19 +111,19 @@ def make_pairs(
     settings = drawn.to_json() | {"recipe": recipe_name, "fit_index": fit_index, "seed": seed}
     settings |= {"train_ids": list(train_ids), "cycle": recipe.cycle, "num_gaussians": len(fits[0].gaussians)}
     clean_views = _choose_clean_views(capture, scene, recipe, ground_truth, rng)
-    origin = {
+    common = {
         "group": group or capture.name,
         "source": capture.format,
-        "clean_from": _clean_kind(capture, recipe),
+        "clean_from": _name_clean_kind(capture, recipe),
         "clean_psnr": None if ground_truth is None or recipe.clean == "photos" else ground_truth.psnr,
     }
     members = {f"f{fit_index:03d}": fits[:1]}
     if len(fits) > 1:
         members[f"f{fit_index:03d}m"] = fits  # their mean
     pairs, filtered = [], 0
-    for name, fits_of_name in members.items():
-        meta = origin | {"fit_settings": settings | {"num_fits": len(fits_of_name)}}
-        for pair in _pair_views(name, fits_of_name, clean_views, capture, scene, recipe, meta):
+    for name, averaged in members.items():
+        meta = common | {"fit_settings": settings | {"num_fits": len(averaged)}}
+        for pair in _pair_views(name, averaged, clean_views, capture, scene, recipe, meta):
             if pair is None:
                 filtered += 1
             else:
@@ -146,7 +146,7 @@ def _check_capture(capture: Capture, recipe: Recipe, recipe_name: str, ground_tr
 
 @dataclass(frozen=True)
 class _DrawnSettings:
-    """The settings of a fit, as drawn from its recipe."""
+    """The settings of a fit, drawn at random from its recipe."""
 
     fit: FitConfig
     initial: InitializationConfig
@@ -169,7 +169,7 @@ def _draw_settings(recipe: Recipe, rng: np.random.Generator) -> _DrawnSettings:
     low, high = np.log(np.maximum(recipe.num_random, 1))
     num_random = int(np.exp(rng.uniform(low, high))) if recipe.num_random[1] > 0 else 0
     source = recipe.initial[int(rng.integers(len(recipe.initial)))]
-    # if no structure is found, there are at least random points
+    # random points are the fallback where a source finds no points
     sources: tuple[Initial, ...] = (source,) if source in ("auto", "random") else (source, "random")
     grows = bool(rng.random() < recipe.growth)
     fit = FitConfig(
@@ -192,7 +192,7 @@ def _fit_scene(scene: SparseScene, settings: _DrawnSettings, *, seed: int) -> Sp
 
 
 def _render_cycle_scene(scene: SparseScene, fits: Sequence[Splat]) -> SparseScene:
-    """Replace the photos of a scene by renders of its fits at new poses between and around them."""
+    """Replace the photos of a scene by renders of its fits at new poses between and around the cameras."""
     num = max(12, 2 * len(scene.cameras))
     candidates = place_repair_cameras(
         scene.cameras, num=num, round_index=1, num_rounds=2, outward=0.5, depth=scene.depth
@@ -201,10 +201,10 @@ def _render_cycle_scene(scene: SparseScene, fits: Sequence[Splat]) -> SparseScen
     for camera in candidates:
         with torch.no_grad():
             renders = [render(splat, [camera]) for splat in fits]
-        if compute_coverage(torch.stack([one.alpha[0] for one in renders]).mean(0)) >= MIN_CYCLE_COVERAGE:
+        if compute_coverage(torch.stack([rendering.alpha[0] for rendering in renders]).mean(0)) >= MIN_CYCLE_COVERAGE:
             cameras.append(camera)
-            images.append(torch.stack([one.rgb[0] for one in renders]).mean(0).clamp(0, 1))
-    if len(cameras) < 2:  # the fit covers next to nothing elsewhere: render it at the poses of the photos
+            images.append(torch.stack([rendering.rgb[0] for rendering in renders]).mean(0).clamp(0, 1))
+    if len(cameras) < 2:  # the fit covers too little at new poses: use those of the photos
         cameras = list(scene.cameras)
         with torch.no_grad():
             images = [render(fits[0], [camera]).rgb[0].clamp(0, 1) for camera in cameras]
@@ -213,7 +213,7 @@ def _render_cycle_scene(scene: SparseScene, fits: Sequence[Splat]) -> SparseScen
 
 @dataclass(frozen=True, eq=False)
 class _CleanView:
-    """A view to pair renders with; ``image`` is None for a photo of the capture, which is read when it is needed."""
+    """A view to pair a render with; ``image`` is None for a photo of the capture, which is read when it is needed."""
 
     camera: Camera
     image: Tensor | None
@@ -224,7 +224,7 @@ class _CleanView:
 def _choose_clean_views(
     capture: Capture, scene: SparseScene, recipe: Recipe, ground_truth: GroundTruth | None, rng: np.random.Generator
 ) -> list[_CleanView]:
-    """At most ``recipe.max_views`` clean views, spread evenly over distance from the training cameras."""
+    """Choose at most ``recipe.max_views`` clean views, evenly spread over distance from the training cameras."""
     images: dict[str, Tensor] = {}
     if recipe.clean == "renders" and ground_truth is not None:
         renders = render_clean_views(capture, ground_truth, recipe.max_views, scene.depth, rng)
@@ -242,7 +242,7 @@ def _choose_clean_views(
     ]
 
 
-def _clean_kind(capture: Capture, recipe: Recipe) -> str:
+def _name_clean_kind(capture: Capture, recipe: Recipe) -> str:
     if capture.splat is not None:
         return "reference splat"
     return "photo" if recipe.clean == "photos" else "dense fit"
@@ -257,7 +257,7 @@ def _pair_views(
     recipe: Recipe,
     meta: dict[str, Any],
 ) -> Iterator[Pair | None]:
-    """Render the mean of the fits at each clean view and pair the two; None where the render covers too little."""
+    """Pair the mean render of the fits with each clean view; None where the render covers too little of the image."""
     references = render_references(fits, scene.cameras, scene.photos)
     typical_coverage = float(np.median([compute_coverage(reference.alpha) for reference in references]))
     for clean in clean_views:
@@ -282,7 +282,7 @@ def _pair_views(
 
 
 class _Stopwatch:
-    """Seconds by stage."""
+    """Measures the duration of each stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -295,9 +295,9 @@ class _Stopwatch:
 
 
 def choose_random_views(capture: Capture, num: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Choose photos at random that still spread: farthest-point sampling from a random start.
+    """Choose photos by farthest-point sampling from a random start.
 
-    Some choices are made among neighboring cameras only, which gives narrower baselines.
+    A share of the calls (`NEIGHBORHOOD_SHARE`) chooses among neighboring cameras only, for narrower baselines.
     """
     cameras = sorted(capture.cameras, key=lambda camera: camera.name)
     pool = np.arange(len(cameras))

@@ -1,4 +1,4 @@
-"""Pairs of one fit: reproducible, at views that the fit has not seen."""
+"""Pairs of one fit: reproducible, and of views that the fit was not trained on."""
 
 from dataclasses import replace
 
@@ -17,13 +17,13 @@ SMALL = Recipe(size_px=48, num_train=(3, 4), num_fits=(1, 1), steps=20, num_rand
 CPU = torch.device("cpu")
 
 
-def fit_pairs(seed: int, recipe: Recipe = SMALL, **more) -> FitPairs:
+def make_fit_pairs(seed: int, recipe: Recipe = SMALL, **more) -> FitPairs:
     capture = open_capture(sample_path(), longest_side_px=48)
     return make_pairs(capture, 0, seed=seed, recipe=recipe, device=CPU, group="mug", **more)
 
 
 def make_small_pairs(seed: int, recipe: Recipe = SMALL):
-    return fit_pairs(seed, recipe).pairs
+    return make_fit_pairs(seed, recipe).pairs
 
 
 def test_pairs_are_reproducible_and_of_unseen_views():
@@ -52,7 +52,7 @@ def test_several_fits_of_the_same_photos_are_paired_alone_and_as_their_mean():
     assert [pair.meta["fit_settings"]["num_fits"] for pair in several] == [1] * len(alone) + [2] * len(mean)
 
 
-def test_a_reference_splat_is_drawn_in_its_recorded_mode(tmp_path):
+def test_a_reference_splat_is_rendered_in_its_recorded_mode(tmp_path):
     root = writers.write_splat(tmp_path)
     (root / "splat.json").write_text('{"schema": 1, "mode": "antialiased", "background": null}')
     ground_truth = read_reference_splat(open_capture(root), CPU)
@@ -66,8 +66,8 @@ def test_the_clean_image_is_the_photo():
     assert pair.artifact.shape == pair.clean.shape
 
 
-def test_a_fit_goes_through_a_share_of_its_schedule():
-    settings = [fit_pairs(seed, replace(SMALL, completed=(0.25, 0.5))).settings for seed in range(3)]
+def test_a_fit_stops_after_a_share_of_its_schedule():
+    settings = [make_fit_pairs(seed, replace(SMALL, completed=(0.25, 0.5))).settings for seed in range(3)]
     assert all(5 <= each["num_steps"] <= 10 and each["schedule"] == 20 for each in settings)
     assert len({each["num_steps"] for each in settings}) > 1
 
@@ -78,22 +78,22 @@ def test_references_are_the_nearest_training_photos():
         assert len(names) == 2 and set(names) <= set(pair.meta["fit_settings"]["train_ids"])
 
 
-def falling_coverage():
-    """Stand-in for `coverage`: full for the training views, low for all views after them."""
+def make_falling_coverage():
+    """Replacement of `compute_coverage`: full for the training views, low for all views after them."""
     calls = iter(range(1000))
     return lambda _alpha: 1.0 if next(calls) < 5 else 0.1
 
 
 def test_views_that_cover_too_little_are_filtered_and_counted(monkeypatch):
-    unfiltered = fit_pairs(0, replace(SMALL, min_coverage=0.0))
+    unfiltered = make_fit_pairs(0, replace(SMALL, min_coverage=0.0))
     assert unfiltered.filtered == 0 and len(unfiltered.pairs) == 3
-    monkeypatch.setattr("splatfix.pairs.make.compute_coverage", falling_coverage())
-    filtered = fit_pairs(0)
+    monkeypatch.setattr("splatfix.pairs.make.compute_coverage", make_falling_coverage())
+    filtered = make_fit_pairs(0)
     assert filtered.filtered > 0 and filtered.filtered + len(filtered.pairs) == 3
 
 
 def test_a_cycle_is_also_paired_with_the_photos_of_the_first_fit():
-    result = fit_pairs(0, replace(SMALL, cycle=True, max_views=36, min_coverage=0.0))
+    result = make_fit_pairs(0, replace(SMALL, cycle=True, max_views=36, min_coverage=0.0))
     trained = set(result.settings["train_ids"])
     of_trained = [pair for pair in result.pairs if pair.view in trained]
     assert {pair.view for pair in of_trained} == trained
@@ -106,13 +106,13 @@ def test_a_dense_fit_gives_clean_views_at_new_poses():
     capture = open_capture(sample_path(), longest_side_px=48)
     ground_truth = fit_densely(capture, DenseConfig(size_px=48, steps=60, max_gaussians=3000), seed=0, device=CPU)
     assert 5 < ground_truth.psnr < 40
-    result = fit_pairs(0, replace(SMALL, clean="renders", max_views=5), ground_truth=ground_truth)
+    result = make_fit_pairs(0, replace(SMALL, clean="renders", max_views=5), ground_truth=ground_truth)
     assert 0 < len(result.pairs) <= 5
     for pair in result.pairs:
         assert pair.view.startswith("new_") and pair.view not in capture.names
         assert pair.meta["clean_from"] == "dense fit" and pair.meta["clean_psnr"] == ground_truth.psnr
     with pytest.raises(ValueError, match="no ground truth to render"):
-        fit_pairs(0, replace(SMALL, clean="renders"))
+        make_fit_pairs(0, replace(SMALL, clean="renders"))
 
 
 def test_a_reference_splat_is_its_own_ground_truth(scenes):
