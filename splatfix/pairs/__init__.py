@@ -1,4 +1,4 @@
-"""Training pairs: flawed renders beside clean views, from the fit to shards and back."""
+"""Training pairs of a flawed render and a clean view: make them, store them in shards, and read them."""
 
 from splatfix.pairs.pair import Pair, build_pair
 from splatfix.pairs.shards import Shard, read_manifest, read_pairs, write_shards

@@ -168,7 +168,7 @@ def _probe_kinds(tasks: Sequence[Task], kinds: Sequence[str], config: GenerateCo
             break
     if not captures:
         raise ValueError(
-            "dry run: cannot measure the cost: no capture is on this machine, and the output lacks fits of these recipes"
+            "dry run: cannot measure the cost: no capture on this machine, and no fits of these recipes in the output"
         )
     costs: dict[str, _Cost] = {}
     for kind in kinds:

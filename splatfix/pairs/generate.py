@@ -19,7 +19,7 @@ from splatfix.pairs.config import GenerateConfig, read_captures, stored_settings
 from splatfix.pairs.index import FITS, SUFFIX, Index, open_index
 from splatfix.pairs.quarantine import QUARANTINE, read_quarantine, write_quarantine
 from splatfix.pairs.scenes import DuplicateCheck, keep_scene_names
-from splatfix.pairs.shards import MANIFEST, is_written_name
+from splatfix.pairs.shards import MANIFEST, is_generated_name
 from splatfix.pairs.sources import Source, find_sources
 from splatfix.pairs.tasks import Task, plan_tasks
 from splatfix.pairs.worker import PairWorker, TaskResult, WorkerSettings
@@ -136,7 +136,7 @@ def remove_pairs(out: str) -> None:
     for name in storage.list_names(out):
         if name.endswith(SUFFIX):
             manifests.append(name)
-        elif is_written_name(name):
+        elif is_generated_name(name):
             others.append(name)
     for name in [*manifests, *shards, *others, CONFIG]:  # in this order it can be interrupted and repeated
         storage.delete(storage.join(out, name))

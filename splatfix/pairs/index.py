@@ -1,6 +1,6 @@
-"""The index of a folder of pairs: the fits that are done, from one manifest for each.
+"""The index of a folder of pairs: its committed fits, from the manifest of each.
 
-A fit is done when ``<stem>.manifest.json`` exists; it lists the files of the fit and records how it was made. If
+A fit is committed when ``<stem>.manifest.json`` exists, which lists the files of the fit and records its settings. If
 several processes make the same fit, the first to write its manifest wins. ``fits.json`` collects these manifests, so
 that a later run reads one file and lists one folder; ``manifest.json`` lists all shards, for readers. Both can be
 rebuilt from the manifests of the fits.
@@ -31,7 +31,7 @@ from splatfix.pairs.shards import (
 from splatfix.workers import RunAborted
 
 FITS = "fits.json"
-REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)  # which every other fit would meet too
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)  # that writing any other fit would cause too
 SUFFIX = f".{MANIFEST}"
 NUM_READERS = 16  # threads that read manifests
 MAX_WRITES = 5  # of the collected manifests, while other drivers keep finishing fits
@@ -39,7 +39,7 @@ MAX_WRITES = 5  # of the collected manifests, while other drivers keep finishing
 
 @dataclass(frozen=True)
 class CommittedFit:
-    """A committed fit: its shards (none where every view was filtered, or for a dense fit), and how it was made.
+    """A committed fit: its shards (none for a dense fit, or if every view was filtered), and a record of its settings.
 
     ``record["files"]`` lists its files besides shards, each with ``name``, ``bytes`` and ``sha256``.
     """
@@ -50,12 +50,12 @@ class CommittedFit:
 
     @property
     def file_names(self) -> list[str]:
-        """Names of all its files but the manifest."""
+        """Names of all files of the fit except the manifest."""
         return [shard.name for shard in self.shards] + [file["name"] for file in self.record.get("files", [])]
 
 
 class Index(Mapping[str, CommittedFit]):
-    """The committed fits of a folder, by stem. Kept as text, since there may be hundreds of thousands."""
+    """The committed fits of a folder, by stem. Stored as JSON text, since there may be hundreds of thousands."""
 
     def __init__(self, url: str | Path) -> None:
         self.url = str(url)
@@ -80,7 +80,7 @@ class Index(Mapping[str, CommittedFit]):
         self._fits[fit.stem] = json.dumps(tree, allow_nan=False, separators=(",", ":")).encode()
 
     def refresh(self) -> bool:
-        """Add fits that others committed and remove deleted ones; returns whether anything changed."""
+        """Add fits that other drivers committed and remove deleted ones; return whether anything changed."""
         stems = list_committed_stems(self.url)
         gone, missing = set(self._fits) - stems, sorted(stems - set(self._fits))
         for stem in gone:
@@ -101,7 +101,7 @@ class Index(Mapping[str, CommittedFit]):
             parts = (json.dumps(stem).encode() + b":" + self._fits[stem] for stem in sorted(self._fits))
             storage.write_bytes(storage.join(self.url, FITS), b'{"schema":1,"fits":{' + b",\n".join(parts) + b"}}\n")
             write_manifest(self.url, self.shards())
-            if not self.refresh():  # else another driver may have written these files without the new fits
+            if not self.refresh():  # otherwise, these files may lack the fits of another driver
                 return
 
 
@@ -121,12 +121,12 @@ def open_index(url: str | Path) -> Index:
 
 
 def list_committed_stems(url: str | Path) -> set[str]:
-    """List the stems of the fits that are done."""
+    """List the stems of the committed fits."""
     return {name[: -len(SUFFIX)] for name in storage.list_names(url) if name.endswith(SUFFIX)}
 
 
 def read_fit(url: str | Path, stem: str) -> CommittedFit:
-    """Read a committed fit. ValueError where its manifest is missing or broken."""
+    """Read a committed fit. ValueError if its manifest is missing or broken."""
     shards, tree = read_manifest_and_fields(url, stem + SUFFIX)
     record = tree.get("fit")
     fit = CommittedFit(stem, tuple(shards), record if isinstance(record, dict) else {})
@@ -148,15 +148,15 @@ def commit_fit(
 ) -> tuple[CommittedFit, bool]:
     """Write the shards and files of a fit, then its manifest.
 
-    ``files`` are further contents by suffix (``.ply``); their names follow from stem and content, as those of shards
-    do. If another process committed the fit first, the files of this call that are not part of that fit are removed.
-    If writing fails, all are removed.
+    ``files`` are the contents of further files by suffix (``.ply``), which are named by stem and content as shards are.
+    If another process committed the fit first, files of this call that are not part of that fit are removed. If writing
+    fails, all are removed.
 
     Returns:
         The fit in the folder, and whether this call committed it.
 
     Raises:
-        RunAborted: the folder may not be written to.
+        RunAborted: this process has no permission to write to the folder.
         OSError: writing failed.
     """
     written: list[str] = []
@@ -176,7 +176,7 @@ def commit_fit(
     except BaseException as error:
         _delete_unlisted(url, stem, written)
         if isinstance(error, OSError) and error.errno in REFUSALS:
-            raise RunAborted(f"{url}: may not be written to ({error}); finished fits are intact") from None
+            raise RunAborted(f"{url}: cannot be written to ({error}); finished fits are intact") from None
         raise
     if is_first:
         return CommittedFit(stem, tuple(shards), record), True
@@ -185,13 +185,13 @@ def commit_fit(
 
 
 def _delete_unlisted(url: str | Path, stem: str, names: Sequence[str]) -> None:
-    """Delete files of a fit, except those that its manifest lists, if it exists by now."""
+    """Delete files of a fit, except those that its manifest, if any, lists."""
     try:
         listed = read_fit(url, stem).file_names if storage.exists(storage.join(url, stem + SUFFIX)) else []
         for name in set(names) - set(listed):
             storage.delete(storage.join(url, name))
     except (OSError, ValueError):
-        return  # the files stay; `verify` reports them as unlisted
+        return  # the files remain; `verify` reports them as unlisted
 
 
 def delete_fit(url: str | Path, fit: CommittedFit) -> None:

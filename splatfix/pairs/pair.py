@@ -1,9 +1,9 @@
-"""One training pair: a flawed render beside the photo of the same pose, and how it is stored.
+"""A training pair, that is a flawed render and the clean view at the same pose, and its encoding as files.
 
-A `Pair` holds exactly what a shard holds (8 and 16 bits), so that writing and reading lose nothing. The images are PNG
+A `Pair` holds images with the bits of a shard (8 and 16), so that writing and reading lose nothing. The images are PNG
 of compression level 4: a pair of 192x128 px with two warps has 199 kB, is written in 16 ms and read in 3.8 ms. Level 1
-has 7 % more bytes, level 9 has 2 % fewer and takes five times as long; lossless WebP has 12 to 23 % fewer and reads
-hardly faster (3.5 ms), but it cannot hold 16 bits and not every tool opens it.
+takes 7 % more bytes; level 9 takes 2 % fewer and five times as long. Lossless WebP takes 12 to 23 % fewer bytes and is
+read about as fast (3.5 ms), but cannot hold 16 bits, and not every tool opens it.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ MAX_KEY_LENGTH = 80
 EXTENSIONS = frozenset(
     {"artifact.png", "clean.png", "alpha.png", "depth.png", "mask.png", "meta.json"}
     | {f"warp{i}.png" for i in range(MAX_WARPS)}
-)  # nothing else in a shard is looked at
+)  # all other files in a shard are ignored
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A flawed render, its clean photo, and the conditioning for its repair.
+    """A flawed render, its clean view, and the conditioning for its repair.
 
     Attributes:
         scene: name of the capture.
         fit: name of the sparse fit within the scene.
-        view: image name of the clean photo.
-        artifact: the render, uint8 ``[H, W, 3]``.
-        clean: the photo, uint8 ``[H, W, 3]``.
+        view: image name of the clean view.
+        artifact: the flawed render, uint8 ``[H, W, 3]``.
+        clean: the clean view (a photo or a render of the ground truth), uint8 ``[H, W, 3]``.
         alpha: accumulated opacity, uint8 ``[H, W]``.
         nearness: `conditioning.compute_nearness`, uint16 ``[H, W]``; its scale is in meta.
-        warps: nearby photos carried into the view, nearest first, uint8 rgb and validity, ``[H, W, 4]`` each.
-        mask: 255 where the photo can be trusted, uint8 ``[H, W]``; None for everywhere.
-        meta: ``inverse_depth_scale``, ``artifact_psnr`` and whatever the maker knows: group, camera, band, distance,
-            fit settings, seed.
+        warps: nearby photos warped to the view, nearest first, uint8 rgb and validity, ``[H, W, 4]`` each.
+        mask: 255 where the clean view is valid, uint8 ``[H, W]``; None if it is valid everywhere.
+        meta: ``camera``, ``references``, ``inverse_depth_scale``, ``artifact_psnr`` and the fields that `build_pair`
+            was given, such as group, band, distance and fit settings.
     """
 
     scene: str
@@ -68,14 +68,14 @@ class Pair:
 
     @property
     def key(self) -> str:
-        """Name of the sample in a shard: ``<scene>-<fit>-<view>`` without dots, slashes and the like."""
+        """Name of the sample in a shard: ``<scene>-<fit>-<view>``; characters other than letters, digits, - are _."""
         key = "-".join(re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in (self.scene, self.fit, self.view))
         if len(key) > MAX_KEY_LENGTH:  # tar headers hold 100 characters with the extension
             key = f"{key[: MAX_KEY_LENGTH - 13]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
         return key
 
     def map_images(self, change: Callable[[ndarray], ndarray]) -> Pair:
-        """The pair with the same change (a crop, a flip) made to every image, always along the first two axes."""
+        """Apply a change of the first two axes, such as a crop or a flip, to every image."""
         return replace(
             self,
             artifact=change(self.artifact),
@@ -87,20 +87,20 @@ class Pair:
         )
 
     def conditioning(self) -> Conditioning:
-        """What a network is given, as floats: equal to the `compute_conditioning` that it came from, up to rounding."""
-        warps = [torch.zeros(0, *self.alpha.shape, 4), *(_float(warp)[None] for warp in self.warps)]
+        """Return the conditioning of a network as floats; equal to that of `compute_conditioning` up to rounding."""
+        warps = [torch.zeros(0, *self.alpha.shape, 4), *(_to_float(warp)[None] for warp in self.warps)]
         return Conditioning(
-            rgb=_float(self.artifact),
-            alpha=_float(self.alpha),
-            nearness=_float(self.nearness),
+            rgb=_to_float(self.artifact),
+            alpha=_to_float(self.alpha),
+            nearness=_to_float(self.nearness),
             inverse_depth_scale=float(self.meta.get("inverse_depth_scale", 1.0)),
             warps=torch.cat(warps),
         )
 
     def target(self) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, "H W"]]:
-        """The clean photo and the weight of each of its pixels, as floats in [0, 1]."""
-        weight = torch.ones(self.alpha.shape) if self.mask is None else _float(self.mask)
-        return _float(self.clean), weight
+        """Return the clean view and the weight of each of its pixels, as floats in [0, 1]."""
+        weight = torch.ones(self.alpha.shape) if self.mask is None else _to_float(self.mask)
+        return _to_float(self.clean), weight
 
 
 def build_pair(
@@ -113,37 +113,42 @@ def build_pair(
     num_references: int = 2,
     **meta: Any,
 ) -> Pair:
-    """The pair of a flawed view and the photo at its camera; the warps are made here, as the loop makes them.
+    """Build the pair of a flawed view and the clean view at its camera. Warps are computed as in the loop.
 
-    ``meta`` is stored as JSON; give what is known of group, source, settings, seed, band and distance. Camera,
-    cameras of the references, scale of the depth and PSNR of the artifact are added.
+    ``meta`` is stored as JSON, such as group, source, settings, seed, band and distance; the camera, the cameras of the
+    references, the scale of the depth and the PSNR of the artifact are added to it.
+
+    Raises:
+        ValueError: the two views have different sizes.
     """
     conditioning = compute_conditioning(view, num_references)
     camera = view.camera
-    artifact, photo = _bytes(conditioning.rgb), _bytes(clean)
-    if artifact.shape != photo.shape:
-        raise ValueError(f"{scene}/{camera.name}: render is {artifact.shape}, photo is {photo.shape}; wanted the same")
+    artifact, clean_bytes = _to_bytes(conditioning.rgb), _to_bytes(clean)
+    if artifact.shape != clean_bytes.shape:
+        raise ValueError(
+            f"{scene}/{camera.name}: render is {artifact.shape}, clean view is {clean_bytes.shape}; wanted the same"
+        )
     return Pair(
         scene=scene,
         fit=fit,
         view=camera.name,
         artifact=artifact,
-        clean=photo,
-        alpha=_bytes(conditioning.alpha),
+        clean=clean_bytes,
+        alpha=_to_bytes(conditioning.alpha),
         nearness=(conditioning.nearness.cpu().double().numpy() * 65535 + 0.5).astype(np.uint16),
-        warps=tuple(_bytes(warp) for warp in conditioning.warps),
-        mask=None if mask is None else _bytes(mask),
+        warps=tuple(_to_bytes(warp) for warp in conditioning.warps),
+        mask=None if mask is None else _to_bytes(mask),
         meta={
-            "camera": _camera_tree(camera),
-            "references": [_camera_tree(reference.camera) for reference in view.references[:num_references]],
+            "camera": _camera_to_json(camera),
+            "references": [_camera_to_json(reference.camera) for reference in view.references[:num_references]],
             "inverse_depth_scale": conditioning.inverse_depth_scale,
-            "artifact_psnr": _psnr(artifact, photo),
+            "artifact_psnr": _psnr(artifact, clean_bytes),
             **meta,
         },
     )
 
 
-def _camera_tree(camera: Camera) -> dict[str, Any]:
+def _camera_to_json(camera: Camera) -> dict[str, Any]:
     return {
         "name": camera.name,
         "width_px": camera.width_px,
@@ -154,27 +159,27 @@ def _camera_tree(camera: Camera) -> dict[str, Any]:
 
 
 def encode(pair: Pair) -> dict[str, Any]:
-    """A pair as a webdataset sample: ``__key__`` and the bytes of each file."""
+    """Encode a pair as a webdataset sample: ``__key__`` and the bytes of each file. ValueError for too many warps."""
     if len(pair.warps) > MAX_WARPS:
         raise ValueError(f"{pair.key}: {len(pair.warps)} warps; at most {MAX_WARPS} can be stored")
     identity = {"scene": pair.scene, "fit": pair.fit, "view": pair.view}
     sample = {
         "__key__": pair.key,
-        "artifact.png": _png(pair.artifact),
-        "clean.png": _png(pair.clean),
-        "alpha.png": _png(pair.alpha),
-        "depth.png": _png(pair.nearness),
+        "artifact.png": _encode_png(pair.artifact),
+        "clean.png": _encode_png(pair.clean),
+        "alpha.png": _encode_png(pair.alpha),
+        "depth.png": _encode_png(pair.nearness),
         "meta.json": json.dumps(pair.meta | identity, sort_keys=True, allow_nan=False).encode(),
     }
-    sample |= {f"warp{i}.png": _png(warp) for i, warp in enumerate(pair.warps)}
-    return sample if pair.mask is None else sample | {"mask.png": _png(pair.mask)}
+    sample |= {f"warp{i}.png": _encode_png(warp) for i, warp in enumerate(pair.warps)}
+    return sample if pair.mask is None else sample | {"mask.png": _encode_png(pair.mask)}
 
 
 def decode(sample: dict[str, Any], source: str = "sample", *, num_warps: int | None = None) -> Pair:
-    """A pair from a webdataset sample of bytes, with at most ``num_warps`` warps. Only PNG and JSON are ever decoded.
+    """Decode a webdataset sample of bytes, with at most ``num_warps`` warps. Only PNG and JSON are decoded.
 
     Raises:
-        ValueError: a file is missing or broken, or sizes disagree; the message names source, key and file.
+        ValueError: a file is missing or broken, or sizes differ; the message names source, key and file.
     """
     where = f"{source}: {sample.get('__key__', '?')}"
     try:
@@ -184,25 +189,25 @@ def decode(sample: dict[str, Any], source: str = "sample", *, num_warps: int | N
         raise ValueError(f"{where}: {error.args[0]} is missing; was this shard written by splatfix?") from None
     except (ValueError, AttributeError, TypeError):
         raise ValueError(f"{where}: meta.json is not a JSON object") from None
-    there = sum(name.startswith("warp") for name in sample)
-    wanted = there if num_warps is None else min(num_warps, there)
-    artifact = _decoded(sample, "artifact.png", ("RGB",), None, where)
+    num_stored = sum(name.startswith("warp") for name in sample)
+    num_decoded = num_stored if num_warps is None else min(num_warps, num_stored)
+    artifact = _decode_image(sample, "artifact.png", ("RGB",), None, where)
     size = artifact.shape[:2]
     return Pair(
         scene=scene,
         fit=fit,
         view=view,
         artifact=artifact,
-        clean=_decoded(sample, "clean.png", ("RGB",), size, where),
-        alpha=_decoded(sample, "alpha.png", ("L",), size, where),
-        nearness=_decoded(sample, "depth.png", ("I;16", "I;16B"), size, where).astype(np.uint16),
-        warps=tuple(_decoded(sample, f"warp{i}.png", ("RGBA",), size, where) for i in range(wanted)),
-        mask=_decoded(sample, "mask.png", ("L",), size, where) if "mask.png" in sample else None,
+        clean=_decode_image(sample, "clean.png", ("RGB",), size, where),
+        alpha=_decode_image(sample, "alpha.png", ("L",), size, where),
+        nearness=_decode_image(sample, "depth.png", ("I;16", "I;16B"), size, where).astype(np.uint16),
+        warps=tuple(_decode_image(sample, f"warp{i}.png", ("RGBA",), size, where) for i in range(num_decoded)),
+        mask=_decode_image(sample, "mask.png", ("L",), size, where) if "mask.png" in sample else None,
         meta=meta,
     )
 
 
-def _decoded(
+def _decode_image(
     sample: dict[str, Any], name: str, modes: tuple[str, ...], size: tuple[int, ...] | None, where: str
 ) -> ndarray:
     if name not in sample:
@@ -218,19 +223,19 @@ def _decoded(
     return pixels
 
 
-def _png(pixels: ndarray) -> bytes:
+def _encode_png(pixels: ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG", compress_level=4)
     return buffer.getvalue()
 
 
-def _bytes(image: Tensor) -> ndarray:
+def _to_bytes(image: Tensor) -> ndarray:
     return to_bytes(image.detach().float().cpu().numpy())
 
 
-def _float(pixels: ndarray) -> Tensor:
-    most = np.float32(np.iinfo(pixels.dtype).max)
-    return torch.from_numpy(pixels.astype(np.float32) / most)
+def _to_float(pixels: ndarray) -> Tensor:
+    largest = np.float32(np.iinfo(pixels.dtype).max)
+    return torch.from_numpy(pixels.astype(np.float32) / largest)
 
 
 def _psnr(a: ndarray, b: ndarray) -> float | None:

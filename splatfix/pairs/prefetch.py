@@ -17,18 +17,18 @@ from splatfix.captures.capture import Photo
 from splatfix.pairs.sources import Source, make_download_folder
 
 MAX_OPEN_CAPTURES = 2  # the one of the current task, and the next
-MAX_PHOTO_BYTES = 2**28  # of a capture, in memory; further photos are read when they are needed
+MAX_PHOTO_BYTES = 2**28  # of a capture in memory; further photos are read when they are needed
 FINGERPRINT_BYTES = 65536  # of each file
 
 
 class CapturePrefetcher:
-    """Opens captures in threads, and keeps the last few open."""
+    """Opens captures in threads, and keeps the most recent ones open."""
 
     def __init__(self) -> None:
         self._captures: OrderedDict[tuple[Source, int], PrefetchedCapture] = OrderedDict()
 
     def open(self, source: Source, size_px: int) -> PrefetchedCapture:
-        """Start to open a capture, unless it is open; of the others, the least recently used is closed."""
+        """Start to open a capture unless it is open already, and close the least recently used one beyond the limit."""
         key = (source, size_px)
         if key not in self._captures:
             self._captures[key] = PrefetchedCapture(source, size_px)
@@ -38,7 +38,7 @@ class CapturePrefetcher:
         return self._captures[key]
 
     def close(self, capture: PrefetchedCapture) -> None:
-        """Forget a capture, so that it is opened anew when it is asked for again."""
+        """Close a capture, so that the next call of `open` opens it anew."""
         self._captures = OrderedDict((key, value) for key, value in self._captures.items() if value is not capture)
 
 
@@ -58,7 +58,7 @@ class PrefetchedCapture:
         self._thread.start()
 
     def wait(self) -> Capture:
-        """Return the capture when it is open; raises the error of opening it."""
+        """Return the capture when it is open; raise the error if it could not be opened."""
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -86,7 +86,7 @@ class PrefetchedCapture:
 
 @dataclass(frozen=True)
 class _PhotoInMemory:
-    """The ``load`` of a view whose photo has been read."""
+    """The ``load`` of a view whose photo is in memory."""
 
     photo: Photo
 
@@ -95,7 +95,7 @@ class _PhotoInMemory:
 
 
 def _read_photos(views: Sequence[View]) -> tuple[View, ...]:
-    """Read the photos of as many views as there is memory for."""
+    """Read photos into memory up to `MAX_PHOTO_BYTES`; the other views still read theirs on demand."""
     result, remaining_bytes = [], MAX_PHOTO_BYTES
     for view in views:
         remaining_bytes -= view.camera.width_px * view.camera.height_px * 16
@@ -108,7 +108,7 @@ def _is_in_memory(view: View) -> bool:
 
 
 def fingerprint_capture(capture: Capture) -> str:
-    """Compute a hash that is equal for captures of the same photos under any name: the least of their files'."""
+    """Compute a hash of the photos that does not depend on their names: the least of the hashes of the files."""
     files = {getattr(view.load, "path", None) or getattr(view.load, "ply", None) for view in capture.views}
     return min((_hash_start(file) for file in files if file is not None), default="")
 

@@ -27,7 +27,7 @@ MANIFEST = "manifest.json"
 MAX_SHARD_BYTES = 256 * 2**20
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.tar")
 _SPLAT_NAME = re.compile(r"[A-Za-z0-9_-]+-[0-9a-f]{12}\.ply")
-_WRITTEN_NAME = re.compile(rf"[A-Za-z0-9_-]+-\d{{5}}-[0-9a-f]{{12}}\.tar|{_SPLAT_NAME.pattern}|{LEFTOVER.pattern}")
+_GENERATED_NAME = re.compile(rf"[A-Za-z0-9_-]+-\d{{5}}-[0-9a-f]{{12}}\.tar|{_SPLAT_NAME.pattern}|{LEFTOVER.pattern}")
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Shard:
 
     Attributes:
         name: file name beside the manifest.
-        scene, group: of all samples in it; training and validation are split by group.
+        scene, group: of all its samples; training and validation are split by group.
         samples: number of pairs.
-        bytes, sha256: of the file.
+        bytes, sha256: size and hash of the file.
     """
 
     name: str
@@ -78,7 +78,7 @@ def write_shard_files(
     stem: str,
     on_name: Callable[[str], object] = lambda _: None,
 ) -> list[Shard]:
-    """Write shards without a manifest; no pairs make no shards. Errors as `write_shards`.
+    """Write shards without a manifest; without pairs, no shard. Errors as `write_shards`.
 
     ``on_name`` is called with the name of each file before it is written.
     """
@@ -102,7 +102,7 @@ def write_shard_files(
 
 
 def _pack_tars(pairs: Iterable[Pair], samples_per_shard: int) -> Iterator[tuple[bytes, list[Pair]]]:
-    """Pack pairs into tar files of one scene each, of limited samples and bytes; yields content and pairs of each."""
+    """Pack pairs into tar files of one scene and limited size; yield the content and the pairs of each."""
     buffer, writer = io.BytesIO(), None
     members: list[Pair] = []
     for pair in pairs:
@@ -136,18 +136,18 @@ def read_manifest(url: str | Path, name: str = MANIFEST) -> list[Shard]:
     """Read the shards that the manifest of a folder or URL lists.
 
     Raises:
-        ValueError: no manifest, one that splatfix did not write, or a name that leads out of the folder.
+        ValueError: the manifest is missing or was not written by splatfix, or a name in it is a path out of the folder.
     """
     return read_manifest_and_fields(url, name)[0]
 
 
 def read_manifest_and_fields(url: str | Path, name: str = MANIFEST) -> tuple[list[Shard], dict[str, Any]]:
-    """Read a manifest: its shards, and its whole JSON object. Errors as `read_manifest`."""
+    """Read a manifest, and return its shards and its JSON object. Errors as `read_manifest`."""
     where = storage.join(url, name)
     try:
         content = storage.read_bytes(where)
     except storage.MissingFileError:
-        raise ValueError(f"{where}: no such file; wanted a folder of shards (splatfix generate makes one)") from None
+        raise ValueError(f"{where}: no such file; wanted a folder of shards from splatfix generate") from None
     try:
         tree: Any = json.loads(content)
         shards = [Shard(**entry) for entry in tree["shards"]]
@@ -161,32 +161,32 @@ def read_manifest_and_fields(url: str | Path, name: str = MANIFEST) -> tuple[lis
 
 
 def check_names(where: str, names: Iterable[str]) -> None:
-    """Check that the names in a manifest are those of shards and splats beside it. ValueError where one is not."""
+    """Check that a manifest names only shards and splats beside it. ValueError if it does not."""
     for name in names:
         if not isinstance(name, str) or not (_SHARD_NAME.fullmatch(name) or _SPLAT_NAME.fullmatch(name)):
             raise ValueError(f"{where}: shard name {name!r}: wanted a plain file name ending in .tar")
 
 
-def is_written_name(name: str) -> bool:
-    """Whether a file name is one that a generation gives: of a shard, a splat, or a temporary file."""
-    return _WRITTEN_NAME.fullmatch(name) is not None
+def is_generated_name(name: str) -> bool:
+    """Whether a file name has the form of the shards, splats and temporary files of a generation."""
+    return _GENERATED_NAME.fullmatch(name) is not None
 
 
 def read_samples(url: str | Path, shard: Shard) -> Iterator[dict[str, Any]]:
-    """Read the samples of a shard as bytes, in order. ValueError where the file is truncated or not a tar."""
+    """Read the samples of a shard as bytes, in order. ValueError if the file is truncated or not a tar."""
     where = storage.join(url, shard.name)
     with storage.open_binary(where) as stream:
         yield from read_samples_from(stream, shard, where)
 
 
 def read_samples_from(stream: io.BufferedIOBase, shard: Shard, where: str) -> Iterator[dict[str, Any]]:
-    """Read samples as `read_samples` does, from an open file."""
+    """Read the samples of a shard from an open file. Errors as `read_samples`."""
     num = 0
     samples = group_by_keys(tar_file_expander([{"url": where, "stream": stream}], select_files=_is_allowed))
     while True:
         try:
             sample = next(samples, None)
-        except Exception as error:  # webdataset passes on the errors of tarfile and zlib, of many kinds
+        except Exception as error:  # webdataset raises the many kinds of errors of tarfile and zlib
             reason = error.args[0] if error.args else error
             raise ValueError(f"{where}: cannot be read as a shard ({reason})") from None
         if sample is None:
@@ -198,20 +198,20 @@ def read_samples_from(stream: io.BufferedIOBase, shard: Shard, where: str) -> It
 
 
 def read_pairs(url: str | Path, shards: Iterable[Shard] | None = None) -> Iterator[Pair]:
-    """Read every pair of the shards (default: all in the manifest) once, in order."""
+    """Read each pair of the shards once, in order; by default, of all shards in the manifest."""
     for shard in read_manifest(url) if shards is None else shards:
         for sample in read_samples(url, shard):
             yield decode(sample, shard.name)
 
 
 def check_shard(url: str | Path, shard: Shard, *, decoding: bool = True) -> str | None:
-    """Check size, sha256, number of samples, and that each sample decodes; return what is wrong, or None."""
+    """Check size, sha256, number of samples, and that each sample decodes; return the problem, or None."""
     try:
         content = storage.read_bytes(storage.join(url, shard.name))
         if len(content) != shard.bytes:
             raise ValueError(f"{shard.name}: {len(content)} bytes, its manifest says {shard.bytes}")
         if hashlib.sha256(content).hexdigest() != shard.sha256:
-            raise ValueError(f"{shard.name}: its sha256 is not the one in the manifest")
+            raise ValueError(f"{shard.name}: its sha256 differs from the manifest")
         for sample in read_samples_from(io.BytesIO(content), shard, storage.join(url, shard.name)):
             if decoding:
                 decode(sample, shard.name)

@@ -1,8 +1,8 @@
-"""An endless stream of pairs for training: random, balanced by scene, and the same again for the same numbers.
+"""Stream random pairs for training without end: balanced by scene, and reproducible.
 
-The stream of a segment follows from (seed, segment, slot) alone. A batch takes one sample for each of its slots, so
-that it is the same whichever processes and workers make it. Training runs segments of fixed length and saves at their
-ends; a resumed run asks for the next segment and sees exactly what an unbroken one would have seen.
+Seed, segment and slot determine a stream. Each slot of a batch has a stream, so that batches do not depend on the
+number of processes and data workers. Training is divided into segments of fixed length and saves at the end of each; a
+resumed run starts the next segment, and sees the same pairs as a run without interruption.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import webdataset as wds
 from splatfix.pairs.pair import Pair, decode
 from splatfix.pairs.shards import Shard, read_samples
 
-CLASS_DB = 3.0  # width of a class of difficulty, in dB of artifact PSNR
+CLASS_DB = 3.0  # width of a class of difficulty, in artifact PSNR
 
 
 @dataclass(frozen=True)
 class Balance:
-    """How often what is shown. Scenes are visited equally often, always.
+    """How often shards and samples are chosen within a scene. All scenes are visited equally often.
 
     Attributes:
-        recipe_of: recipe of a shard, by the shard's name.
-        recipe_weights: how often the recipes that a scene has are visited, relative to each other; those that are not
-            named have the weight 1. Empty: each shard as often as it has samples.
+        recipe_of: recipe of each shard, by the name of the shard.
+        recipe_weights: how often the recipes of a scene are visited, relative to each other; others have the weight 1.
+            If empty, shards are visited in proportion to their samples.
         even_difficulty: whether classes of 3 dB of artifact PSNR within a shard are equally likely.
     """
 
@@ -51,26 +51,27 @@ def sample_pairs(
     balance: Balance | None = None,
     num_warps: int | None = None,
 ) -> Iterator[Pair]:
-    """Endless random pairs of these shards.
+    """Yield random pairs of these shards without end.
 
-    Each visit chooses a scene evenly, then one of its shards (see `Balance`), and takes at most ``samples_per_visit``
-    of it; a buffer of undecoded samples mixes the visits. At most ``num_warps`` warps are decoded.
+    Each visit chooses a scene with equal probability, then one of its shards (see `Balance`), and takes at most
+    ``samples_per_visit`` of its samples. A buffer of undecoded samples mixes the visits. At most ``num_warps`` warps of
+    a pair are decoded.
 
     Raises:
-        ValueError: no shards, or a shard that is cut short.
+        ValueError: no shards, or a shard that is truncated.
     """
     if not shards:
         raise ValueError(f"{url}: no shards to train on")
     origin = f"{seed}/{segment}/{slot}"
     pipeline = wds.DataPipeline(
-        lambda: _visits(url, shards, samples_per_visit, balance or Balance(), random.Random(origin)),
+        lambda: _visit_shards(url, shards, samples_per_visit, balance or Balance(), random.Random(origin)),
         wds.detshuffle(bufsize=shuffle_buffer, initial=shuffle_buffer, seed=random.Random(origin).getrandbits(32)),
     )
     for sample in pipeline:
         yield decode(sample, str(sample["__url__"]), num_warps=num_warps)
 
 
-def _visits(
+def _visit_shards(
     url: str | Path, shards: Sequence[Shard], samples_per_visit: int, balance: Balance, rng: random.Random
 ) -> Iterator[dict[str, Any]]:
     by_scene: dict[str, list[Shard]] = defaultdict(list)
@@ -80,10 +81,10 @@ def _visits(
     while True:
         candidates = by_scene[rng.choice(scenes)]
         if balance.recipe_weights:
-            candidates = _of_one_recipe(candidates, balance, rng)
+            candidates = _choose_recipe_shards(candidates, balance, rng)
         (shard,) = rng.choices(candidates, weights=[shard.samples for shard in candidates])
         if balance.even_difficulty:
-            yield from _evenly_difficult(list(read_samples(url, shard)), samples_per_visit, rng)
+            yield from _choose_by_difficulty(list(read_samples(url, shard)), samples_per_visit, rng)
             continue
         chosen = set(rng.sample(range(shard.samples), min(samples_per_visit, shard.samples)))
         for i, sample in enumerate(read_samples(url, shard)):
@@ -91,25 +92,27 @@ def _visits(
                 yield sample
 
 
-def _of_one_recipe(shards: Sequence[Shard], balance: Balance, rng: random.Random) -> list[Shard]:
+def _choose_recipe_shards(shards: Sequence[Shard], balance: Balance, rng: random.Random) -> list[Shard]:
     by_recipe: dict[str, list[Shard]] = defaultdict(list)
     for shard in shards:
         by_recipe[balance.recipe_of.get(shard.name, "")].append(shard)
     weights = [balance.recipe_weights.get(recipe, 1.0) for recipe in by_recipe]
-    if sum(weights) <= 0:  # this scene has nothing else
+    if sum(weights) <= 0:  # the scene has no other recipes
         return list(shards)
     return by_recipe[rng.choices(list(by_recipe), weights=weights)[0]]
 
 
-def _evenly_difficult(samples: Sequence[dict[str, Any]], num: int, rng: random.Random) -> list[dict[str, Any]]:
-    """Some of the samples, each class of difficulty equally likely (weighted, without replacement: Efraimidis and
-    Spirakis 2006)."""
-    classes = [_difficulty(sample) for sample in samples]
+def _choose_by_difficulty(samples: Sequence[dict[str, Any]], num: int, rng: random.Random) -> list[dict[str, Any]]:
+    """Choose samples such that each class of difficulty is equally likely.
+
+    Weighted sampling without replacement after Efraimidis and Spirakis (2006).
+    """
+    classes = [_difficulty_class(sample) for sample in samples]
     sizes = Counter(classes)
-    keys = [rng.random() ** sizes[each] for each in classes]
+    keys = [rng.random() ** sizes[class_] for class_ in classes]
     return [samples[i] for i in sorted(range(len(samples)), key=lambda i: -keys[i])[:num]]
 
 
-def _difficulty(sample: dict[str, Any]) -> int:
+def _difficulty_class(sample: dict[str, Any]) -> int:
     psnr = json.loads(sample.get("meta.json", b"{}")).get("artifact_psnr")
     return -1 if psnr is None else int(psnr // CLASS_DB)

@@ -11,7 +11,7 @@ from typing import Any
 
 from splatfix import storage
 from splatfix.pairs.index import SUFFIX, CommittedFit, Index, delete_fit, list_committed_stems, read_fit
-from splatfix.pairs.shards import MANIFEST, Shard, check_shard, is_written_name, read_manifest
+from splatfix.pairs.shards import MANIFEST, Shard, check_shard, is_generated_name, read_manifest
 
 NUM_READERS = 16  # threads that read files
 
@@ -21,10 +21,10 @@ class Verification:
     """The result of `verify`.
 
     Attributes:
-        num_shards, num_samples: of the shards that are intact.
-        problems: one line for each.
+        num_shards, num_samples: number of intact shards, and of their samples.
+        problems: one line for each problem.
         broken: stems of fits with a broken or missing file, or with a manifest that cannot be read.
-        unlisted: files that no manifest lists: leftovers of writers that did not finish.
+        unlisted: files that no manifest lists, left by interrupted writers.
         is_outdated: whether ``manifest.json`` is missing or differs from the manifests of the fits.
     """
 
@@ -40,14 +40,14 @@ def verify(url: str | Path, *, decoding: bool = True, on_file: Callable[[], obje
     """Check every file against its manifest: size, sha256, number of samples, and that each sample decodes.
 
     Raises:
-        ValueError: the folder holds no pairs of splatfix.
-        OSError: the store does not answer.
+        ValueError: the folder holds no pairs.
+        OSError: the store cannot be reached.
     """
     names = storage.list_names(url)
     stems = sorted(name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX))
     problems: list[str] = []
     broken: set[str] = set()
-    files: list[tuple[str | None, Shard | dict[str, Any]]] = []  # with the stem of their fit
+    files: list[tuple[str | None, Shard | dict[str, Any]]] = []  # each with the stem of its fit
     with ThreadPoolExecutor(NUM_READERS) as pool:
         for stem, fit in zip(stems, pool.map(lambda stem: _read_fit_or_reason(url, stem), stems), strict=True):
             if isinstance(fit, str):
@@ -60,7 +60,7 @@ def verify(url: str | Path, *, decoding: bool = True, on_file: Callable[[], obje
         if stems:
             is_outdated, reasons = _check_manifest(url, [file for _, file in files if isinstance(file, Shard)])
             problems += reasons
-        else:  # shards that were written without fits
+        else:  # written by `write_shards`
             files = [(None, shard) for shard in read_manifest(url)]
         intact: list[Shard] = []
         results = pool.map(lambda entry: _check_file(url, entry[1], decoding), files)
@@ -72,7 +72,7 @@ def verify(url: str | Path, *, decoding: bool = True, on_file: Callable[[], obje
             elif isinstance(file, Shard):
                 intact.append(file)
     listed = {file.name if isinstance(file, Shard) else file["name"] for _, file in files}
-    unlisted = [name for name in names if is_written_name(name) and name not in listed]
+    unlisted = [name for name in names if is_generated_name(name) and name not in listed]
     problems += [f"{name}: no manifest lists it" for name in unlisted]
     num_samples = sum(shard.samples for shard in intact)
     return Verification(len(intact), num_samples, tuple(problems), tuple(sorted(broken)), tuple(unlisted), is_outdated)
@@ -86,7 +86,7 @@ def _read_fit_or_reason(url: str | Path, stem: str) -> CommittedFit | str:
 
 
 def _check_file(url: str | Path, file: Shard | dict[str, Any], decoding: bool) -> str | None:
-    """Check a shard or another file of a fit; return what is wrong, or None."""
+    """Check a shard or another file of a fit; return the problem, or None."""
     if isinstance(file, Shard):
         return check_shard(url, file, decoding=decoding)
     try:
@@ -94,7 +94,7 @@ def _check_file(url: str | Path, file: Shard | dict[str, Any], decoding: bool) -
     except ValueError as error:
         return str(error)
     is_same = len(content) == file["bytes"] and hashlib.sha256(content).hexdigest() == file["sha256"]
-    return None if is_same else f"{file['name']}: its content is not the one in the manifest"
+    return None if is_same else f"{file['name']}: its content differs from the manifest"
 
 
 def _check_manifest(url: str | Path, shards: Sequence[Shard]) -> tuple[bool, list[str]]:
@@ -105,21 +105,21 @@ def _check_manifest(url: str | Path, shards: Sequence[Shard]) -> tuple[bool, lis
     except ValueError as error:
         return True, [str(error)]
     if listed != {shard.name: shard for shard in shards}:
-        return True, [f"{where}: lists {len(listed)} shards, the manifests of the fits list {len(shards)} or others"]
+        return True, [f"{where}: its {len(listed)} shards differ from the {len(shards)} in the manifests of the fits"]
     return False, []
 
 
 def repair(url: str | Path, verification: Verification) -> list[str]:
-    """Delete broken fits and unlisted files, and rebuild the collected manifests; returns the stems to make again.
+    """Delete broken fits and unlisted files, and write the index; return the stems of the fits to make again.
 
     Raises:
-        ValueError: there are no manifests of fits, so that no fit can be made again.
+        ValueError: the folder has no manifests of fits, which are needed to make them again.
     """
     if not list_committed_stems(url):
-        raise ValueError(f"{url}: there are no manifests of fits (*{SUFFIX}); shards without them cannot be repaired")
+        raise ValueError(f"{url}: no manifests of fits (*{SUFFIX}); shards without them cannot be repaired")
     for stem in verification.broken:
         fit = _read_fit_or_reason(url, stem)
-        if isinstance(fit, str):  # a manifest that cannot be read: without it, the fit's files are unlisted
+        if isinstance(fit, str):  # a broken manifest: the files of the fit become unlisted, and are deleted below
             storage.delete(storage.join(url, stem + SUFFIX))
         else:
             delete_fit(url, fit)
@@ -127,7 +127,7 @@ def repair(url: str | Path, verification: Verification) -> list[str]:
     index.refresh()
     listed = {name for fit in index.values() for name in fit.file_names}
     for name in storage.list_names(url):
-        if is_written_name(name) and name not in listed:
+        if is_generated_name(name) and name not in listed:
             storage.delete(storage.join(url, name))
     index.write()
     return list(verification.broken)

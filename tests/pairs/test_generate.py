@@ -191,7 +191,7 @@ def test_an_output_that_may_not_be_written_to_ends_the_run(tmp_path: Path, monke
 
     monkeypatch.setattr(obstore, "put", refused)
     url = f"memory://{tmp_path.name}"
-    with pytest.raises(RunAborted, match=r"may not be written to .*Access Denied.* finished fits are intact"):
+    with pytest.raises(RunAborted, match=r"cannot be written to .*Access Denied.* finished fits are intact"):
         stubbed(captures, url)
     monkeypatch.undo()
     again = stubbed(captures, url)
