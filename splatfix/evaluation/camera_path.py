@@ -50,7 +50,7 @@ def path_cameras(train_cameras: Sequence[Camera], num_frames: int) -> list[Camer
     step = float(np.median([_separation(a, b) for a, b in pairwise(tour)]))
     travelled = np.concatenate([[0.0], np.cumsum([_separation(a, b) for a, b in pairwise(keys)])])
     values = np.concatenate([np.stack([key.center for key in keys]), _aligned_quaternions(keys)], axis=1)  # [K, 7]
-    stops = travelled[1:-1:3]  # where the training cameras stand
+    stops = travelled[1:-1:3]  # at the training cameras
     eased = _ease(np.linspace(0, 1, num_frames)) * travelled[-1]
     samples = _catmull_rom(travelled, values, eased)
     cameras = []
@@ -109,7 +109,7 @@ def _length(order: Sequence[int], gaps: ndarray) -> float:
 
 
 def _separation(a: Camera, b: Camera) -> float:
-    """How far apart two cameras look: the distance of their centers, and what their turn would sweep at that scale."""
+    """Distance of two cameras: that of their centers, more where they look in different directions."""
     distance = float(np.linalg.norm(a.center - b.center))
     return distance * (1 + angle_between_rad(a, b) / np.pi)
 

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from splatfix.shapes import Float
 
-ERROR_MAX = 0.3  # mean absolute error that takes the hottest colour; the same for every arm and view
+ERROR_MAX = 0.3  # mean absolute error that takes the hottest color; the same for every arm and view
 
 
 def error_map(
     render: Float[Tensor, "H W 3"] | ndarray, photo: Float[Tensor, "H W 3"] | ndarray, vmax: float = ERROR_MAX
 ) -> Float[ndarray, "H W 3"]:
-    """Absolute error, mean over the channels, as colours: black is none, hotter is larger, ``vmax`` and more is palest.
+    """Absolute error, mean over the channels, as colors: black is none, hotter is larger, ``vmax`` and more is palest.
 
-    The colour map is matplotlib's perceptually uniform "inferno". Returns float32 RGB in [0, 1].
+    The color map is matplotlib's perceptually uniform "inferno". Returns float32 RGB in [0, 1].
     """
     error = np.abs(_array(render) - _array(photo)).mean(axis=-1) / vmax
     index = np.clip(np.nan_to_num(error, nan=1.0) * 255 + 0.5, 0, 255).astype(np.uint8)
@@ -26,7 +26,7 @@ def error_map(
 
 
 def error_legend(num_stops: int = 9) -> list[str]:
-    """Colours of `error_map` from 0 to ``ERROR_MAX``, evenly spaced, as ``#rrggbb`` (for a legend)."""
+    """Colors of `error_map` from 0 to ``ERROR_MAX``, evenly spaced, as ``#rrggbb`` (for a legend)."""
     table = _inferno()[np.linspace(0, 255, num_stops).round().astype(int)]
     return ["#" + "".join(f"{round(float(channel) * 255):02x}" for channel in row) for row in table]
 

@@ -1,4 +1,4 @@
-"""Where a run folder keeps its pictures: the one place that evaluation (writes) and report (reads) share.
+"""Paths of the pictures in a run folder, for evaluation, which writes them, and report, which reads them.
 
 ::
 
@@ -39,25 +39,25 @@ def view_stem(name: str) -> str:
 
 
 def image_path(run: Path, view: str, kind: str) -> Path:
-    """Where the photo (``photo``) or the render of an arm (``before``, ...) of a test view lies."""
+    """Where the photo (``photo``) or the render of an arm (``before``, ...) of a test view is kept."""
     assert kind in ("photo", *ARMS), kind
     return Path(run) / "images" / view_stem(view) / f"{kind}.jpg"
 
 
 def error_path(run: Path, view: str, arm: str) -> Path:
-    """Where the error map of an arm at a test view lies."""
+    """Where the error map of an arm at a test view is kept."""
     assert arm in ARMS, arm
     return Path(run) / "images" / view_stem(view) / f"error_{arm}.png"
 
 
 def repair_path(run: Path, round_number: int, view: str, kind: str) -> Path:
-    """Where a repair view of a round lies: ``kind`` is ``render`` (flawed) or ``repaired``."""
+    """Where a repair view of a round is kept: ``kind`` is ``render`` (flawed) or ``repaired``."""
     assert kind in ("render", "repaired"), kind
     return Path(run) / "rounds" / str(round_number) / f"{view_stem(view)}.{kind}.jpg"
 
 
 def repair_rounds(run: Path) -> list[int]:
-    """The rounds whose repair views lie in the run folder, in order."""
+    """The rounds with repair views in the run folder, in order."""
     folder = Path(run) / "rounds"
     if not folder.is_dir():
         return []

@@ -105,12 +105,12 @@ def _band_summary(views: Sequence[ViewResult]) -> BandSummary | None:
 
 
 def _means(metrics: Sequence[Metrics | None]) -> Metrics | None:
-    present = [held for held in metrics if held is not None]
+    present = [of_view for of_view in metrics if of_view is not None]
     if not present or len(present) < len(metrics):
         return None
     means: Metrics = {}
     for key in present[0]:
-        values = [held.get(key) for held in present]
+        values = [of_view.get(key) for of_view in present]
         known = [value for value in values if value is not None]
         means[key] = float(np.mean(known)) if len(known) == len(values) else None
     return means

@@ -1,4 +1,4 @@
-"""``dataset.html``: what a folder of pairs is made of, how it looks, and what could not be made."""
+"""``dataset.html``: the composition of a folder of pairs, samples of them, and the fits that failed."""
 
 from __future__ import annotations
 

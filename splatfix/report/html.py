@@ -1,4 +1,4 @@
-"""From templates to self-contained HTML pages, and where a page is written."""
+"""Fill templates to self-contained HTML pages, and decide where a page is written."""
 
 from __future__ import annotations
 

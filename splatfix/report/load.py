@@ -1,4 +1,4 @@
-"""What a report reads from a run folder, each piece optional but the results."""
+"""Read the files of a run folder for a report; all but the results are optional."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def load_runs(folders: Sequence[str | Path]) -> list[RunFiles]:
     """Load the runs in some folders; runs of one name are numbered.
 
     Raises:
-        ValueError: no folder, no results in it, or a file that is not what its name says.
+        ValueError: no folder, no results in it, or a file with other contents than its name says.
     """
     runs = [_load(Path(folder)) for folder in folders]
     labels = [run.label for run in runs]

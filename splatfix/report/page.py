@@ -86,7 +86,7 @@ def run_page(run: RunFiles) -> str:
         "video": None,
     }
     text = render_page("run.html.j2", context)
-    if run.video is not None:  # after all else, for as much room as is left
+    if run.video is not None:  # last, in the room that remains
         room = int((MAX_PAGE_BYTES - len(text.encode("utf-8"))) * 3 / 4)
         text = render_page("run.html.j2", {**context, "video": pictures.embed_video(run.video, room)})
     return text

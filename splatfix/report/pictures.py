@@ -19,9 +19,9 @@ MAX_VIDEO_BYTES = 3_000_000
 
 
 def embed_picture(path: Path | None, longest_side_px: int = VIEW_SIDE_PX) -> dict | None:
-    """``{"uri", "width", "height"}`` of an image file as a JPEG of limited size; None where it is missing or broken.
+    """Embed an image file: ``{"uri", "width", "height"}`` as a JPEG of limited size; None where missing or broken.
 
-    A small JPEG is embedded as it is, so that what evaluation wrote is what people see.
+    A small JPEG is embedded unchanged, so that the page shows the picture that was measured.
     """
     if path is None or not path.is_file():
         return None
@@ -35,12 +35,12 @@ def embed_picture(path: Path | None, longest_side_px: int = VIEW_SIDE_PX) -> dic
             buffer = io.BytesIO()
             small.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None  # the page goes without: its numbers come from the results
+        return None  # the page lacks the picture; its numbers come from the results
     return {"uri": _uri("image/jpeg", buffer.getvalue()), "width": small.width, "height": small.height}
 
 
 def embed_image(pixels: ndarray) -> dict:
-    """As `embed_picture`, of an image ``[H, W, 3]`` in bytes."""
+    """Embed an image uint8 ``[H, W, 3]``, as `embed_picture` does."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return {"uri": _uri("image/jpeg", buffer.getvalue()), "width": pixels.shape[1], "height": pixels.shape[0]}
@@ -58,7 +58,7 @@ def embed_repairs(run: Path, round_number: int, max_pairs: int) -> dict | None:
 
 
 def embed_video(path: Path | None, room_bytes: int = MAX_VIDEO_BYTES) -> dict | None:
-    """``{"uri"}`` of a small MP4, ``{"link"}`` of one that is too large to embed, None where there is none."""
+    """Embed a small MP4 as ``{"uri"}``, or link one that is too large as ``{"link"}``; None where there is none."""
     if path is None or not path.is_file():
         return None
     if path.stat().st_size > min(room_bytes, MAX_VIDEO_BYTES):

@@ -1,4 +1,4 @@
-"""Which test views a report shows: not the best ones alone."""
+"""Choose the test views that a report shows, by rule: not only the best ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from splatfix.views import BANDS
 
 
 def scores(views: Sequence[ViewResult]) -> tuple[str, dict[str, float]]:
-    """What views are ranked by, and that figure by view name.
+    """The figure by which views are ranked: its name, and its value by view name.
 
     The gain, where any view has one; in a run without gains the PSNR of the arm that the view has. In dB.
     """
@@ -27,9 +27,9 @@ def scores(views: Sequence[ViewResult]) -> tuple[str, dict[str, float]]:
 
 
 def representative_views(views: Sequence[ViewResult]) -> list[tuple[ViewResult, list[str]]]:
-    """The views with the largest, the median and the smallest score, and the median of each band.
+    """Choose the views with the largest, the median and the smallest score, and the median of each band.
 
-    Returns (view, what it was chosen for), each view once, the median first: it stands for the run. At most 6.
+    Returns (view, what it was chosen for), each view once, at most 6; the median is first.
     """
     what, score = scores(views)
     ranked = sorted((view for view in views if view.name in score), key=lambda v: (score[v.name], v.name))

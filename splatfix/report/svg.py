@@ -1,7 +1,7 @@
 """Charts as inline SVG.
 
 matplotlib draws axes, lines and bars, in colors that are CSS variables of the page, so that they follow light and dark.
-Marks that can be pointed at are separate elements on top, with a title and CSS classes.
+Marks that respond to the pointer are separate elements on top, with a title and CSS classes.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def describe_run(run: RunFiles, page: Path) -> str:
 def results_table(results: Results) -> str:
     """before, control, after, post and gain by band, one block per metric that was measured; null as an em dash.
 
-    Arms that the run does not have are left out; reasons for what could not be measured stand below.
+    Arms that the run does not have are left out; the reasons why metrics are missing are listed below.
     """
     arms = results.arms
     if not arms:

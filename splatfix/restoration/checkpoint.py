@@ -1,4 +1,4 @@
-"""Checkpoint folders of trained restorers, whatever their family: ``config.json``, weights and a model card.
+"""Checkpoint folders of trained restorers of any family: ``config.json``, weights and a model card.
 
 ``config.json`` names format, schema and kind; the rest of it, and the files beside it, are the family's.
 """

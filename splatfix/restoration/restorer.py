@@ -1,4 +1,4 @@
-"""What a restorer is: flawed views in, repaired views out; and how one is opened."""
+"""The interface of restorers, flawed views in and repaired views out, and how a restorer is opened."""
 
 from __future__ import annotations
 

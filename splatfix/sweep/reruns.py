@@ -1,6 +1,6 @@
 """Reruns: the default and the best config again, with other seeds and on captures that no trial saw.
 
-The largest of many noisy gains flatters the best trial. Reruns do not: they are whole loops, as `splatfix loop` runs
+The largest of many noisy gains is too optimistic. Reruns are not: they are whole loops, as `splatfix loop` runs
 them, with seeds that no trial used.
 """
 

@@ -10,7 +10,7 @@ import pytest
 
 from splatfix.report.sweep.axes import NOT_SET, FieldScale, field_scales
 from splatfix.report.sweep.charts import best_so_far, differences, gain_against_cost, objective_over_time, slices
-from splatfix.report.sweep.load import format_value, load_sweep
+from splatfix.report.sweep.load import format_setting, load_sweep
 from splatfix.report.sweep.page import MAX_ROWS, write_sweep_page
 from splatfix.report.sweep.parallel_coordinates import parallel_coordinates
 from splatfix.report.sweep.results import RerunRow
@@ -70,7 +70,7 @@ def test_a_finished_sweep_shows_everything(tmp_path):
     for trial in record["trials"]:
         if trial["status"] == "complete":
             assert format_number(trial["gain"], 2, signed=True) in page.text
-            assert format_value(trial["values"]["repair.weight"]) in page.text
+            assert format_setting(trial["values"]["repair.weight"]) in page.text
     for row in record["reruns"]["rows"]:
         assert format_number(row["default"]["after"], 2) in page.text
         assert format_number(row["difference"], 2, signed=True) in page.text
@@ -230,7 +230,7 @@ def test_a_field_that_is_not_set_lies_below_its_axis(tmp_path):
     assert len(lines) == len(record["trials"])
     for trial in record["trials"]:
         values, height = trial["values"], lines[trial["number"]][axis, 1]
-        wanted = format_value(values["repair.spread_scale"]) if "repair.spread_scale" in values else NOT_SET
+        wanted = format_setting(values["repair.spread_scale"]) if "repair.spread_scale" in values else NOT_SET
         assert height == pytest.approx(label[wanted] - 4, abs=0.11), wanted  # a label's base line lies 4 px below
     assert label[NOT_SET] > label["null"] + 20 > label["0.02"] + 20
 
@@ -360,4 +360,4 @@ def test_errors_name_the_file(tmp_path, content, message):
     ],
 )
 def test_values_are_written_as_in_a_config_file(value, text):
-    assert format_value(value) == text
+    assert format_setting(value) == text

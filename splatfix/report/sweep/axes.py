@@ -1,4 +1,4 @@
-"""Where a setting lies on the axis of its field: along a range, at one of some choices, or at "not set"."""
+"""The position of a setting on the axis of its field: in a range, at one of some choices, or at "not set"."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from splatfix.report.sweep.load import LoadedSweep, format_value
+from splatfix.report.sweep.load import LoadedSweep, format_setting
 from splatfix.report.sweep.results import SearchedField
 from splatfix.report.wording import format_number
 
@@ -23,12 +23,12 @@ class FieldScale:
 
     Attributes:
         field: its name.
-        choices: what it may be, evenly spaced; None for a range.
+        choices: its values, evenly spaced; None for a range.
         low: where the range begins; the base-10 logarithm where ``log``.
         high: where it ends, likewise.
         log: evenly over orders of magnitude.
         whole: the values are whole numbers.
-        has_unset: some trials lack the field: they lie at 0, apart from all values.
+        has_unset: some trials lack the field: they are at 0, apart from all values.
     """
 
     field: str
@@ -40,16 +40,16 @@ class FieldScale:
     has_unset: bool = False
 
     def at(self, values: dict[str, Any]) -> float:
-        """Where a trial with these values lies."""
+        """The position of a trial with these values."""
         share = self._share(values[self.field]) if self.field in values else None
         if share is None:
             return 0.0
         return UNSET_SHARE + share * (1 - UNSET_SHARE) if self.has_unset else share
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Some places on the axis, and what stands there."""
+        """Ticks of the axis: (position, label)."""
         if self.choices is not None:
-            found = [(self.at({self.field: choice}), format_value(choice)) for choice in self.choices]
+            found = [(self.at({self.field: choice}), format_setting(choice)) for choice in self.choices]
         else:
             found = [
                 (self.at({self.field: 10.0**value if self.log else value}), label)
@@ -58,7 +58,7 @@ class FieldScale:
         return [(0.0, NOT_SET), *found] if self.has_unset else found
 
     def _share(self, value: Any) -> float | None:
-        """Where a value lies between the ends; None for what is no value of this field."""
+        """The position of a value between the ends; None for one that the field does not have."""
         if self.choices is not None:
             found = [k for k, choice in enumerate(self.choices) if _same(choice, value)]
             return found[0] / (len(self.choices) - 1) if found and len(self.choices) > 1 else 0.5 if found else None
@@ -71,7 +71,7 @@ class FieldScale:
             ticks = [tick for tick in ticks if abs(tick[0] - round(tick[0])) < 1e-9]
             ticks = ticks[:: math.ceil(len(ticks) / MAX_TICKS)]
         if self.log and len(ticks) < 2:  # a range within one step of 1, 2, 5
-            ticks = [(value, format_value(10.0**value)) for value in (self.low, self.high)]
+            ticks = [(value, format_setting(10.0**value)) for value in (self.low, self.high)]
         return ticks or round_ticks(self.low, self.high, 4, self.whole)
 
 
@@ -121,7 +121,7 @@ def _scale(searched: SearchedField, sweep: LoadedSweep) -> FieldScale:
 
 
 def _place(value: Any, log: bool) -> float | None:
-    """A number as it lies on the axis; None for what has no place there."""
+    """A number in the units of the axis; None for a value that the axis cannot show."""
     if isinstance(value, bool) or not isinstance(value, int | float) or (log and value <= 0):
         return None
     return math.log10(value) if log else float(value)

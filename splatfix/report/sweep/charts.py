@@ -24,7 +24,7 @@ from splatfix.report.svg import (
     use_log_ticks,
 )
 from splatfix.report.sweep.axes import NOT_SET, FieldScale
-from splatfix.report.sweep.load import LoadedSweep, format_value
+from splatfix.report.sweep.load import LoadedSweep, format_setting
 from splatfix.report.sweep.results import RerunRow, TrialResult
 from splatfix.views import pick_evenly
 
@@ -133,7 +133,7 @@ def _slice(sweep: LoadedSweep, scale: FieldScale, trials: Sequence[TrialResult])
         assert gain is not None
         piled = scale.choices is not None or not is_set  # many trials at one place: beside each other
         aside = (trial.number * 0.618 % 1 - 0.5) * min(16.0, 70 / len(labels)) if piled else 0.0
-        prefix = f"{format_value(trial.values[scale.field]) if is_set else NOT_SET}: "
+        prefix = f"{format_setting(trial.values[scale.field]) if is_set else NOT_SET}: "
         marks.append(_mark(sweep, axes, trial, scale.at(trial.values), gain, prefix, aside))
     return to_svg(axes, f"{sweep.objective_title} against {scale.field}", marks)
 

@@ -6,7 +6,7 @@ from splatfix.report.sweep.load import LoadedSweep
 from splatfix.report.sweep.results import Verdict
 from splatfix.report.wording import Headline
 
-SELECTION = "the largest of many gains flatters"
+SELECTION = "the largest of many noisy gains is too optimistic"
 
 
 def sweep_headline(sweep: LoadedSweep) -> Headline:

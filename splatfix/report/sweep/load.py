@@ -114,7 +114,7 @@ class LoadedSweep:
         parts = [f"trial {trial.number}: {self.signed(self.gain(trial))}", *names]
         if trial.seconds is not None:
             parts.append(wording.format_duration(trial.seconds))
-        lines = [f"{field} = {format_value(value)}" for field, value in trial.values.items()] if with_values else []
+        lines = [f"{field} = {format_setting(value)}" for field, value in trial.values.items()] if with_values else []
         return "\n".join([", ".join(parts), *lines])
 
     def counts(self) -> str:
@@ -130,12 +130,12 @@ def load_sweep(run: Path) -> LoadedSweep:
     return LoadedSweep(Path(run), read_sweep(run))
 
 
-def format_value(value: Any) -> str:
-    """A setting as a config file has it; numbers with at most four digits."""
+def format_setting(value: Any) -> str:
+    """Format a setting as in a config file; numbers with at most four digits."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return ", ".join(map(format_value, value))
+        return ", ".join(map(format_setting, value))
     if not isinstance(value, float):
         return str(value)
     mantissa, _, exponent = f"{float(f'{value:.4g}'):.10g}".partition("e")

@@ -20,7 +20,7 @@ from splatfix.report.sweep.charts import (
     slices,
 )
 from splatfix.report.sweep.headline import sweep_headline
-from splatfix.report.sweep.load import LoadedSweep, format_value, load_sweep
+from splatfix.report.sweep.load import LoadedSweep, format_setting, load_sweep
 from splatfix.report.sweep.parallel_coordinates import MAX_WIDE_LINES, chart_width, parallel_coordinates
 from splatfix.report.sweep.results import PAGE, SWEEP, SearchedField, TrialResult
 from splatfix.report.sweep.views import extreme_views, repaired_views
@@ -114,7 +114,7 @@ def _compare_settings(sweep: LoadedSweep) -> list[dict[str, Any]]:
         defaults = sweep.default.values
     rows = []
     for field in (searched.field for searched in sweep.space):
-        best, default = (format_value(v[field]) if field in v else NOT_SET for v in (sweep.best.values, defaults))
+        best, default = (format_setting(v[field]) if field in v else NOT_SET for v in (sweep.best.values, defaults))
         rows.append({"field": field, "best": best, "default": default, "differs": best != default})
     return rows
 
@@ -157,7 +157,7 @@ def _trial_row(sweep: LoadedSweep, trial: TrialResult) -> dict[str, Any]:
     return {
         "trial": trial,
         "is_best": trial is sweep.best,
-        "settings": {field: format_value(value) for field, value in trial.values.items()},
+        "settings": {field: format_setting(value) for field, value in trial.values.items()},
         "error": error,
     }
 
@@ -177,16 +177,16 @@ def _cases(sweep: LoadedSweep) -> list[dict[str, Any]]:
 def _describe_field(searched: SearchedField) -> dict[str, str]:
     """A searched field in words."""
     if searched.choices is not None:
-        values = format_value(searched.choices)
+        values = format_setting(searched.choices)
     else:
-        values = f"{format_value(searched.low)} to {format_value(searched.high)}"
-    when = [f"{other} is {format_value(wanted)}" for other, wanted in (searched.when or {}).items()]
+        values = f"{format_setting(searched.low)} to {format_setting(searched.high)}"
+    when = [f"{other} is {format_setting(wanted)}" for other, wanted in (searched.when or {}).items()]
     return {
         "field": searched.field,
         "kind": searched.kind + (", log" if searched.log and "log" not in searched.kind else ""),
         "values": values,
         "when": " and ".join(when),
-        "default": format_value(searched.default),
+        "default": format_setting(searched.default),
     }
 
 
@@ -197,5 +197,5 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
         if isinstance(value, dict):
             facts += _flatten(value, f"{prefix}{key}.")
         else:
-            facts.append((f"{prefix}{key}", "none" if value is None else format_value(value)))
+            facts.append((f"{prefix}{key}", "none" if value is None else format_setting(value)))
     return facts
