@@ -16,18 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from splatfix.color_fit import MIN_PIXELS, ColorFit, fit_color
 from splatfix.records import parse_record
-from splatfix.shapes import Float
+from splatfix.shapes import Bool, Float
 
 SCHEMA = 1
 REMEDY = "measure the drift again, or use the splatfix that wrote it"
-MIN_PIXELS = 32  # of full weight, for a gain and a bias
-MIN_CONTRAST = 0.005  # standard deviation of the clean values below which gain and bias cannot be told apart
-CLIPPED = 1.5 / 255  # values this near to 0 or 1 are, or were before they were stored, clipped
-TUKEY = 4.685  # cutoff of the biweight in standard deviations: 95 % efficiency for normal noise
+NUM_REFITS = 2  # each without the pixels that the fit before predicts to be clipped
 MAD_TO_SIGMA = 1.4826  # standard deviation of normal noise over its median absolute deviation
-MIN_SIGMA = 0.5 / 255  # noise of images in 8 bits
-NUM_ITERATIONS = 30
 
 Channels = tuple[float, float, float]  # red, green, blue
 
@@ -40,7 +36,7 @@ class FrameDrift:
         name: of the frame.
         gain: per channel, without unit; None where it could not be measured.
         bias: per channel, in [0, 1] sRGB; None where it could not be measured.
-        share: share of the pixels that the fit used, the smallest over the channels.
+        share: share of the pixels that the fit used.
         reason: why gain and bias are None; else None.
     """
 
@@ -147,70 +143,40 @@ def _measure_frame(
     clean: Float[Tensor, "_ _ 3"],
     weight: Float[Tensor, "_ _"] | None,
 ) -> FrameDrift:
-    weight = torch.ones(clean.shape[:2]) if weight is None else weight
+    frame, weight = frame.to(clean), torch.ones_like(clean[..., 0]) if weight is None else weight.to(clean)
     if frame.shape != clean.shape or weight.shape != clean.shape[:2]:
         raise ValueError(
             f"drift: frame {name!r} is {_size(frame)}, its clean frame {_size(clean)} and its weight {_size(weight)}; "
             "wanted the same size in pixels"
         )
-    source, target, weight_ = (_flat(image) for image in (clean, frame, weight))
-    lines = [_fit_line(source[:, c], target[:, c], weight_[:, 0]) for c in range(3)]
-    for line in lines:
-        if isinstance(line, str):
-            return FrameDrift(name=name, gain=None, bias=None, share=0.0, reason=line)
-    gain, bias, share = zip(*lines, strict=True)
-    return FrameDrift(name=name, gain=gain, bias=bias, share=min(share), reason=None)
-
-
-def _fit_line(
-    source: Float[np.ndarray, " P"], target: Float[np.ndarray, " P"], weight: Float[np.ndarray, " P"]
-) -> tuple[float, float, float] | str:
-    """Fit ``target = gain * source + bias``: gain, bias and the share of pixels used, or why there is none.
-
-    Iteratively reweighted least squares: first with the weights of least absolute deviations, then with Tukey's
-    biweight (Beaton and Tukey 1974) at the residuals' median absolute deviation. Clipped pixels would pull the gain
-    towards 0. They are recognized by the value that the fit predicts for them: choosing by the value that is seen would
-    keep, of the pixels near white, those that noise made darker.
-    """
-    given = (weight > 0) & np.isfinite(source) & np.isfinite(target) & _unclipped(source, 0.0)
-    source, target, weight = (np.where(given, values, 0) for values in (source, target, weight))
-    usable = given & _unclipped(target, 0.0)
-    if weight[usable].sum() < MIN_PIXELS:
-        return f"fewer than {MIN_PIXELS} pixels are neither clipped nor weighted out"
-    gain, bias, robust = 1.0, 0.0, weight * usable
-    for iteration in range(NUM_ITERATIONS):
-        total = robust.sum()
-        mean_source, mean_target = (robust @ source) / total, (robust @ target) / total
-        variance = robust @ (source - mean_source) ** 2 / total
-        if variance < MIN_CONTRAST**2:
-            return f"the clean frame has no contrast (standard deviation below {MIN_CONTRAST}) where it is not clipped"
-        before = gain, bias
-        gain = float(robust @ ((source - mean_source) * (target - mean_target)) / total / variance)
-        bias = float(mean_target - gain * mean_source)
-        predicted = gain * source + bias
-        distance = np.abs(target - predicted)
-        sigma = max(MIN_SIGMA, MAD_TO_SIGMA * float(np.median(distance[usable])))
-        if iteration < NUM_ITERATIONS // 3:
-            robust = weight * usable / np.maximum(distance, sigma)
-            continue
-        tukey = np.clip(1 - (distance / (TUKEY * sigma)) ** 2, 0, None) ** 2
-        predictable = given & _unclipped(predicted, 3 * sigma)
-        if weight[predictable].sum() >= MIN_PIXELS:
-            usable = predictable
-        robust = weight * usable * tukey
-        if robust.sum() < MIN_PIXELS / 2:
-            return "frame and clean frame have too little in common for a gain"
-        if max(abs(gain - before[0]), abs(bias - before[1])) < 1e-7:
+    finite = (clean.isfinite() & frame.isfinite()).all(dim=-1)
+    clean, frame, weight = clean.nan_to_num(), frame.nan_to_num(), weight * finite
+    fit = fit_color(clean, frame, weight, form="gain_bias")
+    for _ in range(NUM_REFITS):
+        weight_ = weight * _is_predicted_unclipped(fit, clean, frame, weight)
+        refit = fit_color(clean, frame, weight_, form="gain_bias")
+        if refit.form != "gain_bias":
             break
-    return gain, bias, float((robust > 0).mean())
+        fit = refit
+    if fit.form != "gain_bias":
+        few = f"only {fit.num_pixels} pixels are neither clipped nor weighted out; wanted {MIN_PIXELS}"
+        flat = "the clean frame has no contrast or is black, so that gain and bias cannot be told apart"
+        reason = few if fit.num_pixels < MIN_PIXELS else flat
+        return FrameDrift(name=name, gain=None, bias=None, share=0.0, reason=reason)
+    return FrameDrift(name=name, gain=fit.gain, bias=fit.bias, share=fit.num_pixels / weight.numel(), reason=None)
 
 
-def _unclipped(values: np.ndarray, margin: float) -> np.ndarray:
-    return (values > CLIPPED + margin) & (values < 1 - CLIPPED - margin)
+def _is_predicted_unclipped(
+    fit: ColorFit, clean: Float[Tensor, "H W 3"], frame: Float[Tensor, "H W 3"], weight: Float[Tensor, "H W"]
+) -> Bool[Tensor, "H W"]:
+    """Mask the pixels whose color, as a fit predicts it, is far from 0 and 1 compared with the noise.
 
-
-def _flat(image: Tensor) -> np.ndarray:
-    return image.detach().double().cpu().numpy().reshape(image.shape[0] * image.shape[1], -1)
+    To choose by the color that is seen would keep, of the pixels near white, those that noise made darker.
+    """
+    predicted = fit.apply(clean)
+    used = (weight > 0) & ((frame > 0) & (frame < 1)).all(dim=-1)
+    sigma = MAD_TO_SIGMA * float((predicted - frame).abs()[used].median()) if bool(used.any()) else 0.0
+    return ((predicted > 3 * sigma) & (predicted < 1 - 3 * sigma)).all(dim=-1)
 
 
 def _size(image: Tensor) -> str:
