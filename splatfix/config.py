@@ -41,7 +41,8 @@ def build_config(kind: type[T], tree: dict[str, Any], *, source: str) -> T:
             message = str(first["ctx"]["error"])
             told = not at or message.startswith(f"{at}.")
             raise ValueError(f"{source}: {message}" if told else f"{source}: {at}: {message}") from None
-        raise ValueError(f"{source}: {at} = {first.get('input')!r}: {first['msg']}") from None
+        message = first["msg"].replace("valid tuple", "valid list")  # as YAML calls it
+        raise ValueError(f"{source}: {at} = {first.get('input')!r}: {message}") from None
 
 
 def _first_error(error: pydantic.ValidationError, tree: Any) -> Any:

@@ -1,0 +1,100 @@
+"""The restorer ``command``: a call of the program for each batch of views."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from splatfix.flawed import FlawedView
+from splatfix.restoration.command import INPUT, OUTPUT, SEED, CommandOptions
+from splatfix.restoration.command.folder import read_repairs, write_views
+from splatfix.restoration.command.program import run_program
+from splatfix.restoration.restorer import Repaired
+
+log = logging.getLogger(__name__)
+
+MAX_HASHED_BYTES = 16 * 2**20  # larger files are identified by size and time
+
+
+class CommandRestorer:
+    """Repairs with another program.
+
+    Attributes:
+        options: how it is called.
+        batch_views: number of views of a call.
+    """
+
+    def __init__(self, options: CommandOptions) -> None:
+        self.options = options
+        self.batch_views = options.views_per_call or sys.maxsize
+
+    def repair(self, views: Sequence[FlawedView], *, seed: int) -> list[Repaired]:
+        """See `Restorer`.
+
+        Raises:
+            ValueError: the program cannot be started, or what it wrote cannot be used.
+            ProgramError: it failed or took too long.
+        """
+        results: list[Repaired] = []
+        for first in range(0, len(views), self.batch_views):
+            results += self._call(views[first : first + self.batch_views], seed)
+        return results
+
+    def _call(self, views: Sequence[FlawedView], seed: int) -> list[Repaired]:
+        options = self.options
+        with _call_folder(options.folder) as folder:
+            source, target = folder / "input", folder / "output"
+            write_views(source, views, seed=seed)
+            target.mkdir()
+            argv = fill_in(options.argv, source, target, seed)
+            log.info("%s repairs %d views; its output: %s", argv[0], len(views), folder / "log.txt")
+            start = time.monotonic()
+            run_program(argv, env=options.env, timeout_seconds=options.timeout_seconds, log_path=folder / "log.txt")
+            log.info("%s repaired %d views in %.1f s", argv[0], len(views), time.monotonic() - start)
+            return read_repairs(target, views)
+
+
+def fill_in(argv: Sequence[str], source: Path, target: Path, seed: int) -> list[str]:
+    """The arguments with their placeholders replaced. Other braces stay as they are."""
+    values = {INPUT: str(source), OUTPUT: str(target), SEED: str(seed)}
+    filled = []
+    for argument in argv:
+        for placeholder, value in values.items():
+            argument = argument.replace(placeholder, value)
+        filled.append(argument)
+    return filled
+
+
+def identify_program(options: CommandOptions) -> str:
+    """What decides the result of a program, as text: arguments, environment, and the files that arguments name.
+
+    So a changed script is another program. What the files import or load is not looked at.
+    """
+    files = {argument: _identify_file(Path(argument)) for argument in options.argv if Path(argument).is_file()}
+    return json.dumps({"argv": options.argv, "env": options.env, "files": files}, sort_keys=True)
+
+
+def _identify_file(path: Path) -> str:
+    status = path.stat()
+    if status.st_size > MAX_HASHED_BYTES:
+        return f"{status.st_size} bytes, {status.st_mtime_ns}"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def _call_folder(place: str | None) -> Iterator[Path]:
+    """A new folder for the files of a call: in ``place``, where it stays, or temporary."""
+    if place is None:
+        with tempfile.TemporaryDirectory(prefix="splatfix-command-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+        return
+    parent = Path(place).expanduser().absolute()
+    parent.mkdir(parents=True, exist_ok=True)
+    yield Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=parent))
