@@ -86,6 +86,13 @@ def test_a_chart_follows_the_page_and_is_the_same_each_time():
     assert not re.search(r"#[0-9a-f]{6}\b|font-family|<style|<metadata|http", svg)
 
 
+def test_the_loss_of_control_is_drawn_on_top():
+    arms = ("before", "control", "after")
+    history = [{"arm": arm, "step": s, "loss": 1.0 / (1 + s)} for arm in arms for s in range(9)]
+    drawn = re.findall(r'style="[^"]*stroke: var\(--(before|control|after)\)', charts.loss_curves(history))
+    assert drawn == ["before", "after", "control"]
+
+
 def test_gain_bars_hold_every_figure_and_name(tmp_path):
     for name, shift in (("one", 0.0), ("<two> $x$", -3.0)):
         make_run(tmp_path / name, shift=shift)
