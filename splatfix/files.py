@@ -1,4 +1,4 @@
-"""Whole files: written aside, synchronized and renamed, so that a reader finds all of a file or none of it."""
+"""Write files atomically: under a temporary name, synchronized, then renamed; readers never see a partial file."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?:(?P<machine>[0-9a-f]{8})-(?P<process>
 def write_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to; then synchronize the file to disk and rename it to ``path``.
 
-    The temporary file is in the same folder, which is created if needed. If the block raises, the file is removed and
-    what ``path`` was before stays. The temporary name does not end in the suffix of ``path``.
+    The temporary file is in the same folder, which is created if needed. If the block raises, the temporary file is
+    removed and ``path`` is unchanged. The temporary name does not end in the suffix of ``path``.
     """
     path = Path(path)
     with temporary_beside(path) as temporary:
@@ -39,7 +39,7 @@ def write_whole(path: Path) -> Iterator[Path]:
 def temporary_beside(path: Path) -> Iterator[Path]:
     """Yield an unused path in the folder of ``path``, which is created if needed; the file is removed at the end.
 
-    The name tells machine and process, so that `drop_leftovers` recognizes the files of killed processes.
+    The name contains machine and process, so that `drop_leftovers` recognizes the files of killed processes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unique = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -51,16 +51,16 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file is on the disk."""
+    """Synchronize a file to disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def drop_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove the temporary files that killed processes of this machine left in a folder.
+    """Delete the temporary files of killed processes of this machine from a folder.
 
-    Files of other machines are kept, since those may still be writing. With ``name``, leftovers of that file alone are
-    removed, from every machine: for a file that only the calling process writes.
+    Files of other machines are kept, since their processes may be running. With ``name``, all temporary files of that
+    file are deleted, from every machine: for a file that only the calling process writes.
     """
     if not folder.is_dir():
         return
@@ -90,18 +90,18 @@ def _is_alive(process: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole."""
+    """Write a UTF-8 text file atomically."""
     with write_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole; NaN and infinities become null (they are not JSON)."""
-    write_text(path, json.dumps(_finite(value), indent=1, ensure_ascii=False) + "\n")
+    """Write a JSON file atomically; NaN and infinities, which JSON does not allow, become null."""
+    write_text(path, json.dumps(_replace_non_finite(value), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file. ValueError names the file where it is missing or invalid."""
+    """Read a JSON file. ValueError if it is missing or invalid."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
@@ -111,11 +111,11 @@ def read_json(path: str | Path) -> Any:
         raise ValueError(f"{path}: not valid JSON: {error}") from None
 
 
-def _finite(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): _replace_non_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_replace_non_finite(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

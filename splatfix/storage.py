@@ -1,8 +1,9 @@
 """Read, write and list files in local folders and object stores (obstore) by path or URL.
 
-Only the protocols of `PROTOCOLS` are opened: no shell (``pipe:``), no chained URLs. Credentials and endpoints come from
-the environment variables that the stores' own tools read (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``,
-``AWS_ALLOW_HTTP``, ...). Writes are atomic: a local file is written aside and renamed, an object appears at once.
+Only the protocols of `PROTOCOLS` are allowed: no shell (``pipe:``), no chained URLs. Credentials and endpoints are read
+from the environment variables of the stores' own tools (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``,
+``AWS_ALLOW_HTTP``, ...). Writes are atomic: a local file is written under a temporary name and renamed, and stores show
+whole objects only.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=
 
 
 def join(url: str | Path, name: str) -> str:
-    """The path or URL of a file in a folder."""
+    """Return the path or URL of a file in a folder."""
     return f"{str(url).rstrip('/')}/{name}"
 
 
 def is_local(url: str | Path) -> bool:
-    """Whether a path or URL is in the file system. ValueError where its protocol is not allowed."""
+    """Whether a path or URL is in the file system. ValueError if its protocol is not allowed."""
     return isinstance(_resolve(str(url)), Path)
 
 
@@ -44,11 +45,11 @@ def absolute(url: str | Path) -> str:
 
 
 class MissingFileError(ValueError):
-    """Raised where a file does not exist."""
+    """Raised when a file does not exist."""
 
 
 class StorageError(OSError):
-    """Raised where a store does not answer, so that it is not known whether a file exists."""
+    """Raised when a store cannot be reached, so that it is unknown whether a file exists."""
 
 
 def open_binary(url: str) -> io.BufferedIOBase:
@@ -56,7 +57,7 @@ def open_binary(url: str) -> io.BufferedIOBase:
 
     Raises:
         ValueError: it does not exist (MissingFileError), or its protocol is not allowed.
-        OSError: the store or disk does not answer.
+        OSError: the store or disk cannot be read.
     """
     place = _resolve(url)
     with _translate_errors(url):
@@ -71,7 +72,7 @@ def read_bytes(url: str) -> bytes:
 
 
 def exists(url: str) -> bool:
-    """Whether a file exists. OSError where the store does not answer: the file may exist."""
+    """Whether a file exists. OSError if the store cannot be reached."""
     place = _resolve(url)
     if isinstance(place, Path):
         return place.is_file()
@@ -86,7 +87,7 @@ def exists(url: str) -> bool:
 
 
 def list_folder(url: str | Path) -> tuple[list[str], list[str]]:
-    """List a folder: the sorted names of its files, and of its folders; empty where it does not exist."""
+    """List the sorted names of the files and of the folders in a folder; both are empty if it does not exist."""
     place = _resolve(str(url))
     if isinstance(place, Path):
         try:
@@ -94,23 +95,24 @@ def list_folder(url: str | Path) -> tuple[list[str], list[str]]:
                 children = [(entry.name, entry.is_dir()) for entry in entries]
         except FileNotFoundError:
             return [], []
-        return sorted(n for n, is_dir in children if not is_dir), sorted(n for n, is_dir in children if is_dir)
+        names = sorted(name for name, is_folder in children if not is_folder)
+        return names, sorted(name for name, is_folder in children if is_folder)
     import obstore
 
     store, prefix = place
     with _translate_errors(str(url)):
         listing = obstore.list_with_delimiter(store, prefix or None)
     names = sorted(str(entry["path"]).rsplit("/", 1)[-1] for entry in listing["objects"])
-    return names, sorted(str(each).rstrip("/").rsplit("/", 1)[-1] for each in listing["common_prefixes"])
+    return names, sorted(str(prefix).rstrip("/").rsplit("/", 1)[-1] for prefix in listing["common_prefixes"])
 
 
 def list_names(url: str | Path) -> list[str]:
-    """List the files in a folder: their sorted names; empty where it does not exist."""
+    """List the sorted names of the files in a folder; empty if it does not exist."""
     return list_folder(url)[0]
 
 
 def list_tree(url: str | Path) -> list[str]:
-    """List all files below a folder: sorted paths relative to it; empty where it does not exist."""
+    """List the sorted relative paths of all files below a folder; empty if it does not exist."""
     place = _resolve(str(url))
     if isinstance(place, Path):
         return sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
@@ -123,7 +125,7 @@ def list_tree(url: str | Path) -> list[str]:
 
 
 def write_bytes(url: str, content: bytes) -> None:
-    """Write a file atomically; an existing one is replaced. OSError where that fails."""
+    """Write a file atomically; an existing one is replaced. OSError if that fails."""
     place = _resolve(url)
     if isinstance(place, Path):
         with write_whole(place) as temporary:
@@ -136,7 +138,7 @@ def write_bytes(url: str, content: bytes) -> None:
 
 
 def create(url: str, content: bytes) -> bool:
-    """Write a file atomically unless it exists. Of several concurrent writers, exactly one gets True."""
+    """Write a file atomically unless it exists. Return True for exactly one of several concurrent writers."""
     place = _resolve(url)
     if isinstance(place, Path):
         with temporary_beside(place) as temporary:
@@ -163,7 +165,7 @@ def create(url: str, content: bytes) -> bool:
 
 
 def delete(url: str) -> None:
-    """Remove a file, if it exists."""
+    """Delete a file, if it exists."""
     place = _resolve(url)
     if isinstance(place, Path):
         place.unlink(missing_ok=True)
@@ -178,7 +180,7 @@ def delete(url: str) -> None:
 
 
 def _create_without_links(place: Path, content: bytes) -> bool:
-    """Create a file on a file system without hard links: exclusive, but readers may see a part of it for a moment."""
+    """Create a file on a file system without hard links: one writer succeeds, but readers may see a partial file."""
     try:
         file = place.open("xb")
     except FileExistsError:
@@ -195,7 +197,7 @@ def _create_without_links(place: Path, content: bytes) -> bool:
 
 
 def drop_leftovers(url: str) -> None:
-    """Remove the temporary files that killed processes of this machine left in a local folder."""
+    """Delete the temporary files of killed processes of this machine from a local folder."""
     place = _resolve(url)
     if isinstance(place, Path):
         files.drop_leftovers(place)
@@ -209,13 +211,13 @@ def _get(store: Any, path: str) -> bytes:
 
 def _resolve(url: str) -> Path | tuple[Any, str]:
     """Return a local path, or a store and the path in it."""
-    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)  # two letters at least: a drive is not a protocol
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)  # at least two letters, since C: is a drive
     protocol = match.group(1) if match else "file"
     if "::" in url or protocol not in PROTOCOLS:
         raise ValueError(f"{url}: wanted a local path or a URL of {', '.join(PROTOCOLS)}")
     if protocol == "file":
         return Path(url[len("file://") :] if url.startswith("file://") else url)
-    bucket, _, path = url[len(protocol) + 1 :].lstrip("/").partition("/")  # a key may hold # and ?
+    bucket, _, path = url[len(protocol) + 1 :].lstrip("/").partition("/")  # an object key may contain # and ?
     path = path.strip("/")
     if protocol == "memory":
         return _memory(), f"{bucket}/{path}".strip("/")
@@ -233,7 +235,7 @@ def _store(root: str) -> Any:
 
 @lru_cache(maxsize=1)
 def _memory() -> Any:
-    """The store behind ``memory://`` URLs, one for this process (for tests)."""
+    """Return the store of ``memory://`` URLs, one for this process (for tests)."""
     from obstore.store import MemoryStore
 
     return MemoryStore()
@@ -241,14 +243,14 @@ def _memory() -> Any:
 
 @contextmanager
 def _translate_errors(url: str) -> Iterator[None]:
-    """Raise the same errors for every store: MissingFileError for a missing file, OSError for any other failure."""
+    """Raise the same errors for every store: MissingFileError for a missing file, OSError for any other error."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise MissingFileError(f"{url}: cannot be opened ({_first_line(error)})") from None
     except OSError:
         raise
-    except Exception as error:  # obstore's own kinds
+    except Exception as error:  # obstore's own errors
         if type(error).__name__ in REFUSALS:
             raise PermissionError(errno.EACCES, _first_line(error), url) from None
         raise StorageError(f"{url}: {_first_line(error)}") from None

@@ -1,9 +1,9 @@
 """Run long tasks of unequal length on workers: Ray actors on one machine or a cluster, or this process.
 
 A task is leased to an actor that has reported that it is ready. The death of an actor (a lost node, the out-of-memory
-killer, pre-emption) costs its task one attempt; the task is leased again and another actor is started. A task whose
-attempts are used up, or that can never work (``ValueError``), is reported as failed, and the other tasks continue.
-Ray's own restarts and retries are off, since they hang or lose tasks when nodes die.
+killer, preemption) costs its task one attempt; the task is leased again, and another actor is started. A task fails
+when its attempts are used up, or at once with a ``ValueError``; the other tasks continue. Ray's own restarts and
+retries are disabled, since they hang or lose tasks when nodes die.
 """
 
 from splatfix.workers.cluster import connect_ray, num_local_cpus, resolve_workers

@@ -1,4 +1,4 @@
-"""A pool of Ray actors: each holds a worker and does the tasks that are leased to it."""
+"""A pool of Ray actors: each creates a worker, which does the tasks that are leased to the actor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 MAX_FAILED_STARTS = 5  # in a row, of actors that died before they were ready
-PATIENCE_SECONDS = 60.0  # without any ready worker, before a warning
+PATIENCE_SECONDS = 60.0  # before a warning that no worker is ready
 T = TypeVar("T")
 
 
@@ -29,10 +29,10 @@ class _WorkerHost:
         self._error: Exception | None = None
         try:
             self._worker = create()
-        except Exception as error:  # raised by `ready`: Ray would only say that the actor died
+        except Exception as error:  # raised by `check_ready`: Ray would only report that the actor died
             self._error = error
 
-    def ready(self) -> None:
+    def check_ready(self) -> None:
         if self._error is not None:
             raise self._error
 
@@ -43,7 +43,7 @@ class _WorkerHost:
 
 @dataclass
 class _Actor(Generic[T]):
-    """An actor, the task that is leased to it, and the one that is reserved for it."""
+    """An actor, the task that is leased to it, and the upcoming task that is reserved for it."""
 
     handle: Any
     is_ready: bool = False
@@ -54,7 +54,7 @@ class _Actor(Generic[T]):
 class ActorPool(Generic[T]):
     """Leases the tasks of a queue to Ray actors, retries failed attempts, and replaces actors that die.
 
-    Arguments as `run_tasks`; ``ray`` is the connected module.
+    ``ray`` is the connected module; the other arguments are those of `run_tasks`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ActorPool(Generic[T]):
             max_task_retries=0,
             runtime_env={"env_vars": threads | {"OMP_WAIT_POLICY": "PASSIVE"}},
         )
-        self._waiting: dict[Any, _Actor[T]] = {}  # by the answer that each owes
+        self._waiting: dict[Any, _Actor[T]] = {}  # by the reference to its next answer
         self._idle: list[_Actor[T]] = []
         self._failed_attempts: dict[str, int] = {}  # of unfinished tasks
         self._failed_starts = 0
@@ -85,7 +85,7 @@ class ActorPool(Generic[T]):
         self._has_warned = False
 
     def run(self) -> Generator[Outcome[T], None, None]:
-        """Run all tasks, and yield the outcome of each when it ends. Errors as `run_tasks`."""
+        """Run all tasks, and yield the outcome of each as it ends. Errors as `run_tasks`."""
         try:
             for _ in range(self._num):
                 self._start_actor()
@@ -95,7 +95,7 @@ class ActorPool(Generic[T]):
                 ready = len(self._idle) + sum(actor.is_ready for actor in self._waiting.values())
                 self._on_busy(busy, ready)
                 if busy == 0 and self._idle and not self._queue.returned:
-                    return  # no task remains, and actors that are still starting are not needed
+                    return  # no task remains, so that actors that are still starting are not needed
                 self._warn_if_none_ready()
                 answers, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=POLL_SECONDS)
                 for answer in answers:
@@ -108,10 +108,10 @@ class ActorPool(Generic[T]):
 
     def _start_actor(self) -> None:
         actor: _Actor[T] = _Actor(self._actor_class.remote(self._worker))
-        self._waiting[actor.handle.ready.remote()] = actor
+        self._waiting[actor.handle.check_ready.remote()] = actor
 
     def _lease(self, actor: _Actor[T]) -> bool:
-        """Give an actor its next task, and reserve the one after that; False where there is no task for it."""
+        """Lease the next task to an actor, and reserve the one after it; False if there is no task."""
         if actor.upcoming is not None:
             actor.task, actor.upcoming = actor.upcoming, None
         else:
@@ -124,7 +124,7 @@ class ActorPool(Generic[T]):
 
     def _next_task(self) -> T | None:
         task = self._queue.next()
-        if task is None:  # take one that is reserved for a busy actor
+        if task is None:  # take a task that is reserved for a busy actor
             for other in self._waiting.values():
                 if other.upcoming is not None:
                     task, other.upcoming = other.upcoming, None
@@ -132,7 +132,7 @@ class ActorPool(Generic[T]):
         return task
 
     def _take_answer(self, answer: Any) -> Outcome[T] | None:
-        """Handle what an actor answered; the outcome of its task if that ended."""
+        """Handle the answer of an actor; return the outcome of its task if that has ended."""
         actor = self._waiting.pop(answer)
         try:
             result = self._ray.get(answer)
@@ -148,12 +148,12 @@ class ActorPool(Generic[T]):
         assert task is not None
         actor.task = None
         self._queue.finish(task)
-        if not self._lease(actor):  # now, so that the actor is busy while the caller looks at the outcome
+        if not self._lease(actor):  # so that the actor works while the caller handles the outcome
             self._idle.append(actor)
         return Outcome(task, result, None, self._failed_attempts.pop(self._queue.name(task), 0) + 1)
 
     def _handle_exception(self, actor: _Actor[T], error: BaseException) -> Outcome[T] | None:
-        """Count a failed attempt of an actor that still works; raise where the worker could not be created."""
+        """Count a failed attempt of an actor that is still alive; raise if its worker could not be created."""
         if not actor.is_ready:
             if isinstance(error, ValueError):
                 raise ValueError(str(error)) from None
@@ -178,7 +178,7 @@ class ActorPool(Generic[T]):
         return outcome
 
     def _count_failure(self, actor: _Actor[T], error: BaseException) -> Outcome[T] | None:
-        """Return the task to the queue, or the outcome if this was its last attempt; None without a task."""
+        """Return the task to the queue for another attempt, or return its outcome if there is none left."""
         task, actor.task = actor.task, None
         if task is None:
             return None
@@ -199,7 +199,7 @@ class ActorPool(Generic[T]):
             return
         resources = self._ray.cluster_resources()
         log.warning(
-            "no worker is ready yet: each needs %d CPUs and %g GPUs, the whole cluster has %g and %g",
+            "no worker is ready yet: each needs %d CPUs and %g GPUs; the whole cluster has %g CPUs and %g GPUs",
             *(self._config.cpus, self._gpus, resources.get("CPU", 0), resources.get("GPU", 0)),
         )
         self._has_warned = True

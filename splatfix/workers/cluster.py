@@ -1,4 +1,4 @@
-"""The connection to Ray, and how many workers fit on its cluster. The only module of workers that imports ray."""
+"""Connect to Ray, and compute the number of workers for its cluster. The only module of workers that imports ray."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from splatfix.workers.config import WorkersConfig
 
 @contextmanager
 def connect_ray(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to_driver: bool = False) -> Iterator[Any]:
-    """Join a Ray cluster or start Ray, and yield the module; a connection that was opened here is closed here.
+    """Join a Ray cluster or start Ray, and yield the module; at the end, close the connection if it was opened here.
 
     Args:
-        address: of a cluster; None joins the one that this process is in, else starts Ray on this machine.
-        num_cpus: cores that Ray schedules on, if it is started.
-        gpus: share of a GPU that one worker needs.
-        log_to_driver: whether the output of the workers is shown here.
+        address: address of a cluster; None joins the cluster of this process, if any, or starts Ray on this machine.
+        num_cpus: number of CPU cores that Ray schedules on, if it is started.
+        gpus: number of GPUs that a worker needs; may be a fraction.
+        log_to_driver: whether to print the output of the workers in this process.
 
     Raises:
-        ValueError: Ray was started on this machine, which has fewer than ``gpus``.
+        ValueError: Ray was started on this machine, which has fewer GPUs than ``gpus``.
     """
     import ray
 
@@ -33,13 +33,13 @@ def connect_ray(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to
         joins = address or os.environ.get("RAY_ADDRESS")
         start: dict[str, Any] = {} if joins else {"include_dashboard": False, "num_cpus": num_cpus}
         quiet: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
-        with keeping_handler(signal.SIGTERM):  # Ray's own handler just exits
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends no usage statistics
+        with keeping_handler(signal.SIGTERM):  # Ray's handler would exit at once
             ray.init(address=address, **quiet, **start)
         num_gpus = ray.cluster_resources().get("GPU", 0)
         if not joins and gpus > num_gpus:
             ray.shutdown()
-            raise ValueError(f"workers.gpus = {gpus:g}: this machine has {num_gpus:g}; take 0 for the CPU")
+            raise ValueError(f"workers.gpus = {gpus:g}: this machine has {num_gpus:g}; use 0 for the CPU")
     try:
         yield ray
     finally:
@@ -48,13 +48,13 @@ def connect_ray(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to
 
 
 def num_local_cpus(config: WorkersConfig) -> int:
-    """Cores that Ray schedules on, if it is started on this machine."""
+    """Return the number of CPU cores that Ray schedules on, if it is started on this machine."""
     cores = os.cpu_count() or 1
     return max(cores, config.cpus * (config.num or 1))
 
 
 def resolve_workers(ray: Any, config: WorkersConfig) -> tuple[int, float]:
-    """Return the number of workers, and the share of a GPU of each, for the cluster that ``ray`` is connected to."""
+    """Return the number of workers and the GPUs of each, for the cluster that ``ray`` is connected to."""
     resources = ray.cluster_resources()
     gpus = (1.0 if resources.get("GPU", 0) >= 1 else 0.0) if config.gpus is None else config.gpus
     if config.num is not None:

@@ -1,4 +1,4 @@
-"""How many workers there are, and what each of them has."""
+"""The settings of workers: their number and their resources."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ class WorkersConfig:
     """Number of workers, and the resources of each.
 
     Attributes:
-        num: number of workers; 0 works in this process without Ray (also on ``cpus`` threads), None takes as many as
-            the machine or cluster has room for (on one core: 0).
-        cpus: CPU cores of a worker, and threads of its kernels.
-        gpus: share of a GPU of a worker (0.25: four workers on each GPU); 0 for the CPU, None takes a whole GPU where
-            there are any.
-        address: of a Ray cluster; None joins the one that this process is in (RAY_ADDRESS, a Ray job), else starts Ray
-            on this machine.
-        attempts: how often a task is tried before it is given up.
+        num: number of workers; 0 runs the tasks in this process without Ray (on ``cpus`` threads); None takes as many
+            as fit on the machine or cluster (0 on a machine with one core).
+        cpus: CPU cores of a worker, which is also the number of threads of its kernels.
+        gpus: GPUs of a worker (0.25: four workers share a GPU); 0 for the CPU; None takes one GPU if there are any.
+        address: address of a Ray cluster; None joins the cluster of this process, if any (RAY_ADDRESS, a Ray job), or
+            starts Ray on this machine.
+        attempts: largest number of attempts at a task, including the first.
     """
 
     num: int | None = None
@@ -32,7 +31,7 @@ class WorkersConfig:
     def __post_init__(self) -> None:
         require(self.num is None or self.num >= 0, "workers.num", self.num, "0 or more, or null")
         require(self.cpus >= 1, "workers.cpus", self.cpus, "at least 1")
-        require(self.gpus is None or self.gpus >= 0, "workers.gpus", self.gpus, "a share of a GPU, or null")
+        require(self.gpus is None or self.gpus >= 0, "workers.gpus", self.gpus, "0 or more, or null")
         require(self.attempts >= 1, "workers.attempts", self.attempts, "at least 1")
 
 

@@ -1,4 +1,4 @@
-"""Failures of a task: which are worth another attempt, and which end the whole run."""
+"""Classify the failures of tasks: some are retried, some are permanent, and some end the whole run."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ MAX_REASON = 600  # characters
 MAX_REASON_LINES = 6
 
 
-class RunAborted(Exception):  # noqa: N818 - not a fault of one task, but the end of the run
-    """Raised where no other task can succeed either, so that the run ends."""
+class RunAborted(Exception):  # noqa: N818 - the end of a run, rather than the error of a task
+    """Raised when no other task can succeed either, so that the run ends."""
 
 
 class DiskFull(RunAborted):
-    """Raised where there is no room for results."""
+    """Raised when there is no space for results."""
 
 
 def classify_failure(error: BaseException) -> tuple[str, bool]:
     """Return the reason for a failed attempt in one line, and whether the failure is permanent.
 
-    A ``ValueError`` is permanent: the task cannot succeed. Any other exception may have to do with the machine, and is
-    worth another attempt.
+    A ``ValueError`` is permanent: the task cannot succeed. Any other exception may be a
+    failure of the machine, so that another attempt may succeed.
 
     Raises:
-        RunAborted: no other task can succeed either (DiskFull: no room to write).
+        RunAborted: no other task can succeed either (DiskFull: no space is left).
     """
     if isinstance(error, RunAborted):
         raise error

@@ -25,21 +25,21 @@ def run_tasks(
     on_retry: Callable[[T, str], object] = lambda _task, _reason: None,
     on_busy: Callable[[int, int], object] = lambda _busy, _ready: None,
 ) -> Generator[Outcome[T], None, None]:
-    """Run all tasks, and yield the outcome of each when it ends.
+    """Run all tasks, and yield the outcome of each as it ends.
 
     Args:
-        tasks: read one at a time, when a worker is free.
-        worker: creates a worker, once in each process; must be picklable.
+        tasks: the tasks; they are read one at a time, when a worker is free.
+        worker: creates a worker, once in each process; it must be picklable.
         config: number of workers, and the resources of each.
-        name: of a task.
-        after: name of the task that has to end first, or None. It must come earlier in ``tasks``; a name that is not
-            among them does not block.
-        on_retry: called with the task and the reason when an attempt failed and another follows.
+        name: returns the name of a task, which is unique.
+        after: returns the name of the task that has to end before a task starts, or None. That task must come earlier
+            in ``tasks``; a name that is not among them is ignored.
+        on_retry: called with the task and the reason when an attempt has failed and another follows.
         on_busy: called with the number of workers that have a task, and of all that are ready.
 
     Raises:
         ValueError: a worker cannot be created with these settings.
-        RunAborted: no other task can succeed (DiskFull: no room to write), or workers cannot be started.
+        RunAborted: no other task can succeed (DiskFull: no space is left), or workers cannot be started.
     """
     queue = TaskQueue(iter(tasks), after, name)
     if runs_in_process(config):

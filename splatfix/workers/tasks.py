@@ -1,4 +1,4 @@
-"""Tasks: who does them, how they end, and in which order they are leased."""
+"""The protocol of workers, the outcome of a task, and the queue that orders the tasks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Worker(Protocol):
     """Does tasks, one after another. Each process creates its worker once."""
 
     def run(self, task: Any, upcoming: Any | None) -> Any:
-        """Do a task; ``upcoming`` is probably the next one, so that it can be prepared meanwhile."""
+        """Do a task; ``upcoming`` is most likely the next one, and may be prepared meanwhile."""
         ...
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """How a task ended: with a result, or with an error after some attempts."""
+    """The outcome of a task: its result, or the error of its last attempt."""
 
     task: T
     result: Any = None
@@ -34,12 +34,12 @@ class TaskQueue(Generic[T]):
     """Pending tasks in order, plus tasks blocked on another. Finished tasks are forgotten.
 
     Attributes:
-        unread: tasks that nobody has asked for yet; they are read one at a time.
-        after: name of the task that has to finish first, or None.
-        name: of a task.
+        unread: tasks that have not been requested; they are read one at a time.
+        after: returns the name of the task that has to finish before a task starts, or None.
+        name: returns the name of a task.
         unfinished: names of the tasks that were read and have not finished.
-        returned: tasks that go out first: they were blocked, failed an attempt, or were reserved by an actor that died.
-        blocked: tasks by the name of the one that they wait for.
+        returned: tasks that are next: they were blocked, failed an attempt, or were reserved for an actor that died.
+        blocked: tasks by the name of the task that they wait for.
     """
 
     unread: Iterator[T]
@@ -50,7 +50,7 @@ class TaskQueue(Generic[T]):
     blocked: dict[str, list[T]] = field(default_factory=dict)
 
     def next(self) -> T | None:
-        """Return a task that can start; None where there is none at the moment."""
+        """Return a task that can start; None if there is none at the moment."""
         if self.returned:
             return self.returned.popleft()
         for task in self.unread:
