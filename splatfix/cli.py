@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @command(examples=["splatfix doctor"])
 def doctor() -> None:
-    """Report what this machine can run, and why not the rest."""
+    """Report what this machine can run, and what the rest needs."""
     from splatfix.doctor import print_report
 
     print_report()
@@ -143,7 +143,7 @@ def fit(
     Args:
         capture: folder of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
         out: folder of the run.
-        profile: report where the time of a step goes (profile.json).
+        profile: log how much time each part of a step takes, and write profile.json.
     """
     from splatfix.fit import run_fit
 
@@ -206,14 +206,15 @@ def generate(
 ) -> None:
     """Make training pairs: many sparse fits of each capture, rendered beside clean views.
 
-    Runs on one machine or many. Finished fits survive a crash, a kill and a full disk; a rerun makes the missing ones.
+    Runs on one machine or on a Ray cluster. Finished fits are kept after a crash or a full disk; the same command makes
+    the missing ones.
 
     Args:
         captures: folders of posed photos, globs, .yaml lists, dataset roots or URLs, besides those in the config.
         out: folder or URL (s3://, gs://, az://) for the shards, their manifests and dataset.html.
         dry_run: only estimate the number of fits, pairs, shards, bytes and hours.
-        on_workers: dry run: hours on this many workers instead of this machine's.
-        speed: dry run: how fast one of them is, relative to a worker of this machine.
+        on_workers: of a dry run: estimate the hours for this many workers, instead of those of this machine.
+        speed: of a dry run: speed of each of these workers, relative to a worker of this machine.
     """
     from splatfix.pairs.generate import generate as make_pairs
 
@@ -271,12 +272,12 @@ def verify(url: Positional[Url], *, repair: bool = False) -> None:
 def train(*, shards: Url, out: RunPath, fresh: bool, settings: "TrainConfig") -> None:
     """Train a restorer on pairs (artifact render, clean view) from webdataset shards.
 
-    In this process; in several by ``torchrun --nproc-per-node 2 -m splatfix train ...``, or by Ray Train with
-    ``--workers.num 2``, which resumes after a process died.
+    Trains in this process; in several under ``torchrun --nproc-per-node 2 -m splatfix train ...``, or with
+    ``--workers.num 2`` under Ray Train, which restarts all of them if one dies.
 
     Args:
-        shards: folder or URL of the shards with their manifest.json.
-        out: folder of the run; the weights are in its folder restorer.
+        shards: folder or URL that splatfix generate wrote.
+        out: folder of the run; the best weights go into its folder restorer.
     """
     from splatfix.training.launch import launch
 
@@ -310,11 +311,11 @@ def sweep(*, out: RunPath, fresh: bool, config_file: Path | None, settings: "Swe
 
 @command(examples=["splatfix sync runs/restorer", "splatfix sync runs/sweep runs/sweep/trials/*"])
 def sync(runs: Positional[Runs], *, uri: str | None = None) -> None:
-    """Send to MLflow what it has not received yet. Running it again sends nothing twice.
+    """Send the records of runs to MLflow that it has not received yet.
 
     Args:
         runs: run folders.
-        uri: http://HOST:PORT or sqlite:///FILE; by default where each run was tracked.
+        uri: MLflow server (http://HOST:PORT) or database (sqlite:///FILE); by default that of each run.
     """
     from splatfix.tracking import send_unsent
 

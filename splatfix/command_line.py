@@ -1,9 +1,9 @@
 """What all commands share: their table, the parsing of their arguments, and how their errors are explained.
 
-A command is a function, registered by `command`. Its parameters are arguments and flags, by their annotations and the
-texts under ``Args:`` (tyro parses them); the fields of its config are flags, too. ``--config``, ``--fresh``, ``--help``
-and ``--help-all`` are parsed here, once for all commands. Settings that neither the command line nor ``--config`` names
-come from the folder ``--out``, where a run has begun there (`runs`).
+A command is a function, registered by `command`. tyro parses its arguments and flags from its parameters (their
+annotations, and the texts under ``Args:``) and from the fields of its config. ``--config``, ``--fresh``, ``--help`` and
+``--help-all`` are parsed here, once for all commands. Settings that neither the command line nor ``--config`` names
+come from the earlier run in the folder ``--out``, if there is one (`runs`).
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def command(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as the command of its name.
 
-    Its parameter ``settings`` takes the config; ``fresh`` and ``config_file``, if it has them, what was parsed here.
+    Its parameter ``settings`` takes the config. Parameters ``fresh`` and ``config_file``, if it has them, take the
+    flags ``--fresh`` and ``--config``. The arguments are the attributes of `flags.Command`.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -75,7 +76,7 @@ def command(
 
 
 def find_command(name: str) -> Command:
-    """A command by its name. ValueError with the nearest name, or all of them."""
+    """Find a command by its name. ValueError suggests the nearest name, or lists all."""
     if name in COMMANDS:
         return COMMANDS[name]
     if name in RENAMED:
@@ -91,7 +92,7 @@ def run_command(wanted: Command, argv: Sequence[str]) -> None:
 
     Raises:
         ValueError: an argument or a setting cannot be used.
-        SystemExit: tyro refused an argument, and has said why.
+        SystemExit: tyro refused an argument, and printed the reason.
     """
     shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     if wanted.config is not None:
@@ -111,7 +112,8 @@ def run_command(wanted: Command, argv: Sequence[str]) -> None:
     given = {name: value for name, value in vars(found).items() if name != "config"}
     settings = None
     if wanted.config is not None:
-        settings = _defaults(wanted, found.config, None if given.get("fresh") else out_of(rest) or _default_out(wanted))
+        earlier = None if given.get("fresh") else parse_out(rest) or _default_out(wanted)
+        settings = _defaults(wanted, found.config, earlier)
         if "config_file" in wanted.parameters:
             given["config_file"] = found.config
     parsed: Any = tyro.cli(
@@ -123,8 +125,8 @@ def run_command(wanted: Command, argv: Sequence[str]) -> None:
     wanted.function(**{name: getattr(parsed, name) for name in wanted.parameters if name not in given}, **given)
 
 
-def out_of(argv: Sequence[str]) -> str | None:
-    """What ``--out`` is among some arguments; None where it is not named."""
+def parse_out(argv: Sequence[str]) -> str | None:
+    """The value of ``--out`` in some arguments; None if it is not among them."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--out")
     return finder.parse_known_args(list(argv))[0].out
@@ -180,20 +182,20 @@ def _is_disk_full(error: BaseException) -> bool:
 
 
 def _default_out(wanted: Command) -> str | None:
-    """The folder that a command writes to where ``--out`` is not named; None where it has to be."""
+    """The default of a command's ``--out``; None if it has none."""
     out = wanted.parameters.get("out")
     return None if out is None or out.default is inspect.Parameter.empty else str(out.default)
 
 
 def rerun_line(argv: Sequence[str]) -> str:
-    """The command line that resumes an interrupted command: its own, without ``--fresh`` once it has started over."""
-    out = out_of(argv)
+    """The command line that resumes an interrupted command: the same, without ``--fresh`` once it has started over."""
+    out = parse_out(argv)
     began = out is not None and (has_started(storage.absolute(out)) or has_started(Path(out).resolve()))
     return shlex.join(["splatfix", *(word for word in argv if word != "--fresh" or not began)])
 
 
 def _defaults(wanted: Command, path: Path | None, out: str | None) -> Any:
-    """A command's settings before its flags: those of ``--config``, above those in the folder, above the defaults."""
+    """A command's settings before its flags: ``--config`` overrides those stored in ``out``, and these the defaults."""
     assert wanted.config is not None
     kind = pkgutil.resolve_name(wanted.config)
     named = {} if path is None else read_yaml(path)
@@ -213,7 +215,8 @@ def _defaults(wanted: Command, path: Path | None, out: str | None) -> Any:
 def _arguments(wanted: Command, settings: Any, given: Collection[str]) -> type:
     """The parameters of a command as a dataclass, for tyro.
 
-    Those of the config are flags without a prefix, with ``settings`` as their defaults; what is ``given`` is no flag.
+    Fields of the config become flags without a prefix, with ``settings`` as their defaults. Parameters in ``given`` are
+    left out: they are parsed already.
     """
     fields: list[Any] = []
     for name, parameter in wanted.parameters.items():

@@ -1,7 +1,8 @@
 """YAML to frozen dataclasses, and back.
 
-Each stage declares its config beside its code; a command's config is composed of them. A YAML file fills it, flags
-override it, and every run writes what it resolved.
+Each stage declares its config beside its code; a command's config is composed of them. A YAML file sets its fields,
+flags override them, and every run writes the resolved config. The class attribute ``RETIRED`` of a config maps old
+names of its fields to hints for users.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 def load_config(kind: type[T], path: Path | None) -> T:
-    """An instance of the dataclass ``kind`` as a YAML file says; its defaults without a file.
+    """Build an instance of the dataclass ``kind`` from a YAML file, or from its defaults if ``path`` is None.
 
     Raises:
         ValueError: no such file, invalid YAML, an unknown key (near names are listed) or a value of the wrong type.
@@ -30,7 +31,7 @@ def load_config(kind: type[T], path: Path | None) -> T:
 
 
 def build_config(kind: type[T], tree: dict[str, Any], *, source: str) -> T:
-    """An instance of the dataclass ``kind`` from a nested mapping, checked; errors name ``source`` and the field."""
+    """Build and check an instance of the dataclass ``kind`` from a nested mapping; errors name ``source`` and field."""
     _reject_unknown(kind, tree, source, prefix="")
     try:
         return pydantic.TypeAdapter(kind).validate_python(tree)
@@ -39,8 +40,8 @@ def build_config(kind: type[T], tree: dict[str, Any], *, source: str) -> T:
         at = _field_path(first, tree)
         if first["type"] == "value_error":
             message = str(first["ctx"]["error"])
-            told = not at or message.startswith(f"{at}.")
-            raise ValueError(f"{source}: {message}" if told else f"{source}: {at}: {message}") from None
+            names_field = not at or message.startswith(f"{at}.")
+            raise ValueError(f"{source}: {message}" if names_field else f"{source}: {at}: {message}") from None
         message = first["msg"].replace("valid tuple", "valid list")  # as YAML calls it
         raise ValueError(f"{source}: {at} = {first.get('input')!r}: {message}") from None
 
@@ -109,8 +110,8 @@ def changed_fields(value: Any) -> Any:
         TypeError: a value that has no JSON form.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        held = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return {field.name: changed_fields(item) for field, item in held.items() if item != _default(field)}
+        items = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {field.name: changed_fields(item) for field, item in items.items() if item != _default(field)}
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
@@ -128,9 +129,9 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def overlaid(kind: Any, below: Any, above: Any) -> Any:
-    """Nested settings ``below``, with those that ``above`` names in their place.
+    """Nested settings ``below``, overridden by those in ``above``.
 
-    Only the fields of dataclasses are merged; a value of any other type, also a mapping by name, is replaced whole.
+    Only fields of dataclasses are merged; a value of any other type, a dict among them, is replaced as a whole.
     """
     kinds = [kind, *typing.get_args(kind)]  # an optional config, too
     found = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
@@ -180,7 +181,7 @@ def _reject_unknown(kind: Any, tree: Any, source: str, prefix: str) -> None:
 
 
 def _hint(kind: Any, key: str, prefix: str) -> str:
-    """What an unknown field may have meant: its new name (``RETIRED`` of the dataclass), a near name, or any known."""
+    """A hint for an unknown field: its new name (``RETIRED`` of the dataclass), the nearest name, or all names."""
     names = [field.name for field in dataclasses.fields(kind)]
     if reason := getattr(kind, "RETIRED", {}).get(key):
         return reason

@@ -41,7 +41,7 @@ class FitRunConfig:
     """A fit of one capture.
 
     Attributes:
-        seed: everything random follows it.
+        seed: seed of all random choices.
         device: auto, cpu, cuda or cuda:N.
         video: write a video along a path between and beyond the training cameras.
         checkpoint_seconds: seconds between checkpoints.

@@ -28,12 +28,12 @@ class Command:
 
     Attributes:
         name: as it is typed.
-        function: what it does; its parameters are arguments and flags.
-        config: ``module:Class`` of its settings, imported when they are needed; None for none.
-        shown: settings that ``--help`` shows, in this order.
+        function: runs it; its parameters are arguments and flags.
+        config: ``module:Class`` of its settings, imported when it is needed; None if it has no settings.
+        shown: settings that ``--help`` lists, in this order; ``--help-all`` lists all.
         examples: command lines that ``--help`` ends with.
-        stored: ``module:function`` that returns the settings in a folder that a run has begun in.
-        recorded_as: the command whose runs it writes and resumes; its own name for all but ``demo``.
+        stored: ``module:function`` that returns the settings stored in the folder of an earlier run.
+        recorded_as: name of the command in the record of a run: ``demo`` writes and resumes runs of ``loop``.
     """
 
     name: str
@@ -79,7 +79,7 @@ def short_help(command: Command) -> str:
 
 
 def full_help(command: Command) -> str:
-    """What a command does, and all of its flags: those that `short_help` shows in front, by groups."""
+    """What a command does, and all of its flags by group; groups that `short_help` shows come first."""
     groups: dict[str, list[Flag]] = {}
     flags = list(settings_flags(command))
     first = [name.rpartition(".")[0] for name in command.shown]  # repair before fit, as in the short help
@@ -115,7 +115,7 @@ def _config_flags(config: Any, prefix: str = "") -> Iterator[Flag]:
 
 
 def described(documented: Any) -> dict[str, str]:
-    """What a docstring says of each parameter or attribute, as one line of text."""
+    """The description of each parameter or attribute in a docstring, as one line of text."""
     texts: dict[str, str] = {}
     names: list[str] = []
     section = re.split(r"^(?:Args|Attributes):\n", inspect.cleandoc(documented.__doc__ or ""), flags=re.MULTILINE)
@@ -131,7 +131,7 @@ def described(documented: Any) -> dict[str, str]:
 
 
 def _head(command: Command) -> list[str]:
-    """Usage, description and what is no setting."""
+    """Usage, description, and the arguments and flags that are not settings."""
     texts, arguments, flags = described(command.function), [], []
     for name, parameter in command.parameters.items():
         if name in ("settings", "fresh", "config_file"):
@@ -146,7 +146,6 @@ def _head(command: Command) -> list[str]:
             usage = typed if is_needed else f"[{typed}]"
             arguments.append((Flag(setting=name, typed=typed, text=texts[name]), usage))
     needed = [flag.typed for flag, is_needed in flags if is_needed]
-    line = " ".join(["splatfix", command.name, *(usage for _, usage in arguments), *needed, "[flags]"])
     rows = [flag for flag, _ in (*arguments, *flags)]
     if command.config is not None:
         text = "settings from a file; flags override it"
@@ -154,6 +153,8 @@ def _head(command: Command) -> list[str]:
     if command.may_resume:
         text = "start over: remove what the earlier run wrote in --out. Otherwise the same command resumes it"
         rows.append(Flag(setting="fresh", typed="--fresh", text=text))
+    optional = ["[flags]"] if len(rows) > len(arguments) + len(needed) or command.config is not None else []
+    line = " ".join(["splatfix", command.name, *(usage for _, usage in arguments), *needed, *optional])
     description = inspect.cleandoc(command.function.__doc__ or "").split("Args:")[0].strip().replace("``", "")
     paragraphs = [_wrapped(" ".join(paragraph.split())) for paragraph in description.split("\n\n")]
     return [f"usage: {line}", "", "\n\n".join(paragraphs), "", *map(_row, rows), *([""] if rows else [])]
@@ -164,7 +165,7 @@ def _examples(command: Command) -> list[str]:
 
 
 def _place(names: list[str], name: str) -> int:
-    """The place of a group among the names, by its own or its parent's; after all of them where it has none."""
+    """The index of a group among the names, or of its nearest parent; the last place if neither is among them."""
     while name and name not in names:
         name = name.rpartition(".")[0]
     return names.index(name) if name in names else len(names)
@@ -196,7 +197,7 @@ def _metavar(annotation: Any, named: str | None = None) -> str:
 
 
 def _plain(annotation: Any) -> Any:
-    """A type without what is annotated to it, and without None."""
+    """A type without its annotations, and without None."""
     if hasattr(annotation, "__metadata__"):
         return _plain(annotation.__origin__)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -206,7 +207,7 @@ def _plain(annotation: Any) -> Any:
 
 
 def _default(value: Any) -> str:
-    """A default as it follows a text; nothing for an empty one."""
+    """The default as it is appended to a text; empty for None and empty values."""
     if value is None or value in ((), {}):
         return ""
     if isinstance(value, bool):

@@ -32,7 +32,7 @@ def set_up_logging(verbose: bool = False) -> None:
 
 
 _quiet_lock = threading.Lock()
-_quiet_levels: dict[str, list[int]] = {}  # by logger: its level before, then the levels of those who want it quiet
+_quiet_levels: dict[str, list[int]] = {}  # by logger: its level before, then the level of each open `quiet`
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def stop_requested() -> str | None:
 
 @contextmanager
 def keeping_handler(number: signal.Signals) -> Iterator[None]:
-    """Put our handler of a signal back after what puts another in its place (importing pycolmap, Ray)."""
+    """Restore our handler of a signal after code that replaces it (importing pycolmap, Ray)."""
     if threading.current_thread() is not threading.main_thread():  # the only one that can set them
         yield
         return
@@ -159,7 +159,7 @@ _bars_hidden = False
 
 @contextmanager
 def hidden_bars() -> Iterator[None]:
-    """No progress bars in here: who runs many of something shows one of its own."""
+    """Hide progress bars within this context: a caller that runs many tasks shows a single bar for them."""
     global _bars_hidden
     before, _bars_hidden = _bars_hidden, True
     try:

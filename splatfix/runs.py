@@ -1,4 +1,4 @@
-"""Run folders: what a run is of, whether another command may resume it, how long each stage took, and provenance.
+"""Run folders: inputs and settings of a run, whether a command may resume it, seconds per stage, and provenance.
 
 One rule holds for every command that writes a run: the same command on the same folder resumes, if inputs and settings
 are the same. If they differ, that is an error that names the first difference, raised before anything in the folder
@@ -34,14 +34,14 @@ REMEDIES = "use the same settings, another --out, or --fresh to start over"
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """Something that a run reads: its path (or URL) and a digest of what is in it. The digest alone decides."""
+    """An input of a run: its path (or URL), and a digest of its content. Inputs with equal digests are the same."""
 
     path: str
     digest: str
 
 
 def files_input(path: str | Path, files: Iterable[Path]) -> Input:
-    """Files as one input of a run that is named by ``path``: a folder, or the only one of them."""
+    """Some files as one input of a run. ``path`` names it: their folder, or the file if there is only one."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -162,7 +162,7 @@ _started: set[str] = set()
 
 
 def mark_started(place: Path | str) -> None:
-    """Note that this process has started or resumed the run in a folder (or URL)."""
+    """Remember that this process has started or resumed the run in a folder (or URL)."""
     _started.add(str(place))
 
 

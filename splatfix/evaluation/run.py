@@ -30,10 +30,10 @@ class EvaluateConfig:
 
     Attributes:
         size_px: longest side of the images; by default what split.json says, else 320.
-        restorer: also measure ``post`` with this restorer; None leaves it out.
+        restorer: also measure ``post``: each render repaired by this restorer; None leaves it out.
         num_references: training photos given to the restorer with each view.
-        mode: classic or antialiased; by default what the splat.json beside the splat says, else classic.
-        seed: of the restorer.
+        mode: how the splat is drawn; by default what the splat.json beside the splat says, else classic.
+        seed: seed of the restorer's random choices.
         device: auto, cpu, cuda or cuda:N.
         video: write a video along a path between and beyond the training cameras.
     """

@@ -69,7 +69,7 @@ class LoopConfig(FitRunConfig):
     Attributes:
         restorer: a name (identity, warp, classical, nafnet, ...) or the folder of a checkpoint; with options, on
             the command line as in YAML, {name: nafnet, options: {strength: 0.8}}.
-        seed: everything random follows it.
+        seed: seed of all random choices.
         device: auto, cpu, cuda or cuda:N.
         video: write a before/after video along a path between and beyond the training cameras.
         checkpoint_seconds: seconds between checkpoints.

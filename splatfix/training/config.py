@@ -73,13 +73,13 @@ class TrainConfig:
         weight_decay: weight decay of the optimizer.
         clip_norm: norm to which larger gradients are clipped.
         ema_decay: decay of the averaged weights, which are validated and saved.
-        loss: ``charbonnier``, ``l1`` or ``psnr``.
+        loss: loss of the image.
         edge_weight: factor of the loss on finite differences.
         error_weight: factor of the loss of the predicted error.
         strength: share of the correction that the restorer applies if nothing is validated.
         precision: ``float32``, or ``bfloat16`` or (on CUDA) ``float16`` for mixed precision.
         compile: whether torch compiles the network (on the CPU this needs a C++ compiler).
-        seed: seed of all randomness.
+        seed: seed of all random choices.
         device: auto, cpu or cuda (the launcher chooses which GPU).
         workers: number of worker processes, and the resources of each.
         tracking: where MLflow stores measurements; without a URI, beside the weights.

@@ -79,7 +79,7 @@ class Data:
         train, held_out: their shards.
         validation: the pairs of held-out groups that are measured.
         recipe_of: recipe of a shard, by its name.
-        config, inputs, seed: what its batches follow from, besides the jitter.
+        config, inputs, seed: determine its batches, together with the jitter.
     """
 
     url: str
@@ -103,7 +103,7 @@ class Data:
     ) -> Iterator[Batch]:
         """A process's share of the batches of this and all following segments, each of ``segment_steps`` steps.
 
-        A batch follows from seed, segment and step, whatever the number of processes and workers. Each process takes
+        Seed, segment and step determine a batch, for any number of processes and workers. Each process takes
         some slots (positions in the batch).
 
         Raises:
@@ -127,7 +127,7 @@ class Data:
         return hashlib.sha256("\n".join(sorted(shard.sha256 for shard in self.train)).encode()).hexdigest()[:16]
 
     def provenance(self) -> dict[str, Any]:
-        """What a checkpoint says of the data: what was trained on, and what was held out."""
+        """The record of the data in a checkpoint: the groups and scenes that were trained on or held out."""
         return {
             "num_pairs": sum(shard.samples for shard in self.train),
             "train_groups": sorted({self.group_of(shard) for shard in self.train}),

@@ -64,7 +64,7 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig, *, fresh: boo
         if not gpus:
             config = replace(config, device="cpu")
         if workers.storage is None:
-            shutil.rmtree(place, ignore_errors=True)  # what counts is the state in the run's folder
+            shutil.rmtree(place, ignore_errors=True)  # resuming uses the state in the run's folder
             if sum(node["Alive"] for node in ray.nodes()) > 1:
                 log.warning("workers.storage is not set: %s has to be on a disk that all nodes share", out)
         quiet: Any = {"logging_config": LoggingConfig(log_level="WARNING")}
@@ -86,7 +86,7 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig, *, fresh: boo
         try:
             with keeping_handler(signal.SIGINT):
                 result = trainer.fit()
-        except SystemExit:  # Ctrl-C: the trainer has a handler of its own, which exits as if all were done
+        except SystemExit:  # Ctrl-C: the trainer's own handler exits as if training were finished
             raise KeyboardInterrupt from None
         except ray.train.TrainingFailedError as error:
             raise _user_error(error) from None
@@ -98,25 +98,25 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig, *, fresh: boo
 
 
 def run_name(out: Path) -> str:
-    """The name by which Ray finds the run of a folder again."""
+    """The name by which Ray finds the run of a folder when it is resumed."""
     return f"splatfix-{hashlib.sha256(str(out).encode()).hexdigest()[:12]}"
 
 
 def _use_gpus(ray: Any, config: TrainConfig) -> bool:
     """Whether each process gets a GPU. ValueError if the cluster has too few GPUs or cores."""
-    workers, there = config.workers, ray.cluster_resources()
-    gpus = (there.get("GPU", 0) >= workers.num) if workers.gpus is None else bool(workers.gpus)
+    workers, resources = config.workers, ray.cluster_resources()
+    gpus = (resources.get("GPU", 0) >= workers.num) if workers.gpus is None else bool(workers.gpus)
     gpus = gpus and config.device != "cpu"
     if config.device == "cuda" and not gpus:
         raise ValueError(
             f"device = 'cuda': wants workers.num = {workers.num} GPUs, one for each process; the cluster has "
-            f"{there.get('GPU', 0):g}, and workers.gpus = {workers.gpus}"
+            f"{resources.get('GPU', 0):g}, and workers.gpus = {workers.gpus}"
         )
     for kind, each in (("CPU", workers.cpus), ("GPU", int(gpus))):
-        if there.get(kind, 0) < each * workers.num:
+        if resources.get(kind, 0) < each * workers.num:
             raise ValueError(
                 f"workers.num = {workers.num}: wants {each * workers.num} {kind}s, the cluster has "
-                f"{there.get(kind, 0):g}; take fewer processes"
+                f"{resources.get(kind, 0):g}; take fewer processes"
             )
     return gpus
 
@@ -143,13 +143,13 @@ def _run_process(shards_url: str, out: Path, config: TrainConfig) -> None:
 
 
 def _copy_newer(checkpoint: Path, out: Path) -> None:
-    """Copy a run's folder from the storage if that is further: this process may be on another node than before."""
+    """Copy a run's folder from the storage if it has more steps: this process may be on another node than before."""
     step = _saved_step(checkpoint)
     if _saved_step(out) >= step:
         return
     log.info("%s: copying the state after step %d", out, step)
     shutil.copytree(checkpoint, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STATE))
-    with write_whole(out / STATE) as temporary:  # last: the state says how far the other files are
+    with write_whole(out / STATE) as temporary:  # last: the state counts the steps that the other files hold
         shutil.copyfile(checkpoint / STATE, temporary)
 
 

@@ -30,7 +30,7 @@ TRAINING_FILES = (  # glob patterns of all that a training writes, besides MLflo
 
 
 def open_training(out: Path, config: TrainConfig, data: Data, *, fresh: bool = False) -> Run:
-    """Start or resume the run in a folder (`runs.open_run`); a finished one is resumed where it is made longer.
+    """Start or resume the run in a folder (`runs.open_run`); a finished one, if its length has changed.
 
     Raises:
         ValueError: the folder holds another run; nothing in it has changed then.
