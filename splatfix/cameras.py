@@ -124,7 +124,7 @@ def limit_size(width_px: int, height_px: int, longest_side_px: int | None) -> tu
     return max(1, round(width_px * scale)), max(1, round(height_px * scale))
 
 
-def to_tensors(
+def stack_cameras(
     cameras: Sequence[Camera], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[Float[torch.Tensor, "C 4 4"], Float[torch.Tensor, "C 3 3"]]:
     """Stack ``camera_from_world`` and the intrinsics of cameras. The copy to a CUDA device is asynchronous."""

@@ -1,4 +1,4 @@
-"""A fit of a capture, from the folder of photos to ``before.ply``: sparse by default, dense on request."""
+"""Fit a capture, from the folder of photos to ``before.ply``: sparse by default, dense on request."""
 
 from __future__ import annotations
 
@@ -29,8 +29,12 @@ from splatfix.views import Split, ViewsConfig, make_split, resolve_size
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE = ("device", "video", "checkpoint_seconds")  # settings that decide no result: a resumed run may change them
-FIT_FILES = (  # glob patterns of all that a fit writes
+MAY_CHANGE = (
+    "device",
+    "video",
+    "checkpoint_seconds",
+)  # settings without influence on results, which a resumed run may change
+FIT_FILES = (  # glob patterns of the files that a fit writes
     *EVALUATION_FILES,
     *("before.ply", SPLAT_FILE, "stop.json", "history.json", "profile.json", "checkpoints/*.pt"),
 )
@@ -38,17 +42,17 @@ FIT_FILES = (  # glob patterns of all that a fit writes
 
 @dataclass(frozen=True, kw_only=True)
 class FitRunConfig:
-    """A fit of one capture.
+    """Settings of a fit of one capture.
 
     Attributes:
         seed: seed of all random choices.
         device: auto, cpu, cuda or cuda:N.
         video: write a video along a path between and beyond the training cameras.
         checkpoint_seconds: seconds between checkpoints.
-        views: which photos, at which size.
-        initial: where the Gaussians start.
-        fit: the schedule.
-        choose: how a sparse fit is stopped.
+        views: which photos are used, at which size.
+        initial: the initial Gaussians.
+        fit: the training of the splat.
+        choose: early stopping.
     """
 
     seed: int = 0
@@ -64,15 +68,17 @@ class FitRunConfig:
 def run_fit(
     capture_path: str | Path, out: str | Path, config: FitRunConfig, *, fresh: bool = False, profile: bool = False
 ) -> Results:
-    """Fit, export ``before.ply`` and measure it on the test views.
+    """Fit a capture, write ``before.ply`` and evaluate it on the test views.
 
     An interrupted run in the folder is resumed, a finished one is returned as it is; ``fresh`` starts over.
-    ``profile`` writes where the time of the fit went to ``profile.json``, and to the log.
+    ``profile`` writes the time per section of a training step to ``profile.json`` and the log.
 
     Raises:
         ValueError: the capture, the split or a setting is not usable, or the folder holds another run.
     """
-    run, capture, split, scene, device = prepare(capture_path, out, config, command="fit", files=FIT_FILES, fresh=fresh)
+    run, capture, split, scene, device = prepare_run(
+        capture_path, out, config, command="fit", files=FIT_FILES, fresh=fresh
+    )
     if run.is_finished:
         return read_results(run.path)
     fit = fit_scene(run, scene, config, profile=profile)
@@ -93,7 +99,7 @@ def run_fit(
     return results
 
 
-def prepare(
+def prepare_run(
     capture_path: str | Path,
     out: str | Path,
     config: FitRunConfig,
@@ -105,8 +111,8 @@ def prepare(
 ) -> tuple[Run, Capture, Split, SparseScene, torch.device]:
     """Open the capture, choose the views, load the photos, and start or resume the run (`runs.open_run`).
 
-    ``inputs`` are read besides the capture. Writes ``run.json``, ``config.yaml`` and ``split.json``, unless the run is
-    finished.
+    ``inputs`` are those of the run besides the capture. Writes ``run.json``, ``config.yaml`` and ``split.json``,
+    unless the run is finished.
 
     Raises:
         ValueError: the capture, the split or a setting is not usable, or the folder holds another run; nothing in it
@@ -143,7 +149,7 @@ def prepare(
 
 
 def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bool = False) -> Fit:
-    """Choose when to stop, fit the scene and write ``before.ply``; resumes from its checkpoint, if there is one."""
+    """Choose the number of steps, fit the scene and write ``before.ply``. Resumes from its checkpoint."""
     steps = choose_steps(run, scene, config)
     log.info("fitting for %d steps", steps)
     with run.stage("fit"):
@@ -154,13 +160,13 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bo
             train_phase(run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
         if profile_result is not None:
             write_json(run.path / "profile.json", profile_result.to_json())
-            log.info("where the time of a step went:\n%s", profile_result.table())
+            log.info("time of a step by section:\n%s", profile_result.table())
     write_splat(run.path / "before.ply", fit.splat())
     return fit
 
 
 def choose_steps(run: Run, scene: SparseScene, config: FitRunConfig) -> int:
-    """Choose for how many steps to fit the scene (`splats.early_stopping`), and write ``stop.json``."""
+    """Choose the number of steps to fit the scene for (`splats.early_stopping`), and write ``stop.json``."""
     choose = config.choose
     with run.stage("choose"):
         probes = choose.folds if choose.enabled else 0
@@ -173,7 +179,7 @@ def choose_steps(run: Run, scene: SparseScene, config: FitRunConfig) -> int:
 
 
 def loss_records(arms: Mapping[str, Fit], after_step: int = 0) -> list[dict[str, Any]]:
-    """Losses of the arms after a step, as ``history.json`` holds them."""
+    """List the losses of the arms after a step, in the format of ``history.json``."""
     return [
         {"arm": arm, "step": step, "loss": loss}
         for arm, fit in arms.items()

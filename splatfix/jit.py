@@ -1,8 +1,8 @@
-"""Compile the CPU kernels: one decorator, and a bit cast that numba lacks.
+"""Compile the CPU kernels: the decorator, thread counts, and a bit cast that numba lacks.
 
-Compiled kernels are cached beside the source (``__pycache__``), or in the user's cache directory where the install is
-read-only (``NUMBA_CACHE_DIR`` overrides both). Where neither is writable, every process compiles them again. A change
-of a kernel's file or of one in ``splatfix.rendering`` recompiles it, because it may inline functions of those.
+Compiled kernels are cached beside the source (``__pycache__``), or in the user's cache directory if the installation is
+read-only (``NUMBA_CACHE_DIR`` overrides both). If neither is writable, every process compiles them again. A change of
+the file of a kernel or of any file in ``splatfix.rendering`` recompiles it, because kernels inline functions of those.
 Constants of other modules (`metrics`, `gaussians`) are compiled in: they are published definitions and do not change.
 """
 
@@ -19,25 +19,25 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-# ``parallel=True`` is for ``prange`` only: numba would also run every ``np.zeros`` and ``array[:] = 0`` on threads, and
-# compile these for seconds. (The price: no expressions of whole arrays inside ``prange``.)
+# ``parallel=True`` is for ``prange`` only. numba would also run every ``np.zeros`` and ``array[:] = 0`` on threads,
+# which takes seconds to compile. (So expressions of whole arrays are not possible inside ``prange``.)
 NOT_PARALLEL = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
 
 
-def _stamp(files: Iterable[Path]) -> tuple[float, int]:
-    """Newest modification time and total size of source files."""
+def _stamp_files(files: Iterable[Path]) -> tuple[float, int]:
+    """Return the newest modification time and the total size of source files."""
     stats = [file.stat() for file in files]
     return max((stat.st_mtime for stat in stats), default=0.0), sum(stat.st_size for stat in stats)
 
 
-SOURCES = _stamp([Path(__file__), *sorted((Path(__file__).parent / "rendering").rglob("*.py"))])
+SOURCES_STAMP = _stamp_files([Path(__file__), *sorted((Path(__file__).parent / "rendering").rglob("*.py"))])
 
 
 def kernel(*, parallel: bool = False, fastmath: bool = False) -> Callable[[Callable], Callable]:
-    """``numba.njit`` with numpy's division (no exceptions), cached on disk where possible."""
+    """Decorate a kernel: ``numba.njit`` with numpy's division (no exceptions), cached on disk if possible."""
 
-    def compiled(function: Callable) -> Callable:
-        function = inspect.unwrap(function)  # tests wrap every function to check types; numba needs the original
+    def decorate(function: Callable) -> Callable:
+        function = inspect.unwrap(function)  # the tests' type checks wrap every function; numba needs the original
         loops = dict.fromkeys(NOT_PARALLEL, False) if parallel else False
         options: dict[str, Any] = {"parallel": loops, "fastmath": fastmath, "error_model": "numpy"}
         try:
@@ -46,22 +46,22 @@ def kernel(*, parallel: bool = False, fastmath: bool = False) -> Callable[[Calla
             if "cannot cache" not in str(error):
                 raise
             return njit(**options)(function)
-        # numba itself compares only the stamp of the kernel's own file
+        # numba itself compares only the stamp of the file that the kernel is in
         file = dispatcher._cache._cache_file
-        file._source_stamp = (file._source_stamp, SOURCES)
+        file._source_stamp = (file._source_stamp, SOURCES_STAMP)
         return dispatcher
 
-    return compiled
+    return decorate
 
 
 @contextmanager
-def threads_for(work: int, least: int) -> Iterator[int]:
-    """Run kernels on as many threads as get at least ``least`` of the work each; yields their number.
+def limit_threads(work: int, min_work: int) -> Iterator[int]:
+    """Limit kernels to as many threads as get at least ``min_work`` of the ``work`` each; yields their number.
 
     Waking a thread takes 0.1 ms, so small work finishes sooner on fewer threads.
     """
     available = numba.get_num_threads()
-    num = max(1, min(available, work // least))
+    num = max(1, min(available, work // min_work))
     numba.set_num_threads(num)
     try:
         yield num
@@ -71,7 +71,7 @@ def threads_for(work: int, least: int) -> Iterator[int]:
 
 @intrinsic
 def bits_from_float(_typing_context, _value):
-    """The bit pattern of a float32, as uint32."""
+    """Reinterpret the bits of a float32 as uint32."""
 
     def generate(_context, builder, _signature, args):
         return builder.bitcast(args[0], ir.IntType(32))

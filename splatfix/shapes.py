@@ -1,6 +1,6 @@
-"""Array types with shapes for annotations: jaxtyping's where it is installed, bare names where it is not.
+"""Array types with shapes for annotations: those of jaxtyping if it is installed, else placeholders.
 
-Kernels and fits must import with torch, numpy and numba alone; annotations are never evaluated then.
+Kernels and fits must import with torch, numpy and numba alone; without jaxtyping, annotations are not checked.
 """
 
 from typing import TYPE_CHECKING

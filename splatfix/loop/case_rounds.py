@@ -15,7 +15,7 @@ from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import error_path, image_path
 from splatfix.evaluation.results import Results, Summary, read_results
 from splatfix.files import read_json, write_json, write_whole
-from splatfix.fit import prepare
+from splatfix.fit import prepare_run
 from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop.cache import SharedFits
 from splatfix.loop.cases import Case, baseline_folder, read_baseline, shared_folder
@@ -61,7 +61,9 @@ def run_case(
         ValueError: the folder holds another run, or the case has no baseline.
         FloatingPointError: the fit is no longer finite.
     """
-    run, capture, split, scene, device = prepare(Path(case.capture), folder, config, command=command, files=CASE_FILES)
+    run, capture, split, scene, device = prepare_run(
+        Path(case.capture), folder, config, command=command, files=CASE_FILES
+    )
     baseline = read_baseline(root, case)
     fits = SharedFits(shared_folder(root), run, scene, config)
     before = fits.before(baseline.steps)

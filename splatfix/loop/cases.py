@@ -15,7 +15,7 @@ from pathlib import Path
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.results import RESULTS, Results, read_results
 from splatfix.files import read_json, write_json
-from splatfix.fit import choose_steps, prepare
+from splatfix.fit import choose_steps, prepare_run
 from splatfix.gaussians import write_splat
 from splatfix.loop.cache import SharedFits
 from splatfix.loop.config import LoopConfig
@@ -127,7 +127,7 @@ def measure_baseline(case: Case, default: LoopConfig, root: Path, *, command: st
     """
     config = configure_case(default, case)
     folder = baseline_folder(root, case)
-    run, capture, split, scene, device = prepare(
+    run, capture, split, scene, device = prepare_run(
         Path(case.capture), folder, config, command=command, files=(*LOOP_FILES, BASELINE)
     )
     identity = fit_identity(

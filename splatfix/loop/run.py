@@ -13,7 +13,7 @@ from splatfix.evaluation.layout import REPAIR_FILES
 from splatfix.evaluation.results import Results, read_results
 from splatfix.evaluation.run import restorer_input
 from splatfix.files import write_json
-from splatfix.fit import FIT_FILES, fit_scene, loss_records, prepare
+from splatfix.fit import FIT_FILES, fit_scene, loss_records, prepare_run
 from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop.baselines import fit_control, fit_siblings
 from splatfix.loop.config import LoopConfig
@@ -33,7 +33,7 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
         ValueError: the capture, the split or a setting is not usable, or the folder holds another run.
     """
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
-    run, capture, split, scene, device = prepare(
+    run, capture, split, scene, device = prepare_run(
         capture_path,
         out,
         config,

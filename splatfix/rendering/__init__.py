@@ -1,8 +1,7 @@
-"""Render a splat as cameras see it. The rasterizer is chosen here and nowhere else.
+"""Render splats, and compute SSIM as a loss. Only this module chooses the rasterizer.
 
-``render`` draws with gsplat on CUDA and with our own kernels on the CPU. Both use the same constants, so that a splat
-fitted on one looks the same on the other. ``ssim`` and its loss are here too: they are the other half of a training
-step that needs its own kernels.
+``render`` uses gsplat on CUDA and the kernels of `rendering.cpu` on the CPU. Both use the same constants, so that a
+splat fitted on one looks the same on the other. ``ssim`` and its loss are here because they have CPU kernels, too.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ __all__ = ["Rendering", "l1_and_ssim", "render", "ssim"]
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """Images of ``C`` cameras. Smaller ones are padded with 0 on the right and at the bottom.
+    """Images of ``C`` cameras. Smaller images are padded with 0 on the right and at the bottom.
 
     Attributes:
         rgb: colors over the background, ``[C, H, W, 3]``; not clamped to 1.
-        alpha: coverage, ``[C, H, W]``.
+        alpha: accumulated opacity, ``[C, H, W]``.
         depth: expected depth along the optical axis where alpha > 0, else 0, in world units, ``[C, H, W]``.
         sizes: (width, height) of each camera, in px.
-        info: what gsplat's strategies read: ``means2d [C, N, 2]`` (in the graph), ``radii [C, N, 2]`` (int32 px, 0 for
+        info: input of gsplat's strategies: ``means2d [C, N, 2]`` (in the graph), ``radii [C, N, 2]`` (int32 px, 0 for
             unseen Gaussians), ``width``, ``height``, ``n_cameras``, ``gaussian_ids``; also depths, conics, opacities.
     """
 
@@ -59,18 +58,18 @@ def render(
     absgrad: bool = False,
     backend: Literal["auto", "cuda", "cpu"] = "auto",
 ) -> Rendering:
-    """Draw a splat as each camera sees it, over its background and in its mode (Kerbl et al. 2023).
+    """Render a splat from each camera, over its background and in its mode (Kerbl et al. 2023).
 
-    Differentiable in every parameter of the Gaussians, and in the background.
+    Differentiable in all parameters of the Gaussians and in the background.
 
     Args:
         splat: N Gaussians, float32, with mode and background.
-        cameras: one or more, of any sizes.
-        sh_degree: highest band of spherical harmonics to use; None uses all that are stored.
+        cameras: at least one, of any sizes.
+        sh_degree: highest degree of spherical harmonics to use; None uses all that are stored.
         keep: boolean ``[N]``; False makes a Gaussian invisible in this call (dropout).
         absgrad: also give ``info["means2d"]`` an ``absgrad`` in the backward pass, summed absolute values of its
             per-pixel gradients (AbsGS, Ye et al. 2024), for gsplat's DefaultStrategy. CUDA only.
-        backend: ``auto`` goes by the device of the Gaussians.
+        backend: ``auto`` chooses by the device of the Gaussians.
 
     Raises:
         ValueError: no camera, an unknown mode or backend, or an argument that does not fit the Gaussians.
@@ -99,7 +98,7 @@ def render(
         from splatfix.rendering import cpu
 
         if absgrad:
-            raise ValueError("render: absgrad = True is only offered on CUDA; use absgrad = False on the CPU")
+            raise ValueError("render: absgrad = True is only supported on CUDA; use absgrad = False on the CPU")
         rgb, alpha, depth, info = cpu.render(*arguments)
     info = info | {
         "width": rgb.shape[2],

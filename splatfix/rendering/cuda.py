@@ -1,4 +1,4 @@
-"""Rendering on CUDA with gsplat. No other file of this package imports it, and this one only when called."""
+"""Rendering on CUDA with gsplat, which is imported on the first call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from splatfix.cameras import Camera, to_tensors
+from splatfix.cameras import Camera, stack_cameras
 from splatfix.gaussians import Gaussians
 
 DROPPED_LOGIT = -1e4  # opacity 0: gsplat skips Gaussians that cannot reach alpha 1/255
@@ -22,10 +22,10 @@ def render(
     keep: Tensor | None,  # [N] bool
     absgrad: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, dict]:
-    """Render like ``cpu.render``. All cameras are drawn in one call at the largest size, and then cut to their own.
+    """Render like ``cpu.render``: all cameras in one call at the largest size, with the padding set to zero.
 
-    gsplat derives the limits of its Jacobian from that common size, so a camera that is smaller than another of the
-    same call can differ slightly, near its right and lower border, from the same camera drawn alone.
+    gsplat derives the limits of its Jacobian from that common size. So the image of a smaller camera can differ
+    slightly, near its right and lower border, from the same camera rendered alone.
     """
     from gsplat import rasterization
 
@@ -36,8 +36,8 @@ def render(
         rgb, alpha, depth = (torch.zeros(len(cameras), height, width, k, device=g.device) for k in (3, 1, 1))
         empty = g.means[None, :, :2].expand(len(cameras), 0, 2)
         info = {"means2d": empty, "radii": torch.zeros(empty.shape, dtype=torch.int32, device=g.device)}
-        return *_without_padding(rgb + background, alpha[..., 0], depth[..., 0], cameras), info
-    poses, intrinsics = to_tensors(cameras, device=g.device)
+        return *_clear_padding(rgb + background, alpha[..., 0], depth[..., 0], cameras), info
+    poses, intrinsics = stack_cameras(cameras, device=g.device)
     logits = g.opacity_logits if keep is None else torch.where(keep, g.opacity_logits, DROPPED_LOGIT)
     images, alpha, info = rasterization(
         means=g.means,
@@ -56,16 +56,16 @@ def render(
         packed=False,
         absgrad=absgrad,
     )
-    return *_without_padding(images[..., :3], alpha[..., 0], images[..., 3], cameras), info
+    return *_clear_padding(images[..., :3], alpha[..., 0], images[..., 3], cameras), info
 
 
-def _without_padding(
+def _clear_padding(
     rgb: Tensor,  # [C, H, W, 3]
     alpha: Tensor,  # [C, H, W]
     depth: Tensor,  # [C, H, W]
     cameras: Sequence[Camera],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Fill the images with zeros outside of cameras that are smaller than the largest."""
+    """Set pixels outside of cameras that are smaller than the largest one to zero."""
     if len({(camera.width_px, camera.height_px) for camera in cameras}) == 1:
         return rgb, alpha, depth
     columns = torch.arange(rgb.shape[2], device=rgb.device)

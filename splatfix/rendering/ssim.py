@@ -1,7 +1,7 @@
 """Structural similarity as a loss: fast, and differentiable in the first image.
 
-The definition (window, constants, zero padding) is that of `metrics.ssim_map`. On the CPU one fused kernel computes it,
-elsewhere one grouped convolution.
+The definition (window, constants, zero padding) is that of `metrics.ssim_map`. It is computed by a fused kernel on the
+CPU and by a grouped convolution on other devices.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from splatfix.metrics import SSIM_C1, SSIM_C2, SSIM_RADIUS_PX, ssim_window
 
 
 def ssim(a: Tensor, b: Tensor, *, reduce: Literal["mean", "map"] = "mean") -> Tensor:
-    """Similarity of two images ``[H, W, 3]`` in [0, 1]; gradients flow to ``a`` alone.
+    """Compute the similarity of two images ``[H, W, 3]`` in [0, 1], differentiable in ``a`` alone.
 
     Returns the mean over pixels and channels, or with ``reduce="map"`` the mean over channels at each pixel,
-    ``[H, W]``. The value is symmetric in ``a`` and ``b``; only the gradient is not.
+    ``[H, W]``. The value is symmetric in ``a`` and ``b``.
     """
     if a.shape != b.shape or a.ndim != 3:
         raise ValueError(f"ssim: images of shape {tuple(a.shape)} and {tuple(b.shape)}; wanted both [H, W, 3]")
@@ -35,7 +35,7 @@ def ssim(a: Tensor, b: Tensor, *, reduce: Literal["mean", "map"] = "mean") -> Te
 
 
 def l1_and_ssim(a: Tensor, b: Tensor, ssim_weight: float) -> Tensor:
-    """``(1 - w) mean |a - b| + w (1 - ssim)`` of two images ``[H, W, 3]``, a scalar; gradients flow to ``a`` alone."""
+    """Compute ``(1 - w) mean |a - b| + w (1 - ssim)`` of two images ``[H, W, 3]``, differentiable in ``a`` alone."""
     if a.device.type == "cpu":
         from splatfix.rendering.cpu.ssim import Photometric
 
@@ -44,7 +44,7 @@ def l1_and_ssim(a: Tensor, b: Tensor, ssim_weight: float) -> Tensor:
 
 
 def _convolve(a: Tensor, b: Tensor) -> Tensor:
-    """Similarity of every pixel and channel, ``[H, W, 3]``: five moments in one grouped, separable convolution."""
+    """Compute the similarity per pixel and channel, ``[H, W, 3]``: five moments in a grouped, separable convolution."""
     h, w, channels = a.shape
     moments = torch.stack([a, b, a * a, b * b, a * b]).permute(0, 3, 1, 2).reshape(1, 5 * channels, h, w)
     weights = ssim_window(a.dtype, a.device).expand(5 * channels, 1, 1, -1)

@@ -1,4 +1,4 @@
-"""How initial points become Gaussians: round, as large as the points are apart."""
+"""Initialize Gaussians from points: isotropic, with the distance between neighbors as size."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from splatfix.splats.initial_points import InitializationConfig, InitialPoints
 def initialize_gaussians(
     points: InitialPoints, config: InitializationConfig, device: torch.device | str = "cpu"
 ) -> Gaussians:
-    """Place round Gaussians at the points, as 3D Gaussian Splatting does (Kerbl et al. 2023, section 5).
+    """Place isotropic Gaussians at the points, as 3D Gaussian Splatting does (Kerbl et al. 2023, section 5).
 
-    Their size is the mean distance to the three nearest neighbors, clamped to the 1st and 95th percentile.
+    Their standard deviation is the mean distance to the three nearest neighbors, clamped to the 1st and 95th
+    percentile, times ``config.scale_factor``.
     """
     spacing = nearest_distances(np.ascontiguousarray(points.positions, np.float64))
     known = spacing[np.isfinite(spacing) & (spacing > 0)]
@@ -35,7 +36,7 @@ def initialize_gaussians(
 
 
 def nearest_distances(positions: Float[ndarray, "P 3"]) -> Float[ndarray, " P"]:
-    """Mean distance to the three nearest other points (or to all, if there are fewer); NaN for a single point."""
+    """Compute the mean distance to the three nearest other points (or to all, if fewer); NaN for a single point."""
     distances = np.full(len(positions), np.nan)
     if len(positions) > 1:
         axis = int(np.argmax(np.ptp(positions, axis=0)))
@@ -46,13 +47,13 @@ def nearest_distances(positions: Float[ndarray, "P 3"]) -> Float[ndarray, " P"]:
 
 @kernel(parallel=True)
 def _nearest(positions, axis):
-    """Search the sorted points both ways until the coordinate along ``axis`` alone is farther than the third best."""
+    """Search points sorted along ``axis`` in both directions, until that coordinate is farther than the third best."""
     n = len(positions)
     result = np.empty(n)
     for p in prange(n):
         best = np.full(min(3, n - 1), np.inf)
-        for way in (-1, 1):
-            q = p + way
+        for direction in (-1, 1):
+            q = p + direction
             while 0 <= q < n and (positions[q, axis] - positions[p, axis]) ** 2 < best[-1]:
                 squared = 0.0
                 for k in range(3):
@@ -63,7 +64,7 @@ def _nearest(positions, axis):
                         best[slot] = best[slot - 1]
                         slot -= 1
                     best[slot] = squared
-                q += way
+                q += direction
         total = 0.0
         for squared in best:
             total += np.sqrt(squared)

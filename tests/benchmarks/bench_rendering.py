@@ -84,7 +84,7 @@ def drawing(capture: Capture, size_px: int, num: int, repeats: int, peak: float)
 
     arrays = [value.numpy()[0] for value in (*values, colors)]
     visible, order = tiles.sort_by_depth(arrays[2], radii.numpy()[0])
-    records, capacities = tiles.pack(visible, *arrays, radii.numpy()[0], size_px, size_px, 1)
+    records, capacities = tiles.pack_records(visible, *arrays, radii.numpy()[0], size_px, size_px, 1)
     entries, starts, _ = tiles.assign_to_tiles(records, order, capacities, size_px, size_px, 1)
     blends, blocks = count_blends(records, entries, starts, size_px, size_px)
     rows = []

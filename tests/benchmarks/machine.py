@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange, uint64
 
 from splatfix.jit import kernel
-from splatfix.rendering.cpu.lanes import LANES, aligned, load, splat, store
+from splatfix.rendering.cpu.lanes import LANES, allocate_aligned, broadcast, load, store
 
 CHAINS = 12  # independent multiply-adds in flight
 
@@ -20,11 +20,11 @@ CHAINS = 12  # independent multiply-adds in flight
 @kernel(parallel=True)
 def _multiply_add(num, num_threads, out):
     for thread in prange(num_threads):
-        numbers = aligned(2 * LANES)
+        numbers = allocate_aligned(2 * LANES)
         numbers[:LANES] = 0.5
         numbers[LANES:] = 1
         a, b = load(numbers, uint64(0)), load(numbers, uint64(LANES))
-        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = s10 = s11 = splat(numbers[0])
+        s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = s10 = s11 = broadcast(numbers[0])
         for _ in range(num):
             s0, s1, s2, s3 = s0 * a + b, s1 * a + b, s2 * a + b, s3 * a + b
             s4, s5, s6, s7 = s4 * a + b, s5 * a + b, s6 * a + b, s7 * a + b

@@ -10,22 +10,22 @@ from splatfix.jit import kernel
 from splatfix.rendering.cpu import lanes
 from splatfix.rendering.cpu.lanes import (
     LANES,
-    aligned,
+    allocate_aligned,
     bits,
+    broadcast,
     count_bits,
     exp2,
     load,
     load_part,
-    lowest,
+    lowest_bit,
     maximum,
     minimum,
     prefetch,
     select,
-    splat,
     square_root,
     store,
     store_part,
-    sums,
+    sum_lanes,
 )
 
 
@@ -43,7 +43,7 @@ def _every(a, b, number, out):
     changed *= y
     results = (
         *(x + y, x - number, number * y, x / y, changed, minimum(x, y), maximum(x, number)),
-        *(square_root(x * x), select(x > y, x, number), select((x >= y) & (x < number), x, y), splat(number)),
+        *(square_root(x * x), select(x > y, x, number), select((x >= y) & (x < number), x, y), broadcast(number)),
     )
     i = uint64(0)
     for result in results:
@@ -80,17 +80,17 @@ def test_powers_of_two() -> None:
 @kernel()
 def _sum_two(a, out):
     x = load(a, uint64(0))
-    store(out, uint64(0), sums(x, x * x))
+    store(out, uint64(0), sum_lanes(x, x * x))
 
 
 @kernel()
 def _sum_sixteen(a, out):
     x = load(a, uint64(0))
     y = x + float32(1)
-    store(out, uint64(0), sums(x, y, x, y, x, y, x, y, x, y, x, y, x, y, x, x + x))
+    store(out, uint64(0), sum_lanes(x, y, x, y, x, y, x, y, x, y, x, y, x, y, x, x + x))
 
 
-def test_sums_stand_in_order(pair) -> None:
+def test_sums_are_in_the_order_of_the_arguments(pair) -> None:
     a, _ = pair
     total = a.sum(dtype=np.float64)
     out = np.empty(LANES, np.float32)
@@ -117,7 +117,7 @@ def test_parts(num: int) -> None:
 
 @kernel()
 def _bit_counts(number):
-    return lowest(number), count_bits(number)
+    return lowest_bit(number), count_bits(number)
 
 
 def test_bits_of_a_number() -> None:
@@ -127,11 +127,11 @@ def test_bits_of_a_number() -> None:
 
 def test_aligned_arrays() -> None:
     for num in (1, 16, 100):
-        array = aligned(num)
+        array = allocate_aligned(num)
         assert len(array) == num
         assert array.ctypes.data % 64 == 0
 
 
 def test_outside_of_kernels() -> None:
     with pytest.raises(TypeError, match="in compiled kernels only"):
-        lanes.splat(1.0)
+        lanes.broadcast(1.0)

@@ -23,7 +23,9 @@ def test_no_gaussian_takes_more_tiles_than_it_has_room_for() -> None:
     for shift in (0.0, -0.5, 0.5):  # whichever side of a pixel the edge of a tile is taken to be
         moved = means2d + np.array([shift, 0], np.float32)
         visible, order = tiles.sort_by_depth(depths, radii)
-        records, capacities = tiles.pack(visible, moved, conics, depths, opacities, colors, radii, size, size, 1)
+        records, capacities = tiles.pack_records(
+            visible, moved, conics, depths, opacities, colors, radii, size, size, 1
+        )
         entries, _, _ = tiles.assign_to_tiles(records, order, capacities, size, size, 1)
         taken = np.bincount((entries >> np.uint64(tiles.BLOCKS)).astype(np.int64), minlength=n)
         assert (taken <= capacities).all(), f"{(taken > capacities).sum()} of {n}"

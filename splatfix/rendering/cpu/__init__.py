@@ -1,8 +1,8 @@
 """Rendering on the CPU: numba kernels for projection, harmonics, rasterization and SSIM.
 
-``projection`` and ``harmonics`` work per Gaussian, ``tiles`` sorts by depth and assigns Gaussians to tiles,
-``compositing`` draws, ``functions`` makes these differentiable, and ``render`` here calls them in turn. ``lanes`` has
-the vectors that inner loops compute with; `splatfix.jit` compiles the kernels.
+``projection`` and ``harmonics`` compute per Gaussian, ``tiles`` sorts by depth and assigns Gaussians to tiles,
+``compositing`` blends, ``functions`` wraps these as autograd functions, and ``render`` calls them. ``lanes`` has the
+vector types of the inner loops; `splatfix.jit` compiles the kernels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def render(
     sh_degree: int,
     keep: Tensor | None,  # [N] bool
 ) -> tuple[Tensor, Tensor, Tensor, dict]:
-    """Draw ``rgb [C, H, W, 3]``, ``alpha [C, H, W]`` and ``depth [C, H, W]``; the dict is for gsplat's strategies."""
+    """Render ``rgb [C, H, W, 3]``, ``alpha [C, H, W]`` and ``depth [C, H, W]``; the dict is for gsplat's strategies."""
     g = gaussians
     packed = [pack_camera(camera) for camera in cameras]
     sizes = [(camera.width_px, camera.height_px) for camera in cameras]

@@ -1,12 +1,13 @@
 """Alpha compositing of sorted Gaussians, tile by tile, forward and backward.
 
-A tile is 16 blocks of 4x4 pixels, and a block is one vector (`lanes`): no branch depends on a pixel. A tile's list is
-processed in chunks. The forward pass takes a chunk block by block: it keeps the block's pixels in registers and loops
-over the Gaussians that reach it. The backward pass first repeats this to get the weights (transmittance times alpha)
-and stores them; then it takes the chunk Gaussian by Gaussian: it keeps the sums of its gradients in registers and loops
-over the blocks that it reaches. Its only state per pixel is one scalar, the part of (image . its gradient) behind the
-current Gaussian. Blocks whose pixels are all finished (transmittance would fall to 1e-4) are skipped. Each thread sums
-gradients in a separate buffer: no atomics, and the same result for the same number of threads.
+A tile is 16 blocks of 4x4 pixels, and a block is one vector (`lanes`): no branch depends on a pixel. The list of a tile
+is processed in chunks. The forward pass processes a chunk block by block: it keeps the pixels of the block in registers
+and loops over the Gaussians that reach it. The backward pass first repeats this to compute and store the weights
+(transmittance times alpha). Then it processes the chunk Gaussian by Gaussian: it keeps the sums of the gradients in
+registers and loops over the blocks that the Gaussian reaches. Its only state per pixel is one scalar, the part of
+(image . its gradient) behind the current Gaussian. Blocks in which all pixels are finished (transmittance would fall to
+1e-4) are skipped. Each thread sums gradients in a separate buffer: this needs no atomics, and the result is
+deterministic for a number of threads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,19 @@ import numpy as np
 from numba import float32, prange, uint64
 
 from splatfix.jit import kernel
-from splatfix.rendering.cpu.lanes import LANES, aligned, bits, exp2, load, lowest, minimum, select, splat, store, sums
+from splatfix.rendering.cpu.lanes import (
+    LANES,
+    allocate_aligned,
+    bits,
+    broadcast,
+    exp2,
+    load,
+    lowest_bit,
+    minimum,
+    select,
+    store,
+    sum_lanes,
+)
 from splatfix.rendering.cpu.tiles import (
     BLOCK,
     BLOCK_BITS,
@@ -40,17 +53,18 @@ MAX_ALPHA = np.float32(0.999)
 MIN_POWER = np.float32(-LOG2_255)  # alpha = 1/255
 MIN_TRANSMITTANCE = np.float32(1e-4)
 ZERO, ONE = np.float32(0), np.float32(1)
-FORWARD_CHUNK, BACKWARD_CHUNK = 64, 16  # Gaussians; the second keeps two vectors for each of their blocks in the cache
+# Gaussians per chunk; the backward pass stores two vectors for each of their blocks, which must fit the cache
+FORWARD_CHUNK, BACKWARD_CHUNK = 64, 16
 CHECK_EVERY = 8  # Gaussians between two checks whether a block is finished
 
 # sections of the flat state of a tile; within a section pixels are ordered block by block
 S1, S2, S3, S4, S5 = (np.uint64(k * PIXELS) for k in range(1, 6))
 # gradients per Gaussian: red, green, blue, depth, and the moments 1, x, y, xx, xy, yy of d(-log alpha)
-SUMS = LANES
+NUM_SUMS = LANES
 
 
 def _pixel_centers(along_x: bool) -> np.ndarray:
-    """Pixel centers of a tile, block by block, along one axis: float32 ``[256]``."""
+    """Compute the pixel centers of a tile, block by block, along one axis: float32 ``[256]``."""
     blocks, lanes = np.divmod(np.arange(PIXELS), LANES)
     if along_x:
         return (BLOCK * (blocks % 4) + lanes % 4 + 0.5).astype(np.float32)
@@ -58,21 +72,21 @@ def _pixel_centers(along_x: bool) -> np.ndarray:
 
 
 CENTERS_X, CENTERS_Y = _pixel_centers(along_x=True), _pixel_centers(along_x=False)
-# A chunk copies its Gaussians' records, with u and v at the tile's corner in place of the position.
+# The copies of records in a chunk have u and v at the corner of the tile in place of the position.
 U_0, V_0 = X, Y
 
 
 @kernel()
 def _pixel_index(row, column):
-    """Index of a pixel of a tile within a section of the state."""
+    """Compute the index of a pixel of a tile within a section of the state."""
     block = (row // BLOCK) * (TILE // BLOCK) + column // BLOCK
     return block * LANES + (row % BLOCK) * BLOCK + column % BLOCK
 
 
 @kernel()
 def _workspace(chunk_size):
-    """Arrays that `_collect` fills from a chunk of up to ``chunk_size`` entries."""
-    copies, numbers = aligned(chunk_size * RECORD), np.empty(chunk_size, np.uint64)
+    """Allocate the arrays that `_collect` fills from a chunk of up to ``chunk_size`` entries."""
+    copies, numbers = allocate_aligned(chunk_size * RECORD), np.empty(chunk_size, np.uint64)
     items, owners = np.empty(chunk_size * BLOCKS, np.uint64), np.empty(chunk_size * BLOCKS, np.uint64)
     firsts, lengths = np.empty(chunk_size + 1, np.uint64), np.empty(BLOCKS, np.uint64)
     return copies, numbers, items, owners, firsts, np.empty((BLOCKS, chunk_size), np.uint64), lengths
@@ -101,7 +115,7 @@ def _collect(chunk, alive, records, x0, y0, workspace):
         copies[to + uint64(V_0)] = -(copies[to + uint64(V_Y)] * y)
         firsts[num], numbers[num] = num_items, j
         while blocks:
-            block = lowest(blocks)
+            block = lowest_bit(blocks)
             blocks &= blocks - uint64(1)
             items[num_items] = block
             owners[num_items] = num
@@ -115,7 +129,7 @@ def _collect(chunk, alive, records, x0, y0, workspace):
 
 @kernel()
 def _evaluate_alpha(copies, q, x, y):
-    """Alpha of one Gaussian at 16 pixels, before the upper limit is applied; 0 below 1/255."""
+    """Evaluate the alpha of one Gaussian at 16 pixels, not yet limited to ``MAX_ALPHA``; 0 below 1/255."""
     v = copies[q + uint64(V_Y)] * y + copies[q + uint64(V_0)]
     u = copies[q + uint64(U_X)] * x + (copies[q + uint64(U_Y)] * y + copies[q + uint64(U_0)])
     power = copies[q + uint64(LOG_OPACITY)] - v * v - u * u
@@ -124,14 +138,14 @@ def _evaluate_alpha(copies, q, x, y):
 
 @kernel(parallel=True)
 def composite(records, entries, starts, num_threads, width, height, background, rgb, alpha, depth, work):
-    """Draw one image: ``rgb [H, W, 3]`` over ``background [3]``, ``alpha [H, W]``, expected ``depth [H, W]``.
+    """Composite one image: ``rgb [H, W, 3]`` over ``background [3]``, ``alpha [H, W]``, expected ``depth [H, W]``.
 
     ``records`` (flat), ``entries`` and ``starts`` come from ``tiles``. ``work [tiles]`` receives the number of blocks
-    that were drawn before the tile was finished.
+    that were composited before the tile was finished.
     """
     tiles_x = (width + TILE - 1) // TILE
     for thread in prange(num_threads):
-        state, workspace = aligned(6 * PIXELS), _workspace(FORWARD_CHUNK)
+        state, workspace = allocate_aligned(6 * PIXELS), _workspace(FORWARD_CHUNK)
         copies, _, _, owners, _, lists, lengths = workspace
         for tile in range(len(work)):
             if (tile % tiles_x + tile // tiles_x) % num_threads != thread:
@@ -198,16 +212,16 @@ def composite(records, entries, starts, num_threads, width, height, background, 
 def composite_backward(
     records, entries, starts, borders, width, height, rgb, alpha, depth, d_rgb, d_alpha, d_depth, totals
 ):
-    """Gradients of ``composite``, summed into ``totals [threads * V * 16]`` (zero before).
+    """Backpropagate through ``composite``: add gradients to ``totals [threads * V * 16]``, which must be zero.
 
-    ``rgb``, ``alpha`` and ``depth`` are the images that it drew, ``d_*`` their gradients (``d_depth`` may be None: no
-    gradient); ``borders`` splits the tiles into one run per thread.
+    ``rgb``, ``alpha`` and ``depth`` are the composited images, ``d_*`` their gradients (``d_depth`` may be
+    None: no gradient); ``borders`` splits the tiles into one run per thread.
     """
     tiles_x = (width + TILE - 1) // TILE
     for thread in prange(len(borders) - 1):
-        state, workspace = aligned(6 * PIXELS), _workspace(BACKWARD_CHUNK)
+        state, workspace = allocate_aligned(6 * PIXELS), _workspace(BACKWARD_CHUNK)
         copies, numbers, items, owners, firsts, lists, lengths = workspace
-        weights, ratios = aligned(BACKWARD_CHUNK * PIXELS), aligned(BACKWARD_CHUNK * PIXELS)
+        weights, ratios = allocate_aligned(BACKWARD_CHUNK * PIXELS), allocate_aligned(BACKWARD_CHUNK * PIXELS)
         mine = uint64(thread) * uint64(len(records) // RECORD)
         for tile in range(borders[thread], borders[thread + 1]):
             if starts[tile] == starts[tile + 1]:
@@ -263,8 +277,8 @@ def composite_backward(
                     far = copies[q + uint64(DEPTH)]
                     at = numbers[g] * uint64(RECORD)
                     x_g, y_g = records[at + uint64(X)] - float32(x0), records[at + uint64(Y)] - float32(y0)
-                    s_red = s_green = s_blue = s_depth = splat(ZERO)
-                    s_1 = s_x = s_y = s_xx = s_xy = s_yy = splat(ZERO)
+                    s_red = s_green = s_blue = s_depth = broadcast(ZERO)
+                    s_1 = s_x = s_y = s_xx = s_xy = s_yy = broadcast(ZERO)
                     for k in range(firsts[g], firsts[g + uint64(1)]):
                         p = items[k] * uint64(LANES)
                         weight, ratio = load(weights, k * uint64(LANES)), load(ratios, k * uint64(LANES))
@@ -289,15 +303,17 @@ def composite_backward(
                         s_xx += d_qx * dx
                         s_xy += d_qx * dy
                         s_yy += d_qy * dy
-                    to = (mine + numbers[g]) * uint64(SUMS)
-                    gradients = sums(s_red, s_green, s_blue, s_depth, s_1, s_x, s_y, s_xx, s_xy, s_yy)
+                    to = (mine + numbers[g]) * uint64(NUM_SUMS)
+                    gradients = sum_lanes(s_red, s_green, s_blue, s_depth, s_1, s_x, s_y, s_xx, s_xy, s_yy)
                     store(totals, to, load(totals, to) + gradients)
                 e += len(chunk)
 
 
 @kernel(parallel=True)
-def gather(visible, totals, conics, opacities, num_threads, d_means2d, d_conics, d_depths, d_opacities, d_colors):
-    """Add up the threads' ``totals [threads, V, 16]`` and write the gradients at the Gaussians' indices ``[N, .]``.
+def gather_gradients(
+    visible, totals, conics, opacities, num_threads, d_means2d, d_conics, d_depths, d_opacities, d_colors
+):
+    """Sum ``totals [threads, V, 16]`` over the threads and write the gradients ``[N, .]`` of the visible Gaussians.
 
     With ``sigma = -log(alpha / opacity)``, the moments are those of ``d sigma``, around the mean (pixel minus mean).
     """

@@ -20,7 +20,7 @@ C3 = (0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901
 
 @kernel()
 def _direction(means, i, center):
-    """Unit vector from the camera's center to mean ``i``, and the distance (at 0 the zero vector)."""
+    """Compute the unit vector from the camera center to mean ``i``, and the distance (if it is 0, the zero vector)."""
     x, y, z = means[i, 0] - center[0], means[i, 1] - center[1], means[i, 2] - center[2]
     distance = np.sqrt(x * x + y * y + z * z)
     scale = 1 / distance if distance > 0 else 0.0
@@ -29,7 +29,7 @@ def _direction(means, i, center):
 
 @kernel()
 def _write_basis(x, y, z, degree, basis):
-    """Write the (degree + 1)^2 - 1 non-constant basis functions at the unit vector into ``basis``."""
+    """Write the (degree + 1)^2 - 1 non-constant basis functions of a unit vector to ``basis``."""
     if degree >= 1:
         basis[0], basis[1], basis[2] = -C1 * y, C1 * z, -C1 * x
     if degree >= 2:
@@ -50,7 +50,7 @@ def _write_basis(x, y, z, degree, basis):
 
 @kernel()
 def _d_direction(x, y, z, degree, s):
-    """Gradient of ``sum_k s[k] basis[k]`` by x, y and z."""
+    """Compute the gradient of ``sum_k s[k] basis[k]`` with respect to x, y and z."""
     dx, dy, dz = -C1 * s[2], -C1 * s[0], C1 * s[1]
     if degree >= 2:
         dx += C2[0] * (y * s[3] - z * s[6]) + 2 * C2[2] * x * s[7]
@@ -69,7 +69,7 @@ def _d_direction(x, y, z, degree, s):
 
 @kernel(parallel=True)
 def color(means, sh0, sh_rest, center, degree, radii, num_threads, colors):
-    """Evaluate the colors seen from ``center [3]`` into ``colors [N, 3]``; 0 where ``radii [N, 2]`` is 0 (not visible).
+    """Write the colors seen from ``center [3]`` to ``colors [N, 3]``; 0 where ``radii [N, 2]`` is 0 (not visible).
 
     ``sh0 [N, 1, 3]`` and ``sh_rest [N, K, 3]`` hold the coefficients; bands above ``degree`` are ignored.
     """
@@ -96,7 +96,7 @@ def color(means, sh0, sh_rest, center, degree, radii, num_threads, colors):
 def color_backward(
     means, sh_rest, center, degree, radii, colors, num_threads, d_colors, d_means, d_sh0, d_sh_rest, first
 ):
-    """Gradients of ``color``: reads that of ``colors``, adds to those of ``means``, ``sh0`` and ``sh_rest``.
+    """Backpropagate through ``color``: read ``d_colors``, add to the gradients of ``means``, ``sh0`` and ``sh_rest``.
 
     The ``first`` camera overwrites them. A channel clamped at 0 has no gradient.
     """
@@ -129,7 +129,7 @@ def color_backward(
             if distance == 0:
                 continue
             dx, dy, dz = _d_direction(x, y, z, degree, s)
-            along = dx * x + dy * y + dz * z  # the direction remains a unit vector
+            along = dx * x + dy * y + dz * z  # removed, because the direction is a unit vector
             d_means[i, 0] += (dx - along * x) / distance
             d_means[i, 1] += (dy - along * y) / distance
             d_means[i, 2] += (dz - along * z) / distance

@@ -1,8 +1,8 @@
 """Projection of 3D Gaussians to the image plane, forward and backward (EWA splatting, Zwicker et al. 2001).
 
-The numbers follow gsplat 1.5: near plane 0.01, the Jacobian's limits at 1.3 half fields of view, low-pass 0.3 px^2,
+The constants are those of gsplat 1.5: near plane 0.01, Jacobian clamped to 1.3 half fields of view, low-pass 0.3 px^2,
 and boxes that end where alpha falls below 1/255. The activations of the parameters (exp, sigmoid, normalization) are
-part of these kernels. Scalars are float64: the kernels are not bound by arithmetic.
+part of these kernels. Scalars are float64, because the kernels are not bound by arithmetic.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NEAR, FAR = 0.01, 1e10  # world units
 LOW_PASS = 0.3  # px^2, added to the variances of the projected Gaussian
 REACH = 3.33  # standard deviations at which a fully opaque Gaussian falls below MIN_ALPHA
 MIN_ALPHA = 1.0 / 255.0
-LARGEST_RADIUS = 1e9  # px; larger ones are meaningless and would overflow an int32
+MAX_RADIUS = 1e9  # px; larger ones would overflow an int32
 
 
 def pack_camera(camera) -> np.ndarray:
@@ -29,7 +29,7 @@ def pack_camera(camera) -> np.ndarray:
 
 @kernel()
 def _rotation_matrix(quats, i):
-    """Rotation matrix of quaternion ``i`` (nine numbers, by rows), the unit quaternion and the norm before."""
+    """Compute the rotation matrix of quaternion ``i`` (nine numbers, by rows), the unit quaternion and the norm."""
     w, x, y, z = np.float64(quats[i, 0]), np.float64(quats[i, 1]), np.float64(quats[i, 2]), np.float64(quats[i, 3])
     norm = max(np.sqrt(w * w + x * x + y * y + z * z), 1e-12)
     w, x, y, z = w / norm, x / norm, y / norm, z / norm
@@ -43,7 +43,7 @@ def _rotation_matrix(quats, i):
 
 @kernel()
 def _camera_coordinates(means, i, cam):
-    """Mean ``i`` in camera coordinates."""
+    """Transform mean ``i`` to camera coordinates."""
     x, y, z = np.float64(means[i, 0]), np.float64(means[i, 1]), np.float64(means[i, 2])
     return (
         cam[0] * x + cam[1] * y + cam[2] * z + cam[9],
@@ -54,7 +54,7 @@ def _camera_coordinates(means, i, cam):
 
 @kernel()
 def _clamp_to_view(x, y, z, cam):
-    """``x`` and ``y`` for the Jacobian: clamped to 1.3 half fields of view."""
+    """Clamp ``x`` and ``y`` to 1.3 half fields of view, for the Jacobian."""
     fx, fy, cx, cy, width, height = cam[12], cam[13], cam[14], cam[15], cam[16], cam[17]
     margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
     tx = z * min((width - cx) / fx + margin_x, max(-cx / fx - margin_x, x / z))
@@ -64,7 +64,7 @@ def _clamp_to_view(x, y, z, cam):
 
 @kernel()
 def _project_axes(log_scales, i, rotation, cam, fx_z, fy_z, jx, jy):
-    """Scaled axes of Gaussian ``i`` in camera coordinates (``m``, by rows) and in the image (``u``, ``v``).
+    """Compute the scaled axes of Gaussian ``i`` in camera coordinates (``m``, by rows) and in the image (``u``, ``v``).
 
     The covariance in the image is ``[[u.u, u.v], [u.v, v.v]]``.
     """
@@ -142,7 +142,7 @@ def project(
             yy += LOW_PASS
             reach = min(REACH, np.sqrt(2 * np.log(opacity / MIN_ALPHA)))
             radius_x, radius_y = np.ceil(reach * np.sqrt(xx)), np.ceil(reach * np.sqrt(yy))
-            if not (0 < radius_x < LARGEST_RADIUS and 0 < radius_y < LARGEST_RADIUS):
+            if not (0 < radius_x < MAX_RADIUS and 0 < radius_y < MAX_RADIUS):
                 continue
             px, py = fx * x / z + cx, fy * y / z + cy
             if not (px + radius_x > 0 and px - radius_x < width and py + radius_y > 0 and py - radius_y < height):
@@ -160,7 +160,7 @@ def project_backward(
     d_means2d, d_conics, d_depths, d_opacities,
     d_means, d_log_scales, d_quats, d_opacity_logits, first,
 ):  # fmt: skip
-    """Gradients of ``project``: reads those of its outputs (``d_*``, same shapes), adds to those of its parameters.
+    """Backpropagate through ``project``: read the gradients of its outputs, add to those of its parameters.
 
     The ``first`` camera overwrites them.
     """
@@ -217,10 +217,10 @@ def project_backward(
             dx, dy = fx_z * dpx, fy_z * dpy
             dz = np.float64(d_depths[i]) - (fx_z * x * dpx + fy_z * y * dpy) / z
             dz -= (fx_z * d_fx_z + fy_z * d_fy_z) / z
-            if tx == z * (x / z):  # within the limits: tx = x
+            if tx == z * (x / z):  # not clamped: tx = x
                 dx -= fx_z / z * d_jx
                 dz -= 2 * jx * d_jx / z
-            else:  # at a limit: tx = z * constant
+            else:  # clamped: tx = z * constant
                 dz -= jx * d_jx / z
             if ty == z * (y / z):
                 dy -= fy_z / z * d_jy
@@ -250,7 +250,7 @@ def project_backward(
 
 @kernel()
 def _d_rotation(cam, scale, du, dv, fx_z, fy_z, jx, jy):
-    """Gradient of the rotation matrix's nine entries, by rows, from those of the axes in the image."""
+    """Compute the gradient of the nine entries of the rotation matrix, by rows, from those of the axes in the image."""
     m00, m01, m02 = fx_z * du[0], fx_z * du[1], fx_z * du[2]
     m10, m11, m12 = fy_z * dv[0], fy_z * dv[1], fy_z * dv[2]
     m20, m21, m22 = jx * du[0] + jy * dv[0], jx * du[1] + jy * dv[1], jx * du[2] + jy * dv[2]

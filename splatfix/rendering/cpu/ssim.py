@@ -1,8 +1,8 @@
-"""Structural similarity, and the loss of a training step, in one fused pass per direction.
+"""Structural similarity and the photometric loss, in one fused pass forward and one backward.
 
 Images remain interleaved ``[H, W, 3]``: along a row the window steps by three numbers, so every loop runs over
-contiguous memory, 16 numbers at a time. Each thread takes a band of rows. Nothing as large as an image is stored except
-what the backward pass needs.
+contiguous memory, 16 numbers at a time. Each thread processes a range of rows. The only intermediate arrays as large as
+an image are those that the backward pass needs.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from splatfix.jit import kernel, threads_for
+from splatfix.jit import kernel, limit_threads
 from splatfix.metrics import SSIM_C1, SSIM_C2, SSIM_RADIUS_PX, ssim_window
 from splatfix.rendering.cpu.lanes import (
     LANES,
-    aligned,
+    allocate_aligned,
+    broadcast,
     load,
     load_part,
     maximum,
     select,
-    splat,
     store,
     store_part,
-    sums,
+    sum_lanes,
 )
 
 RADIUS = SSIM_RADIUS_PX
@@ -35,29 +35,29 @@ WINDOW = ssim_window(torch.float32).numpy()
 W0, W1, W2, W3, W4, W5 = (np.float32(weight) for weight in WINDOW[: RADIUS + 1])
 C1, C2 = np.float32(SSIM_C1), np.float32(SSIM_C2)
 ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)
-NUMBERS_COMPARED = 100_000  # the least work per thread
+MIN_NUMBERS = 100_000  # the smallest work per thread
 ONES = np.ones(LANES, np.float32)
 
 
 @kernel()
 def _stride(length):
-    """Length of a row of ``length`` numbers with its padding, in whole vectors."""
+    """Compute the length of a row of ``length`` numbers with padding, rounded up to whole vectors."""
     return uint64((length + 2 * PADDING + 2 * LANES - 1) // LANES * LANES)
 
 
 @kernel()
-def _rows(row, height):
-    """The rows of an image under the window around ``row``: from, to (exclusive)."""
+def _window_rows(row, height):
+    """Return the first and last (exclusive) row of an image under the window around ``row``."""
     return max(0, row - RADIUS), min(height, row + RADIUS + 1)
 
 
 @kernel()
-def _down(a, b, row, height, length, stride, moments):
-    """Window along the column: means of a, b, aa, bb, ab around ``row`` into the five sections of ``moments``."""
-    first, last = _rows(row, height)
+def _filter_columns(a, b, row, height, length, stride, moments):
+    """Filter along columns: write the means of a, b, aa, bb, ab around ``row`` to the five sections of ``moments``."""
+    first, last = _window_rows(row, height)
     for c in range(0, length, LANES):
         num = min(LANES, length - c)
-        s_a = s_b = s_aa = s_bb = s_ab = splat(ZERO)
+        s_a = s_b = s_aa = s_bb = s_ab = broadcast(ZERO)
         for r in range(first, last):
             at, weight = uint64(r * length + c), WINDOW[r - row + RADIUS]
             u = load(a, at) if num == LANES else load_part(a, at, num)
@@ -77,8 +77,8 @@ def _down(a, b, row, height, length, stride, moments):
 
 
 @kernel()
-def _across(source, i):
-    """Window along the row over 16 numbers, the first at index ``i`` of the row without its padding."""
+def _filter_row(source, i):
+    """Filter 16 numbers along the row, the first at index ``i`` of the row without padding."""
     total = W5 * load(source, i + uint64(15))
     total += W4 * (load(source, i + uint64(12)) + load(source, i + uint64(18)))
     total += W3 * (load(source, i + uint64(9)) + load(source, i + uint64(21)))
@@ -98,18 +98,18 @@ def similarity_forward(a, b, height, similarity, partials, totals):
     length = len(a) // height
     stride = _stride(length)
     for thread in prange(len(totals)):
-        moments, row_sums = aligned(5 * stride), aligned(LANES)
+        moments, row_sums = allocate_aligned(5 * stride), allocate_aligned(LANES)
         moments[:] = 0
         total, distance = 0.0, 0.0
         for row in range(height * thread // len(totals), height * (thread + 1) // len(totals)):
-            _down(a, b, row, height, length, stride, moments)
-            row_total = row_distance = splat(ZERO)
+            _filter_columns(a, b, row, height, length, stride, moments)
+            row_total = row_distance = broadcast(ZERO)
             for c in range(0, length, LANES):
                 i, at, num = uint64(c), uint64(row * length + c), min(LANES, length - c)
-                u, v = _across(moments, i), _across(moments, i + stride)
-                aa = _across(moments, i + stride + stride)
-                bb = _across(moments, i + stride + stride + stride)
-                ab = _across(moments, i + stride + stride + stride + stride)
+                u, v = _filter_row(moments, i), _filter_row(moments, i + stride)
+                aa = _filter_row(moments, i + stride + stride)
+                bb = _filter_row(moments, i + stride + stride + stride)
+                ab = _filter_row(moments, i + stride + stride + stride + stride)
                 uu, vv, uv = u * u, v * v, u * v
                 top1, top2 = TWO * uv + C1, TWO * (ab - uv) + C2
                 bottom1, bottom2 = uu + vv + C1, (aa - uu) + (bb - vv) + C2
@@ -128,20 +128,20 @@ def similarity_forward(a, b, height, similarity, partials, totals):
                     store_part(partials, at, d_mean, num)
                     store_part(partials, at + uint64(len(a)), d_aa, num)
                     store_part(partials, at + uint64(2 * len(a)), d_ab, num)
-            store(row_sums, uint64(0), sums(row_total, row_distance))
+            store(row_sums, uint64(0), sum_lanes(row_total, row_distance))
             total += row_sums[0]
             distance += row_sums[1]
         totals[thread, 0], totals[thread, 1] = total, distance
 
 
 @kernel()
-def _down_weighted(partials, d, row, height, length, stride, moments):
-    """Window along the column over the three partials, each times the gradient ``d`` if there is one."""
-    first, last = _rows(row, height)
+def _filter_columns_weighted(partials, d, row, height, length, stride, moments):
+    """Filter the three partials along columns, each times the gradient ``d`` if there is one."""
+    first, last = _window_rows(row, height)
     size = uint64(height * length)
     for c in range(0, length, LANES):
         num = min(LANES, length - c)
-        s_mean = s_aa = s_ab = splat(ZERO)
+        s_mean = s_aa = s_ab = broadcast(ZERO)
         for r in range(first, last):
             at, weight = uint64(r * length + c), WINDOW[r - row + RADIUS]
             # a vector may reach into the next row: those numbers are not used
@@ -171,17 +171,17 @@ def similarity_backward(a, b, height, partials, d, scale, distance_scale, d_a, n
     length = len(a) // height
     stride = _stride(length)
     for thread in prange(num_threads):
-        moments = aligned(3 * stride)
+        moments = allocate_aligned(3 * stride)
         moments[:] = 0
         for row in range(height * thread // num_threads, height * (thread + 1) // num_threads):
-            _down_weighted(partials, d, row, height, length, stride, moments)
+            _filter_columns_weighted(partials, d, row, height, length, stride, moments)
             for c in range(0, length, LANES):
                 i, at, num = uint64(c), uint64(row * length + c), min(LANES, length - c)
                 u, v = load_part(a, at, num), load_part(b, at, num)
                 by_mean, by_aa, by_ab = (
-                    _across(moments, i),
-                    _across(moments, i + stride),
-                    _across(moments, i + stride + stride),
+                    _filter_row(moments, i),
+                    _filter_row(moments, i + stride),
+                    _filter_row(moments, i + stride + stride),
                 )
                 sign = select(u > v, distance_scale, select(u < v, -distance_scale, ZERO))
                 store_part(d_a, at, scale * (by_mean + TWO * u * by_aa + v * by_ab) + sign, num)
@@ -191,18 +191,18 @@ def _flat(image: Tensor) -> np.ndarray:
     return image.detach().contiguous().numpy().reshape(-1)
 
 
-def _nothing() -> np.ndarray:
+def _no_numbers() -> np.ndarray:
     return np.empty(0, np.float32)
 
 
 class Similarity(Function):
-    """Images ``[H, W, 3]`` to the similarity at every pixel and channel, ``[H, W, 3]``; differentiable in ``a``."""
+    """Compute the similarity of images per pixel and channel, ``[H, W, 3]``; differentiable in ``a``."""
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
         similarity = torch.empty(a.shape)
         partials = torch.empty(3 if ctx.needs_input_grad[0] else 0, *a.shape)
-        with threads_for(a.numel(), NUMBERS_COMPARED) as threads:
+        with limit_threads(a.numel(), MIN_NUMBERS) as threads:
             totals = np.empty((threads, 2))
             similarity_forward(_flat(a), _flat(b), len(a), _flat(similarity), _flat(partials), totals)
         ctx.save_for_backward(a, b, partials)
@@ -213,22 +213,22 @@ class Similarity(Function):
     def backward(ctx, d):
         a, b, partials = ctx.saved_tensors
         d_a = torch.empty(a.shape)
-        with threads_for(a.numel(), NUMBERS_COMPARED) as threads:
+        with limit_threads(a.numel(), MIN_NUMBERS) as threads:
             similarity_backward(_flat(a), _flat(b), len(a), _flat(partials), _flat(d), ONE, ZERO, _flat(d_a), threads)
         return d_a, None
 
 
 class Photometric(Function):
-    """``(1 - w) mean |a - b| + w (1 - mean similarity)`` of images ``[H, W, 3]``; differentiable in ``a``."""
+    """Compute ``(1 - w) mean |a - b| + w (1 - mean similarity)`` of images ``[H, W, 3]``; differentiable in ``a``."""
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor, ssim_weight: float) -> Tensor:
         with_gradient = ctx.needs_input_grad[0]
         partials = np.empty(3 * a.numel() if with_gradient else 0, np.float32)
         images = _flat(a), _flat(b)
-        with threads_for(a.numel(), NUMBERS_COMPARED) as threads:
+        with limit_threads(a.numel(), MIN_NUMBERS) as threads:
             totals = np.empty((threads, 2))
-            similarity_forward(*images, len(a), _nothing(), partials, totals)
+            similarity_forward(*images, len(a), _no_numbers(), partials, totals)
             if with_gradient:
                 d_a = torch.empty(a.shape)
                 scales = np.float32(-ssim_weight / a.numel()), np.float32((1 - ssim_weight) / a.numel())

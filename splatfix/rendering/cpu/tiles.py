@@ -1,9 +1,9 @@
-"""Which Gaussians reach which pixels, in order of depth, and how the tiles are shared among threads.
+"""Sort Gaussians by depth, assign them to the tiles and blocks that they touch, and split the tiles among threads.
 
-Visible Gaussians are copied into records, without a change of order, and sorted by depth once (radix sort). A stable
+Visible Gaussians are copied to records in their original order, and sorted by depth once (radix sort). A stable
 counting sort then assigns them, nearest first, to the 16x16 tiles that their ellipse of alpha >= 1/255 touches, so that
-every tile's list is sorted. A tile is 4x4 blocks of 4x4 pixels; each list entry also says which blocks the ellipse
-touches, one bit each.
+the list of every tile is sorted. A tile is 4x4 blocks of 4x4 pixels; in each list entry, bits say which blocks the
+ellipse touches.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numba import float32, prange, uint64
 from splatfix.jit import bits_from_float, kernel
 from splatfix.rendering.cpu.lanes import (
     LANES,
-    aligned,
+    allocate_aligned,
     count_bits,
     load,
     maximum,
@@ -51,9 +51,9 @@ FAR_RIGHT = np.float32(1 << 20)  # a block column beyond any image
 
 @kernel()
 def sort_by_depth(depths, radii):
-    """Indices of the visible Gaussians, ``visible [V]``, ascending; and ``order [V]``: indices into it, nearest first.
+    """Return the indices of visible Gaussians, ``visible [V]``, ascending, and ``order [V]`` into it, nearest first.
 
-    Ties keep the order of the Gaussians. Both int32; a radix sort of the float bits.
+    Both are int32. Ties keep the order of the Gaussians. Radix sort of the float bits.
     """
     n = len(depths)
     count = 0
@@ -93,7 +93,7 @@ def sort_by_depth(depths, radii):
 
 @kernel()
 def _pixel_range(center, half, size):
-    """First and last (inclusive) of ``size`` pixels with centers within ``half`` of ``center``, slightly widened."""
+    """Find the first and last (inclusive) of ``size`` pixels with centers within ``half`` and a slack of ``center``."""
     first = max(float32(0), np.ceil(center - half - HALF - SLACK))
     last = min(float32(size) - float32(1), np.floor(center + half - HALF + SLACK))
     if not first <= last:
@@ -102,13 +102,13 @@ def _pixel_range(center, half, size):
 
 
 @kernel(parallel=True)
-def pack(visible, means2d, conics, depths, opacities, colors, radii, width, height, num_threads):
-    """Copy the visible Gaussians into records.
+def pack_records(visible, means2d, conics, depths, opacities, colors, radii, width, height, num_threads):
+    """Copy the visible Gaussians to records.
 
     Returns ``records [V, 16]`` and ``capacities [V]``, the number of tiles that the box around each ellipse touches.
     """
     v = len(visible)
-    records = aligned(v * RECORD).reshape((v, RECORD))
+    records = allocate_aligned(v * RECORD).reshape((v, RECORD))
     capacities = np.empty(v, np.int64)
     for thread in prange(num_threads):
         for j in range(v * thread // num_threads, v * (thread + 1) // num_threads):
@@ -140,7 +140,7 @@ def pack(visible, means2d, conics, depths, opacities, colors, radii, width, heig
 @kernel()
 def split_work(work, num_threads):
     """Split a list into ``num_threads`` runs of about equal work: int64 ``[num_threads + 1]`` borders."""
-    overhead = 4  # an entry costs something even without work
+    overhead = 4  # cost of an entry without work
     total = 0
     for i in range(len(work)):
         total += work[i] + overhead
@@ -179,7 +179,7 @@ def _write_spans(record, first_strip, last_block, spans):
 
 @kernel()
 def _touched_columns(start, end, tile_x):
-    """The tile's four block columns, one bit each, that are within the image's block columns ``start`` to ``end``."""
+    """Return bits for the four block columns of a tile that are within ``start`` to ``end`` of the image's."""
     first, last = min(max(start - 4 * tile_x, 0), 4), min(max(end - 4 * tile_x, 0), 4)
     return (15 << first) & (15 >> (4 - last)) & 15
 

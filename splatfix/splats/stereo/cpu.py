@@ -1,6 +1,6 @@
-"""Plane-sweep stereo on the CPU: numba kernels for matching one photo and for comparing depth maps.
+"""Plane-sweep stereo on the CPU: numba kernels that match a photo with its neighbors and compare depth maps.
 
-`plane_sweep` calls `compute_depth_map` and `compare_depths`; the other kernels are the steps of the first.
+`plane_sweep` calls `compute_depth_map` and `compare_depths`; the other kernels are steps of the former.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def compute_depth_map(
     inverse_depths: Float[ndarray, " K"],
     config: StereoConfig,
 ) -> Float[ndarray, "H W"]:
-    """Match a photo with its neighbors: depth where the match is good and unique, else 0.
+    """Compute the depth map of a photo from its neighbors: 0 where the match is not good and unique.
 
     Arguments as in `sweep_planes`; ``inverse_depths`` are evenly spaced and ascending.
     """
@@ -41,7 +41,7 @@ def compute_depth_map(
 
 @kernel(fastmath=True)
 def _warp_image(image, inside, width, height, warp, inverse_depth, ref_inside, out, ok):
-    """Bilinear samples of ``image`` at the reference pixels on the plane; ``ok`` is 1 where all of it is valid."""
+    """Sample ``image`` bilinearly at the reference pixels on the plane; ``ok`` is 1 where all four pixels are valid."""
     rows, columns = out.shape
     w = inverse_depth
     for y in range(rows):
@@ -83,11 +83,11 @@ def _add_row(sums, reference, other, ok, y, sign):
 
 
 @kernel(fastmath=True)
-def _zncc(reference, other, ok, radius, min_variance, out):
-    """ZNCC over square windows of valid pixels, by running sums; ``INVALID`` where under 60 % of a window is valid."""
+def _compute_zncc(reference, other, ok, radius, min_variance, out):
+    """Compute the ZNCC over square windows of valid pixels; ``INVALID`` where less than 60 % of a window is valid."""
     rows, columns = reference.shape
     sums = np.zeros((6, columns), np.float64)
-    least = 0.6 * (2 * radius + 1) ** 2
+    min_valid = 0.6 * (2 * radius + 1) ** 2
     for y in range(min(radius, rows)):
         _add_row(sums, reference, other, ok, y, 1.0)
     for y in range(rows):
@@ -115,7 +115,7 @@ def _zncc(reference, other, ok, radius, min_variance, out):
             if x < 0:
                 continue
             score = INVALID
-            if ok[y, x] > 0 and n >= least:
+            if ok[y, x] > 0 and n >= min_valid:
                 va = saa / n - (sa / n) ** 2
                 vb = sbb / n - (sb / n) ** 2
                 if va > min_variance and vb > 0.25 * min_variance:
@@ -125,7 +125,7 @@ def _zncc(reference, other, ok, radius, min_variance, out):
 
 @kernel(parallel=True, fastmath=True)
 def sweep_planes(reference, ref_inside, images, insides, warps, inverse_depths, radii, min_variance):
-    """ZNCC of a photo with its neighbors on planes of constant depth.
+    """Compute the ZNCC of a photo with its neighbors on planes of constant depth.
 
     Args:
         reference: gray, float32 ``[H, W]``; ref_inside: its valid pixels, bool ``[H, W]``.
@@ -151,7 +151,7 @@ def sweep_planes(reference, ref_inside, images, insides, warps, inverse_depths, 
             _warp_image(images[i], insides[i], width, height, warps[i], inverse_depths[k], ref_inside, warped, ok)
             mean[:] = 0
             for radius in radii:
-                _zncc(reference, warped, ok, radius, min_variance, score)
+                _compute_zncc(reference, warped, ok, radius, min_variance, score)
                 for y in range(rows):
                     for x in range(columns):
                         mean[y, x] += score[y, x] / len(radii)
@@ -192,26 +192,26 @@ def _advance_path(cost, previous, lowest, small, large, out, total):
 
 @kernel(parallel=True, fastmath=True)
 def smooth_costs(scores, small, large):
-    """Semi-global sums of 1 - ZNCC along four directions, float32 ``[H, W, K]`` (Hirschmueller 2008, eq. 13)."""
+    """Sum 1 - ZNCC semi-globally along four directions, float32 ``[H, W, K]`` (Hirschmueller 2008, eq. 13)."""
     rows, columns, planes = scores.shape
     small, large = np.float32(small), np.float32(large)
     total = np.zeros_like(scores)
     for y in prange(rows):
         a, b = np.zeros(planes, np.float32), np.zeros(planes, np.float32)
-        for sweep in range(2):
+        for direction in range(2):
             a[:] = 0
             lowest = np.float32(0)
             for step in range(columns):
-                x = step if sweep == 0 else columns - 1 - step
+                x = step if direction == 0 else columns - 1 - step
                 lowest = _advance_path(scores[y, x], a, lowest, small, large, b, total[y, x])
                 a, b = b, a
     for x in prange(columns):
         a, b = np.zeros(planes, np.float32), np.zeros(planes, np.float32)
-        for sweep in range(2):
+        for direction in range(2):
             a[:] = 0
             lowest = np.float32(0)
             for step in range(rows):
-                y = step if sweep == 0 else rows - 1 - step
+                y = step if direction == 0 else rows - 1 - step
                 lowest = _advance_path(scores[y, x], a, lowest, small, large, b, total[y, x])
                 a, b = b, a
     return total
@@ -219,10 +219,9 @@ def smooth_costs(scores, small, large):
 
 @kernel(parallel=True, fastmath=True)
 def select_planes(scores, total, min_zncc, uniqueness):
-    """Fractional index of the plane with the lowest smoothed cost per pixel, ``[H, W]``; -1 where it is doubtful.
+    """Select the plane of lowest smoothed cost per pixel: its fractional index ``[H, W]``, -1 where it is rejected.
 
-    Doubtful: the ZNCC is too low, the plane is the first or last, or a rival beyond the adjacent planes is about as
-    good.
+    A plane is rejected if its ZNCC is too low, if it is the first or last, or if another peak is about as good.
     """
     rows, columns, planes = scores.shape
     selected = np.full((rows, columns), np.float32(-1.0))
@@ -233,7 +232,7 @@ def select_planes(scores, total, min_zncc, uniqueness):
             if k < 1 or k > planes - 2 or s[k] < min_zncc:
                 continue
             rival = np.float32(-1.0)
-            # The rival starts beyond the slopes of this peak.
+            # The rival is the best score beyond the slopes of this peak.
             low, high = k, k
             while low > 0 and (k - low < 2 or s[low - 1] < s[low]):
                 low -= 1
@@ -255,9 +254,9 @@ def select_planes(scores, total, min_zncc, uniqueness):
 
 @kernel(parallel=True)
 def compare_depths(pixels, depths, depth_map, tolerance):
-    """Whether another photo's depth map confirms points at ``pixels [P, 2]`` with ``depths [P]`` in it, int8 ``[P]``.
+    """Compare points at ``pixels [P, 2]`` with ``depths [P]`` in another photo with its depth map, int8 ``[P]``.
 
-    1: one of the four nearest pixels has that depth. -1: those of the four with a depth all see farther. 0: neither.
+    1: one of the four nearest pixels has that depth. -1: all of the four with a depth are farther. 0: neither.
     """
     rows, columns = depth_map.shape
     votes = np.zeros(len(pixels), np.int8)
