@@ -1,4 +1,4 @@
-"""Whole files: they appear at once, keep the old file on failure, and leave nothing behind."""
+"""Files are written atomically; a failed write keeps the old file and leaves no temporary file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_json_has_no_nan(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [None, 1.5], "z": {"k": [1, 2]}}
 
 
-def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
     with pytest.raises(UnicodeEncodeError):
@@ -52,7 +52,7 @@ def test_a_file_appears_whole_with_the_mode_of_the_umask(tmp_path: Path) -> None
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+def test_two_writers_of_one_file_do_not_interfere(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     with write_whole(path) as first:
         first.write_text("first")
@@ -62,7 +62,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
 
 
 def leave_partial(folder: Path) -> Path:
-    """Let a process be killed while it writes ``a.tar``; what it leaves."""
+    """Kill a process while it writes ``a.tar``; return the temporary file."""
     program = """
 import os, signal, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Storage: the same behavior in a local folder, in memory and on an object store."""
+"""Storage behaves equally in a local folder, in memory and on an object store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def url(request, tmp_path: Path) -> Iterator[str]:
     if request.param == "s3":
         yield f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
     else:
-        yield str(tmp_path / "deep" / "er") if request.param == "folder" else f"memory://{tmp_path.name}/x"
+        yield str(tmp_path / "deep" / "folder") if request.param == "folder" else f"memory://{tmp_path.name}/x"
 
 
 def test_files_are_written_read_listed_and_deleted(url: str) -> None:
@@ -41,21 +41,21 @@ def test_files_are_written_read_listed_and_deleted(url: str) -> None:
 
 
 def test_one_of_several_concurrent_creators_wins(url: str) -> None:
-    file, won = storage.join(url, "once"), []
+    file, winners = storage.join(url, "once"), []
     start = threading.Barrier(8)
 
     def race(number: int) -> None:
         start.wait()
         if storage.create(file, str(number).encode()):
-            won.append(number)
+            winners.append(number)
 
     threads = [threading.Thread(target=race, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(won) == 1
-    assert storage.read_bytes(file) == str(won[0]).encode()
+    assert len(winners) == 1
+    assert storage.read_bytes(file) == str(winners[0]).encode()
     assert storage.list_names(url) == ["once"]
 
 

@@ -1,4 +1,4 @@
-"""Tasks on workers: each ends once and after the task that it needs, even where workers fail or die."""
+"""Tasks on workers: each ends once, after the task that it needs, even if workers fail or die."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Echo:
     def run(self, task: str, upcoming: str | None) -> tuple[str, str | None, int]:
         with (self.folder / task).open("a") as file:
             file.write("x")
-        tried = len((self.folder / task).read_text())
+        num_attempts = len((self.folder / task).read_text())
         if task.startswith("never"):
             raise ValueError("cannot work")
         if task.startswith("always"):
             raise RuntimeError("fails each time")
-        if task.startswith("once") and tried == 1:
+        if task.startswith("once") and num_attempts == 1:
             raise RuntimeError("fails the first time")
         if task.startswith("full"):
-            raise OSError(28, "No space left on device", "/there")
+            raise OSError(28, "No space left on device", "/full")
         if task.startswith("abort"):
             raise RunAborted("no task can work")
-        if task.startswith("dies") and tried == 1:
+        if task.startswith("dies") and num_attempts == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         if task.startswith("slow"):
             time.sleep(0.3)
@@ -46,7 +46,7 @@ class Echo:
 
 
 def run_echo(tasks: list[str], folder: Path, num: int, **more) -> tuple[dict[str, Outcome], list[str]]:
-    """Run the tasks: outcomes by task, in the order in which they came, and the tasks that were retried."""
+    """Run the tasks; return the outcomes by task, in the order of their ends, and the tasks that were retried."""
     retried: list[str] = []
     outcomes: dict[str, Outcome] = {}
     config = WorkersConfig(num=num, attempts=3)
@@ -58,8 +58,8 @@ def run_echo(tasks: list[str], folder: Path, num: int, **more) -> tuple[dict[str
 
 
 @pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    """Ray on two cores, for the tests of this file; workers find the tests' own modules."""
+def local_ray() -> Iterator[None]:
+    """Ray on two cores for the tests of this file, whose modules the workers can import."""
     import ray
 
     root = str(Path(__file__).resolve().parents[1])
@@ -93,7 +93,7 @@ def test_tasks_run_in_this_process(tmp_path: Path) -> None:
     assert outcomes["a"].result == ("a", "never", os.getpid())
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("num", [1, 2])
 def test_tasks_run_on_actors(tmp_path: Path, num: int) -> None:
     outcomes, retried = run_echo(TASKS, tmp_path, num)
@@ -101,7 +101,7 @@ def test_tasks_run_on_actors(tmp_path: Path, num: int) -> None:
     assert os.getpid() not in {outcomes[task].result[2] for task in "abcd"}
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.usefixtures("local_ray")
 def test_the_death_of_a_worker_costs_one_attempt(tmp_path: Path) -> None:
     outcomes, retried = run_echo(["slow1", "dies", "slow2", "a", "b"], tmp_path, 2)
     assert all(outcome.error is None for outcome in outcomes.values())
@@ -113,7 +113,7 @@ def test_the_death_of_a_worker_costs_one_attempt(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num", [0, 2])
 def test_a_task_waits_for_the_task_it_needs(tmp_path: Path, num: int, request) -> None:
     if num:
-        request.getfixturevalue("ray_here")
+        request.getfixturevalue("local_ray")
     needs = {"b": "slow", "c": "slow", "e": "never", "f": "not among the tasks"}
     outcomes, _ = run_echo(["slow", "b", "c", "never", "e", "f", "d"], tmp_path, num, after=needs.get)
     order = list(outcomes)
@@ -125,15 +125,15 @@ def test_a_task_waits_for_the_task_it_needs(tmp_path: Path, num: int, request) -
 @pytest.mark.parametrize("num", [0, 2])
 def test_a_full_disk_aborts_the_run(tmp_path: Path, num: int, request) -> None:
     if num:
-        request.getfixturevalue("ray_here")
-    with pytest.raises(DiskFull, match="/there"):
+        request.getfixturevalue("local_ray")
+    with pytest.raises(DiskFull, match="/full"):
         run_echo(["a", "full", "b", "c", "d", "e"], tmp_path, num)
 
 
 @pytest.mark.parametrize("num", [0, 2])
 def test_run_aborted_ends_the_run(tmp_path: Path, num: int, request) -> None:
     if num:
-        request.getfixturevalue("ray_here")
+        request.getfixturevalue("local_ray")
     with pytest.raises(RunAborted, match=r"^no task can work$"):
         run_echo(["a", "abort", "b", "c", "d", "e"], tmp_path, num)
 
@@ -151,7 +151,7 @@ def test_tasks_in_this_process_use_the_threads_of_a_worker() -> None:
     assert (torch.get_num_threads(), numba.get_num_threads()) == before
 
 
-@pytest.mark.usefixtures("ray_here")
+@pytest.mark.usefixtures("local_ray")
 def test_a_worker_that_cannot_be_created_is_an_error() -> None:
     def broken() -> Echo:
         raise ValueError("no such device")

@@ -46,7 +46,7 @@ RECIPE = Recipe(size_px=192, num_fits=(1, 1), completed=(1.0, 1.0), steps=700, g
 
 
 def fits(num: int, workers: int) -> dict[str, float]:
-    """Seconds of the same fits: from the start, and from the first lease on."""
+    """Measure the seconds of some fits, from the start and from the first lease."""
     out = tempfile.mkdtemp(prefix="splatfix-bench-")
     sources = find_sources([sample_path()], {})
     config = GenerateConfig(recipes={"photos": RECIPE}, fits_per_capture=num)
@@ -60,12 +60,12 @@ def fits(num: int, workers: int) -> dict[str, float]:
             leased = time.perf_counter()
 
     with quiet("splatfix.splats"):
-        made = list(
+        outcomes = list(
             run_tasks(tasks, partial(PairWorker, settings), WorkersConfig(num=workers), name=_stem, on_busy=on_busy)
         )
     end = time.perf_counter()
-    failed = [outcome.error for outcome in made if outcome.error is not None]
-    assert not failed and len(made) == num, (failed, len(made))
+    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
+    assert not failed and len(outcomes) == num, (failed, len(outcomes))
     shutil.rmtree(out)
     return {"total": end - start, "from the first lease": end - (leased or start)}
 
@@ -75,7 +75,7 @@ def _stem(task) -> str:
 
 
 def bench_ray(num: int, rounds: int) -> None:
-    """Plain calls, one actor and two, interleaved, each in a process of its own."""
+    """Plain calls, one actor and two, interleaved, each in a separate process."""
     times: dict[int, list[dict[str, float]]] = {0: [], 1: [], 2: []}
     for _ in range(rounds):
         for workers in times:
@@ -90,7 +90,7 @@ def bench_ray(num: int, rounds: int) -> None:
 
 
 def _alone(*arguments: str) -> dict[str, float]:
-    """A part of this benchmark in a fresh process with one thread."""
+    """Run a part of this benchmark in a new process with one thread."""
     one = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     command = [sys.executable, "-m", "tests.benchmarks.bench_pairs", *arguments]
     done = subprocess.run(command, env=os.environ | one, capture_output=True, text=True, check=True)
@@ -98,7 +98,7 @@ def _alone(*arguments: str) -> dict[str, float]:
 
 
 def bench_scale(num: int, workers: int) -> None:
-    """Very many scenes, one fit each, that sleeps for two milliseconds."""
+    """Generate one fit of each of very many scenes, which sleeps for two milliseconds."""
     root = Path(tempfile.mkdtemp(prefix="splatfix-bench-"))
     for number in range(num):
         folder = root / "in" / f"{number // 1000:03d}" / f"scene{number:06d}"
@@ -112,7 +112,7 @@ def bench_scale(num: int, workers: int) -> None:
     seen, last = 0, time.perf_counter()
 
     class Watched:
-        """Prints the rate and the memory every tenth of the way; stands where the telemetry does."""
+        """Replaces the telemetry, and prints the rate and the memory ten times during the run."""
 
         def set(self, name: str, _value: float, **_labels: str) -> None:
             nonlocal seen, last
@@ -150,7 +150,7 @@ def bench_scale(num: int, workers: int) -> None:
 
 
 def _mb() -> float:
-    """Memory of this process now."""
+    """Return the memory of this process in MB."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
     except OSError:

@@ -1,4 +1,4 @@
-"""A worker that fits nothing: it sleeps, and commits a few pairs that follow from the task."""
+"""A worker without fits: it sleeps, and commits a few pairs that the task determines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from splatfix.pairs.worker import TaskResult, WorkerSettings
 
 @dataclass(frozen=True)
 class StubWorker:
-    """Commits ``num_pairs`` pairs of each fit after ``seconds``; its process leaves its number in ``pids``."""
+    """Commits ``num_pairs`` pairs of each task after ``seconds``, and fails for captures with "broken" in their name.
+
+    Each process creates a file in the folder ``pids``, with its process id as the name.
+    """
 
     settings: WorkerSettings
     seconds: float = 0.0
@@ -31,8 +34,8 @@ class StubWorker:
     def run(self, task: Task, upcoming: Task | None) -> TaskResult:  # noqa: ARG002
         time.sleep(self.seconds)
         if "broken" in task.source.name:
-            raise ValueError(f"{task.source.url}: meant to be broken")
-        pairs = [stub_pair(task, k) for k in range(self.num_pairs)] if task.kind == "pairs" else []
+            raise ValueError(f"{task.source.url}: cannot be fitted")
+        pairs = [make_gray_pair(task, k) for k in range(self.num_pairs)] if task.kind == "pairs" else []
         record = {
             "kind": task.kind,
             "scene": task.source.name,
@@ -49,9 +52,11 @@ class StubWorker:
         return TaskResult(*commit_fit(self.settings.out, task.stem, pairs, record))
 
 
-def stub_pair(task: Task, number: int, value: int = 0) -> Pair:
-    """A small grey pair that follows from the task, its number and a value."""
-    grey = np.full((8, 8, 3), (task.fit_index * 16 + number + value) % 256, np.uint8)
+def make_gray_pair(task: Task, number: int) -> Pair:
+    """Make a small gray pair; the task and the number determine the gray."""
+    gray = np.full((8, 8, 3), (task.fit_index * 16 + number) % 256, np.uint8)
     meta = {"group": task.source.group, "band": "near", "artifact_psnr": 12.0, "clean_from": "photo"}
-    plane, deep = grey[..., 0], grey[..., 0].astype(np.uint16)
-    return Pair(task.source.name, f"f{task.fit_index:03d}", f"view{number}", grey, 255 - grey, plane, deep, meta=meta)
+    alpha, nearness = gray[..., 0], gray[..., 0].astype(np.uint16)
+    return Pair(
+        task.source.name, f"f{task.fit_index:03d}", f"view{number}", gray, 255 - gray, alpha, nearness, meta=meta
+    )

@@ -1,4 +1,4 @@
-"""Generation while parts of a cluster die: every pair is there exactly once in the end."""
+"""Generation while nodes, workers and drivers of a cluster die: in the end, each pair exists exactly once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from splatfix.pairs.generate import generate
 from splatfix.pairs.index import list_committed_stems, open_index
 from splatfix.pairs.verify import verify
 from splatfix.workers import WorkersConfig
+from tests.pairs.folders import make_empty_captures
 from tests.pairs.stub import StubWorker
-from tests.pairs.test_generate import mark
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,66 +30,59 @@ NAMES = [f"scene{number}" for number in range(8)]
 STEMS = {f"{name}-f{index:03d}" for name in NAMES for index in range(3)}
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
-
-
-def check(out: Path) -> None:
-    """Every fit and every pair of it, once, and nothing that does not belong there."""
+def check_complete(out: Path) -> None:
+    """Check that the output holds each pair of each fit once, and no other files of pairs."""
     assert list_committed_stems(out) == STEMS
     keys = sorted(pair.key for pair in read_pairs(out))
     assert keys == sorted(f"{stem}-view{k}" for stem in STEMS for k in range(2))
-    found = verify(out)
-    assert (found.num_samples, found.problems) == (len(keys), ())
+    verification = verify(out)
+    assert (verification.num_samples, verification.problems) == (len(keys), ())
 
 
 @pytest.fixture
 def cluster(monkeypatch) -> Iterator:
-    """Three nodes on this machine, one core each but for the second with two."""
+    """Three nodes on this machine, of which the second has two cores and the others one."""
     import ray
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.second = made.add_node(num_cpus=2)
-    made.add_node(num_cpus=1)
-    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
-    yield made
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.second = nodes.add_node(num_cpus=2)
+    nodes.add_node(num_cpus=1)
+    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+    yield nodes
     ray.shutdown()
-    made.shutdown()
+    nodes.shutdown()
 
 
-def test_a_node_and_a_worker_die_in_mid_run(tmp_path: Path, cluster) -> None:
+def test_a_worker_and_a_node_die_during_a_run(tmp_path: Path, cluster) -> None:
     out, pids = tmp_path / "out", tmp_path / "pids"
     pids.mkdir()
     config = GenerateConfig(fits_per_capture=3, device="cpu", workers=WorkersConfig(num=4))
-    struck: list[int] = []
+    num_committed = []  # when the worker and the node were killed
 
-    def strike() -> None:
+    def kill() -> None:
         wait_for(lambda: len(list_committed_stems(out)) >= 3)
         victim = int(min(path.name for path in pids.iterdir()))
         os.kill(victim, signal.SIGKILL)
-        struck.append(victim)
+        num_committed.append(len(list_committed_stems(out)))
         wait_for(lambda: len(list_committed_stems(out)) >= 6)
         cluster.remove_node(cluster.second, allow_graceful=False)
-        struck.append(len(list_committed_stems(out)))
+        num_committed.append(len(list_committed_stems(out)))
 
-    striker = threading.Thread(target=strike)
-    striker.start()
+    killer = threading.Thread(target=kill)
+    killer.start()
     summary = generate(
-        mark(tmp_path / "in", *NAMES),
+        make_empty_captures(tmp_path / "in", *NAMES),
         str(out),
         config,
         make_worker=partial(StubWorker, seconds=2.0, pids=pids),
     )
-    striker.join()
-    assert len(struck) == 2 and struck[1] < len(STEMS)
-    assert len(list(pids.iterdir())) > 4  # others took their places
+    killer.join()
+    assert len(num_committed) == 2 and num_committed[1] < len(STEMS)
+    assert len(list(pids.iterdir())) > 4  # other workers were started
     assert (summary.failed, summary.pairs) == (0, 48) and summary.retried >= 2
-    check(out)
+    check_complete(out)
 
 
 DRIVER = """
@@ -116,7 +109,7 @@ if __name__ == "__main__":
 """
 
 
-def drive(folder: Path) -> subprocess.Popen[str]:
+def start_driver(folder: Path) -> subprocess.Popen[str]:
     (folder / "driver.py").write_text(DRIVER)
     command = [sys.executable, str(folder / "driver.py"), str(folder / "in"), str(folder / "out"), str(folder / "pids")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -125,34 +118,35 @@ def drive(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def running(pids: Path) -> list[int]:
-    found = []
+def list_running(pids: Path) -> list[int]:
+    """List the workers that are running."""
+    running = []
     for path in pids.iterdir():
         with contextlib.suppress(OSError, IndexError):
             state = Path(f"/proc/{path.name}/stat").read_text().rsplit(")", 1)[1].split()[0]
             if state != "Z":
-                found.append(int(path.name))
-    return found
+                running.append(int(path.name))
+    return running
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_driver_that_is_stopped_goes_on_where_it_was(tmp_path: Path, number: signal.Signals) -> None:
-    mark(tmp_path / "in", *NAMES)
+def test_a_stopped_driver_resumes(tmp_path: Path, number: signal.Signals) -> None:
+    make_empty_captures(tmp_path / "in", *NAMES)
     out, pids = tmp_path / "out", tmp_path / "pids"
     pids.mkdir()
-    first = drive(tmp_path)
+    first = start_driver(tmp_path)
     wait_for(lambda: len(list_committed_stems(out)) >= 4)
     first.send_signal(number)
     first.communicate(timeout=60)
     assert first.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
-    wait_for(lambda: not running(pids), 30)  # no worker is left behind
+    wait_for(lambda: not list_running(pids), 30)
     done = len(list_committed_stems(out))
     assert 4 <= done < len(STEMS)
-    if number != signal.SIGKILL:  # there was time to gather
+    if number != signal.SIGKILL:  # the driver had time to write the index
         assert len(open_index(out).shards()) == done == len(list(read_pairs(out))) / 2
-    second = drive(tmp_path)
+    second = start_driver(tmp_path)
     output, errors = second.communicate(timeout=120)
     assert second.returncode == 0, errors
     assert f"made {len(STEMS) - done} found {done}" in output
-    check(out)
+    check_complete(out)

@@ -1,4 +1,4 @@
-"""The index of a folder of pairs: which fits are done follows from their manifests alone."""
+"""The index of a folder of pairs: the manifests of the fits determine it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,13 @@ import pytest
 
 from splatfix import storage
 from splatfix.pairs import read_manifest, read_pairs
-from splatfix.pairs.index import Index, commit_fit, list_committed_stems, open_index, read_fit
+from splatfix.pairs.index import commit_fit, list_committed_stems, open_index, read_fit
 from splatfix.pairs.verify import verify
-from tests.restoration.scenery import pair
-
-
-def pairs(num: int, scene: str = "plane"):
-    return [pair(i, scene) for i in range(num)]
-
-
-def two_fits(url: str | Path) -> Index:
-    commit_fit(url, "plane-f000", pairs(3), {"scene": "plane"})
-    commit_fit(url, "other-f000", pairs(5, "other"), {"scene": "other"}, samples_per_shard=2)
-    index = open_index(url)
-    index.write()
-    return index
+from tests.pairs.folders import commit_two_fits, make_pairs
 
 
 def test_the_index_collects_the_manifests_of_the_fits(tmp_path: Path) -> None:
-    index = two_fits(tmp_path)
+    index = commit_two_fits(tmp_path)
     assert sorted(index) == ["other-f000", "plane-f000"] == sorted(list_committed_stems(tmp_path))
     assert index["plane-f000"].record == {
         "scene": "plane",
@@ -36,14 +24,14 @@ def test_the_index_collects_the_manifests_of_the_fits(tmp_path: Path) -> None:
         "files": [],
     }
     assert [shard.samples for shard in read_manifest(tmp_path)] == [2, 2, 1, 3]
-    found = verify(tmp_path)
-    assert (found.num_shards, found.num_samples, found.problems) == (4, 8, ())
+    verification = verify(tmp_path)
+    assert (verification.num_shards, verification.num_samples, verification.problems) == (4, 8, ())
     assert len(list(read_pairs(tmp_path))) == 8
 
 
 def test_an_outdated_broken_or_missing_index_is_rebuilt(tmp_path: Path) -> None:
-    two_fits(tmp_path)
-    commit_fit(tmp_path, "late-f000", pairs(1, "late"), {})
+    commit_two_fits(tmp_path)
+    commit_fit(tmp_path, "late-f000", make_pairs(1, "late"), {})
     (tmp_path / "plane-f000.manifest.json").unlink()
     assert sorted(open_index(tmp_path)) == ["late-f000", "other-f000"]
     for content in ("{", "[]", '{"fits": 3}'):
@@ -67,7 +55,7 @@ def test_the_first_of_several_drivers_commits_a_fit(tmp_path: Path, place: str, 
 
     def drive(number: int) -> None:
         start.wait()
-        results[number] = commit_fit(url, "plane-f000", pairs(number + 1), {"driver": number})
+        results[number] = commit_fit(url, "plane-f000", make_pairs(number + 1), {"driver": number})
 
     drivers = [threading.Thread(target=drive, args=(number,)) for number in range(4)]
     for driver in drivers:
@@ -80,18 +68,18 @@ def test_the_first_of_several_drivers_commits_a_fit(tmp_path: Path, place: str, 
     assert committed.record["driver"] == winners[0]
     assert all(fit == committed for fit, _ in results.values())
     open_index(url).write()
-    found = verify(url)
-    assert (found.num_shards, found.num_samples, found.problems) == (1, winners[0] + 1, ())
+    verification = verify(url)
+    assert (verification.num_shards, verification.num_samples, verification.problems) == (1, winners[0] + 1, ())
 
 
 def test_a_shard_without_its_manifest_is_ignored(tmp_path: Path) -> None:
     """A kill between the two writes leaves such a shard."""
-    two_fits(tmp_path)
+    commit_two_fits(tmp_path)
     (tmp_path / "plane-f000.manifest.json").unlink()
     assert sorted(open_index(tmp_path)) == ["other-f000"]
-    found = verify(tmp_path)
-    assert found.is_outdated and any(name.startswith("plane-f000") for name in found.unlisted)
-    commit_fit(tmp_path, "plane-f000", pairs(3), {"scene": "plane"})  # the same fit makes the same shard
+    verification = verify(tmp_path)
+    assert verification.is_outdated and any(name.startswith("plane-f000") for name in verification.unlisted)
+    commit_fit(tmp_path, "plane-f000", make_pairs(3), {"scene": "plane"})  # the same fit makes the same shard
     assert verify(tmp_path).problems == ()
 
 
@@ -101,21 +89,21 @@ def test_a_failed_commit_leaves_no_files(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(storage, "create", full)
     with pytest.raises(OSError, match="No space"):
-        commit_fit(tmp_path, "plane-f000", pairs(3), {}, files={".ply": b"x"}, samples_per_shard=1)
+        commit_fit(tmp_path, "plane-f000", make_pairs(3), {}, files={".ply": b"x"}, samples_per_shard=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_writing_the_index_keeps_the_fits_of_other_drivers(tmp_path: Path) -> None:
     index = open_index(tmp_path)
-    two_fits(tmp_path)  # another driver's
-    fit, _ = commit_fit(tmp_path, "late-f000", pairs(1, "late"), {})
+    commit_two_fits(tmp_path)  # another driver's
+    fit, _ = commit_fit(tmp_path, "late-f000", make_pairs(1, "late"), {})
     index.add(fit)
     index.write()
     assert {shard.scene for shard in read_manifest(tmp_path)} == {"plane", "other", "late"}
 
 
 def test_names_in_a_manifest_cannot_leave_the_folder(tmp_path: Path) -> None:
-    two_fits(tmp_path)
+    commit_two_fits(tmp_path)
     text = (tmp_path / "fits.json").read_text()
     shard = open_index(tmp_path)["plane-f000"].shards[0].name
     (tmp_path / "fits.json").write_text(text.replace(shard, "../../x.tar"))

@@ -1,4 +1,4 @@
-"""A pair is what a shard holds: nothing is lost on the way, and nothing but PNG and JSON is decoded."""
+"""Pairs are encoded without loss, and nothing but PNG and JSON is decoded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_encode_and_decode_lose_nothing():
     assert after.meta["group"] == "planes"
 
 
-def test_the_network_sees_the_same_from_a_view_and_from_its_shard():
+def test_the_network_gets_equal_inputs_from_a_view_and_from_its_shard():
     config = NetworkConfig()
     view = flawed_view(3)
     stored = decode(encode(pair(3)))
@@ -39,7 +39,7 @@ def test_the_network_sees_the_same_from_a_view_and_from_its_shard():
     eight_bits, sixteen_bits = 0.5 / 255 + 1e-6, 0.5 / 65535 + 1e-6
     assert (live[:-1] - read[:-1]).abs().max() <= eight_bits
     assert (live[-1] - read[-1]).abs().max() <= sixteen_bits
-    assert ((live[6] > 0) == (read[6] > 0)).all(), "a warped pixel is missing in both or in neither"
+    assert ((live[6] > 0) == (read[6] > 0)).all(), "a warped pixel is missing in one of the two"
 
 
 def test_keys_have_no_dots_slashes_or_great_length():
@@ -73,7 +73,7 @@ def test_nearness_is_bounded_unitless_and_invertible():
         ({"warp0.png": None}, "warp0.png is missing"),
     ],
 )
-def test_broken_samples_are_named(change, message):
+def test_errors_name_the_broken_sample(change, message):
     sample = encode(pair(0))
     for name, content in change.items():
         if content is None:
@@ -85,7 +85,7 @@ def test_broken_samples_are_named(change, message):
     assert "some.tar" in str(caught.value)
 
 
-def test_sizes_that_disagree_are_named():
+def test_different_sizes_are_errors():
     sample = encode(pair(0)) | {"clean.png": encode(pair(0, width_px=20))["clean.png"]}
     with pytest.raises(ValueError, match=r"clean\.png is RGB \(30, 20\), wanted RGB \(30, 40\)"):
         decode(sample)

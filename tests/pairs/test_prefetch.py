@@ -1,4 +1,4 @@
-"""Captures that are opened ahead of time: shared, limited in number, and closed after an error."""
+"""Prefetched captures: shared between tasks, limited in number and memory, and opened anew after an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from splatfix.sample import sample_path
 SAMPLE = Source(str(sample_path()), "mug", "mug")
 
 
-def test_the_last_captures_stay_open(tmp_path: Path) -> None:
+def test_the_most_recent_captures_stay_open(tmp_path: Path) -> None:
     prefetcher = CapturePrefetcher()
     first = prefetcher.open(SAMPLE, 32)
     assert first.wait().name == "mug"
@@ -26,7 +26,7 @@ def test_the_last_captures_stay_open(tmp_path: Path) -> None:
     assert prefetcher.open(SAMPLE, 32) is not first
 
 
-def test_photos_are_read_into_limited_memory(monkeypatch) -> None:
+def test_photos_are_kept_in_limited_memory(monkeypatch) -> None:
     full = CapturePrefetcher().open(SAMPLE, 32).wait()
     camera = full.views[0].camera
     monkeypatch.setattr(prefetch, "MAX_PHOTO_BYTES", 3 * camera.width_px * camera.height_px * 16)
@@ -35,14 +35,14 @@ def test_photos_are_read_into_limited_memory(monkeypatch) -> None:
     assert all(in_memory[0]) and in_memory[1] == [True] * 3 + [False] * (len(full.views) - 3)
 
 
-def test_the_error_of_opening_is_raised_and_the_capture_opened_anew(tmp_path: Path) -> None:
-    prefetcher, source = CapturePrefetcher(), Source(str(tmp_path / "late"), "late", "late")
-    broken = prefetcher.open(source, 32)
-    with pytest.raises(ValueError, match="late"):
-        broken.wait()
-    prefetcher.close(broken)
-    shutil.copytree(sample_path(), tmp_path / "late")
-    assert prefetcher.open(source, 32).wait().name == "late"
+def test_a_capture_is_opened_anew_after_an_error(tmp_path: Path) -> None:
+    prefetcher, source = CapturePrefetcher(), Source(str(tmp_path / "capture"), "mug", "mug")
+    missing = prefetcher.open(source, 32)
+    with pytest.raises(ValueError, match="capture"):
+        missing.wait()
+    prefetcher.close(missing)
+    shutil.copytree(sample_path(), tmp_path / "capture")
+    assert prefetcher.open(source, 32).wait().name == "mug"
 
 
 def test_copies_of_a_capture_have_the_same_fingerprint(tmp_path: Path) -> None:

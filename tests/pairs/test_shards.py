@@ -1,4 +1,4 @@
-"""Shards: written atomically and listed last; broken ones are found, and nothing in them is executed."""
+"""Shards and streams: broken shards are errors, nothing in a shard is executed, and streams are reproducible."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import tarfile
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice
 
@@ -14,43 +15,40 @@ import numpy as np
 import pytest
 
 from splatfix import storage
-from splatfix.pairs import read_manifest, read_pairs, sample_pairs, write_shards
+from splatfix.pairs import Pair, read_manifest, read_pairs, sample_pairs, write_shards
 from splatfix.pairs.pair import decode, encode
 from splatfix.pairs.stream import Balance
 from splatfix.pairs.verify import verify
+from tests.pairs.folders import make_pairs
 from tests.restoration.scenery import pair
 
 
-def pairs(num: int = 7, scene: str = "plane"):
-    return [pair(i, scene) for i in range(num)]
-
-
-def keys(some) -> list[str]:
-    return [one.key for one in some]
+def keys(pairs: Iterable[Pair]) -> list[str]:
+    return [pair.key for pair in pairs]
 
 
 @pytest.mark.parametrize("place", ["folder", "memory"])
 def test_shards_are_read_as_they_were_written(tmp_path, place):
     url = str(tmp_path / "deep" / "shards") if place == "folder" else f"memory://{tmp_path.name}"
-    shards = write_shards([*pairs(5), *pairs(3, "other")], url, samples_per_shard=3)
+    shards = write_shards([*make_pairs(5), *make_pairs(3, "other")], url, samples_per_shard=3)
     assert [(shard.scene, shard.samples) for shard in shards] == [("plane", 3), ("plane", 2), ("other", 3)]
     assert read_manifest(url) == shards
     read = list(read_pairs(url))
-    assert keys(read) == keys([*pairs(5), *pairs(3, "other")])
+    assert keys(read) == keys([*make_pairs(5), *make_pairs(3, "other")])
     np.testing.assert_array_equal(read[4].artifact, pair(4).artifact)
-    found = verify(url)
-    assert (found.num_shards, found.num_samples, found.problems) == (3, 8, ())
+    verification = verify(url)
+    assert (verification.num_shards, verification.num_samples, verification.problems) == (3, 8, ())
 
 
 def test_the_same_pairs_give_the_same_bytes(tmp_path):
-    a, b = write_shards(pairs(), tmp_path / "a"), write_shards(pairs(), tmp_path / "b")
+    a, b = write_shards(make_pairs(7), tmp_path / "a"), write_shards(make_pairs(7), tmp_path / "b")
     assert a == b
     assert (tmp_path / "a" / a[0].name).read_bytes() == (tmp_path / "b" / b[0].name).read_bytes()
     assert sorted(os.listdir(tmp_path / "a")) == sorted([*(shard.name for shard in a), "manifest.json"])
 
 
 def test_a_truncated_shard_is_reported_when_verified_and_when_read(tmp_path):
-    (shard,) = write_shards(pairs(6), tmp_path)
+    (shard,) = write_shards(make_pairs(6), tmp_path)
     file = tmp_path / shard.name
     file.write_bytes(file.read_bytes()[: shard.bytes // 2 // 512 * 512])
     (problem,) = verify(tmp_path).problems
@@ -63,7 +61,7 @@ def test_a_truncated_shard_is_reported_when_verified_and_when_read(tmp_path):
 
 
 def test_changed_missing_and_unlisted_shards_are_reported(tmp_path):
-    first, second, third = write_shards(pairs(6), tmp_path, samples_per_shard=2)
+    first, second, third = write_shards(make_pairs(6), tmp_path, samples_per_shard=2)
     content = bytearray((tmp_path / first.name).read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / first.name).write_bytes(content)
@@ -87,7 +85,7 @@ class Trap:
 
 
 def test_members_of_other_types_are_never_decoded(tmp_path):
-    (shard,) = write_shards(pairs(1), tmp_path)
+    (shard,) = write_shards(make_pairs(1), tmp_path)
     trap, file = tmp_path / "sprung", tmp_path / shard.name
     with tarfile.open(file, "a") as tar:
         for name in (f"{pair(0).key}.pyd", f"{pair(0).key}.pth", "../outside.artifact.png", f"{pair(0).key}.pickle"):
@@ -95,7 +93,7 @@ def test_members_of_other_types_are_never_decoded(tmp_path):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    assert keys(read_pairs(tmp_path)) == keys(pairs(1))
+    assert keys(read_pairs(tmp_path)) == keys(make_pairs(1))
     assert not trap.exists()
 
 
@@ -112,7 +110,7 @@ def test_urls_with_shells_or_chains_are_refused(tmp_path, url):
 
 @pytest.mark.parametrize("name", ["../x.tar", "pipe:true.tar", "a/b.tar", "/etc/x.tar", "x.tgz"])
 def test_names_in_a_manifest_cannot_leave_the_folder(tmp_path, name):
-    write_shards(pairs(1), tmp_path)
+    write_shards(make_pairs(1), tmp_path)
     tree = json.loads((tmp_path / "manifest.json").read_text())
     tree["shards"][0]["name"] = name
     (tmp_path / "manifest.json").write_text(json.dumps(tree))
@@ -126,14 +124,14 @@ def test_invalid_pairs_and_manifests_are_errors(tmp_path):
     with pytest.raises(ValueError, match="duplicate key"):
         write_shards([pair(0), pair(0)], tmp_path)
     with pytest.raises(ValueError, match="stem"):
-        write_shards(pairs(1), tmp_path, stem="a/b")
+        write_shards(make_pairs(1), tmp_path, stem="a/b")
     storage.write_bytes(str(tmp_path / "manifest.json"), b"{}")
     with pytest.raises(ValueError, match="not a manifest"):
         read_manifest(tmp_path)
 
 
-def test_streams_repeat_and_differ_by_segment_and_lane(tmp_path):
-    shards = write_shards([*pairs(6), *pairs(6, "other")], tmp_path, samples_per_shard=3)
+def test_streams_are_reproducible_and_differ_by_segment_slot_and_seed(tmp_path):
+    shards = write_shards([*make_pairs(6), *make_pairs(6, "other")], tmp_path, samples_per_shard=3)
 
     def stream(**numbers) -> list[str]:
         numbers = {"seed": 0, "segment": 0} | numbers
@@ -146,7 +144,7 @@ def test_streams_repeat_and_differ_by_segment_and_lane(tmp_path):
 
 
 def test_streams_visit_recipes_by_their_weights(tmp_path):
-    shards = write_shards(pairs(12), tmp_path, samples_per_shard=3)
+    shards = write_shards(make_pairs(12), tmp_path, samples_per_shard=3)
     recipe_of = dict(zip([shard.name for shard in shards], ["a", "a", "a", "b"], strict=True))
     of_b = set(keys(read_pairs(tmp_path, shards[3:])))
 
@@ -164,7 +162,9 @@ def test_streams_visit_recipes_by_their_weights(tmp_path):
 
 
 def test_streams_make_classes_of_difficulty_equally_likely(tmp_path):
-    marked = [replace(one, meta=one.meta | {"artifact_psnr": 30.0 if i else 10.0}) for i, one in enumerate(pairs(12))]
+    marked = [
+        replace(one, meta=one.meta | {"artifact_psnr": 30.0 if i else 10.0}) for i, one in enumerate(make_pairs(12))
+    ]
     shards = write_shards(marked, tmp_path)
     hard = marked[0].key
 
@@ -185,7 +185,7 @@ def test_the_number_of_decoded_warps_is_limited():
 
 
 def test_streams_balance_scenes(tmp_path):
-    shards = write_shards([*pairs(20, "large"), *pairs(2, "small")], tmp_path, samples_per_shard=8)
+    shards = write_shards([*make_pairs(20, "large"), *make_pairs(2, "small")], tmp_path, samples_per_shard=8)
     stream = sample_pairs(tmp_path, shards, seed=0, segment=0, samples_per_visit=2, shuffle_buffer=8)
     share = np.mean([one.scene == "small" for one in islice(stream, 200)])
     assert 0.35 < share < 0.65

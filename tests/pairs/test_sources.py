@@ -12,12 +12,7 @@ from splatfix.pairs.recipes import Recipe, choose_recipe
 from splatfix.pairs.sources import Source, find_sources, make_download_folder
 from splatfix.pairs.tasks import plan_tasks
 from splatfix.sample import sample_path
-
-
-def make_empty_capture(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "transforms.json").write_text("{}")
-    return folder
+from tests.pairs.folders import make_empty_capture
 
 
 def find_names(*patterns: str | Path) -> list[str]:

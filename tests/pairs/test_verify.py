@@ -11,13 +11,13 @@ from splatfix import storage
 from splatfix.pairs import read_manifest
 from splatfix.pairs.index import commit_fit, list_committed_stems, open_index
 from splatfix.pairs.verify import repair, verify
-from tests.pairs.test_index import pairs, two_fits
+from tests.pairs.folders import commit_two_fits, make_pairs
 
 
 def test_verify_reports_broken_fits_and_repair_deletes_them(tmp_path: Path) -> None:
-    two_fits(tmp_path)
-    commit_fit(tmp_path, "whole-f000", pairs(2, "whole"), {})
-    commit_fit(tmp_path, "gone-f000", pairs(2, "gone"), {})
+    commit_two_fits(tmp_path)
+    commit_fit(tmp_path, "whole-f000", make_pairs(2, "whole"), {})
+    commit_fit(tmp_path, "gone-f000", make_pairs(2, "gone"), {})
     open_index(tmp_path).write()
     (truncated,) = tmp_path.glob("plane-f000-*.tar")
     truncated.write_bytes(truncated.read_bytes()[:1024])
@@ -25,12 +25,12 @@ def test_verify_reports_broken_fits_and_repair_deletes_them(tmp_path: Path) -> N
     (tmp_path / "stray-00000-0123456789ab.tar").write_bytes(b"x")
     (tmp_path / "someone-elses.tar").write_bytes(b"x")
     (tmp_path / "other-f000.manifest.json").write_text("{")
-    found = verify(tmp_path)
-    assert found.broken == ("gone-f000", "other-f000", "plane-f000")
-    assert "stray-00000-0123456789ab.tar" in found.unlisted and found.num_samples == 2
-    text = "\n".join(found.problems)
+    verification = verify(tmp_path)
+    assert verification.broken == ("gone-f000", "other-f000", "plane-f000")
+    assert "stray-00000-0123456789ab.tar" in verification.unlisted and verification.num_samples == 2
+    text = "\n".join(verification.problems)
     assert truncated.name in text and "other-f000.manifest.json: not a manifest" in text
-    assert repair(tmp_path, found) == ["gone-f000", "other-f000", "plane-f000"]
+    assert repair(tmp_path, verification) == ["gone-f000", "other-f000", "plane-f000"]
     after = verify(tmp_path)
     assert (after.problems, after.num_samples) == ((), 2)
     ours = sorted(path.name for path in tmp_path.glob("*.tar") if path.name != "someone-elses.tar")
@@ -40,7 +40,7 @@ def test_verify_reports_broken_fits_and_repair_deletes_them(tmp_path: Path) -> N
 def test_shards_without_fits_are_verified_but_not_repaired(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file"):
         verify(tmp_path)
-    two_fits(tmp_path)
+    commit_two_fits(tmp_path)
     for file in tmp_path.glob("*.manifest.json"):
         file.unlink()
     assert verify(tmp_path).num_samples == 8
@@ -61,14 +61,14 @@ def test_the_splat_of_a_fit_is_checked_and_deleted_with_it(tmp_path: Path) -> No
     open_index(tmp_path).write()
     assert verify(tmp_path).problems == ()
     (tmp_path / name).write_bytes(b"less")
-    found = verify(tmp_path)
-    assert found.broken == ("plane-dense",)
-    repair(tmp_path, found)
+    verification = verify(tmp_path)
+    assert verification.broken == ("plane-dense",)
+    repair(tmp_path, verification)
     assert list(tmp_path.glob("*.ply")) == [] and list_committed_stems(tmp_path) == set()
 
 
 def test_an_unreachable_store_is_not_taken_for_a_broken_shard(tmp_path: Path, monkeypatch) -> None:
-    two_fits(tmp_path)
+    commit_two_fits(tmp_path)
     real = storage.read_bytes
 
     def read_unless_shard(url: str) -> bytes:
