@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from splatfix.restoration import command, nafnet
+from splatfix.restoration import command, flux, nafnet
 from splatfix.restoration.baselines import Bilateral, Identity, Warp
 from splatfix.restoration.choice import RestorerChoice
 from splatfix.restoration.plugins import find_plugin, plugin_names
@@ -43,6 +43,7 @@ RESTORERS: dict[str, RestorerFactory] = {
     "classical": RestorerFactory(options=Bilateral, open=_baseline),
     "warp": RestorerFactory(options=Warp, open=_baseline),
     "nafnet": RestorerFactory(options=nafnet.NafnetOptions, open=nafnet.open_shipped),
+    "flux-controlnet": RestorerFactory(options=flux.FluxControlnetOptions, open=flux.open_controlnet),
     "command": RestorerFactory(options=command.CommandOptions, open=command.open_command),
 }
 

@@ -1,0 +1,116 @@
+"""Failures of model libraries and of the Hugging Face Hub, each as one line with its remedy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import torch
+
+EXTRA = "pip install 'splatfix[diffusion]'"
+NO_NETWORK = {"ConnectError", "ConnectionError", "ConnectTimeout", "ReadTimeout", "ProxyError", "gaierror"}
+MEMORY_REMEDY = (
+    "set loading.offload: model (or sequential), loading.quantization, a smaller loading.views_per_batch, "
+    "loading.vae_tiling: true, or a smaller size.max_side_px"
+)
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded or run; one line with the remedy."""
+
+
+def require_packages(*names: str, remedy: str = EXTRA) -> None:
+    """Refuse to continue without packages; ValueError with how to install them."""
+    for name in names:
+        if find_spec(name) is None:
+            raise ModelError(f"the package {name} is not installed, and this restorer needs it: {remedy}")
+
+
+@contextmanager
+def explain(model: str) -> Iterator[None]:
+    """Raise any failure to load a model as a `ModelError` that names it."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except (OSError, ValueError, ImportError, RuntimeError, TypeError, KeyError, StopIteration) as error:
+        raise ModelError(describe(error, model)) from error
+    except Exception as error:  # safetensors and the Hub's client derive some of theirs from Exception
+        raise ModelError(describe(error, model)) from error
+
+
+@contextmanager
+def explain_memory(model: str) -> Iterator[None]:
+    """Raise a lack of GPU memory as a `ModelError` that says what to set; other failures stay as they are."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(describe(error, model)) from error
+
+
+def describe(error: BaseException, model: str) -> str:
+    """One line: what is wrong with a model and what to do."""
+    place = model.partition("@")[0]
+    causes = {kind.__name__: cause for cause in _chain(error) for kind in type(cause).__mro__}
+    if "GatedRepoError" in causes:
+        return (
+            f"model {model!r}: gated on the Hugging Face Hub; accept its license at https://huggingface.co/{place} and "
+            "run `hf auth login` (or set HF_TOKEN)"
+        )
+    if "RepositoryNotFoundError" in causes:
+        return (
+            f"model {model!r}: no such model on the Hugging Face Hub, or a private one; check the id, log in with "
+            "`hf auth login`, or give a folder"
+        )
+    if "RevisionNotFoundError" in causes:
+        return f"model {model!r}: it has no such revision; wanted a branch, tag or commit after the @"
+    if "OfflineModeIsEnabled" in causes:
+        return no_network(place, "HF_HUB_OFFLINE forbids downloads; unset it")
+    if NO_NETWORK & causes.keys():
+        return no_network(place, "the Hub cannot be reached; check the network, HTTPS_PROXY and HF_ENDPOINT")
+    if "OutOfMemoryError" in causes:
+        return f"model {model!r}: not enough GPU memory; {MEMORY_REMEDY}"
+    if "SafetensorError" in causes:
+        return f"model {model!r}: a weights file is broken ({_shown(error)}); delete it and download it again"
+    package = _missing_package(causes)
+    if package is not None:
+        return f"model {model!r}: the package {package} is not installed; pip install {package}"
+    if "LocalEntryNotFoundError" in causes:
+        return no_network(place, "loading.local_files_only forbids downloads; set it to false")
+    return f"model {model!r}: cannot be loaded: {_shown(error)}; wanted {WANTED}"
+
+
+WANTED = "an id of the Hub or a folder as save_pretrained writes it, with its weights as .safetensors"
+
+
+def no_network(place: str, reason: str) -> str:
+    """The message for a model that is not on this machine and cannot be downloaded."""
+    from splatfix.restoration.flux.hub import KNOWN, cache_folder
+
+    known = f" ({KNOWN[place].shown})" if place in KNOWN else ""
+    return (
+        f"model {place!r}{known}: not in the cache {cache_folder()}, and {reason}, or copy a folder that "
+        f"`hf download {place} --local-dir FOLDER` wrote elsewhere and give its path"
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _missing_package(causes: dict[str, BaseException]) -> str | None:
+    missing = causes.get("PackageNotFoundError") or causes.get("ModuleNotFoundError")
+    if isinstance(missing, importlib.metadata.PackageNotFoundError):
+        return str(missing.name)
+    return missing.name if isinstance(missing, ModuleNotFoundError) else None
+
+
+def _shown(error: BaseException) -> str:
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."
