@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from splatfix.captures import open_capture
@@ -148,6 +149,15 @@ def test_an_antialiased_loop_repairs_antialiased_views(antialiased):
         of_after = render(Splat(read_ply(out / "after.ply"), "antialiased", WHITE), [last.camera]).rgb[0]
     assert torch.equal(first.rgb, of_fits)
     assert torch.equal(last.rgb, of_after)
+
+
+def test_a_restorer_is_called_once_for_each_round_and_once_for_the_test_views(antialiased):
+    out, restorer = antialiased
+    test_ids = json.loads((out / "split.json").read_text())["test_ids"]
+    assert len(test_ids) > 1
+    *rounds, last = restorer.calls
+    assert [view.camera.name for view in last] == test_ids
+    assert len(rounds) == yaml.safe_load((out / "config.yaml").read_text())["repair"]["rounds"]
 
 
 def test_evaluate_draws_a_splat_as_its_run_recorded_it(antialiased, tmp_path):

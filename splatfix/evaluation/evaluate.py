@@ -17,7 +17,7 @@ from splatfix.evaluation.measure import MeasuredView, measure_views, summarize
 from splatfix.evaluation.results import Elongation, Results, ViewResult, write_results
 from splatfix.evaluation.video import write_video
 from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
-from splatfix.flawed import Reference, render_flawed, render_references
+from splatfix.flawed import render_flawed, render_references
 from splatfix.gaussians import Splat, elongation
 from splatfix.images import to_bytes, write_image
 from splatfix.process import progress
@@ -53,15 +53,17 @@ def evaluate_arms(
     views, from another run: its arms are taken from there and not measured again.
     """
     reasons: dict[str, str] = {}
-    references: list[Reference] = []
+    repaired: dict[str, torch.Tensor] = {}
 
     def restore(name: str, splat: Splat) -> torch.Tensor:
-        if not references:
-            references.extend(render_references([splat], scene.cameras, scene.photos))
-        camera = [capture.view(name).camera]
-        flawed = render_flawed([splat], camera, references, scene.depth, num_references)
-        assert restorer is not None
-        return restorer.repair(flawed, seed=seed)[0].rgb
+        if not repaired:  # all at once: a restorer may load a model at every call
+            assert restorer is not None
+            references = render_references([splat], scene.cameras, scene.photos)
+            cameras = [capture.view(test_id).camera for test_id in split.test_ids]
+            flawed = render_flawed([splat], cameras, references, scene.depth, num_references)
+            results = restorer.repair(flawed, seed=seed)
+            repaired.update((test_id, result.rgb) for test_id, result in zip(split.test_ids, results, strict=True))
+        return repaired[name]
 
     with run.stage("evaluate"), progress(total=len(split.test_ids), description="test views") as bar:
 
