@@ -1,7 +1,7 @@
-"""The generation of pairs as a Ray job: ``ray job submit --working-dir . -- python jobs/generate.py ARGUMENTS``.
+"""Generate pairs as a Ray job: ``ray job submit --working-dir . -- python jobs/generate.py ARGUMENTS``.
 
-Takes the arguments of ``splatfix generate``. In a job Ray's cluster is found by itself (RAY_ADDRESS); captures and
-output have to be where every node sees them: a shared folder, or URLs of an object store.
+Takes the arguments of ``splatfix generate``. A job uses the cluster that it runs on (RAY_ADDRESS). Every node must be
+able to access captures and output: in a shared folder or an object store.
 """
 
 import sys
