@@ -58,7 +58,11 @@ class CommandRestorer:
             start = time.monotonic()
             run_program(argv, env=options.env, timeout_seconds=options.timeout_seconds, log_path=folder / "log.txt")
             log.info("%s repaired %d views in %.1f s", argv[0], len(views), time.monotonic() - start)
-            return read_repairs(target, views)
+            try:
+                return read_repairs(target, views)
+            except ValueError as error:
+                hint = "; the option folder keeps the files of a call" if options.folder is None else ""
+                raise ValueError(f"restorer 'command': {error}{hint}") from None
 
 
 def fill_in(argv: Sequence[str], source: Path, target: Path, seed: int) -> list[str]:

@@ -157,7 +157,9 @@ def test_no_shell_reads_the_arguments(program, tmp_path):
 def test_what_the_program_writes_is_checked(program, body, message):
     with pytest.raises(ValueError, match=message) as caught:
         program.write(body).repair([flawed_view(0), flawed_view(1)], seed=0)
-    assert "\n" not in str(caught.value)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith("restorer 'command': /") and text.endswith("; the option folder keeps the files of a call")
 
 
 def test_a_failing_program_shows_its_last_lines(program, caplog):
