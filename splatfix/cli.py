@@ -18,6 +18,7 @@ from splatfix.command_line import command, explain_error, find_command, overview
 from splatfix.process import set_up_logging, stop_on_signals
 
 if TYPE_CHECKING:
+    from splatfix.compare.config import CompareConfig
     from splatfix.evaluation.run import EvaluateConfig
     from splatfix.fit import FitRunConfig
     from splatfix.loop import LoopConfig
@@ -309,6 +310,36 @@ def sweep(*, out: RunPath, fresh: bool, config_file: Path | None, settings: "Swe
     print(describe_sweep(run_sweep(settings, out, fresh=fresh, source=str(config_file or "flags")), out))
 
 
+@command(
+    config="splatfix.compare.config:CompareConfig",
+    shown=(
+        *("restorers", "seeds", "path_frames", "loop.views.num_train", "loop.views.size_px", "loop.fit.steps"),
+        *("loop.repair.views", "workers.num", "workers.gpus", "tracking.uri"),
+    ),
+    examples=[
+        "splatfix compare scenes/banana --restorers identity,classical,warp,nafnet --out runs/compare",
+        "splatfix compare scenes/* --config configs/compare.yaml --out runs/compare --seeds 0 1 2",
+    ],
+)
+def compare(captures: Positional[Captures] = (), *, out: RunPath, fresh: bool, settings: "CompareConfig") -> None:
+    """Compare restorers on captures: single frames, color drift, consistency between views, and the gain in 3D.
+
+    All restorers start from the same sparse fits. Writes compare.json and compare.html. A rerun resumes, and may add
+    restorers, captures and seeds: nothing is repaired twice.
+
+    Args:
+        captures: folders of posed photos, or 3DGS .ply files, instead of those in the config.
+        out: folder of the comparison; on a cluster one that every node sees.
+    """
+    from dataclasses import replace
+
+    from splatfix.compare.driver import run_compare
+    from splatfix.report.terminal import describe_comparison
+
+    chosen = replace(settings, captures=captures or settings.captures)
+    print(describe_comparison(run_compare(chosen, out, fresh=fresh), out))
+
+
 @command(examples=["splatfix sync runs/restorer", "splatfix sync runs/sweep runs/sweep/trials/*"])
 def sync(runs: Positional[Runs], *, uri: str | None = None) -> None:
     """Send the records of runs to MLflow that it has not received yet.
@@ -325,7 +356,7 @@ def sync(runs: Positional[Runs], *, uri: str | None = None) -> None:
 
 @command(examples=["splatfix report runs/banana", "splatfix report runs/a runs/b --out comparison.html"])
 def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.html")] = None) -> None:
-    """Write the page of one run or sweep, or a comparison of several runs.
+    """Write the page of one run, sweep or comparison, or put several runs beside each other.
 
     Args:
         runs: run folders, or the folder of a sweep (also while it runs).
@@ -333,10 +364,13 @@ def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(
             folder, or comparison.html in the first of several.
     """
     from splatfix.report import write_report
+    from splatfix.report.compare.page import is_comparison, write_compare_page
     from splatfix.report.sweep.page import is_sweep, write_sweep_page
 
     if len(runs) == 1 and is_sweep(runs[0]):
         print(f"report: {write_sweep_page(runs[0], out)}")
+    elif len(runs) == 1 and is_comparison(runs[0]):
+        print(f"report: {write_compare_page(runs[0], out)}")
     else:
         print(f"report: {write_report(runs, out)}")
 

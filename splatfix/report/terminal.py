@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.evaluation.results import Results
+from splatfix.report.compare.figures import comparison_figures
+from splatfix.report.compare.headline import compare_headline
+from splatfix.report.compare.results import PAGE as COMPARE_PAGE
+from splatfix.report.compare.results import CompareResults
 from splatfix.report.load import RunFiles
+from splatfix.report.svg import cut
 from splatfix.report.sweep.results import PAGE, SweepResults
 from splatfix.report.wording import MAIN_METRICS, METRICS, PSNR_COLOR, format_number, headline
 from splatfix.tracking import page_of
@@ -88,6 +93,42 @@ def describe_sweep(results: SweepResults, folder: Path) -> str:
     if (page := page_of(folder)) is not None:
         lines.append(f"MLflow: {page}")
     return "\n".join(lines)
+
+
+def comparison_table(results: CompareResults) -> str:
+    """One row per restorer: single frames, drift, consistency, and the gain in 3D; means over the cases."""
+    columns = ("frame PSNR", "change", "drift", "warp", "gain", "s/view")
+    lines = [f"  {'restorer':<24}" + "".join(f"{name:>{max(_CELL, len(name) + 2)}}" for name in columns)]
+    for restorer in results.restorers:
+        if all(entry.error for entry in restorer.entries):
+            lines.append(f"  {cut(restorer.label, 23):<24}  not measured")
+            continue
+        figures = comparison_figures(restorer)
+        cells = [
+            format_number(figures.frame_psnr, 2),
+            format_number(figures.frame_change, 2, signed=True),
+            format_number(figures.drift, 4),
+            format_number(figures.warp_ratio, 2),
+            format_number(figures.gain, 2, signed=True),
+            format_number(restorer.mean("seconds_per_view"), 2),
+        ]
+        widths = [max(_CELL, len(name) + 2) for name in columns]
+        row = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        lines.append(f"  {cut(restorer.label, 23):<24}{row}")
+    notes = (
+        "frame PSNR and change: repaired test views, in dB, and against their renders",
+        "drift: standard deviation of the color gain over the test views",
+        "warp: error of a repaired view warped into its neighbor, over that of the photos",
+        "gain: in 3D, after minus the better of before and control, in dB",
+    )
+    return "\n".join([*lines, "", *notes])
+
+
+def describe_comparison(results: CompareResults, folder: Path) -> str:
+    """The table of a comparison, its verdict, and where the page is."""
+    headline = compare_headline(results)
+    words = [textwrap.fill(sentence, WIDTH) for sentence in (headline.sentence, *headline.details)]
+    return "\n".join([comparison_table(results), "", *words, f"page: {Path(folder) / COMPARE_PAGE}"])
 
 
 def _plain(value: Any) -> str:

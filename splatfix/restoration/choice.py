@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,15 @@ def parse_choice(text: str) -> str | RestorerChoice:
     except yaml.YAMLError as error:
         raise ValueError(f"restorer {text!r}: not valid YAML: {' '.join(str(error).split())}") from None
     return build_config(RestorerChoice, tree, source="restorer")
+
+
+def parse_choices(texts: Sequence[str]) -> tuple[str | RestorerChoice, ...]:
+    """Several choices from the command line: names separated by commas or spaces, and YAML mappings between them."""
+    choices: list[str | RestorerChoice] = []
+    for text in texts:
+        parts = [text] if text.lstrip().startswith("{") else text.split(",")
+        choices += [parse_choice(part.strip()) for part in parts if part.strip()]
+    return tuple(choices)
 
 
 def format_choice(choice: str | RestorerChoice) -> str:

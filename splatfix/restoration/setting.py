@@ -1,4 +1,4 @@
-"""The type of a config's field that chooses a restorer."""
+"""The types of a config's fields that choose one restorer, or several."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from splatfix.restoration.choice import RestorerChoice, format_choice, parse_choice
+from splatfix.restoration.choice import RestorerChoice, format_choice, parse_choice, parse_choices
 
 RestorerSetting = Annotated[
     str | RestorerChoice,
@@ -16,5 +16,16 @@ RestorerSetting = Annotated[
         instance_from_str=lambda arguments: parse_choice(arguments[0]),
         is_instance=lambda value: isinstance(value, str | RestorerChoice),
         str_from_instance=lambda choice: [format_choice(choice)],
+    ),
+]
+
+RestorerSettings = Annotated[
+    tuple[str | RestorerChoice, ...],
+    PrimitiveConstructorSpec(  # --restorers a,b,c as well as --restorers a b c
+        nargs="*",
+        metavar="NAME,NAME,...",
+        instance_from_str=parse_choices,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda choices: [format_choice(choice) for choice in choices],
     ),
 ]

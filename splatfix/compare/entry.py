@@ -1,0 +1,200 @@
+"""One entry of a comparison: a restorer on a case, in 2D and through the loop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from splatfix.compare.config import CompareConfig
+from splatfix.compare.frames import FrameView, measure_frames
+from splatfix.evaluation.error_maps import error_map
+from splatfix.evaluation.results import read_results
+from splatfix.evaluation.run import restorer_input
+from splatfix.files import read_json, write_json
+from splatfix.fit import prepare
+from splatfix.flawed import FlawedView
+from splatfix.images import write_image
+from splatfix.loop import LoopConfig
+from splatfix.loop.cache import SharedFits
+from splatfix.loop.case_rounds import CASE_FILES, run_case
+from splatfix.loop.cases import Case, configure_case, read_baseline, shared_folder, silence_loops
+from splatfix.process import choose_device, peak_memory_mb
+from splatfix.report import write_report
+from splatfix.report.compare.layout import FRAMES, frame_path
+from splatfix.report.compare.results import Entry
+from splatfix.restoration import Repaired, Restorer, RestorerChoice, open_restorer
+from splatfix.restoration.repair_cache import RepairCache
+from splatfix.restoration.setting import RestorerSetting
+from splatfix.runs import RUN_FILES
+
+ENTRY, REPAIRS = "entry.json", "repairs"  # names on disk
+ENTRY_FILES = (  # glob patterns of all that an entry writes
+    *CASE_FILES,
+    *RUN_FILES,
+    *(ENTRY, "report.html", f"{FRAMES}/*.png", f"{REPAIRS}/*.safetensors"),
+)
+
+
+@dataclass(frozen=True)
+class EntryTask:
+    """A restorer on a case, and the folder of its run."""
+
+    label: str
+    restorer: RestorerSetting
+    case: Case
+
+    @property
+    def name(self) -> str:
+        """Unique in the comparison."""
+        return f"{self.label}/{self.case.name}"
+
+
+def label_restorers(restorers: tuple[RestorerSetting, ...]) -> dict[str, RestorerSetting]:
+    """A label for each restorer, safe for a folder: its name, and a digest of what tells it from others of that name.
+
+    A label does not depend on the other restorers, so a comparison can be extended by further ones.
+
+    Raises:
+        ValueError: the same restorer with the same options is given twice.
+    """
+    labels: dict[str, RestorerSetting] = {}
+    for setting in restorers:
+        choice = RestorerChoice.of(setting)
+        readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(choice.name).name).strip("._") or "restorer"
+        is_plain = readable == choice.name and not choice.options
+        label = readable[:40] if is_plain else f"{readable[:40]}-{_digest(choice.name, choice.options)[:6]}"
+        if label in labels:
+            raise ValueError(f"restorers: {choice.name} with the same options is given twice")
+        labels[label] = setting
+    return labels
+
+
+def entry_identity(task: EntryTask, loop: LoopConfig, path_frames: int) -> str:
+    """A digest of all settings and weights that decide an entry, besides the capture itself."""
+    choice = RestorerChoice.of(task.restorer)
+    weights = [given.digest for given in restorer_input(task.restorer).values()]
+    return _digest(choice.name, choice.options, weights, asdict(replace(loop, device="")), path_frames)
+
+
+def read_entry(folder: Path, identity: str) -> Entry | None:
+    """A finished entry in its folder; None where there is none, or one of other settings."""
+    path = folder / ENTRY
+    tree = read_json(path) if path.is_file() else None
+    if not isinstance(tree, dict) or tree.get("identity") != identity:
+        return None
+    return Entry.from_json(tree["entry"], str(path))
+
+
+class EntryWorker:
+    """Runs entries. The restorer of the last entry stays open: a pipeline is loaded once for all its captures."""
+
+    def __init__(self, config: CompareConfig, out: Path) -> None:
+        self._config, self._out = config, out
+        self._label: str | None = None
+        self._restorer: Restorer | None = None
+
+    def run(self, task: EntryTask, upcoming: EntryTask | None) -> Entry:  # noqa: ARG002 - of the protocol
+        """Run one entry, or return the finished one in its folder."""
+        loop = replace(self._config.loop, restorer=task.restorer)
+        identity = entry_identity(task, configure_case(loop, task.case), self._config.path_frames)
+        folder = self._out / task.label / task.case.name
+        if (known := read_entry(folder, identity)) is not None:
+            return known
+        with silence_loops():
+            restorer = RepairCache(_LazyRestorer(lambda: self._open(task, loop)), folder / REPAIRS, identity=identity)
+            entry = _run_entry(task, loop, self._config.path_frames, self._out, folder, restorer)
+        write_json(folder / ENTRY, {"identity": identity, "entry": asdict(entry)})
+        shutil.rmtree(folder / REPAIRS, ignore_errors=True)
+        for checkpoint in folder.glob("checkpoints/*.pt"):
+            checkpoint.unlink(missing_ok=True)
+        return entry
+
+    def _open(self, task: EntryTask, loop: LoopConfig) -> Restorer:
+        if self._restorer is None or self._label != task.label:
+            self._restorer = None  # first free the memory of the one before
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._restorer = open_restorer(task.restorer, device=choose_device(loop.device))
+            self._label = task.label
+        return self._restorer
+
+
+class _LazyRestorer:
+    """Opens a restorer at its first view: a resumed entry whose views are all kept loads no weights."""
+
+    def __init__(self, open_: Callable[[], Restorer]) -> None:
+        self._open = open_
+
+    def repair(self, views: Sequence[FlawedView], *, seed: int) -> list[Repaired]:
+        return self._open().repair(views, seed=seed)
+
+
+def _run_entry(
+    task: EntryTask, loop: LoopConfig, path_frames: int, out: Path, folder: Path, restorer: RepairCache
+) -> Entry:
+    config = configure_case(loop, task.case)
+    run, capture, split, scene, device = prepare(
+        Path(task.case.capture), folder, config, command="compare", files=CASE_FILES
+    )
+    baseline = read_baseline(out, task.case)
+    fits = SharedFits(shared_folder(out), run, scene, config)
+    splats = [fits.before(baseline.steps).splat(), *(fit.splat() for fit in fits.siblings(baseline.steps))]
+    with run.stage("frames"):
+        frames = measure_frames(
+            splats,
+            scene,
+            capture,
+            split,
+            restorer,
+            seed=config.seed,
+            num_references=config.repair.num_references,
+            path_frames=path_frames,
+            on_view=lambda view: _write_frame(folder, view),
+        )
+    for _ in run_case(out, folder, task.case, config, restorer, command="compare"):
+        pass
+    write_report([folder], folder / "report.html")
+    return Entry(
+        case=task.case.name,
+        folder=str(folder.relative_to(out)),
+        results=read_results(folder),
+        frames=frames.frames,
+        drift=frames.drift,
+        path_drift=frames.path_drift,
+        consistency=frames.consistency,
+        seconds_per_view=restorer.seconds_per_view,
+        peak_memory_mb=_peak_memory_mb(device),
+    )
+
+
+def _write_frame(folder: Path, view: FrameView) -> None:
+    render, repaired = view.flawed.rgb.cpu().clamp(0, 1), view.repaired.rgb.cpu()
+    pictures = {
+        "photo": view.photo.numpy(),
+        "render": render.numpy(),
+        "repaired": repaired.numpy(),
+        "error_render": error_map(render, view.photo),
+        "error_repaired": error_map(repaired, view.photo),
+    }
+    if (mask := getattr(view.repaired, "mask", None)) is not None:
+        pictures["mask"] = mask.cpu().float()[..., None].expand(-1, -1, 3).numpy()
+    for kind, picture in pictures.items():
+        write_image(frame_path(folder, view.name, kind), picture)
+
+
+def _peak_memory_mb(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) // 2**20
+    return peak_memory_mb()
+
+
+def _digest(*parts: object) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,164 @@
+"""What a restorer does to single frames, before any 3D: quality, photometric drift, and consistency between views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splatfix.cameras import Camera
+from splatfix.captures.capture import Capture
+from splatfix.evaluation.camera_path import path_cameras
+from splatfix.evaluation.consistency import Consistency, measure_consistency
+from splatfix.evaluation.drift import Drift, measure_drift
+from splatfix.evaluation.results import Metrics
+from splatfix.flawed import FlawedView, render_flawed, render_references
+from splatfix.gaussians import Splat
+from splatfix.metrics import compute_metrics, psnr
+from splatfix.report.compare.layout import GOOD_ERROR
+from splatfix.report.compare.results import FrameResult
+from splatfix.restoration import Repaired, Restorer
+from splatfix.shapes import Bool, Float
+from splatfix.splats.scene import SparseScene
+from splatfix.views import Band, Split, assign_bands, view_distances
+
+GOOD_WINDOW_PX = 5  # over which the error of a render is averaged, to tell good pixels from bad
+
+
+@dataclass(frozen=True, eq=False)
+class FrameView:
+    """A repaired test view with what it was made of, to be shown."""
+
+    name: str
+    photo: Float[Tensor, "H W 3"]
+    flawed: FlawedView
+    repaired: Repaired
+    result: FrameResult
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Figures of the repaired frames of one case; fields as in `report.compare.results.Entry`."""
+
+    frames: tuple[FrameResult, ...]
+    drift: Drift | None
+    path_drift: Drift | None
+    consistency: Consistency | None
+    reasons: dict[str, str]
+
+
+def measure_frames(
+    splats: Sequence[Splat],
+    scene: SparseScene,
+    capture: Capture,
+    split: Split,
+    restorer: Restorer,
+    *,
+    seed: int,
+    num_references: int,
+    path_frames: int,
+    on_view: Callable[[FrameView], None],
+) -> Frames:
+    """Repair the renders of the test views and of a path, as the first round of the loop would, and measure them.
+
+    Args:
+        splats: the sparse fit and its siblings; their renders are averaged.
+        on_view: called with each test view (to write pictures).
+    """
+    references = render_references(splats, scene.cameras, scene.photos)
+    reasons: dict[str, str] = {}
+
+    def repair(cameras: Sequence[Camera]) -> tuple[list[FlawedView], list[Repaired]]:
+        views = render_flawed(splats, cameras, references, scene.depth, num_references)
+        return views, restorer.repair(views, seed=seed)
+
+    names = list(split.test_ids)
+    photos = [capture.view(name).load() for name in names]
+    flawed, repaired = repair([capture.view(name).camera for name in names])
+    bands = _bands(capture, split)
+    clean, goods, frames = [], [], []
+    for name, photo, view, result in zip(names, photos, flawed, repaired, strict=True):
+        rgb = torch.from_numpy(photo.rgb)
+        good = good_pixels(view.rgb.cpu(), rgb)
+        mask = None if photo.mask is None else torch.from_numpy(photo.mask)
+        frame = _measure_frame(name, bands[name], rgb, mask, view, result, good, reasons)
+        on_view(FrameView(name, rgb, view, result, frame))
+        clean.append(rgb)
+        goods.append(good.float())
+        frames.append(frame)
+    rgbs = [result.rgb.cpu() for result in repaired]
+    consistency = measure_consistency(
+        rgbs,
+        [view.camera for view in flawed],
+        [view.depth.cpu() for view in flawed],
+        [view.alpha.cpu() for view in flawed],
+        clean,
+    )
+    return Frames(
+        frames=tuple(frames),
+        drift=measure_drift(rgbs, clean, goods, names=names),
+        path_drift=_path_drift(scene.cameras, path_frames, repair) if path_frames else None,
+        consistency=consistency,
+        reasons=reasons,
+    )
+
+
+def good_pixels(render: Float[Tensor, "H W 3"], photo: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
+    """Where a render is good: its mean absolute color error over a window is below `GOOD_ERROR`."""
+    error = (render.clamp(0, 1) - photo).abs().mean(-1)[None, None]
+    pad = GOOD_WINDOW_PX // 2
+    padded = torch.nn.functional.pad(error, (pad,) * 4, mode="replicate")
+    return torch.nn.functional.avg_pool2d(padded, GOOD_WINDOW_PX, stride=1)[0, 0] < GOOD_ERROR
+
+
+def _measure_frame(
+    name: str,
+    band: Band,
+    photo: Float[Tensor, "H W 3"],
+    mask: Float[Tensor, "H W"] | None,
+    view: FlawedView,
+    repaired: Repaired,
+    good: Bool[Tensor, "H W"],
+    reasons: dict[str, str],
+) -> FrameResult:
+    metrics: dict[str, Metrics] = {}
+    parts: dict[str, dict[str, float | None]] = {"good": {}, "bad": {}}
+    for kind, rgb in (("render", view.rgb), ("repaired", repaired.rgb)):
+        image = rgb.detach().cpu().clamp(0, 1)
+        metrics[kind], missing = compute_metrics(image, photo, mask)
+        reasons.update(missing)
+        for part, where in (("good", good), ("bad", ~good)):
+            value = psnr(image, photo, where.float())
+            parts[part][kind] = value if torch.isfinite(torch.tensor(value)) else None
+    marked = getattr(repaired, "mask", None)
+    return FrameResult(
+        name=name,
+        band=band,
+        **metrics,
+        good_share=float(good.float().mean()),
+        **parts,
+        mask_share=None if marked is None else float(marked.float().mean()),
+    )
+
+
+def _path_drift(
+    training: Sequence[Camera],
+    num_frames: int,
+    repair: Callable[[Sequence[Camera]], tuple[list[FlawedView], list[Repaired]]],
+) -> Drift:
+    """Drift along a path against the renders, which do not drift: over the pixels that the fit covers."""
+    views, repaired = repair(path_cameras(training, num_frames))
+    return measure_drift(
+        [result.rgb.cpu() for result in repaired],
+        [view.rgb.cpu().clamp(0, 1) for view in views],
+        [(view.alpha.cpu() > 0.5).float() for view in views],
+        names=[view.camera.name for view in views],
+    )
+
+
+def _bands(capture: Capture, split: Split) -> dict[str, Band]:
+    training = [capture.view(name).camera for name in split.train_ids]
+    points = None if capture.points is None else capture.points.admissible(split.train_ids)
+    return assign_bands(view_distances([capture.view(name).camera for name in split.test_ids], training, points))

@@ -1,0 +1,1 @@
+"""The comparison of restorers: the contents of ``compare.json``, and its page."""
