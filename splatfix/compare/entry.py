@@ -18,7 +18,7 @@ from splatfix.evaluation.error_maps import error_map
 from splatfix.evaluation.results import read_results
 from splatfix.evaluation.run import restorer_input
 from splatfix.files import read_json, write_json
-from splatfix.fit import prepare
+from splatfix.fit import prepare_run
 from splatfix.flawed import FlawedView
 from splatfix.images import write_image
 from splatfix.loop import LoopConfig
@@ -140,7 +140,7 @@ def _run_entry(
     task: EntryTask, loop: LoopConfig, path_frames: int, out: Path, folder: Path, restorer: RepairCache
 ) -> Entry:
     config = configure_case(loop, task.case)
-    run, capture, split, scene, device = prepare(
+    run, capture, split, scene, device = prepare_run(
         Path(task.case.capture), folder, config, command="compare", files=CASE_FILES
     )
     baseline = read_baseline(out, task.case)

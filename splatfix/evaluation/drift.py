@@ -37,6 +37,7 @@ class FrameDrift:
         gain: per channel, without unit; None where it could not be measured.
         bias: per channel, in [0, 1] sRGB; None where it could not be measured.
         share: share of the pixels that the fit used.
+        residual: median absolute error of the frame against ``gain * clean + bias`` over these pixels.
         reason: why gain and bias are None; else None.
     """
 
@@ -44,6 +45,7 @@ class FrameDrift:
     gain: Channels | None
     bias: Channels | None
     share: float
+    residual: float | None
     reason: str | None
 
 
@@ -162,8 +164,10 @@ def _measure_frame(
         few = f"only {fit.num_pixels} pixels are neither clipped nor weighted out; wanted {MIN_PIXELS}"
         flat = "the clean frame has no contrast or is black, so that gain and bias cannot be told apart"
         reason = few if fit.num_pixels < MIN_PIXELS else flat
-        return FrameDrift(name=name, gain=None, bias=None, share=0.0, reason=reason)
-    return FrameDrift(name=name, gain=fit.gain, bias=fit.bias, share=fit.num_pixels / weight.numel(), reason=None)
+        return FrameDrift(name=name, gain=None, bias=None, share=0.0, residual=None, reason=reason)
+    residual = float((fit.apply(clean) - frame).abs().mean(dim=-1)[weight > 0].median())
+    share = fit.num_pixels / weight.numel()
+    return FrameDrift(name=name, gain=fit.gain, bias=fit.bias, share=share, residual=residual, reason=None)
 
 
 def _is_predicted_unclipped(

@@ -22,8 +22,6 @@ from splatfix.files import drop_leftovers, write_whole
 from splatfix.flawed import FlawedView, Reference
 from splatfix.restoration.restorer import Repaired, Restorer
 
-BATCH_VIEWS = 4
-
 
 class RepairCache:
     """A restorer that keeps what another one repairs.
@@ -32,10 +30,10 @@ class RepairCache:
         restorer: repairs the views that are not in the folder.
         folder: of the kept views; several processes may use it at once.
         identity: of the restorer: its name, options and weights.
-        batch_views: number of views that are repaired, then written, at a time.
+        batch_views: views that are repaired, then written, at a time; an interruption loses at most these.
     """
 
-    def __init__(self, restorer: Restorer, folder: Path, *, identity: str, batch_views: int = BATCH_VIEWS) -> None:
+    def __init__(self, restorer: Restorer, folder: Path, *, identity: str, batch_views: int = 1) -> None:
         self._restorer, self._folder, self._identity = restorer, Path(folder), identity
         self._batch_views = batch_views
         self._seconds: dict[str, float] = {}  # by digest of the views that were asked for
