@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from splatfix.compare.config import CompareConfig
 from splatfix.config import build_config, load_config, to_yaml
 from splatfix.evaluation.run import EvaluateConfig
 from splatfix.fit import FitRunConfig
@@ -20,6 +21,7 @@ KINDS = {
     "fit": FitRunConfig,
     "generate": GenerateConfig,
     "loop": LoopConfig,
+    "compare": CompareConfig,
     "sweep": SweepConfig,
     "train": TrainConfig,
 }
