@@ -24,7 +24,7 @@ def drift_charts(results: CompareResults) -> list[dict[str, Any]]:
     ]
     charts = []
     for caption, select, label in (
-        ("test views in order, against their photos", lambda entry: entry.drift, "test view"),
+        ("test views in order, where their renders are good", lambda entry: entry.drift, "test view"),
         ("frames of a path, against the renders", lambda entry: entry.path_drift, "frame of the path"),
     ):
         case, lines = _first_case(results, select)
