@@ -7,7 +7,7 @@ spread of the gains over the sequence, and their change from frame to frame, sho
 The two images must show the same structure: where one lacks detail of the other or has it elsewhere, the slope between
 them drops, and that is no drift. On the sample (six photos, 160 px), gains of a known spread 0.094 that were put on the
 repaired frames come back as 0.094 against the renders that the restorer was given, but are lost against the photos,
-where the fit's own flaws spread the gains by 0.2. So take photos for frames that are near to them, and else the renders.
+where the fit's own flaws spread the gains by 0.2. Take photos for frames that are near to them, and else the renders.
 """
 
 from __future__ import annotations
