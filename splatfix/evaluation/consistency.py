@@ -6,8 +6,8 @@ error of the clean views at the same pixels, with the same depth. A ratio of 1 i
 
 Compare ratios with each other, above all with that of the unrepaired renders, and beside the sharpness (SSIM, LPIPS) of
 the frames. The ratio rewards blur, since a smooth image differs little from its warped neighbor. And renders agree with
-the depth of their own fit, wrong as it may be, better than photos do: on the sample (six photos, 160 px, 500 steps) the ratio is
-0.27 for the renders, 0.29 after nafnet, 0.32 after warp.
+the depth of their own fit, wrong as it may be, better than photos do: on the sample (six photos, 160 px, 500 steps) the
+ratio is 0.27 for the renders, 0.29 after nafnet, 0.32 after warp.
 """
 
 from __future__ import annotations
