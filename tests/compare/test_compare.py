@@ -10,42 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from splatfix.captures import open_capture
 from splatfix.cli import main
-from splatfix.compare.config import CompareConfig
 from splatfix.compare.driver import run_compare
 from splatfix.compare.entry import label_restorers
 from splatfix.compare.frames import good_pixels
-from splatfix.config import build_config
 from splatfix.report.compare.results import Entry, read_compare
 from splatfix.restoration import RESTORERS, Repaired, RestorerChoice, RestorerFactory
 from splatfix.sample import sample_path
 from splatfix.workers import RunAborted
-from tests.sweep.small import TREE as SWEEP
+from tests.compare.small import TREE, small, write_config
 from tests.waiting import all_runs
-
-TREE: dict[str, Any] = {
-    "captures": [str(sample_path())],
-    "restorers": ["identity", "warp"],
-    "loop": {**SWEEP["loop"], "repair": {"rounds": 1, "views": 3, "steps": 5, "siblings": 1}},
-    "path_frames": 3,
-    "workers": {"num": 0},
-    "tracking": {"enabled": False},
-}
-
-
-def small(**changes: Any) -> CompareConfig:
-    return build_config(CompareConfig, {**TREE, **changes}, source="test")
 
 
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory) -> Path:
     """A finished comparison, with tracking."""
     folder = tmp_path_factory.mktemp("compare")
-    config = folder / "compare.yaml"
-    config.write_text(yaml.safe_dump({**TREE, "tracking": {"enabled": True}}))
+    config = write_config(folder / "compare.yaml", tracking={"enabled": True})
     assert main(["compare", "--config", str(config), "--out", str(folder / "out")]) == 0
     return folder / "out"
 
