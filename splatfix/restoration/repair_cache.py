@@ -30,14 +30,20 @@ class RepairCache:
         restorer: repairs the views that are not in the folder.
         folder: of the kept views; several processes may use it at once.
         identity: of the restorer: its name, options and weights.
-        batch_views: views that are repaired, then written, at a time; an interruption loses at most these.
+        batch_views: views that are repaired, then written, at a time; an interruption loses at most these. None takes
+            the restorer's own ``batch_views``, or 1 where it has none.
     """
 
-    def __init__(self, restorer: Restorer, folder: Path, *, identity: str, batch_views: int = 1) -> None:
+    def __init__(self, restorer: Restorer, folder: Path, *, identity: str, batch_views: int | None = None) -> None:
         self._restorer, self._folder, self._identity = restorer, Path(folder), identity
         self._batch_views = batch_views
         self._seconds: dict[str, float] = {}  # by digest of the views that were asked for
         drop_leftovers(self._folder)
+
+    @property
+    def batch_views(self) -> int:
+        """Number of views that are repaired, then written, at a time."""
+        return self._batch_views or getattr(self._restorer, "batch_views", 1)
 
     @property
     def seconds_per_view(self) -> float | None:
@@ -50,8 +56,9 @@ class RepairCache:
         found = {digest: self._read(digest, view) for digest, view in zip(digests, views, strict=True)}
         missing = {d: view for d, view in zip(digests, views, strict=True) if found[d] is None}
         names = list(missing)
-        for first in range(0, len(names), self._batch_views):
-            batch = names[first : first + self._batch_views]
+        step = min(self.batch_views, len(names)) if names else 1
+        for first in range(0, len(names), step):
+            batch = names[first : first + step]
             start = time.monotonic()
             repaired = self._restorer.repair([missing[digest] for digest in batch], seed=seed)
             seconds = (time.monotonic() - start) / len(batch)
