@@ -132,6 +132,10 @@ class _LazyRestorer:
     def __init__(self, open_: Callable[[], Restorer]) -> None:
         self._open = open_
 
+    @property
+    def batch_views(self) -> int:
+        return getattr(self._open(), "batch_views", 1)
+
     def repair(self, views: Sequence[FlawedView], *, seed: int) -> list[Repaired]:
         return self._open().repair(views, seed=seed)
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import is_dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
+from typing import Any
 
 from splatfix.restoration.restorer import RestorerFactory
 
@@ -45,7 +46,7 @@ def find_plugin(name: str, built_in: Collection[str]) -> RestorerFactory | None:
     return _load(points[0])
 
 
-def _load(point: EntryPoint) -> RestorerFactory:
+def _load(point: Any) -> RestorerFactory:
     try:
         factory = point.load()
     except Exception as error:  # third-party code may raise anything
@@ -61,7 +62,7 @@ def _load(point: EntryPoint) -> RestorerFactory:
     return factory
 
 
-def _distribution(point: EntryPoint) -> str:
+def _distribution(point: Any) -> str:  # Any: the backport importlib_metadata, once imported, puts its own type in place
     if point.dist is None:
         return "an unknown distribution"
     return f"the distribution {point.dist.name} {point.dist.version}"

@@ -43,7 +43,8 @@ class RepairCache:
     @property
     def batch_views(self) -> int:
         """Number of views that are repaired, then written, at a time."""
-        return self._batch_views or getattr(self._restorer, "batch_views", 1)
+        own: int = getattr(self._restorer, "batch_views", 1)
+        return own if self._batch_views is None else self._batch_views
 
     @property
     def seconds_per_view(self) -> float | None:

@@ -29,7 +29,10 @@ class Repaired:
 
 @runtime_checkable
 class Restorer(Protocol):
-    """Anything that repairs flawed views."""
+    """Anything that repairs flawed views.
+
+    One that takes several views at a time may say how many by an attribute ``batch_views`` (`repair_cache`).
+    """
 
     def repair(self, views: Sequence[FlawedView], *, seed: int) -> list[Repaired]:
         """Repair views: one result per flawed view, in order, at its size. The same seed gives the same result."""

@@ -66,7 +66,8 @@ def test_no_view_is_repaired_twice_but_the_one_that_the_kill_met(tmp_path: Path)
     program, log = tmp_path / "repair.py", tmp_path / "repaired.txt"
     program.write_text(PROGRAM)
     argv = [sys.executable, str(program), "{input}", "{output}", str(log)]
-    config = write_config(tmp_path / "c.yaml", restorers=[{"name": "command", "options": {"argv": argv}}])
+    options = {"argv": argv, "views_per_call": 1, "cache": None}
+    config = write_config(tmp_path / "c.yaml", restorers=[{"name": "command", "options": options}])
     process, kills = run(config, tmp_path / "out"), 0
     deadline = time.monotonic() + 300
     while process.poll() is None:
