@@ -56,7 +56,7 @@ class GenerateConfig:
 
 
 def read_settings(out: str) -> GenerateConfig:
-    """Read the settings of an output. ValueError where there are none."""
+    """Read the settings of an output. ValueError if there are none."""
     where = storage.join(out, CONFIG)
     tree = yaml.safe_load(storage.read_bytes(where))
     if not isinstance(tree, dict):
@@ -65,7 +65,7 @@ def read_settings(out: str) -> GenerateConfig:
 
 
 def read_captures(out: str) -> list[str]:
-    """Read the captures from the settings of an output; empty where there are no settings."""
+    """Read the captures from the settings of an output; empty if there are no settings."""
     return list(read_settings(out).captures) if storage.exists(storage.join(out, CONFIG)) else []
 
 

@@ -119,11 +119,11 @@ def make_pairs(
     }
     members = {f"f{fit_index:03d}": fits[:1]}
     if len(fits) > 1:
-        members[f"f{fit_index:03d}m"] = fits  # their mean
+        members[f"f{fit_index:03d}m"] = fits  # the mean of their renders
     pairs, filtered = [], 0
-    for name, averaged in members.items():
-        meta = common | {"fit_settings": settings | {"num_fits": len(averaged)}}
-        for pair in _pair_views(name, averaged, clean_views, capture, scene, recipe, meta):
+    for name, mean_fits in members.items():
+        meta = common | {"fit_settings": settings | {"num_fits": len(mean_fits)}}
+        for pair in _pair_views(name, mean_fits, clean_views, capture, scene, recipe, meta):
             if pair is None:
                 filtered += 1
             else:

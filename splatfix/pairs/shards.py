@@ -194,7 +194,7 @@ def read_samples_from(stream: io.BufferedIOBase, shard: Shard, where: str) -> It
         num += 1
         yield sample
     if num != shard.samples:
-        raise ValueError(f"{where}: {num} samples, its manifest says {shard.samples}; is the file whole?")
+        raise ValueError(f"{where}: {num} samples, its manifest lists {shard.samples}; is the file whole?")
 
 
 def read_pairs(url: str | Path, shards: Iterable[Shard] | None = None) -> Iterator[Pair]:
@@ -209,7 +209,7 @@ def check_shard(url: str | Path, shard: Shard, *, decoding: bool = True) -> str 
     try:
         content = storage.read_bytes(storage.join(url, shard.name))
         if len(content) != shard.bytes:
-            raise ValueError(f"{shard.name}: {len(content)} bytes, its manifest says {shard.bytes}")
+            raise ValueError(f"{shard.name}: {len(content)} bytes, its manifest lists {shard.bytes}")
         if hashlib.sha256(content).hexdigest() != shard.sha256:
             raise ValueError(f"{shard.name}: its sha256 differs from the manifest")
         for sample in read_samples_from(io.BytesIO(content), shard, storage.join(url, shard.name)):

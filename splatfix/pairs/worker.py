@@ -61,7 +61,7 @@ class PairWorker:
         """Do a task, and read the photos of the upcoming one meanwhile.
 
         Raises:
-            ValueError: the capture cannot be used; the message says why.
+            ValueError: the capture cannot be used.
         """
         if storage.exists(storage.join(self.settings.out, task.stem + SUFFIX)):  # by another driver or a lost attempt
             return TaskResult(read_fit(self.settings.out, task.stem), False)

@@ -178,7 +178,7 @@ class ActorPool(Generic[T]):
         return outcome
 
     def _count_failure(self, actor: _Actor[T], error: BaseException) -> Outcome[T] | None:
-        """Return the task to the queue for another attempt, or return its outcome if there is none left."""
+        """Return the task to the queue for another attempt, or return its outcome after the last attempt."""
         task, actor.task = actor.task, None
         if task is None:
             return None
