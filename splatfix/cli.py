@@ -1,21 +1,18 @@
 """The command line: one function per command.
 
 Every command that has settings takes ``--config FILE.yaml``; flags override the file. The same command on the same
-``--out`` resumes, and ``--fresh`` starts over. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted, 143
-terminated.
+``--out`` resumes, and ``--fresh`` starts over. `command_line.main` is the entry
+point, and says what the exit codes mean.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional
 
-import splatfix
-from splatfix.command_line import command, explain_error, find_command, overview, run_command
-from splatfix.process import set_up_logging, stop_on_signals
+from splatfix.command_line import command, main
 
 if TYPE_CHECKING:
     from splatfix.compare.config import CompareConfig
@@ -36,36 +33,6 @@ LOOP_SETTINGS = (
     *("restorer", "repair.rounds", "repair.views", "repair.steps", "repair.weight"),
     *("views.num_train", "views.size_px", "views.split", "fit.steps", "seed", "device", "video"),
 )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of the console script; returns the exit code."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    if argv[:1] == ["help"] and len(argv) > 1:
-        argv = [argv[1], "--help"]
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(overview())
-        return 0
-    if argv[0] in ("-V", "--version", "version"):
-        print(f"splatfix {splatfix.__version__}")
-        return 0
-    try:
-        wanted = find_command(argv[0])
-    except ValueError as error:
-        print(f"splatfix: {error}", file=sys.stderr)
-        return 2
-    set_up_logging()
-    stop_on_signals()
-    try:
-        run_command(wanted, argv[1:])
-    except BaseException as error:
-        explained = explain_error(error, wanted, argv)
-        if explained is None:
-            raise
-        code, message = explained
-        print(f"splatfix {argv[0]}: {message}", file=sys.stderr)
-        return code
-    return 0
 
 
 @command(examples=["splatfix doctor"])

@@ -16,6 +16,7 @@ import inspect
 import logging
 import pkgutil
 import shlex
+import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ import splatfix
 from splatfix import storage
 from splatfix.config import build_config, overlaid, read_yaml
 from splatfix.flags import Command, full_help, short_help
-from splatfix.process import stop_requested
+from splatfix.process import set_up_logging, stop_on_signals, stop_requested
 from splatfix.runs import REMEDIES, has_started
 from splatfix.workers import DiskFull, RunAborted
 
@@ -44,6 +45,39 @@ RETIRED = {  # flags that had another meaning or name
 }
 RENAMED = {"track": "sync"}  # commands that had another name: they still work
 COMMANDS: dict[str, Command] = {}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; returns the exit code.
+
+    It is 0 for done, 1 failed, 2 bad input, 130 interrupted, 143 terminated.
+    """
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if argv[:1] == ["help"] and len(argv) > 1:
+        argv = [argv[1], "--help"]
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if argv[0] in ("-V", "--version", "version"):
+        print(f"splatfix {splatfix.__version__}")
+        return 0
+    try:
+        wanted = find_command(argv[0])
+    except ValueError as error:
+        print(f"splatfix: {error}", file=sys.stderr)
+        return 2
+    set_up_logging()
+    stop_on_signals()
+    try:
+        run_command(wanted, argv[1:])
+    except BaseException as error:
+        explained = explain_error(error, wanted, argv)
+        if explained is None:
+            raise
+        code, message = explained
+        print(f"splatfix {argv[0]}: {message}", file=sys.stderr)
+        return code
+    return 0
 
 
 def command(
