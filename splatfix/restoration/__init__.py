@@ -44,6 +44,7 @@ RESTORERS: dict[str, RestorerFactory] = {
     "warp": RestorerFactory(options=Warp, open=_baseline),
     "nafnet": RestorerFactory(options=nafnet.NafnetOptions, open=nafnet.open_shipped),
     "flux-controlnet": RestorerFactory(options=flux.FluxControlnetOptions, open=flux.open_controlnet),
+    "img2img": RestorerFactory(options=flux.Img2imgOptions, open=flux.open_img2img),
     "command": RestorerFactory(options=command.CommandOptions, open=command.open_command),
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from splatfix.flawed import FlawedView
 from splatfix.restoration.flux.batches import batches_of_one_size, noise_generator, stack_renders
 from splatfix.restoration.flux.control import draw_edges, draw_nearness, estimate_nearness
-from splatfix.restoration.flux.failures import explain_memory, require_packages
+from splatfix.restoration.flux.failures import explain_call, require_packages
 from splatfix.restoration.flux.loading import load_depth_estimator, load_pipeline
 from splatfix.restoration.flux.options import FluxControlnetOptions
 from splatfix.restoration.flux.sizes import ModelFrame
@@ -31,19 +31,24 @@ class FluxControlnetRestorer:
     def open(cls, options: FluxControlnetOptions, device: torch.device) -> FluxControlnetRestorer:
         """Load the models; ValueError as `load_pipeline`."""
         require_packages("cv2", remedy="pip install opencv-python-headless")
+        estimator = None
+        if options.depth == "monocular":  # small, so that its failures are known first
+            estimator = load_depth_estimator(options.depth_model, options.loading, device)
         union = options.union_controlnet
         controlnets = (options.edge_controlnet, options.depth_controlnet) if union is None else (union,)
         name = "FluxControlNetImg2ImgPipeline"
         pipeline = load_pipeline(name, options.model, options.loading, device, controlnets)
-        estimator = None
-        if options.depth == "monocular":
-            estimator = load_depth_estimator(options.depth_model, options.loading, device)
         return cls(pipeline, options, estimator)
+
+    @property
+    def batch_views(self) -> int:
+        """Number of views that go through the pipeline at a time."""
+        return self.options.loading.views_per_batch
 
     def repair(self, views: Sequence[FlawedView], *, seed: int) -> list[Repaired]:
         """See `Restorer`. The result of a view does not depend on the other views."""
         results: dict[int, Repaired] = {}
-        for indices in batches_of_one_size(views, self.options.loading.views_per_batch):
+        for indices in batches_of_one_size(views, self.batch_views):
             repaired = self._repair_batch([views[index] for index in indices], seed)
             results.update(zip(indices, repaired, strict=True))
         return [results[index] for index in range(len(views))]
@@ -54,7 +59,7 @@ class FluxControlnetRestorer:
             return [Repaired(view.rgb.clamp(0, 1)) for view in views]
         frame = ModelFrame.choose(renders.shape[2], renders.shape[3], MULTIPLE_PX, options.size)
         images = frame.enclose(renders)
-        with explain_memory(options.model):
+        with explain_call(options.model):
             output = self._run(images, self.control_images(views, images, frame), views, seed)
         repaired = frame.extract(output.float().to(renders.device).clamp(0, 1)).permute(0, 2, 3, 1)
         return [

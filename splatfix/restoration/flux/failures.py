@@ -42,12 +42,16 @@ def explain(model: str) -> Iterator[None]:
 
 
 @contextmanager
-def explain_memory(model: str) -> Iterator[None]:
-    """Raise a lack of GPU memory as a `ModelError` that says what to set; other failures stay as they are."""
+def explain_call(model: str) -> Iterator[None]:
+    """Raise a lack of GPU memory, and arguments that a pipeline refuses, as a `ModelError`; the rest stays as it is."""
     try:
         yield
+    except ModelError:
+        raise
     except torch.OutOfMemoryError as error:
         raise ModelError(describe(error, model)) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"model {model!r}: its pipeline failed: {_shown(error)}; check its options") from error
 
 
 def describe(error: BaseException, model: str) -> str:
