@@ -122,7 +122,7 @@ def _load_gguf(cls: Any, model: str, loading: LoadingOptions, dtype: torch.dtype
     import diffusers
 
     assert loading.gguf is not None
-    require_packages("gguf")
+    require_packages("gguf", remedy="pip install gguf")
     kinds = [getattr(kind, "__name__", "") for kind in cls.__init__.__annotations__.values()]
     names = [str(kind) for kind in cls.__init__.__annotations__.values()] + kinds
     name = next((name.rsplit(".", 1)[-1].rstrip("'>") for name in names if "Transformer2DModel" in name), None)
@@ -157,6 +157,8 @@ def _from_pretrained(load: Callable[..., Any], model: str, local_files_only: boo
     with _quiet_libraries():
         if Path(place).is_dir():
             return load(place, **always)
+        if place.startswith((".", "/", "~")) or place.count("/") != 1:
+            raise ModelError(f"model {place!r}: no such folder; wanted one, or an id of the Hub such as OWNER/NAME")
         try:
             with quiet("diffusers", "transformers", "huggingface_hub", level=100):
                 return load(place, local_files_only=True, **always)
@@ -199,7 +201,7 @@ def _quiet_libraries() -> Iterator[None]:
     set_downloads()  # transformers switches them too
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # about the libraries' own calls
+            warnings.simplefilter("ignore")  # about the libraries' calls of each other
             yield
     finally:
         for module in shown:
