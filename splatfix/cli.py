@@ -1,8 +1,7 @@
 """The command line: one function per command.
 
 Every command that has settings takes ``--config FILE.yaml``; flags override the file. The same command on the same
-``--out`` resumes, and ``--fresh`` starts over. `command_line.main` is the entry
-point, and says what the exit codes mean.
+``--out`` resumes, and ``--fresh`` starts over. `command_line.main` is the entry point, and lists the exit codes.
 """
 
 import sys
