@@ -83,7 +83,8 @@ def describe(error: BaseException, model: str) -> str:
         return f"model {model!r}: the package {package} is not installed; pip install {package}"
     if "LocalEntryNotFoundError" in causes:
         return no_network(place, "loading.local_files_only forbids downloads; set it to false")
-    return f"model {model!r}: cannot be loaded: {_shown(error)}; wanted {WANTED}"
+    wanted = f"; wanted {WANTED}" if {"OSError", "ValueError"} & causes.keys() else ""
+    return f"model {model!r}: cannot be loaded: {_shown(error)}{wanted}"
 
 
 WANTED = "an id of the Hub or a folder as save_pretrained writes it, with its weights as .safetensors"

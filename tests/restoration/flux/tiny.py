@@ -171,7 +171,12 @@ def tiny_vae(*, seed: int, **more) -> nn.Module:
         scaling_factor=0.3611,
         **more,
     )
-    return randomized(model, seed)
+    randomized(model, seed)
+    last = model.encoder.conv_out if model.quant_conv is None else model.quant_conv
+    with torch.no_grad():  # log variances of the latents: almost none, as in trained autoencoders
+        last.weight[LATENTS:] = 0
+        last.bias[LATENTS:] = -12
+    return model
 
 
 def tiny_clip(hidden: int, *, seed: int) -> dict:
