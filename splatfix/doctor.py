@@ -93,6 +93,7 @@ def _packages() -> list[Finding]:
         "object stores": ("obstore", "pip install obstore"),
         "COLMAP captures": ("pycolmap", "pip install pycolmap"),
         "viewer": ("viser", "pip install 'splatfix[viewer]'"),
+        "diffusion models": ("diffusers", "pip install 'splatfix[diffusion]' (restorers flux-controlnet and img2img)"),
     }
     lines = []
     for what, (package, remedy) in wanted.items():
