@@ -199,14 +199,19 @@ def split_by_group(
     known = sorted(set(group_of.values()))
     unknown = sorted(set(validation_groups) - set(known))
     if unknown:
-        raise ValueError(f"validation_groups: no shard of group {unknown[0]!r}; known: {', '.join(known)}")
+        raise ValueError(
+            f"data.validation_groups: no shard is of group {unknown[0]!r}; name groups of these pairs "
+            f"({', '.join(known)}), or leave the field empty to hold out a share of them"
+        )
     held_out = set(validation_groups)
     if not held_out and len(known) > 1 and validation_share > 0:
         num = min(len(known) - 1, max(1, round(validation_share * len(known))))
         held_out = {known[(2 * i + 1) * len(known) // (2 * num)] for i in range(num)}
     train = [shard for shard in shards if group_of[shard.name] not in held_out]
     if not train:
-        raise ValueError(f"validation_groups = {sorted(held_out)}: no group remains to train on")
+        raise ValueError(
+            f"data.validation_groups = {sorted(held_out)}: no group remains to train on; hold out fewer groups"
+        )
     return train, [shard for shard in shards if group_of[shard.name] in held_out]
 
 
