@@ -220,10 +220,10 @@ def randomized(model: nn.Module, seed: int) -> nn.Module:
     """The model with random weights from a seed, also where its layers start with zeros; in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 fan_in = parameter[0].numel()
                 parameter.normal_(0, fan_in**-0.5, generator=generator)
-            elif not parameter.any():  # biases
+            elif name.endswith("bias"):
                 parameter.normal_(0, 0.02, generator=generator)
     return model.eval()
