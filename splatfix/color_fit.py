@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from splatfix.shapes import Float
+from splatfix.shapes import Bool, Float
 
 ColorForm = Literal["affine", "gain_bias", "gain", "identity"]
 
@@ -86,7 +86,7 @@ def fit_color(
     _check(source, target, weights)
     x, y = (image.detach().double().reshape(-1, 3) for image in (source, target))
     base = torch.ones_like(x[:, 0]) if weights is None else weights.detach().to(x).reshape(-1)
-    usable = (base > 0) & _unclipped(x) & _unclipped(y)
+    usable = (base > 0) & is_unclipped(x) & is_unclipped(y)
     x, y, base = x[usable], y[usable], base[usable]
     if len(x) < MIN_PIXELS:
         return _identity(len(x))
@@ -103,6 +103,11 @@ def fit_color(
         matrix, offset, found = _solve(x, y, robust, form)
     share = float(robust.sum() / base.sum())
     return ColorFit(matrix=matrix.cpu(), offset=offset.cpu(), form=found, num_pixels=len(x), inlier_share=share)
+
+
+def is_unclipped(colors: Float[Tensor, "*shape 3"]) -> Bool[Tensor, "*shape"]:
+    """Tell which colors have no channel at 0 or 1, where clipping has cut the truth off."""
+    return ((colors > SATURATION) & (colors < 1 - SATURATION)).all(dim=-1)
 
 
 def _solve(
@@ -140,10 +145,6 @@ def _weighted_median(values: Float[Tensor, " P"], weights: Float[Tensor, " P"]) 
     ordered, order = values.sort()
     cumulative = weights[order].cumsum(0)
     return ordered[int(torch.searchsorted(cumulative, cumulative[-1:] / 2).clamp(max=len(ordered) - 1))]
-
-
-def _unclipped(colors: Float[Tensor, "P 3"]) -> Tensor:
-    return ((colors > SATURATION) & (colors < 1 - SATURATION)).all(dim=1)
 
 
 def _identity(num_pixels: int) -> ColorFit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from splatfix.config import require
 from splatfix.fit import FitRunConfig
@@ -28,6 +29,12 @@ class RepairConfig:
             not exported.
         spread_scale: standard deviation between the fits, in color, at which trust in a pixel falls to 1/e; None
             trusts all alike.
+        color_fit: a color map from each repaired view to its render, fitted where the render can be relied on and
+            applied before training: affine (3 x 3 and offset), gain_bias (per channel), or None for no map. It takes
+            back the drift of restorers that draw each view afresh.
+        quality_scale: difference of color between a repaired pixel and the photos that see the same point at which
+            trust falls to 1/e; None trusts all alike.
+        unseen_trust: trust in repaired pixels that none of the view's references sees; used with quality_scale.
     """
 
     rounds: int = 2
@@ -41,6 +48,9 @@ class RepairConfig:
     keep_rounds: int = 2
     siblings: int = 2
     spread_scale: float | None = None
+    color_fit: Literal["affine", "gain_bias"] | None = None
+    quality_scale: float | None = None
+    unseen_trust: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.rounds >= 1, "repair.rounds", self.rounds, "at least 1 round")
@@ -53,8 +63,13 @@ class RepairConfig:
         require(self.keep_rounds >= 1, "repair.keep_rounds", self.keep_rounds, "at least 1 round")
         require(self.min_coverage >= 0, "repair.min_coverage", self.min_coverage, "0 or more")
         require(self.num_references >= 0, "repair.num_references", self.num_references, "0 or more")
-        scale = self.spread_scale
-        require(scale is None or scale > 0, "repair.spread_scale", scale, "above 0, or null")
+        for name, scale in (("spread_scale", self.spread_scale), ("quality_scale", self.quality_scale)):
+            require(scale is None or scale > 0, f"repair.{name}", scale, "above 0, or null")
+        require(0 <= self.unseen_trust <= 1, "repair.unseen_trust", self.unseen_trust, "a share from 0 to 1")
+        references = self.num_references
+        if self.quality_scale is not None:
+            wanted = "at least 1 with repair.quality_scale, which compares with photos"
+            require(references >= 1, "repair.num_references", references, wanted)
 
     @property
     def num_steps(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,13 @@ import torch
 from torch import Tensor
 
 from splatfix.cameras import Camera
+from splatfix.color_fit import ColorFit
+from splatfix.evaluation.repairs import ColorCorrection, RepairRecord
 from splatfix.flawed import FlawedView
+from splatfix.loop.config import RepairConfig
 from splatfix.restoration import Repaired
+from splatfix.restoration.color_match import match_color
+from splatfix.restoration.quality import compute_quality
 from splatfix.shapes import Float, UInt8
 from splatfix.splats.train import TrainingView
 
@@ -25,11 +31,13 @@ class RepairedView:
         camera: where it was rendered.
         rgb: the repaired image, ``[H, W, 3]``.
         confidence: how far each pixel is trusted, 255 is fully, ``[H, W]``; None trusts all.
+        color_fit: the color map that was applied to it; None for none.
     """
 
     camera: Camera
     rgb: UInt8[Tensor, "H W 3"]
     confidence: UInt8[Tensor, "H W"] | None
+    color_fit: ColorFit | None = None
 
     def to_state(self) -> dict[str, Any]:
         """The values that a checkpoint holds."""
@@ -42,6 +50,7 @@ class RepairedView:
             "camera_from_world": camera.camera_from_world.tolist(),
             "rgb": self.rgb,
             "confidence": self.confidence,
+            "color_fit": None if self.color_fit is None else dict(vars(self.color_fit)),
         }
 
     @classmethod
@@ -54,27 +63,46 @@ class RepairedView:
             np.array(state["intrinsics"]),
             np.array(state["camera_from_world"]),
         )
-        return cls(camera, state["rgb"], state["confidence"])
+        fitted = state.get("color_fit")  # checkpoints of earlier versions have none
+        color_fit = None if fitted is None else ColorFit(**{name: _on_cpu(value) for name, value in fitted.items()})
+        return cls(camera, state["rgb"], state["confidence"], color_fit)
 
 
-def quantize_repairs(
-    views: Sequence[FlawedView], repaired: Sequence[Repaired], *, spread_scale: float | None
+def prepare_repairs(
+    views: Sequence[FlawedView], repaired: Sequence[Repaired], config: RepairConfig
 ) -> list[RepairedView]:
-    """Round repaired views to 8 bits, with a confidence per pixel.
+    """Prepare repaired views for training: map their colors, weigh their pixels, round to 8 bits.
 
-    It is the restorer's, where it gives one, times ``exp(-spread / spread_scale)`` of the fits, where ``spread_scale``
-    is given and there are several.
+    Colors are mapped to those of the render where ``config.color_fit`` asks for it (`restoration.color_match`). The
+    confidence is the product of the restorer's own, the agreement of the fits (``exp(-spread / spread_scale)``) and the
+    agreement with the photos (`restoration.quality`), as far as each exists and ``config`` asks for it.
     """
-    quantized = []
+    prepared = []
     for view, repair in zip(views, repaired, strict=True):
-        confidence = repair.confidence
-        if view.spread is not None and spread_scale is not None:
-            agreement = torch.exp(-view.spread / spread_scale)
-            confidence = agreement if confidence is None else confidence * agreement
-        quantized.append(
-            RepairedView(view.camera, _to_8_bits(repair.rgb), None if confidence is None else _to_8_bits(confidence))
+        color_fit = None
+        if config.color_fit is not None:
+            repair, color_fit = match_color(view, repair, config.color_fit)
+        factors = [] if repair.confidence is None else [repair.confidence]
+        if view.spread is not None and config.spread_scale is not None:
+            factors.append(torch.exp(-view.spread / config.spread_scale))
+        if config.quality_scale is not None:
+            factors.append(compute_quality(view, repair.rgb, scale=config.quality_scale, unseen=config.unseen_trust))
+        confidence = _to_8_bits(math.prod(factors[1:], start=factors[0])) if factors else None
+        prepared.append(RepairedView(view.camera, _to_8_bits(repair.rgb), confidence, color_fit))
+    return prepared
+
+
+def record_repairs(views: Sequence[RepairedView], round_number: int) -> list[RepairRecord]:
+    """Describe the repaired views of a round for ``repairs.json``."""
+    return [
+        RepairRecord(
+            round=round_number,
+            name=view.camera.name,
+            color=None if view.color_fit is None else _record_color(view.color_fit),
+            confidence=1.0 if view.confidence is None else float(view.confidence.float().mean()) / 255,
         )
-    return quantized
+        for view in views
+    ]
 
 
 def make_training_views(views: Sequence[RepairedView], weight: float) -> list[TrainingView]:
@@ -88,6 +116,15 @@ def make_training_views(views: Sequence[RepairedView], weight: float) -> list[Tr
         )
         for view in views
     ]
+
+
+def _record_color(fit: ColorFit) -> ColorCorrection:
+    return ColorCorrection(form=fit.form, gain=fit.gain, bias=fit.bias, inlier_share=fit.inlier_share)
+
+
+def _on_cpu(value: Any) -> Any:
+    """A checkpoint is read onto the device of the fit; a color map is on the CPU."""
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def _to_8_bits(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:

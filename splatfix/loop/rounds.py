@@ -12,11 +12,12 @@ import torch
 
 from splatfix.cameras import Camera
 from splatfix.evaluation.layout import repair_path
+from splatfix.evaluation.repairs import RepairRecord
 from splatfix.flawed import FlawedView, compute_coverage, render_flawed, render_references
 from splatfix.gaussians import Splat
 from splatfix.images import write_image
 from splatfix.loop.config import LoopConfig, RepairConfig
-from splatfix.loop.repaired_views import RepairedView, make_training_views, quantize_repairs
+from splatfix.loop.repaired_views import RepairedView, make_training_views, prepare_repairs, record_repairs
 from splatfix.restoration import Restorer, RestorerChoice
 from splatfix.runs import Run
 from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
@@ -36,12 +37,14 @@ class Round:
         number: its number, from 1.
         fit: the fit after it.
         cameras: cameras of its repaired views.
+        repairs: what was done to each of them before training.
         repair_seconds: seconds that rendering and repairing them took.
     """
 
     number: int
     fit: Fit
     cameras: tuple[Camera, ...]
+    repairs: tuple[RepairRecord, ...]
     repair_seconds: float
 
 
@@ -92,7 +95,8 @@ def repair_rounds(
                 repaired_probability=repair.probability,
             )
             train_phase(run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
-        yield Round(number, fit, tuple(view.camera for view in views), seconds)
+        cameras, records = tuple(view.camera for view in views), tuple(record_repairs(views, number))
+        yield Round(number, fit, cameras, records, seconds)
 
 
 def _repair_views(
@@ -102,11 +106,25 @@ def _repair_views(
     start = time.monotonic()
     views = render_novel_views(splats, scene, config.repair, number - 1)
     repaired = restorer.repair(views, seed=config.seed + number - 1) if views else []
-    for view, repair in zip(views, repaired, strict=True):
+    prepared = prepare_repairs(views, repaired, config.repair)
+    for view, repair in zip(views, prepared, strict=True):
         write_image(repair_path(run.path, number, view.camera.name, "render"), view.rgb.cpu().numpy())
-        write_image(repair_path(run.path, number, view.camera.name, "repaired"), repair.rgb.cpu().numpy())
-    quantized = quantize_repairs(views, repaired, spread_scale=config.repair.spread_scale)
-    return quantized, time.monotonic() - start
+        rgb = repair.rgb.float() / 255
+        write_image(repair_path(run.path, number, view.camera.name, "repaired"), rgb.cpu().numpy())
+    _log_color_fits(prepared, number)
+    return prepared, time.monotonic() - start
+
+
+def _log_color_fits(views: Sequence[RepairedView], number: int) -> None:
+    """Report the range of the color maps of a round."""
+    fits = [view.color_fit for view in views if view.color_fit is not None]
+    if fits:
+        gains = [gain for fit in fits for gain in fit.gain]
+        bias = max(abs(bias) for fit in fits for bias in fit.bias)
+        log.info(
+            "round %d: colors of %d repaired views mapped to their renders: gains %.3f to %.3f, bias up to %.3f",
+            *(number, len(fits), min(gains), max(gains), bias),
+        )
 
 
 def render_novel_views(

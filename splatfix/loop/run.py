@@ -10,6 +10,7 @@ from pathlib import Path
 
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import REPAIR_FILES
+from splatfix.evaluation.repairs import REPAIRS, RepairRecord, write_repairs
 from splatfix.evaluation.results import Results, read_results
 from splatfix.evaluation.run import restorer_input
 from splatfix.files import write_json
@@ -21,7 +22,7 @@ from splatfix.loop.rounds import repair_rounds
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, open_restorer
 
-LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, "control.ply", "after.ply")
+LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, REPAIRS, "control.ply", "after.ply")
 
 
 def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, fresh: bool = False) -> Results:
@@ -49,9 +50,13 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
     control = fit_control(run, scene, before, config)
     siblings = fit_siblings(run, scene, before, config)
     after, repair_views = before, []
+    repairs: list[RepairRecord] = []
     for round_ in repair_rounds(run, scene, before, siblings, restorer, config):
         after = round_.fit
         repair_views += [(round_.number, camera) for camera in round_.cameras]
+        repairs += round_.repairs
+    if config.repair.color_fit is not None or config.repair.quality_scale is not None:
+        write_repairs(run.path, repairs)
     write_splat(run.path / "after.ply", after.splat())
     later = loss_records({"control": control, "after": after}, after_step=before.step)
     write_json(run.path / "history.json", loss_records({"before": before}) + later)
