@@ -16,7 +16,7 @@ from splatfix.evaluation.results import Summary
 from splatfix.flawed import FlawedView
 from splatfix.gaussians import Splat
 from splatfix.loop import LoopConfig
-from splatfix.loop.repaired_views import make_training_views, match_colors, quantize_repairs
+from splatfix.loop.repaired_views import make_training_views, prepare_repairs
 from splatfix.loop.rounds import render_novel_views
 from splatfix.process import choose_device, seed_everything
 from splatfix.restoration import Repaired, Restorer, RestorerChoice, open_restorer
@@ -99,14 +99,13 @@ def retrain(
     The given fit stays as it is.
     """
     config, scene, fit = fitted.config, fitted.scene, fitted.fit.copy()
-    repaired, color_fits = match_colors(views, repaired, config.repair)
-    quantized = quantize_repairs(views, repaired, config.repair, color_fits=color_fits)
+    prepared = prepare_repairs(views, repaired, config.repair)
     advance(
         fit,
         scene.views(),
         config.repair.steps,
         seed=config.seed,
-        repaired=make_training_views(quantized, config.repair.weight),
+        repaired=make_training_views(prepared, config.repair.weight),
         repaired_probability=config.repair.probability,
     )
     return replace(fitted, fit=fit)

@@ -29,9 +29,9 @@ class RepairConfig:
             not exported.
         spread_scale: standard deviation between the fits, in color, at which trust in a pixel falls to 1/e; None
             trusts all alike.
-        color_fit: a color map from each repaired view to its render, fitted where the render can be relied on and
-            applied before training: affine (3 x 3 and offset), gain_bias (per channel), or None for no map. It takes
-            back the drift of restorers that draw each view afresh.
+        color_fit: scale the channels of each repaired view so that they agree with the photos, before training
+            (`restoration.color_match`): gain, or None for no map. It takes back the drift of restorers that draw each
+            view afresh.
         quality_scale: difference of color between a repaired pixel and the photos that see the same point at which
             trust falls to 1/e; None trusts all alike.
         unseen_trust: trust in repaired pixels that none of the view's references sees; used with quality_scale.
@@ -48,7 +48,7 @@ class RepairConfig:
     keep_rounds: int = 2
     siblings: int = 2
     spread_scale: float | None = None
-    color_fit: Literal["affine", "gain_bias"] | None = None
+    color_fit: Literal["gain"] | None = None
     quality_scale: float | None = None
     unseen_trust: float = 1.0
 

@@ -73,7 +73,7 @@ def prepare_repairs(
 ) -> list[RepairedView]:
     """Prepare repaired views for training: map their colors, weigh their pixels, round to 8 bits.
 
-    Colors are mapped to those of the render where ``config.color_fit`` asks for it (`restoration.color_match`). The
+    Colors are scaled to those of the photos where ``config.color_fit`` asks for it (`restoration.color_match`). The
     confidence is the product of the restorer's own, the agreement of the fits (``exp(-spread / spread_scale)``) and the
     agreement with the photos (`restoration.quality`), as far as each exists and ``config`` asks for it.
     """
@@ -81,7 +81,7 @@ def prepare_repairs(
     for view, repair in zip(views, repaired, strict=True):
         color_fit = None
         if config.color_fit is not None:
-            repair, color_fit = match_color(view, repair, config.color_fit)
+            repair, color_fit = match_color(view, repair)
         factors = [] if repair.confidence is None else [repair.confidence]
         if view.spread is not None and config.spread_scale is not None:
             factors.append(torch.exp(-view.spread / config.spread_scale))

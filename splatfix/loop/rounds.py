@@ -120,10 +120,9 @@ def _log_color_fits(views: Sequence[RepairedView], number: int) -> None:
     fits = [view.color_fit for view in views if view.color_fit is not None]
     if fits:
         gains = [gain for fit in fits for gain in fit.gain]
-        bias = max(abs(bias) for fit in fits for bias in fit.bias)
         log.info(
-            "round %d: colors of %d repaired views mapped to their renders: gains %.3f to %.3f, bias up to %.3f",
-            *(number, len(fits), min(gains), max(gains), bias),
+            "round %d: colors of %d repaired views scaled to those of the photos: gains %.3f to %.3f",
+            *(number, len(fits), min(gains), max(gains)),
         )
 
 

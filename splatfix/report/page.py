@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.evaluation import layout
+from splatfix.evaluation.repairs import read_repairs
 from splatfix.evaluation.results import ARMS, RESULTS, ViewResult
 from splatfix.files import write_text
 from splatfix.report import charts, comparison, pictures, wording
@@ -71,6 +72,7 @@ def run_page(run: RunFiles) -> str:
         "other_reasons": sorted((name, why) for name, why in results.reasons.items() if name not in METRIC_KEYS),
         "cards": cards,
         "rounds": _rounds(run),
+        "repairs": read_repairs(run.path),
         "plan": camera_plan(run.cameras),
         "has_repair": bool(run.cameras.repair),
         "scatter": charts.gain_scatter(results.views),

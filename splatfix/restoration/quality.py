@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from splatfix.conditioning import LEAST_VALIDITY
+from splatfix.conditioning import MIN_VALIDITY
 from splatfix.flawed import FlawedView, Reference
 from splatfix.shapes import Float
 from splatfix.warping import warp_reference
@@ -57,7 +57,7 @@ def warp_references(
     warps = []
     for reference in references:
         color, validity = warp_reference(view.camera, depth, alpha, reference)
-        warps.append((color, torch.where(validity >= LEAST_VALIDITY, validity, 0)))
+        warps.append((color, torch.where(validity >= MIN_VALIDITY, validity, 0)))
     return warps
 
 

@@ -8,7 +8,7 @@ import torch
 from splatfix.flawed import render_flawed, render_references
 from splatfix.gaussians import Splat
 from splatfix.loop import RepairConfig
-from splatfix.loop.repaired_views import RepairedView, make_training_views, quantize_repairs
+from splatfix.loop.repaired_views import RepairedView, make_training_views, prepare_repairs
 from splatfix.loop.rounds import render_novel_views
 from splatfix.restoration import Repaired
 from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
@@ -43,16 +43,16 @@ def test_confidence_is_the_restorers_times_the_agreement_of_the_fits(flawed):
         (Repaired(flawed[0].rgb), 0.1, agreement),
         (half, None, torch.full_like(agreement, 0.5)),
     ):
-        view = make_training_views(quantize_repairs(flawed, [repair], RepairConfig(spread_scale=scale)), 0.7)[0]
+        view = make_training_views(prepare_repairs(flawed, [repair], RepairConfig(spread_scale=scale)), 0.7)[0]
         assert view.weight == 0.7
         torch.testing.assert_close(view.confidence, expected, rtol=0, atol=0.501 / 255)
-    sure = make_training_views(quantize_repairs(flawed, [Repaired(flawed[0].rgb)], RepairConfig()), 1.0)[0]
+    sure = make_training_views(prepare_repairs(flawed, [Repaired(flawed[0].rgb)], RepairConfig()), 1.0)[0]
     assert sure.confidence is None
     torch.testing.assert_close(sure.rgb, flawed[0].rgb.clamp(0, 1), rtol=0, atol=0.501 / 255)
 
 
 def test_a_repaired_view_survives_its_checkpoint(flawed, tmp_path):
-    view = quantize_repairs(flawed, [Repaired(flawed[0].rgb * 2)], RepairConfig(spread_scale=0.1))[0]
+    view = prepare_repairs(flawed, [Repaired(flawed[0].rgb * 2)], RepairConfig(spread_scale=0.1))[0]
     write_checkpoint(tmp_path / "a.pt", "identity", view.to_state())
     again = RepairedView.from_state(read_checkpoint(tmp_path / "a.pt", "identity", torch.device("cpu")))
     assert torch.equal(again.rgb, view.rgb) and torch.equal(again.confidence, view.confidence)
