@@ -69,8 +69,7 @@ class Img2imgRestorer:
         if options.strength == 0 or options.blend == 0:
             return [Repaired(view.rgb.clamp(0, 1)) for view in views]
         frame = ModelFrame.choose(renders.shape[2], renders.shape[3], self.multiple_px, options.size)
-        with explain_call(options.model):
-            output = self.pipeline(**self._arguments(views, frame.enclose(renders), frame, seed)).images
+        output = self._run(self._arguments(views, frame.enclose(renders), frame, seed))
         if len(output) != len(views):
             raise ModelError(
                 f"pipeline {options.pipeline!r}: returned {len(output)} images for {len(views)} views; "
@@ -81,6 +80,19 @@ class Img2imgRestorer:
             Repaired(blend_correction(view.rgb.clamp(0, 1), rgb, options.blend))
             for view, rgb in zip(views, frame.extract(images).permute(0, 2, 3, 1), strict=True)
         ]
+
+    def _run(self, arguments: dict[str, Any]) -> Float[Tensor, "B 3 H2 W2"]:
+        with explain_call(self.options.model):
+            try:
+                return self.pipeline(**arguments).images
+            except RuntimeError as error:
+                strength, steps = arguments.get("strength"), arguments.get("num_inference_steps")
+                if strength is None or steps is None or int(strength * steps) >= 1:
+                    raise
+                raise ModelError(
+                    f"strength = {strength}: with steps = {steps} this pipeline runs no step; "
+                    f"wanted at least {1 / steps:.3g}, or more steps"
+                ) from error
 
     def _arguments(
         self, views: Sequence[FlawedView], images: Float[Tensor, "B 3 H2 W2"], frame: ModelFrame, seed: int
@@ -101,11 +113,16 @@ class Img2imgRestorer:
             options.image_argument: pictures[0] if alone else pictures,
         }
         if options.reference_argument is not None:
-            photos = [to_picture(photo.rgb.permute(2, 0, 1)) for photo in views[0].references[: options.num_references]]
+            photos = [self._photo(reference.rgb) for reference in views[0].references[: options.num_references]]
             own = options.reference_argument == options.image_argument
             arguments[options.reference_argument] = [pictures[0], *photos] if own else photos
         arguments = {name: value for name, value in arguments.items() if name in self.known and value is not None}
         return {**arguments, **options.arguments, "output_type": "pt"}
+
+    def _photo(self, rgb: Float[Tensor, "H W 3"]) -> Any:
+        """A nearest photo, enlarged and padded as the render is: models have a least size of any image."""
+        frame = ModelFrame.choose(rgb.shape[0], rgb.shape[1], self.multiple_px, self.options.size)
+        return to_picture(frame.enclose(rgb.detach().float().clamp(0, 1).permute(2, 0, 1)[None])[0])
 
     def _at_model_size(self, images: Float[Tensor, "B 3 H2 W2"], frame: ModelFrame) -> Float[Tensor, "B 3 H3 W3"]:
         size = (frame.model_height_px, frame.model_width_px)

@@ -16,6 +16,14 @@ LATENTS = 4  # channels of the autoencoders
 PACKED = 4 * LATENTS  # channels of a FLUX token: 2x2 latents
 MASK = 4 * 8 * 8  # channels of a token of the mask: 2x2 latents of 8x8 pixels
 TEXT, POOLED = 32, 16  # channels of the two text encoders
+VAE = {
+    "block_out_channels": (4, 4, 8, 8),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "latent_channels": LATENTS,
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +37,7 @@ class TinyModels:
         depth: a ControlNet for depth, with other numbers of blocks.
         union: one ControlNet with control modes.
         turbo: Stable Diffusion for image to image, as a pipeline.
+        klein: FLUX.2 Klein, as a pipeline.
         depth_anything: a depth estimator of transformers with its image processor.
     """
 
@@ -38,6 +47,7 @@ class TinyModels:
     depth: str
     union: str
     turbo: str
+    klein: str
     depth_anything: str
 
 
@@ -49,6 +59,7 @@ def write_models(folder: Path) -> TinyModels:
     write_controlnet(paths["depth"], num_layers=1, num_single_layers=1, seed=2)
     write_controlnet(paths["union"], num_layers=1, num_single_layers=1, seed=3, num_mode=10)
     write_turbo(paths["turbo"])
+    write_klein(paths["klein"])
     write_depth_anything(paths["depth_anything"])
     return TinyModels(**paths)
 
@@ -124,6 +135,53 @@ def write_turbo(folder: str) -> None:
     pipeline.save_pretrained(folder)
 
 
+def write_klein(folder: str) -> None:
+    """Write a FLUX.2 Klein pipeline; its prompt is read from the layers 1 and 2 of a Qwen 3 text encoder."""
+    from diffusers import (
+        AutoencoderKLFlux2,
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+    from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
+
+    transformer = Flux2Transformer2DModel(
+        in_channels=PACKED,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=2 * TEXT,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    characters = ["<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz,.", "\u0120"]  # the last is a space
+    tokenizer = Qwen2Tokenizer(vocab={token: index for index, token in enumerate(characters)}, merges=[])
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    config = Qwen3Config(
+        vocab_size=len(characters),
+        hidden_size=TEXT,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    torch.manual_seed(13)
+    pipeline = Flux2KleinPipeline(
+        transformer=randomized(transformer, 14),
+        vae=randomized(AutoencoderKLFlux2(**VAE), 15),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        text_encoder=Qwen3ForCausalLM(config).eval(),
+        tokenizer=tokenizer,
+        is_distilled=True,
+    )
+    pipeline.save_pretrained(folder)
+
+
 def write_depth_anything(folder: str) -> None:
     """Write a Depth Anything V2 estimator (a small DINOv2 with its head) and its image processor."""
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
@@ -161,16 +219,7 @@ def tiny_vae(*, seed: int, **more) -> nn.Module:
     """An autoencoder that halves the image three times."""
     from diffusers import AutoencoderKL
 
-    model = AutoencoderKL(
-        block_out_channels=(4, 4, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=LATENTS,
-        layers_per_block=1,
-        norm_num_groups=2,
-        scaling_factor=0.3611,
-        **more,
-    )
+    model = AutoencoderKL(**VAE, scaling_factor=0.3611, **more)
     randomized(model, seed)
     last = model.encoder.conv_out if model.quant_conv is None else model.quant_conv
     with torch.no_grad():  # log variances of the latents: almost none, as in trained autoencoders
