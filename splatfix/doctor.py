@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ def findings() -> list[Finding]:
         _cpu_kernels(),
         _cuda(),
         *_packages(),
+        _diffusion(),
         _weights(),
         _disk(),
     ]
@@ -93,7 +95,6 @@ def _packages() -> list[Finding]:
         "object stores": ("obstore", "pip install obstore"),
         "COLMAP captures": ("pycolmap", "pip install pycolmap"),
         "viewer": ("viser", "pip install 'splatfix[viewer]'"),
-        "diffusion models": ("diffusers", "pip install 'splatfix[diffusion]' (restorers flux-controlnet and img2img)"),
     }
     lines = []
     for what, (package, remedy) in wanted.items():
@@ -102,6 +103,19 @@ def _packages() -> list[Finding]:
         except importlib.metadata.PackageNotFoundError:
             lines.append(Finding(what, False, f"{package} is not installed", remedy))
     return lines
+
+
+def _diffusion() -> Finding:
+    """Whether the extra ``diffusion`` is installed; nothing of it is imported."""
+    modules = {name: name for name in ("diffusers", "transformers", "sentencepiece")} | {
+        "cv2": "opencv-python-headless"
+    }
+    missing = [package for name, package in modules.items() if find_spec(name) is None]
+    if missing:
+        remedy = "pip install 'splatfix[diffusion]' (restorers flux-controlnet and img2img)"
+        return Finding("diffusion models", False, f"not installed: {', '.join(missing)}", remedy)
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("diffusers", "transformers")]
+    return Finding("diffusion models", True, ", ".join(versions))
 
 
 def _weights() -> Finding:

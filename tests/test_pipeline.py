@@ -415,6 +415,14 @@ def test_doctor_reports(capsys):
     assert "fits on the CPU" in said and "CUDA" in said
 
 
+def test_doctor_says_how_to_install_what_diffusion_models_need(capsys, monkeypatch):
+    monkeypatch.setattr("splatfix.doctor.find_spec", lambda name: None if name in ("diffusers", "cv2") else name)
+    assert run("doctor") == 0
+    said = capsys.readouterr().out
+    assert "not installed: diffusers, opencv-python-headless" in said
+    assert "-> pip install 'splatfix[diffusion]'" in said
+
+
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_says_so_in_one_line(stop, code, tmp_path):
     arguments = ["fit", str(sample_path()), "--out", str(tmp_path), *SMALL, "--fit.steps", "100000"]
