@@ -107,10 +107,9 @@ def _packages() -> list[Finding]:
 
 def _diffusion() -> Finding:
     """Whether the extra ``diffusion`` is installed; nothing of it is imported."""
-    modules = {name: name for name in ("diffusers", "transformers", "sentencepiece")} | {
-        "cv2": "opencv-python-headless"
-    }
-    missing = [package for name, package in modules.items() if find_spec(name) is None]
+    packages = {"cv2": "opencv-python-headless"}  # by module, where the name is another
+    modules = ("diffusers", "transformers", "sentencepiece", "cv2")
+    missing = [packages.get(name, name) for name in modules if find_spec(name) is None]
     if missing:
         remedy = "pip install 'splatfix[diffusion]' (restorers flux-controlnet and img2img)"
         return Finding("diffusion models", False, f"not installed: {', '.join(missing)}", remedy)
