@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from splatfix.fit import FitRunConfig
     from splatfix.loop import LoopConfig
     from splatfix.pairs.config import GenerateConfig
+    from splatfix.restoration.artifact_mask import MaskOptions
     from splatfix.sweep.config import SweepConfig
     from splatfix.training.config import TrainConfig
 
@@ -26,6 +27,7 @@ CapturePath = Annotated[Path, tyro.conf.arg(metavar="CAPTURE")]
 SplatPath = Annotated[Path, tyro.conf.arg(metavar="SPLAT.ply")]
 RunPath = Annotated[Path, tyro.conf.arg(metavar="RUN")]
 Captures = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CAPTURE ...")]
+Images = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE ...")]
 Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN ...")]
 Url = Annotated[str, tyro.conf.arg(metavar="URL")]
 LOOP_SETTINGS = (
@@ -339,6 +341,32 @@ def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(
         print(f"report: {write_compare_page(runs[0], out)}")
     else:
         print(f"report: {write_report(runs, out)}")
+
+
+@command(
+    config="splatfix.restoration.artifact_mask:MaskOptions",
+    shown=(
+        *("sigmas_px", "threshold", "max_opposite", "min_elongation", "min_fill", "max_detail"),
+        *("dilation_px", "min_area_px", "alpha_threshold", "holes"),
+    ),
+    examples=[
+        "splatfix mask render.png --out masks",
+        "splatfix mask renders/ more/*.jpg --out masks --threshold 0.03 --dilation-px 4",
+    ],
+)
+def mask(images: Positional[Images], *, out: Path, settings: "MaskOptions") -> None:
+    """Mark stretched and floating Gaussians in renders: the mask that the restorer flux-fill repaints.
+
+    Writes NAME.mask.png for each image, in which artifacts are white.
+
+    Args:
+        images: image files, or folders of them; where they have an alpha channel, holes are marked as well.
+        out: folder for the masks.
+    """
+    from splatfix.restoration.mask_files import write_masks
+
+    for written in write_masks(images, out, settings):
+        print(f"{written.path}: {100 * written.share:.1f} % of {written.image} masked")
 
 
 @command(examples=["splatfix view runs/banana/after.ply", "splatfix view runs/banana/after.ply scenes/banana"])
