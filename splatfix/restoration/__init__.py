@@ -45,6 +45,7 @@ RESTORERS: dict[str, RestorerFactory] = {
     "nafnet": RestorerFactory(options=nafnet.NafnetOptions, open=nafnet.open_shipped),
     "flux-controlnet": RestorerFactory(options=flux.FluxControlnetOptions, open=flux.open_controlnet),
     "img2img": RestorerFactory(options=flux.Img2imgOptions, open=flux.open_img2img),
+    "flux-fill": RestorerFactory(options=flux.FluxFillOptions, open=flux.open_fill),
     "command": RestorerFactory(options=command.CommandOptions, open=command.open_command),
 }
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from splatfix.flawed import FlawedView
-from splatfix.shapes import Float
+from splatfix.shapes import Bool, Float
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,10 +21,12 @@ class Repaired:
     Attributes:
         rgb: float32 in [0, 1], on the device of the flawed view, ``[H, W, 3]``.
         confidence: how far each pixel can be trusted, in [0, 1], ``[H, W]``; None where the restorer cannot say.
+        mask: which pixels were repainted, ``[H, W]``; None where the restorer uses no mask.
     """
 
     rgb: Float[Tensor, "H W 3"]
     confidence: Float[Tensor, "H W"] | None = None
+    mask: Bool[Tensor, "H W"] | None = None
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from splatfix.restoration.flux.options import FluxControlnetOptions, Img2imgOptions
+from splatfix.restoration.flux.options import FluxControlnetOptions, FluxFillOptions, Img2imgOptions
 from splatfix.restoration.restorer import Restorer
 
 
@@ -17,6 +17,13 @@ def open_controlnet(options: FluxControlnetOptions, device: torch.device) -> Res
     from splatfix.restoration.flux.controlnet import FluxControlnetRestorer
 
     return FluxControlnetRestorer.open(options, device)
+
+
+def open_fill(options: FluxFillOptions, device: torch.device) -> Restorer:
+    """Load FLUX Fill; ValueError where the model or a package is missing."""
+    from splatfix.restoration.flux.fill import FluxFillRestorer
+
+    return FluxFillRestorer.open(options, device)
 
 
 def open_img2img(options: Img2imgOptions, device: torch.device) -> Restorer:

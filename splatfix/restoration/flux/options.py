@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from splatfix.restoration.artifact_mask import MaskOptions
+
 Quantization = Literal["none", "bitsandbytes-4bit", "bitsandbytes-8bit", "torchao-int8", "torchao-float8"]
 
 PROMPT = "a sharp, clean, detailed photograph"
@@ -210,3 +212,47 @@ class Img2imgOptions:
             require_option(
                 name not in own, f"arguments.{name}", self.arguments[name], "no argument that is set already"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FluxFillOptions:
+    """FLUX.1 Fill under an artifact mask. Guidance, steps and strength are those of its model card.
+
+    Attributes:
+        model: FLUX.1 Fill, as a pipeline.
+        mask: which pixels are repainted; see `MaskOptions`.
+        max_mask_share: views of which a larger share is masked stay as rendered, without any trust in the masked
+            pixels: the model invents structure where little is left to go by.
+        confidence: trust in repainted pixels, in [0, 1]; null says nothing of any pixel.
+        strength: 1 repaints from noise; less starts from the render under the mask.
+        blend: share of the correction that is applied, in [0, 1].
+        steps: of the diffusion.
+        guidance: of the distilled classifier-free guidance.
+        prompt: what the images show, in words.
+        noise: ``per-view`` seeds each view by its name, ``shared`` gives all views the same noise.
+        loading, size: see `LoadingOptions` and `SizeOptions`.
+    """
+
+    model: str = "black-forest-labs/FLUX.1-Fill-dev"
+    mask: MaskOptions = field(default_factory=MaskOptions)
+    max_mask_share: float = 0.5
+    confidence: float | None = None
+    strength: float = 1.0
+    blend: float = 1.0
+    steps: int = 50
+    guidance: float = 30.0
+    prompt: str = PROMPT
+    noise: Literal["per-view", "shared"] = "per-view"
+    loading: LoadingOptions = field(default_factory=LoadingOptions)
+    size: SizeOptions = field(default_factory=SizeOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("max_mask_share", "blend"):
+            require_option(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
+        trust = self.confidence
+        require_option(trust is None or 0 <= trust <= 1, "confidence", trust, "0 to 1, or null")
+        require_option(0 < self.strength <= 1, "strength", self.strength, "above 0, at most 1")
+        require_option(self.guidance >= 0, "guidance", self.guidance, "a number of at least 0")
+        require_option(
+            self.steps * self.strength >= 1, "steps", self.steps, f"at least 1 step at a strength of {self.strength}"
+        )
