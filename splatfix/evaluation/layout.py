@@ -5,6 +5,7 @@
     images/<stem>/{photo,before,control,after,post}.jpg   at the size of the evaluation
     images/<stem>/error_{before,control,after,post}.png   `error_maps.error_map`
     rounds/<round>/<stem>.{render,repaired}.jpg           repair views
+    rounds/<round>/<stem>.mask.png                        what was repainted in them (white), if the restorer has masks
     path.mp4                                              before | after along a path
 """
 
@@ -22,7 +23,7 @@ EVALUATION_FILES = (  # glob patterns of all that an evaluation and its report w
     *(f"images/*/{kind}.jpg" for kind in ("photo", *ARMS)),
     *(f"images/*/error_{arm}.png" for arm in ARMS),
 )
-REPAIR_FILES = ("rounds/*/*.render.jpg", "rounds/*/*.repaired.jpg")
+REPAIR_FILES = ("rounds/*/*.render.jpg", "rounds/*/*.repaired.jpg", "rounds/*/*.mask.png")
 
 
 def view_stem(name: str) -> str:
@@ -51,9 +52,15 @@ def error_path(run: Path, view: str, arm: str) -> Path:
 
 
 def repair_path(run: Path, round_number: int, view: str, kind: str) -> Path:
-    """Where a repair view of a round is kept: ``kind`` is ``render`` (flawed) or ``repaired``."""
-    assert kind in ("render", "repaired"), kind
-    return Path(run) / "rounds" / str(round_number) / f"{view_stem(view)}.{kind}.jpg"
+    """Where a repair view of a round is kept: ``kind`` is ``render`` (flawed), ``repaired`` or ``mask``."""
+    assert kind in ("render", "repaired", "mask"), kind
+    suffix = "png" if kind == "mask" else "jpg"
+    return Path(run) / "rounds" / str(round_number) / f"{view_stem(view)}.{kind}.{suffix}"
+
+
+def repair_mask(render: Path) -> Path:
+    """Where the mask of a repair view is, from the path of its render; it need not exist."""
+    return render.with_name(render.name.replace(".render.jpg", ".mask.png"))
 
 
 def repair_rounds(run: Path) -> list[int]:

@@ -102,7 +102,7 @@ def repair_rounds(
 def _repair_views(
     run: Run, scene: SparseScene, splats: Sequence[Splat], restorer: Restorer, config: LoopConfig, number: int
 ) -> tuple[list[RepairedView], float]:
-    """Render the novel views of a round, repair them and write both as pictures; also the seconds that this took."""
+    """Render the novel views of a round, repair them and write all as pictures; also the seconds that this took."""
     start = time.monotonic()
     views = render_novel_views(splats, scene, config.repair, number - 1)
     repaired = restorer.repair(views, seed=config.seed + number - 1) if views else []
@@ -111,6 +111,9 @@ def _repair_views(
         write_image(repair_path(run.path, number, view.camera.name, "render"), view.rgb.cpu().numpy())
         rgb = repair.rgb.float() / 255
         write_image(repair_path(run.path, number, view.camera.name, "repaired"), rgb.cpu().numpy())
+    for view, result in zip(views, repaired, strict=True):
+        if result.mask is not None:
+            write_image(repair_path(run.path, number, view.camera.name, "mask"), result.mask.float().cpu().numpy())
     _log_color_fits(prepared, number)
     return prepared, time.monotonic() - start
 

@@ -6,10 +6,11 @@ import base64
 import io
 from pathlib import Path
 
+import numpy as np
 from numpy import ndarray
 from PIL import Image
 
-from splatfix.evaluation.layout import repair_pairs
+from splatfix.evaluation.layout import repair_mask, repair_pairs
 from splatfix.views import pick_evenly
 
 VIEW_SIDE_PX = 640
@@ -47,14 +48,27 @@ def embed_image(pixels: ndarray) -> dict:
 
 
 def embed_repairs(run: Path, round_number: int, max_pairs: int) -> dict | None:
-    """Some repaired novel views of a round: ``{"number", "pairs": [{"render", "repaired"}], "total"}``.
+    """Some repaired novel views of a round: ``{"number", "pairs": [{"render", "repaired", "mask"}], "total"}``.
 
-    ``total`` counts all of them. Pairs with a broken picture are left out; None where no pair remains.
+    ``total`` counts all of them; ``mask`` is as `embed_mask`. Pairs with a broken picture are left out; None where no
+    pair remains.
     """
     paths = repair_pairs(run, round_number)
-    embedded = [[embed_picture(path, STRIP_SIDE_PX) for path in pair] for pair in pick_evenly(paths, max_pairs)]
-    pairs = [{"render": render, "repaired": repaired} for render, repaired in embedded if render and repaired]
+    pairs = []
+    for render_path, repaired_path in pick_evenly(paths, max_pairs):
+        render, repaired = (embed_picture(path, STRIP_SIDE_PX) for path in (render_path, repaired_path))
+        if render and repaired:
+            pairs.append({"render": render, "repaired": repaired, "mask": embed_mask(repair_mask(render_path))})
     return {"number": round_number, "pairs": pairs, "total": len(paths)} if pairs else None
+
+
+def embed_mask(path: Path) -> dict | None:
+    """As `embed_picture`, of a mask, with its white ``share`` in [0, 1]; None where it is missing or broken."""
+    image = embed_picture(path, STRIP_SIDE_PX)
+    if image is None:
+        return None
+    with Image.open(path) as mask:
+        return {**image, "share": float((np.asarray(mask.convert("L")) > 127).mean())}
 
 
 def embed_video(path: Path | None, room_bytes: int = MAX_VIDEO_BYTES) -> dict | None:
