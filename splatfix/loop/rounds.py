@@ -107,13 +107,12 @@ def _repair_views(
     views = render_novel_views(splats, scene, config.repair, number - 1)
     repaired = restorer.repair(views, seed=config.seed + number - 1) if views else []
     prepared = prepare_repairs(views, repaired, config.repair)
-    for view, repair in zip(views, prepared, strict=True):
-        write_image(repair_path(run.path, number, view.camera.name, "render"), view.rgb.cpu().numpy())
-        rgb = repair.rgb.float() / 255
-        write_image(repair_path(run.path, number, view.camera.name, "repaired"), rgb.cpu().numpy())
-    for view, result in zip(views, repaired, strict=True):
-        if result.mask is not None:
-            write_image(repair_path(run.path, number, view.camera.name, "mask"), result.mask.float().cpu().numpy())
+    for view, result, ready in zip(views, repaired, prepared, strict=True):
+        rgb = result.rgb if ready.color_fit is None else ready.rgb.float() / 255
+        pictures = {"render": view.rgb, "repaired": rgb, "mask": result.mask}
+        for kind, picture in pictures.items():
+            if picture is not None:
+                write_image(repair_path(run.path, number, view.camera.name, kind), picture.float().cpu().numpy())
     _log_color_fits(prepared, number)
     return prepared, time.monotonic() - start
 
