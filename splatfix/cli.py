@@ -205,26 +205,12 @@ def verify(url: Positional[Url], *, repair: bool = False) -> None:
         repair: drop broken and unlisted files, and make the pairs again with the settings stored there (not while pairs
             are being generated into the same place).
     """
-    from splatfix.pairs.config import read_settings
-    from splatfix.pairs.generate import generate as make_pairs
-    from splatfix.pairs.verify import repair as drop
-    from splatfix.pairs.verify import verify as check
-    from splatfix.process import progress
+    from splatfix.pairs.recheck import recheck
 
-    with progress(description="files") as bar:
-        found = check(url, on_file=bar.update)
-    for problem in found.problems:
-        print(problem)
-    print(f"{found.num_shards} whole shards with {found.num_samples} pairs, {len(found.problems)} problems")
-    if not found.problems:
-        return
-    if not repair:
-        raise ValueError(f"{url}: {len(found.problems)} problems; --repair drops what is broken and makes it again")
-    again = drop(url, found)
-    print(f"dropped {len(found.broken)} fits and {len(found.unlisted)} unlisted files")
-    if again:
-        print(make_pairs((), url, read_settings(url)).text())
-    _dataset_page(url)
+    for line in recheck(url, repairs=repair):
+        print(line)
+    if repair:
+        _dataset_page(url)
 
 
 @command(

@@ -1,0 +1,30 @@
+"""Recheck a folder of pairs, and make what is broken again: what ``splatfix verify`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from splatfix.pairs.config import read_settings
+from splatfix.pairs.generate import generate
+from splatfix.pairs.verify import repair, verify
+from splatfix.process import progress
+
+
+def recheck(url: str, *, repairs: bool) -> Iterator[str]:
+    """Verify all files; with ``repairs`` drop what is broken and make it again. Yields lines that say what was found.
+
+    Raises:
+        ValueError: something is broken, and is not to be repaired.
+    """
+    with progress(description="files") as bar:
+        found = verify(url, on_file=bar.update)
+    yield from found.problems
+    yield f"{found.num_shards} whole shards with {found.num_samples} pairs, {len(found.problems)} problems"
+    if not found.problems:
+        return
+    if not repairs:
+        raise ValueError(f"{url}: {len(found.problems)} problems; --repair drops what is broken and makes it again")
+    has_dropped = repair(url, found)
+    yield f"dropped {len(found.broken)} fits and {len(found.unlisted)} unlisted files"
+    if has_dropped:
+        yield generate((), url, read_settings(url)).text()
