@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: help setup demo test test-all lint docs bench bench-compare bench-pairs bench-training gpu-check clean
+.PHONY: help setup demo test test-all lint docs bench bench-compare bench-mask bench-pairs bench-training gpu-check clean
 
 help:
 	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench      kernels, step and fit, timed; the table is also saved in runs/bench/"
 	@echo "make bench-compare OLD=FILE NEW=FILE   two such tables, row by row"
 	@echo "make bench-pairs PAIRS=folder   what Ray, 100,000 scenes and reading cost beside the fits"
+	@echo "make bench-mask   precision and recall of artifact masks"
 	@echo "make bench-training PAIRS=folder   steps, the loader, and one process beside two"
 	@echo "make gpu-check  the gpu tests with any interpreter that has torch, numpy and gsplat: PYTHON=python3"
 
@@ -60,6 +61,9 @@ bench-pairs: setup
 	$(BIN)/python -m tests.benchmarks.bench_pairs ray
 	$(BIN)/python -m tests.benchmarks.bench_pairs scale
 	$(BIN)/python -m tests.benchmarks.bench_pairs read $(PAIRS)
+
+bench-mask: setup
+	$(BIN)/python -m tests.benchmarks.bench_artifact_mask
 
 bench-training: setup
 	$(BIN)/python -m tests.benchmarks.bench_training step

@@ -5,7 +5,7 @@
     images/<stem>/{photo,before,control,after,post}.jpg   at the size of the evaluation
     images/<stem>/error_{before,control,after,post}.png   `error_maps.error_map`
     rounds/<round>/<stem>.{render,repaired}.jpg           repair views
-    rounds/<round>/<stem>.mask.png                        what was repainted in them (white), if the restorer has masks
+    rounds/<round>/<stem>.mask.png                        their artifact masks (white), if the restorer has such
     path.mp4                                              before | after along a path
 """
 

@@ -1,9 +1,9 @@
 """Artifact masks of renders: the pixels that a generative model should repaint.
 
 A Gaussian that a sparse fit has stretched or left floating shows in a novel view as a ridge or blob of one sign on
-whatever is behind it. The Laplacian of Gaussian (LoG) answers to it at the scale of its width with one strong core and
-weak lobes of the opposite sign (for a ridge 45 % of the core, for a disk 14 %), while an edge or a repeated texture
-answers with both signs alike. The core of a Gaussian is an ellipse besides; that of a bent contour is not.
+whatever is behind it. The Laplacian of Gaussian (LoG) responds to it at the scale of its width with one strong core and
+weak lobes of the opposite sign (45 % of the core for a ridge, 14 % for a round Gaussian), while an edge or a repeated
+texture responds with both signs alike. The core of a Gaussian is also an ellipse; that of a bent contour is not.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class MaskOptions:
     """Which pixels of a render are artifacts. Defaults were chosen on photos with planted Gaussians.
 
     Attributes:
-        sigmas_px: scales of the LoG in pixels: standard deviations of the Gaussians that it answers to most. Empty for
-            none: only holes are marked then.
+        sigmas_px: scales of the LoG in pixels: about the standard deviations of the Gaussians that are found. An
+            empty list marks holes alone.
         threshold: response of a core beyond that of the other sign beside it, in [0, 1] sRGB. Lower marks fainter
             artifacts and more texture.
         max_opposite: response of the other sign beside a core relative to its own, on average, at most.
@@ -41,10 +41,10 @@ class MaskOptions:
         min_fill: share of its ellipse that a core fills, at least; 1 is an ellipse.
         min_area: of a core, in squared scales.
         max_detail: response at any finer scale relative to that of a core, on average, at most. A Gaussian hides what
-            is finer than itself, and answers most at 1.4 times its width.
+            is finer than itself.
         extent: how far around a core the mask extends, in scales.
-        dilation_px: by how much the whole mask is dilated besides, in pixels.
-        min_area_px: connected parts of the mask with fewer pixels are dropped.
+        dilation_px: by how much the whole mask is then dilated, in pixels.
+        min_area_px: connected parts of the mask with fewer pixels are dropped, before the dilation.
         alpha_threshold: pixels with less alpha are holes; 0 for none.
         holes: which of them are marked: ``all``, those ``enclosed`` by the image and what is covered, or ``none``;
             ``auto`` marks all, unless half of the image's border is empty, as around an object without a background.
@@ -65,7 +65,7 @@ class MaskOptions:
 
     def __post_init__(self) -> None:
         for sigma in self.sigmas_px:
-            _require(sigma >= 0.5, "sigmas_px", list(self.sigmas_px), "scales of at least 0.5 px")
+            _require(0.5 <= sigma <= 100, "sigmas_px", list(self.sigmas_px), "scales from 0.5 to 100 px")
         _require(self.threshold > 0, "threshold", self.threshold, "a number above 0")
         for name in ("max_opposite", "extent", "max_detail"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "a number of at least 0")
@@ -155,7 +155,7 @@ def _drop_repeated(cores: Bool[ndarray, "H W"], labels: Int[ndarray, "H W"], sig
 
 
 def _laplacian(channel: Float[ndarray, "H W"], sigma_px: float) -> Float[ndarray, "H W"]:
-    """The normalized response. The image goes on linearly beyond its border: a kink there would answer."""
+    """The normalized response. The image is continued linearly beyond its border, since a kink there would respond."""
     from scipy import ndimage
 
     margin = min(int(4 * sigma_px) + 2, min(channel.shape) - 1)

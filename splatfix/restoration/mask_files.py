@@ -30,9 +30,10 @@ class MaskFile:
 
 
 def write_masks(places: Sequence[Path], out: Path, options: MaskOptions) -> Iterator[MaskFile]:
-    """Write the mask of each image into a folder, as ``NAME.mask.png``; an alpha channel marks holes.
+    """Write the mask of each image into a folder, as ``NAME.mask.png``.
 
-    Images of the same name also have the name of their folder in that of their mask.
+    Masks of images of the same name start with the name of their folder. An alpha channel marks holes, and its image is
+    composited over white.
 
     Raises:
         ValueError: a place is neither an image nor a folder with images, or an image cannot be read.
@@ -42,8 +43,10 @@ def write_masks(places: Sequence[Path], out: Path, options: MaskOptions) -> Iter
         raise ValueError(f"{out}: is a file; wanted a folder for the masks")
     for image, name in zip(images, choose_names(images), strict=True):
         pixels = torch.from_numpy(read_image(image))
-        alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
-        mask = find_artifacts(pixels[..., :3], alpha, options)
+        rgb, alpha = pixels[..., :3], pixels[..., 3] if pixels.shape[-1] == 4 else None
+        if alpha is not None:
+            rgb = alpha[..., None] * rgb + 1 - alpha[..., None]
+        mask = find_artifacts(rgb, alpha, options)
         path = out / f"{name}{ENDING}"
         write_image(path, mask.float().numpy())
         yield MaskFile(image=image, path=path, share=float(mask.float().mean()))

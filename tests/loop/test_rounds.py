@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from splatfix.evaluation.layout import repair_path
 from splatfix.flawed import render_flawed, render_references
 from splatfix.gaussians import Splat
-from splatfix.loop import RepairConfig
+from splatfix.images import read_image
+from splatfix.loop import LoopConfig, RepairConfig
 from splatfix.loop.repaired_views import RepairedView, make_training_views, prepare_repairs
-from splatfix.loop.rounds import render_novel_views
+from splatfix.loop.rounds import _repair_views, render_novel_views
 from splatfix.restoration import Repaired
+from splatfix.runs import Run
 from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
 from tests.splats.scene import random_gaussians, small_scene
 
@@ -49,6 +52,22 @@ def test_confidence_is_the_restorers_times_the_agreement_of_the_fits(flawed):
     sure = make_training_views(prepare_repairs(flawed, [Repaired(flawed[0].rgb)], RepairConfig()), 1.0)[0]
     assert sure.confidence is None
     torch.testing.assert_close(sure.rgb, flawed[0].rgb.clamp(0, 1), rtol=0, atol=0.501 / 255)
+
+
+def test_the_masks_of_repaired_views_are_written(scene, tmp_path):
+    class Half:
+        def repair(self, views, *, seed):  # noqa: ARG002
+            masks = [torch.arange(view.alpha.shape[1]).expand(view.alpha.shape) < 10 for view in views]
+            return [Repaired(view.rgb, None, mask) for view, mask in zip(views, masks, strict=True)]
+
+    splat = Splat(random_gaussians(300, seed=0))
+    config = LoopConfig(repair=RepairConfig(views=4, rounds=1, siblings=0))
+    views, _ = _repair_views(Run(tmp_path), scene, [splat], Half(), config, 1)
+    assert len(views) == 4
+    for view in views:
+        mask = read_image(repair_path(tmp_path, 1, view.camera.name, "mask"))
+        assert mask.shape[:2] == (view.camera.height_px, view.camera.width_px)
+        assert (mask[:, :10] == 1).all() and (mask[:, 10:] == 0).all()
 
 
 def test_a_repaired_view_survives_its_checkpoint(flawed, tmp_path):

@@ -4,9 +4,12 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
+from splatfix.evaluation import layout
 from splatfix.evaluation.results import ARMS, write_results
+from splatfix.images import write_image
 from splatfix.report import write_report
 from splatfix.report.wording import format_number
 from splatfix.views import BANDS
@@ -142,6 +145,18 @@ def test_a_broken_picture_is_left_out(tmp_path):
     for path in (tmp_path / "images").glob("*/after.jpg"):
         path.write_bytes(path.read_bytes()[:100])
     read(write_report([tmp_path]))
+
+
+def test_masks_are_shown_below_the_repaired_views_that_have_them(tmp_path):
+    make_run(tmp_path)
+    without = read(write_report([tmp_path])).text
+    assert "masked" not in without and "artifact mask" not in without
+    mask = np.zeros((24, 36), np.float32)
+    mask[:6] = 1
+    write_image(layout.repair_path(tmp_path, 1, "r0", "mask"), mask)
+    layout.repair_path(tmp_path, 1, "r1", "mask").write_bytes(b"broken")
+    page = read(write_report([tmp_path]))
+    assert page.text.count("% masked") == 1 and "25.0 % masked" in page.text and "artifact mask" in page.text
 
 
 def test_several_runs_are_compared(tmp_path):

@@ -25,7 +25,7 @@ class Counting:
             if self.stop_at is not None and len(self.names) >= self.stop_at:
                 raise KeyboardInterrupt
             self.names.append(view.camera.name)
-            results.append(Repaired(1 - view.rgb, view.alpha * (seed + 1) / 10))
+            results.append(Repaired(1 - view.rgb, view.alpha * (seed + 1) / 10, view.alpha > 0.5))
         return results
 
 
@@ -45,6 +45,7 @@ def test_a_kept_view_is_not_repaired_again_and_is_the_same(views, tmp_path):
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one.rgb, other.rgb)
         assert torch.equal(one.confidence, other.confidence)
+        assert torch.equal(one.mask, other.mask) and other.mask.dtype == torch.bool
 
 
 def test_an_interrupted_repair_resumes_after_the_last_whole_batch(views, tmp_path):

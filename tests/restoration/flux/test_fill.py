@@ -157,7 +157,7 @@ def test_blend_mixes_with_the_render(open_fill):
         ({"strength": 0}, "strength = 0.0: wanted above 0"),
         ({"steps": 2, "strength": 0.3}, "steps = 2: wanted at least 1 step"),
         ({"mask": {"holes": "some"}}, "mask.holes"),
-        ({"mask": {"sigmas_px": [0.1]}}, "mask: sigmas_px = .*at least 0.5 px"),
+        ({"mask": {"sigmas_px": [0.1]}}, "mask: sigmas_px = .*from 0.5 to 100 px"),
     ],
 )
 def test_options_are_checked(options, message):
