@@ -60,7 +60,7 @@ class Estimate:
 
     def text(self) -> str:
         """Format the estimate for the terminal."""
-        by_recipe = ", ".join(f"{number} {name}" for name, number in self.fits.items())
+        by_recipe = ", ".join(f"{name}: {number}" for name, number in self.fits.items())
         total = sum(self.fits.values())
         return "\n".join(
             [

@@ -19,7 +19,7 @@ def recheck(url: str, *, repairs: bool) -> Iterator[str]:
     with progress(description="files") as bar:
         found = verify(url, on_file=bar.update)
     yield from found.problems
-    yield f"{found.num_shards} whole shards with {found.num_samples} pairs, {len(found.problems)} problems"
+    yield f"{found.num_shards} intact shards with {found.num_samples} pairs, {len(found.problems)} problems"
     if not found.problems:
         return
     if not repairs:

@@ -26,14 +26,16 @@ def headline(runs: Sequence[RunFiles]) -> wording.Headline:
     if len(known) < len(gains):
         without = wording.format_count(len(gains) - len(known), "run")
         details.append(f"{without} without a gain (no control, or not measured).")
-    if not _same_views(runs):
-        details.append("The runs do not share capture, test photos and size: their figures must not be ranked.")
+    if differing := _differences(runs):
+        details.append(f"The runs differ in {' and '.join(differing)}: their figures must not be ranked.")
     if not known:
         return wording.Headline(f"{wording.format_count(len(runs), 'run')} {where}.", tuple(details), "", "", "plain")
     best = max(known, key=lambda label: known[label])
     low, high = (wording.format_number(value, 2, signed=True) for value in (min(known.values()), max(known.values())))
-    if not _same_views(runs) or len(known) == 1:
+    if differing or len(known) == 1:
         sentence = f"{wording.format_count(len(runs), 'run')} {where}: PSNR gains from {low} to {high} dB."
+        if differing:
+            return wording.Headline(sentence, tuple(details), "", "", "plain")
     elif wording.PSNR.improves(known[best]):
         sentence = f"{best} gained most {where}: {high} dB PSNR; the runs range from {low} to {high} dB."
     else:
@@ -61,7 +63,7 @@ def rows(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
 
 def shared_views(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
     """Some test views that all runs have, each with the photo, the first run's ``before`` and every run's result."""
-    if not _same_views(runs):
+    if _differences(runs):
         return []
     num = max(1, min(MAX_SHARED_VIEWS, MAX_PAGE_PICTURES // (len(runs) + 2)))
     shown = []
@@ -79,12 +81,12 @@ def shared_views(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
     return shown
 
 
-def _same_views(runs: Sequence[RunFiles]) -> bool:
-    """Whether capture, test photos, image size and training photos (where known) are the same in all runs."""
-
-    def key(run: RunFiles) -> tuple:
-        names = tuple(sorted(view.name for view in run.results.views))
-        return run.results.capture, names, run.results.size_px
-
-    known_training = {tuple(sorted(run.train_ids)) for run in runs if run.train_ids}
-    return len({key(run) for run in runs}) == 1 and len(known_training) <= 1
+def _differences(runs: Sequence[RunFiles]) -> list[str]:
+    """What must be the same in all runs for their figures to be ranked, and is not; training photos where known."""
+    values: dict[str, set[Any]] = {
+        "capture": {run.results.capture for run in runs},
+        "size": {run.results.size_px for run in runs},
+        "test photos": {tuple(sorted(view.name for view in run.results.views)) for run in runs},
+        "training photos": {tuple(sorted(run.train_ids)) for run in runs if run.train_ids},
+    }
+    return [name for name, different in values.items() if len(different) > 1]

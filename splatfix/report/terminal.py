@@ -82,6 +82,8 @@ def sweep_table(results: SweepResults, num: int = 5) -> str:
         settings = " ".join(f"{field}={_plain(value)}" for field, value in trial.values.items())
         name = f"{trial.number}{' default' if trial.is_default else ''}"
         lines.append(f"  {name:<9}{cells}  {settings}")
+    if len(ranked) > 1 and ranked[0].is_default:
+        lines += ["", "No trial beats the default settings."]
     for verdict in results.reruns.verdicts.values() if results.reruns is not None else ():
         lines += ["", textwrap.fill(verdict.sentence, WIDTH)]
     return "\n".join(lines)
@@ -97,7 +99,7 @@ def describe_sweep(results: SweepResults, folder: Path) -> str:
 
 def comparison_table(results: CompareResults) -> str:
     """One row per restorer: single frames, drift, consistency, and the gain in 3D; means over the cases."""
-    columns = ("frame PSNR", "change", "drift", "warp", "gain", "s/view")
+    columns = ("frame PSNR", "change", "drift", "disagree", "gain", "s/view")
     lines = [f"  {'restorer':<24}" + "".join(f"{name:>{max(_CELL, len(name) + 2)}}" for name in columns)]
     for restorer in results.restorers:
         if all(entry.error for entry in restorer.entries):
@@ -118,7 +120,7 @@ def comparison_table(results: CompareResults) -> str:
     notes = (
         "frame PSNR and change: repaired test views, in dB, and against their renders",
         "drift: standard deviation of the color gain over the test views",
-        "warp: error of a repaired view warped into its neighbor, over that of the photos",
+        "disagree: error of a repaired view warped into its neighbor, over that of the photos",
         "gain: in 3D, after minus the better of before and control, in dB",
     )
     return "\n".join([*lines, "", *notes])

@@ -119,7 +119,7 @@ def format_best(results: SweepResults, config: SweepConfig) -> str:
     objective = results.objectives[0]
     best = next(trial for trial in results.trials if trial.number == results.best)
     figure = format_value(getattr(best, objective))
-    lines = [f"best of the sweep {results.name}: trial {best.number}, {objective} {figure}"]
+    lines = [f"best trial of {results.name}: {best.number}{' (the default)' * best.is_default}, {objective} {figure}"]
     if results.reruns is not None:
         lines += [verdict.sentence for verdict in results.reruns.verdicts.values()]
     if others := [f"{name} {value}" for name, value in _other_settings(config)]:

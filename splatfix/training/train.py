@@ -123,6 +123,8 @@ def train(
     if is_main:
         run.seconds["train"] = state.seconds
         run.write_provenance(seed=config.seed, device=accelerator.device, steps=state.step)
+        gain = "not validated" if state.best is None else f"{state.best:+.2f} dB PSNR on held-out scenes"
+        log.info("restorer: %s (%s); use it with splatfix loop CAPTURE --restorer %s", run.path / RESTORER, gain, out)
     return state
 
 

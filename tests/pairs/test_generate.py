@@ -234,7 +234,7 @@ def test_the_commands_generate_and_verify(tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     arguments = ["generate", str(sample_path()), "--out", str(out), "--config", str(tmp_path / "c.yaml")]
     assert main([*arguments, "--dry-run"]) == 0
-    assert "fits: 2 (2 photos)" in capsys.readouterr().out and not out.exists()
+    assert "fits: 2 (photos: 2)" in capsys.readouterr().out and not out.exists()
     assert main(arguments) == 0
     assert "fits: 2 made" in capsys.readouterr().out
     page = (out / "dataset.html").read_text()

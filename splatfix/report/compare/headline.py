@@ -22,6 +22,8 @@ def compare_headline(results: CompareResults) -> Headline:
         sentence = f"{best} gains most in 3D: {figure} PSNR over {cases}"
         sentence += "." if spread is None else f", with a standard deviation of {format_number(spread, 2)} dB."
         tone = "good"
+    elif PSNR.improves(gains[best]) is False:
+        sentence, tone = f"Every restorer makes the splat worse; {best} does least harm, {figure}.", "plain"
     else:
         sentence, tone = f"No restorer gains noticeably in 3D; {best} comes first with {figure}.", "plain"
     details = [detail for detail in (_frames_sentence(results, best), _consistency_sentence(results)) if detail]

@@ -45,6 +45,10 @@ def _search_headline(sweep: LoadedSweep, has_reruns: bool) -> Headline:
     sentence = f"{best}: trial {sweep.best.number}, {_gain_in_search(sweep)}; {later}{end}"
     caution = f"{SELECTION.capitalize()}; only reruns with other seeds tell whether these settings are better."
     caption = f"{sweep.metric_name} {sweep.objective_name}, best trial"
+    if sweep.best.is_default and not sweep.is_running:
+        figure = sweep.signed(sweep.gain(sweep.best))
+        sentence = f"No trial beats the default settings, which have {sweep.objective_name} {figure}."
+        return Headline(sentence, (), figure, caption, "plain")
     return Headline(sentence, (caution,), sweep.signed(sweep.gain(sweep.best)), caption, "plain")
 
 

@@ -27,10 +27,11 @@ def model_card(config: dict[str, Any], *, num_parameters: int) -> str:
     ]
     if validation:
         best = validation["by_strength"][str(validation["strength"])]
+        scenes = "one scene" if len(best["by_scene"]) == 1 else f"{len(best['by_scene'])} scenes"
         lines += [
             "## Validation",
             "",
-            f"Mean over {len(best['by_scene'])} scenes of held-out groups, {validation['num_pairs']} pairs, against "
+            f"Mean over {scenes} of held-out groups, {validation['num_pairs']} pairs, against "
             f"the unrepaired render: PSNR {best['psnr_gain']:+.2f} dB, SSIM {best['ssim_gain']:+.4f}.",
             "",
             "| strength | PSNR gain (dB) | SSIM gain |",
