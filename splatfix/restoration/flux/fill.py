@@ -14,12 +14,11 @@ from splatfix.restoration.flux.batches import batches_of_one_size, noise_generat
 from splatfix.restoration.flux.failures import explain_call
 from splatfix.restoration.flux.loading import load_pipeline
 from splatfix.restoration.flux.options import FluxFillOptions
-from splatfix.restoration.flux.sizes import ModelFrame
+from splatfix.restoration.flux.sizes import ModelFrame, enclose_mask
 from splatfix.restoration.restorer import Repaired, blend_correction
 from splatfix.shapes import Bool, Float
 
 MULTIPLE_PX = 16  # the autoencoder halves an image three times, and a token holds 2x2 latents
-COVERED = 0.1  # masked share from which a scaled pixel is repainted: above the overshoot of bicubic scaling
 
 
 class FluxFillRestorer:
@@ -33,12 +32,17 @@ class FluxFillRestorer:
         """Load the pipeline; ValueError as `load_pipeline`."""
         return cls(load_pipeline("FluxFillPipeline", options.model, options.loading, device), options)
 
+    @property
+    def batch_views(self) -> int:
+        """Views at a time."""
+        return self.options.loading.views_per_batch
+
     def repair(self, views: Sequence[FlawedView], *, seed: int) -> list[Repaired]:
         """See `Restorer`. The result of a view does not depend on the other views."""
         masks = [find_artifacts(view.rgb, view.alpha, self.options.mask) for view in views]
         results = {index: self._result(views[index], masks[index], views[index].rgb) for index in range(len(views))}
         wanted = [index for index, mask in enumerate(masks) if self._is_repainted(mask)]
-        for batch in batches_of_one_size([views[index] for index in wanted], self.options.loading.views_per_batch):
+        for batch in batches_of_one_size([views[index] for index in wanted], self.batch_views):
             indices = [wanted[place] for place in batch]
             repainted = self._repaint([views[index] for index in indices], [masks[index] for index in indices], seed)
             for index, rgb in zip(indices, repainted, strict=True):
@@ -66,12 +70,12 @@ class FluxFillRestorer:
         options, renders = self.options, stack_renders(views)
         frame = ModelFrame.choose(renders.shape[2], renders.shape[3], MULTIPLE_PX, options.size)
         images = frame.enclose(renders)
-        shares = frame.enclose(torch.stack([mask.float() for mask in masks])[:, None])
+        whites = torch.stack([enclose_mask(mask, frame) for mask in masks])
         with explain_call(options.model):
             output = self.pipeline(
                 prompt=[options.prompt] * len(views),
                 image=images,
-                mask_image=(shares > COVERED).float(),  # the pipeline repaints what is white
+                mask_image=whites,  # the pipeline repaints what is white
                 strength=options.strength,
                 num_inference_steps=options.steps,
                 guidance_scale=options.guidance,

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from splatfix.flawed import FlawedView
+from splatfix.restoration.artifact_mask import find_artifacts
 from splatfix.restoration.flux.batches import batches_of_one_size, noise_generator, stack_renders
 from splatfix.restoration.flux.failures import ModelError, explain_call, require_packages
 from splatfix.restoration.flux.loading import find_pipeline_class, load_pipeline
 from splatfix.restoration.flux.options import Img2imgOptions
-from splatfix.restoration.flux.sizes import ModelFrame, fit_to
+from splatfix.restoration.flux.sizes import ModelFrame, enclose_mask, fit_to
 from splatfix.restoration.restorer import Repaired, blend_correction
-from splatfix.shapes import Float
+from splatfix.shapes import Bool, Float
 
 log = logging.getLogger(__name__)
 
@@ -53,23 +54,39 @@ class Img2imgRestorer:
 
         Pipelines without a strength (editing models) take a list as several references for one image.
         """
-        alone = "strength" not in self.known or self.options.reference_argument is not None
+        options = self.options
+        alone = "strength" not in self.known or options.reference_argument or options.mask_argument
         return 1 if alone else self.options.loading.views_per_batch
 
     def repair(self, views: Sequence[FlawedView], *, seed: int) -> list[Repaired]:
         """See `Restorer`. The result of a view does not depend on the other views."""
+        if self.options.mask_argument is not None:
+            return [self._repair_masked(view, seed) for view in views]
         results: dict[int, Repaired] = {}
         for indices in batches_of_one_size(views, self.batch_views):
             repaired = self._repair_batch([views[index] for index in indices], seed)
             results.update(zip(indices, repaired, strict=True))
         return [results[index] for index in range(len(views))]
 
-    def _repair_batch(self, views: Sequence[FlawedView], seed: int) -> list[Repaired]:
+    def _repair_masked(self, view: FlawedView, seed: int) -> Repaired:
+        """Repaint the artifacts of a view; the other pixels stay as they were rendered."""
+        mask, render = find_artifacts(view.rgb, view.alpha, self.options.mask), view.rgb.clamp(0, 1)
+        if not mask.any():
+            return Repaired(render, None, mask)
+        (repaired,) = self._repair_batch([view], seed, mask)
+        return Repaired(torch.where(mask[..., None], repaired.rgb, render), None, mask)
+
+    def _repair_batch(
+        self, views: Sequence[FlawedView], seed: int, mask: Bool[Tensor, "H W"] | None = None
+    ) -> list[Repaired]:
         options, renders = self.options, stack_renders(views)
         if options.strength == 0 or options.blend == 0:
             return [Repaired(view.rgb.clamp(0, 1)) for view in views]
         frame = ModelFrame.choose(renders.shape[2], renders.shape[3], self.multiple_px, options.size)
-        output = self._run(self._arguments(views, frame.enclose(renders), frame, seed))
+        arguments = self._arguments(views, frame.enclose(renders), frame, seed)
+        if mask is not None and options.mask_argument is not None:
+            arguments[options.mask_argument] = to_picture(enclose_mask(mask, frame).expand(3, -1, -1))
+        output = self._run(arguments)
         if len(output) != len(views):
             raise ModelError(
                 f"pipeline {options.pipeline!r}: returned {len(output)} images for {len(views)} views; "
@@ -141,6 +158,7 @@ def check_arguments(cls: Any, options: Img2imgOptions) -> set[str]:
     """
     known = {name for name in inspect.signature(cls.__call__).parameters if name != "self"}
     named = {"image_argument": options.image_argument, "reference_argument": options.reference_argument}
+    named["mask_argument"] = options.mask_argument
     for option, name in [*named.items(), *(("arguments", name) for name in options.arguments)]:
         if name is not None and name not in known:
             listed = ", ".join(sorted(known))

@@ -175,6 +175,9 @@ class Img2imgOptions:
         reference_argument: the argument that takes the nearest photos. The same as ``image_argument``: a list of the
             render and the photos. Null: the pipeline sees no photos.
         num_references: photos at most.
+        mask_argument: the argument that takes the artifact mask, white where to repaint, such as ``mask_image`` of
+            ``FluxKontextInpaintPipeline``. All other pixels then stay as they were rendered. Null: no mask.
+        mask: which pixels that are; see `MaskOptions`.
         arguments: further arguments of the pipeline, by name.
         multiple_px: sides are padded to a multiple of this; null takes what the pipeline's image processor says.
         noise: ``per-view`` seeds each view by its name, ``shared`` gives all views the same noise.
@@ -191,6 +194,8 @@ class Img2imgOptions:
     image_argument: str = "image"
     reference_argument: str | None = None
     num_references: int = 1
+    mask_argument: str | None = None
+    mask: MaskOptions = field(default_factory=MaskOptions)
     arguments: dict[str, Any] = field(default_factory=dict)
     multiple_px: int | None = None
     noise: Literal["per-view", "shared"] = "per-view"
@@ -207,7 +212,7 @@ class Img2imgOptions:
         require_option(self.num_references >= 1, "num_references", self.num_references, "at least 1")
         require_option(self.multiple_px is None or self.multiple_px >= 1, "multiple_px", self.multiple_px, "at least 1")
         require_option(self.pipeline.isidentifier(), "pipeline", self.pipeline, "the name of a class of diffusers")
-        own = [self.image_argument, self.reference_argument, *OWN_ARGUMENTS]
+        own = [self.image_argument, self.reference_argument, self.mask_argument, *OWN_ARGUMENTS]
         for name in self.arguments:
             require_option(
                 name not in own, f"arguments.{name}", self.arguments[name], "no argument that is set already"

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splatfix.restoration.flux.options import SizeOptions
-from splatfix.shapes import Float
+from splatfix.shapes import Bool, Float
+
+COVERED = 0.1  # masked share from which a scaled pixel is repainted: above the overshoot of bicubic scaling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +79,8 @@ def _padded(images: Float[Tensor, "B C H W"], amount_px: int, dim: int) -> Float
     period = max(2 * side - 2, 1)
     index = torch.arange(side + amount_px, device=images.device) % period
     return images.index_select(dim, torch.where(index < side, index, period - index))
+
+
+def enclose_mask(mask: Bool[Tensor, "H W"], frame: ModelFrame) -> Float[Tensor, "1 H2 W2"]:
+    """A mask at the size of the model: 1 where any part of a pixel that is masked is."""
+    return (frame.enclose(mask.float()[None, None])[0] > COVERED).float()

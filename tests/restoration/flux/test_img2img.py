@@ -86,6 +86,27 @@ def test_kontext_edits_the_render_by_its_prompt(tiny, views):
     assert differ(first, repair(views[:1], prompt="a photo", **kontext)[0])
 
 
+def test_an_inpainting_pipeline_changes_masked_pixels_alone(tiny, views):
+    """The mask is the alpha hole of the view: white is repainted, the rest pasted back exactly."""
+    alpha = torch.ones_like(views[0].alpha)
+    alpha[8:20, 10:24] = 0
+    view = replace(views[0], alpha=alpha)
+    inpaint = {
+        **{"model": tiny.flux, "pipeline": "FluxKontextInpaintPipeline", "strength": 1.0, "steps": 2, "guidance": 2.5},
+        **{"mask_argument": "mask_image", "mask": {"sigmas_px": []}, "arguments": {"_auto_resize": False}},
+    }
+    (result,) = open_with(**inpaint).repair([view], seed=0)
+    hole = alpha == 0
+    assert torch.equal(result.mask, hole)
+    assert torch.equal(result.rgb[~hole], view.rgb.clamp(0, 1)[~hole])
+    assert (result.rgb[hole] - view.rgb.clamp(0, 1)[hole]).abs().mean() > 0.01
+    seeing = open_with(**inpaint, reference_argument="image_reference").repair([view], seed=0)[0]
+    assert differ(seeing.rgb, result.rgb)
+    (covered,) = open_with(**inpaint).repair([replace(view, alpha=torch.ones_like(alpha))], seed=0)
+    assert torch.equal(covered.rgb, view.rgb.clamp(0, 1))
+    assert open_with(**inpaint).batch_views == 1
+
+
 def test_an_automatic_class_finds_the_pipeline_of_a_model(tiny, views):
     chosen = {"model": tiny.turbo, "pipeline": "AutoPipelineForImage2Image"}
     torch.testing.assert_close(repair(views[:1], **chosen)[0], repair(views[:1], model=tiny.turbo)[0])
