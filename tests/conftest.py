@@ -33,12 +33,13 @@ def scenes() -> Path:
 
 @pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
-    """What a command sets up for its messages ends with the test."""
+    """A test starts without what commands set up for their messages, also those that a shared fixture ran."""
     logger = logging.getLogger("splatfix")
-    before = logger.propagate, logger.handlers[:], logger.level
+    logger.propagate, logger.handlers = True, []
+    logger.setLevel(logging.NOTSET)
     yield
-    logger.propagate, logger.handlers, level = before
-    logger.setLevel(level)
+    logger.propagate, logger.handlers = True, []
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -70,4 +70,4 @@ def test_a_profiled_fit(tmp_path, caplog) -> None:
     assert written["steps"] == 6
     assert {"project", "draw", "draw, backward", "loss", OPTIMIZERS, REST} <= set(written["seconds"])
     assert written["calls"]["draw"] == written["calls"]["draw, backward"] == 6
-    assert "where the time of a step went" in caplog.text
+    assert "time of a step by section" in caplog.text
