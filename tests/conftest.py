@@ -32,6 +32,19 @@ def scenes() -> Path:
 
 
 @pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """A signal that a test sends to this process stops no later test."""
+    from splatfix import process
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    process._requested = None
+    for number, handler in handlers.items():
+        if handler is not None:  # None: set by C code, as pycolmap's
+            signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
     """A test starts without what commands set up for their messages, also those that a shared fixture ran."""
     logger = logging.getLogger("splatfix")
