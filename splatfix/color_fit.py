@@ -14,7 +14,8 @@ from torch import Tensor
 
 from splatfix.shapes import Bool, Float
 
-ColorForm = Literal["affine", "gain_bias", "gain", "identity"]
+ColorForm = Literal["gain_bias", "gain", "identity"]
+Channels = tuple[float, float, float]  # red, green, blue
 
 MIN_PIXELS = 64  # reliable pixels below which nothing is fitted
 MIN_BRIGHTNESS = 0.02  # mean of a channel below which its gain is 1
@@ -26,59 +27,44 @@ ITERATIONS = 15
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ColorFit:
-    """A color map ``color -> matrix @ color + offset``, and what it was fitted to.
+    """A color map per channel, ``color -> gain * color + bias``, and what it was fitted to.
 
     Attributes:
-        matrix: ``[3, 3]``, float64 on the CPU.
-        offset: ``[3]``, float64 on the CPU, in color from 0 to 1.
-        form: what was fitted: ``affine`` (3 x 3 and offset), ``gain_bias`` (per channel), ``gain`` (per channel, no
-            offset: the colors do not vary), or ``identity`` (too few reliable pixels, or a black image).
+        gain: per channel, without unit.
+        bias: per channel, in color from 0 to 1.
+        form: what was fitted: ``gain_bias``, ``gain`` (no bias: the colors do not vary), or ``identity`` (too few
+            reliable pixels, or a black image).
         num_pixels: number of pixels with weight and no clipped channel.
         inlier_share: share of their weight that the map explains, in [0, 1]; 0 for the identity.
     """
 
-    matrix: Float[Tensor, "3 3"]
-    offset: Float[Tensor, "3"]
+    gain: Channels
+    bias: Channels
     form: ColorForm
     num_pixels: int
     inlier_share: float
 
-    @property
-    def gain(self) -> tuple[float, float, float]:
-        """Gain of each channel for gray: the sums of the matrix's rows; of a map per channel, its diagonal."""
-        red, green, blue = self.matrix.sum(dim=1).tolist()
-        return red, green, blue
-
-    @property
-    def bias(self) -> tuple[float, float, float]:
-        """Offset of each channel."""
-        red, green, blue = self.offset.tolist()
-        return red, green, blue
-
     def apply(self, image: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape 3"]:
         """Map the colors of an image; values may leave [0, 1]."""
-        return image @ self.matrix.T.to(image) + self.offset.to(image)
+        return image * image.new_tensor(self.gain) + image.new_tensor(self.bias)
 
 
 def fit_color(
     source: Float[Tensor, "H W 3"],
     target: Float[Tensor, "H W 3"],
     weights: Float[Tensor, "H W"] | None = None,
-    *,
-    form: Literal["affine", "gain_bias"] = "affine",
 ) -> ColorFit:
     """Fit the color map that takes ``source`` to ``target``, by weighted robust least squares.
 
     Outliers lose their weight by iterative reweighting with the Geman-McClure function, whose scale follows the
-    median residual; clipped pixels are left out. Every form is regularized towards the next simpler one (affine, gain
-    and bias, gain, identity), so that colors which hardly vary do not decide about a slope: with a variance of
-    `SHRINKAGE` it is half way between the two.
+    median residual; clipped pixels are left out. Gain and bias are regularized towards a gain alone, and that towards
+    the identity, so that colors which hardly vary do not decide about a slope: with a variance of `SHRINKAGE` it is
+    half way between the two.
 
     Args:
         source: image in [0, 1], ``[H, W, 3]``.
         target: image in [0, 1] of the same size.
         weights: reliability of each pixel, 0 or more; None for all alike.
-        form: the richest map to fit: 3 x 3 and offset, or gain and bias per channel.
 
     Raises:
         ValueError: images or weights whose shapes do not match.
@@ -93,16 +79,16 @@ def fit_color(
     middle = torch.stack([_weighted_median(x[:, c], base) for c in range(3)])
     if bool((middle < MIN_BRIGHTNESS).all()):
         return _identity(len(x))
-    matrix, offset = torch.diag(_median_gain(x, y, base)), torch.zeros_like(middle)
+    gain, bias = _median_gain(x, y, base), torch.zeros_like(middle)
     found: ColorForm = "gain"
     robust = base
     for _ in range(ITERATIONS):
-        residual = (x @ matrix.T + offset - y).norm(dim=1)
+        residual = (x * gain + bias - y).norm(dim=1)
         scale = max(2 * 1.4826 * float(_weighted_median(residual, base)), MIN_SCALE)
         robust = base / (1 + (residual / scale) ** 2) ** 2
-        matrix, offset, found = _solve(x, y, robust, form)
+        gain, bias, found = _solve(x, y, robust)
     share = float(robust.sum() / base.sum())
-    return ColorFit(matrix=matrix.cpu(), offset=offset.cpu(), form=found, num_pixels=len(x), inlier_share=share)
+    return ColorFit(gain=to_channels(gain), bias=to_channels(bias), form=found, num_pixels=len(x), inlier_share=share)
 
 
 def is_unclipped(colors: Float[Tensor, "*shape 3"]) -> Bool[Tensor, "*shape"]:
@@ -111,9 +97,9 @@ def is_unclipped(colors: Float[Tensor, "*shape 3"]) -> Bool[Tensor, "*shape"]:
 
 
 def _solve(
-    x: Float[Tensor, "P 3"], y: Float[Tensor, "P 3"], weights: Float[Tensor, " P"], form: ColorForm
-) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"], ColorForm]:
-    """Regularized least squares of one iteration: the gain, then gain and bias around it, then the full matrix."""
+    x: Float[Tensor, "P 3"], y: Float[Tensor, "P 3"], weights: Float[Tensor, " P"]
+) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"], ColorForm]:
+    """Regularized least squares of one iteration: the gain, then gain and bias around it."""
     weights = (weights / weights.sum())[:, None]
     x_mean, y_mean = (weights * x).sum(0), (weights * y).sum(0)
     gain = ((weights * x * y).sum(0) + SHRINKAGE) / ((weights * x * x).sum(0) + SHRINKAGE)
@@ -121,14 +107,9 @@ def _solve(
     dx, dy = x - x_mean, y - y_mean
     variance = (weights * dx * dx).sum(0)
     if bool((variance < SHRINKAGE / 10).all()):
-        return torch.diag(gain), torch.zeros_like(gain), "gain"
+        return gain, torch.zeros_like(gain), "gain"
     slope = ((weights * dx * dy).sum(0) + SHRINKAGE * gain) / (variance + SHRINKAGE)
-    matrix = torch.diag(slope)
-    if form == "affine":
-        ridge = SHRINKAGE * torch.eye(3).to(x)
-        covariance = (weights * dx).T @ dx + ridge  # [3, 3]
-        matrix = torch.linalg.solve(covariance, (weights * dx).T @ dy + ridge @ matrix.T).T
-    return matrix, y_mean - matrix @ x_mean, form
+    return slope, y_mean - slope * x_mean, "gain_bias"
 
 
 def _median_gain(x: Float[Tensor, "P 3"], y: Float[Tensor, "P 3"], weights: Float[Tensor, " P"]) -> Float[Tensor, "3"]:
@@ -148,8 +129,15 @@ def _weighted_median(values: Float[Tensor, " P"], weights: Float[Tensor, " P"]) 
 
 
 def _identity(num_pixels: int) -> ColorFit:
-    eye, zero = torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    return ColorFit(matrix=eye, offset=zero, form="identity", num_pixels=num_pixels, inlier_share=0.0)
+    return ColorFit(
+        gain=(1.0, 1.0, 1.0), bias=(0.0, 0.0, 0.0), form="identity", num_pixels=num_pixels, inlier_share=0.0
+    )
+
+
+def to_channels(values: Float[Tensor, "3"]) -> Channels:
+    """A value per channel, as floats."""
+    red, green, blue = values.tolist()
+    return red, green, blue
 
 
 def _check(source: Tensor, target: Tensor, weights: Tensor | None) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splatfix.color_fit import MIN_PIXELS, ColorFit, fit_color
+from splatfix.color_fit import MIN_PIXELS, Channels, ColorFit, fit_color
 from splatfix.records import parse_record
 from splatfix.shapes import Bool, Float
 
@@ -29,8 +29,6 @@ SCHEMA = 1
 REMEDY = "measure the drift again, or use the splatfix that wrote it"
 NUM_REFITS = 2  # each without the pixels that the fit before predicts to be clipped
 MAD_TO_SIGMA = 1.4826  # standard deviation of normal noise over its median absolute deviation
-
-Channels = tuple[float, float, float]  # red, green, blue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +157,10 @@ def _measure_frame(
         )
     finite = (clean.isfinite() & frame.isfinite()).all(dim=-1)
     clean, frame, weight = clean.nan_to_num(), frame.nan_to_num(), weight * finite
-    fit = fit_color(clean, frame, weight, form="gain_bias")
+    fit = fit_color(clean, frame, weight)
     for _ in range(NUM_REFITS):
         weight_ = weight * _is_predicted_unclipped(fit, clean, frame, weight)
-        refit = fit_color(clean, frame, weight_, form="gain_bias")
+        refit = fit_color(clean, frame, weight_)
         if refit.form != "gain_bias":
             break
         fit = refit

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from splatfix.color_fit import ColorForm
+from splatfix.color_fit import Channels, ColorForm
 from splatfix.evaluation.results import REMEDY
 from splatfix.files import read_json, write_json
 from splatfix.records import parse_record
 
 REPAIRS = "repairs.json"
 SCHEMA = 1
-Channels = tuple[float, float, float]  # red, green, blue
 
 
 @dataclass(frozen=True, kw_only=True)

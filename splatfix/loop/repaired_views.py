@@ -64,7 +64,7 @@ class RepairedView:
             np.array(state["camera_from_world"]),
         )
         fitted = state.get("color_fit")  # checkpoints of earlier versions have none
-        color_fit = None if fitted is None else ColorFit(**{name: _on_cpu(value) for name, value in fitted.items()})
+        color_fit = None if fitted is None else ColorFit(**fitted)
         return cls(camera, state["rgb"], state["confidence"], color_fit)
 
 
@@ -120,11 +120,6 @@ def make_training_views(views: Sequence[RepairedView], weight: float) -> list[Tr
 
 def _record_color(fit: ColorFit) -> ColorCorrection:
     return ColorCorrection(form=fit.form, gain=fit.gain, bias=fit.bias, inlier_share=fit.inlier_share)
-
-
-def _on_cpu(value: Any) -> Any:
-    """A checkpoint is read onto the device of the fit; a color map is on the CPU."""
-    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def _to_8_bits(image: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:

@@ -12,13 +12,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from splatfix.color_fit import ColorFit, is_unclipped
+from splatfix.color_fit import ColorFit, is_unclipped, to_channels
 from splatfix.flawed import FlawedView
 from splatfix.restoration.quality import warp_references
 from splatfix.restoration.restorer import Repaired
 from splatfix.shapes import Float
 
-MIN_VALIDITY = 0.5  # of a warped photo's pixel
+MIN_SEEN = 0.5  # validity of a warped photo's pixel
 MIN_BRIGHTNESS = 0.03  # of a channel, below which a ratio says little
 MAX_DIFFERENCE = 0.06  # of a channel, up to which two pixels show the same point
 MIN_PIXELS = 64
@@ -41,8 +41,8 @@ def match_color(view: FlawedView, repaired: Repaired) -> tuple[Repaired, ColorFi
             gain = torch.ones(3)
     is_identity = bool((gain == 1).all())
     fit = ColorFit(
-        matrix=torch.diag(gain.double()),
-        offset=torch.zeros(3, dtype=torch.float64),
+        gain=to_channels(gain),
+        bias=(0.0, 0.0, 0.0),
         form="identity" if is_identity else "gain",
         num_pixels=num,
         inlier_share=inlier_share,
@@ -55,7 +55,7 @@ def _paired_colors(view: FlawedView, rgb: Float[Tensor, "H W 3"]) -> tuple[Float
     sources, targets = [rgb.new_zeros(0, 3)], [rgb.new_zeros(0, 3)]
     for photo, validity in warp_references(view, view.references):
         bright = (rgb.amin(-1) > MIN_BRIGHTNESS) & (photo.amin(-1) > MIN_BRIGHTNESS)
-        usable = (validity > MIN_VALIDITY) & bright & is_unclipped(rgb) & is_unclipped(photo)
+        usable = (validity > MIN_SEEN) & bright & is_unclipped(rgb) & is_unclipped(photo)
         sources.append(rgb[usable])
         targets.append(photo[usable])
     return torch.cat(sources), torch.cat(targets)
