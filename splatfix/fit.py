@@ -40,6 +40,9 @@ FIT_FILES = (  # glob patterns of the files that a fit writes
 )
 
 
+PreparedRun = tuple[Run, Capture, Split, SparseScene, torch.device]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitRunConfig:
     """Settings of a fit of one capture.
@@ -108,7 +111,7 @@ def prepare_run(
     files: Sequence[str],
     inputs: Mapping[str, Input] | None = None,
     fresh: bool = False,
-) -> tuple[Run, Capture, Split, SparseScene, torch.device]:
+) -> PreparedRun:
     """Open the capture, choose the views, load the photos, and start or resume the run (`runs.open_run`).
 
     ``inputs`` are those of the run besides the capture. Writes ``run.json``, ``config.yaml`` and ``split.json``,

@@ -9,7 +9,7 @@ from splatfix.config import require
 from splatfix.loop import LoopConfig
 from splatfix.restoration import absolute_choice
 from splatfix.restoration.setting import RestorerSettings
-from splatfix.tracking import TrackingConfig, without_password
+from splatfix.tracking import TrackingConfig
 from splatfix.workers import WorkersConfig
 
 
@@ -49,9 +49,3 @@ def resolve_paths(config: CompareConfig) -> CompareConfig:
     restorers = tuple(absolute_choice(choice) for choice in config.restorers)
     captures = tuple(str(Path(capture).resolve()) for capture in config.captures)
     return replace(config, captures=captures, restorers=restorers, loop=replace(config.loop, views=views))
-
-
-def hide_password(config: CompareConfig) -> CompareConfig:
-    """A config without the password in the address of its tracking server, as it is written to files."""
-    uri = config.tracking.uri
-    return replace(config, tracking=replace(config.tracking, uri=None if uri is None else without_password(uri)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from splatfix.compare.config import CompareConfig, hide_password, resolve_paths
+from splatfix.compare.config import CompareConfig, resolve_paths
 from splatfix.compare.entry import (
     ENTRY_FILES,
     EntryTask,
@@ -45,11 +45,12 @@ from splatfix.report.compare.results import (
 from splatfix.restoration import RestorerChoice, restorer_options
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import Run, open_run
+from splatfix.tracking import end_status, hide_password
 from splatfix.workers import RunAborted, run_tasks
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE = ("workers", "tracking", "restorers", "seeds", "captures")  # an entry has an identity of its own
+MAY_CHANGE = ("workers", "tracking", "restorers", "seeds", "captures")  # each entry has its own identity
 COMPARE_FILES = (  # glob patterns of all that a comparison writes, besides MLflow's database
     *(COMPARE, PAGE, *TRACKING_PATTERNS, "shared/*/*.pt"),
     *(f"{BASELINES}/*/{name}" for name in BASELINE_FILES),
@@ -103,6 +104,9 @@ def _run_entries(
     tasks = [EntryTask(label, setting, case) for label, setting in labels.items() for case in cases]
     entries = {task.name: entry for task in tasks if (entry := _find_entry(config, run.path, task)) is not None}
     pending = [task for task in tasks if task.name not in entries]
+    for task in tasks:
+        if task.name in entries and end_status(run.path / entries[task.name].folder) is None:  # killed before it was
+            tracker.add(task, entries[task.name])
     with run.stage("baselines"):
         waiting = [case for case in cases if any(task.case == case for task in pending)]
         if waiting:
@@ -151,6 +155,8 @@ def _collect(
     state: State,
 ) -> CompareResults:
     baselines = {case.name: read_results(baseline_folder(run.path, case)) for case in cases}
+    reasons = {name: why for results in baselines.values() for name, why in results.reasons.items()}
+    reasons |= {name: why for entry in entries.values() for name, why in entry.reasons.items()}
     restorers = []
     for label, setting in labels.items():
         choice = RestorerChoice.of(setting)
@@ -161,7 +167,7 @@ def _collect(
         cases=tuple(_describe_case(run.path, case, baselines[case.name]) for case in cases),
         restorers=tuple(restorers),
         seconds={name: round(value, 2) for name, value in run.seconds.items()},
-        reasons={name: reason for results in baselines.values() for name, reason in results.reasons.items()},
+        reasons=reasons,
     )
 
 

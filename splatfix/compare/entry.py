@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -14,11 +13,12 @@ import torch
 
 from splatfix.compare.config import CompareConfig
 from splatfix.compare.frames import FrameView, measure_frames
+from splatfix.config import changed_fields
 from splatfix.evaluation.error_maps import error_map
 from splatfix.evaluation.results import read_results
 from splatfix.evaluation.run import restorer_input
-from splatfix.files import read_json, write_json
-from splatfix.fit import prepare_run
+from splatfix.files import hash_text, read_json, write_json
+from splatfix.fit import MAY_CHANGE, prepare_run
 from splatfix.flawed import FlawedView
 from splatfix.images import write_image
 from splatfix.loop import LoopConfig
@@ -28,11 +28,12 @@ from splatfix.loop.cases import Case, configure_case, read_baseline, shared_fold
 from splatfix.process import choose_device, peak_memory_mb
 from splatfix.report import write_report
 from splatfix.report.compare.layout import FRAMES, frame_path
-from splatfix.report.compare.results import Entry
+from splatfix.report.compare.results import SCHEMA, Entry
 from splatfix.restoration import Repaired, Restorer, RestorerChoice, open_restorer
+from splatfix.restoration.choice import format_choice
 from splatfix.restoration.repair_cache import RepairCache
 from splatfix.restoration.setting import RestorerSetting
-from splatfix.runs import RUN_FILES
+from splatfix.runs import RUN_FILES, remove_run
 
 ENTRY, REPAIRS = "entry.json", "repairs"  # names on disk
 ENTRY_FILES = (  # glob patterns of all that an entry writes
@@ -69,7 +70,7 @@ def label_restorers(restorers: tuple[RestorerSetting, ...]) -> dict[str, Restore
         choice = RestorerChoice.of(setting)
         readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(choice.name).name).strip("._") or "restorer"
         is_plain = readable == choice.name and not choice.options
-        label = readable[:40] if is_plain else f"{readable[:40]}-{_digest(choice.name, choice.options)[:6]}"
+        label = readable[:40] if is_plain else f"{readable[:40]}-{hash_text(format_choice(choice))[:6]}"
         if label in labels:
             raise ValueError(f"restorers: {choice.name} with the same options is given twice")
         labels[label] = setting
@@ -77,17 +78,21 @@ def label_restorers(restorers: tuple[RestorerSetting, ...]) -> dict[str, Restore
 
 
 def entry_identity(task: EntryTask, loop: LoopConfig, path_frames: int) -> str:
-    """A digest of all settings and weights that decide an entry, besides the capture itself."""
-    choice = RestorerChoice.of(task.restorer)
-    weights = [given.digest for given in restorer_input(task.restorer).values()]
-    return _digest(choice.name, choice.options, weights, asdict(replace(loop, device="")), path_frames)
+    """Hash all settings and weights that decide an entry, besides the capture itself; ``loop`` has its restorer.
+
+    Settings are hashed as `splats.scene.fit_identity` does, so that a new one with a default keeps finished entries.
+    """
+    settings = {name: value for name, value in changed_fields(loop).items() if name not in MAY_CHANGE}
+    files = [given.digest for given in restorer_input(task.restorer).values()]
+    tree = {"schema": SCHEMA, "loop": settings, "files": files, "path_frames": path_frames}
+    return hash_text(json.dumps(tree, sort_keys=True))
 
 
 def read_entry(folder: Path, identity: str) -> Entry | None:
     """A finished entry in its folder; None where there is none, or one of other settings."""
     path = folder / ENTRY
     tree = read_json(path) if path.is_file() else None
-    if not isinstance(tree, dict) or tree.get("identity") != identity:
+    if not isinstance(tree, dict) or tree.get("identity") != identity or tree.get("entry") is None:
         return None
     return Entry.from_json(tree["entry"], str(path))
 
@@ -107,6 +112,7 @@ class EntryWorker:
         folder = self._out / task.label / task.case.name
         if (known := read_entry(folder, identity)) is not None:
             return known
+        _start_entry(folder, identity)
         with silence_loops():
             restorer = RepairCache(_LazyRestorer(lambda: self._open(task, loop)), folder / REPAIRS, identity=identity)
             entry = _run_entry(task, loop, self._config.path_frames, self._out, folder, restorer)
@@ -140,13 +146,23 @@ class _LazyRestorer:
         return self._open().repair(views, seed=seed)
 
 
+def _start_entry(folder: Path, identity: str) -> None:
+    """Note what an entry is of. What is there of other settings or weights goes: the rounds of a loop look alike."""
+    path = folder / ENTRY
+    tree = read_json(path) if path.is_file() else None
+    if isinstance(tree, dict) and tree.get("identity") == identity:
+        return
+    remove_run(folder)
+    shutil.rmtree(folder / REPAIRS, ignore_errors=True)
+    write_json(path, {"identity": identity, "entry": None})
+
+
 def _run_entry(
     task: EntryTask, loop: LoopConfig, path_frames: int, out: Path, folder: Path, restorer: RepairCache
 ) -> Entry:
     config = configure_case(loop, task.case)
-    run, capture, split, scene, device = prepare_run(
-        Path(task.case.capture), folder, config, command="compare", files=CASE_FILES
-    )
+    prepared = prepare_run(Path(task.case.capture), folder, config, command="compare", files=CASE_FILES)
+    run, capture, split, scene, device = prepared
     baseline = read_baseline(out, task.case)
     fits = SharedFits(shared_folder(out), run, scene, config)
     splats = [fits.before(baseline.steps).splat(), *(fit.splat() for fit in fits.siblings(baseline.steps))]
@@ -162,7 +178,7 @@ def _run_entry(
             path_frames=path_frames,
             on_view=lambda view: _write_frame(folder, view),
         )
-    for _ in run_case(out, folder, task.case, config, restorer, command="compare"):
+    for _ in run_case(out, task.case, config, restorer, prepared):
         pass
     write_report([folder], folder / "report.html")
     return Entry(
@@ -175,6 +191,7 @@ def _run_entry(
         consistency=frames.consistency,
         seconds_per_view=restorer.seconds_per_view,
         peak_memory_mb=_peak_memory_mb(device),
+        reasons=frames.reasons,
     )
 
 
@@ -187,8 +204,8 @@ def _write_frame(folder: Path, view: FrameView) -> None:
         "error_render": error_map(render, view.photo),
         "error_repaired": error_map(repaired, view.photo),
     }
-    if (mask := getattr(view.repaired, "mask", None)) is not None:
-        pictures["mask"] = mask.cpu().float()[..., None].expand(-1, -1, 3).numpy()
+    if view.repaired.mask is not None:
+        pictures["mask"] = view.repaired.mask.cpu().float()[..., None].expand(-1, -1, 3).numpy()
     for kind, picture in pictures.items():
         write_image(frame_path(folder, view.name, kind), picture)
 
@@ -197,8 +214,3 @@ def _peak_memory_mb(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) // 2**20
     return peak_memory_mb()
-
-
-def _digest(*parts: object) -> str:
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -14,6 +14,7 @@ from splatfix.captures.capture import Capture
 from splatfix.evaluation.camera_path import path_cameras
 from splatfix.evaluation.consistency import Consistency, measure_consistency
 from splatfix.evaluation.drift import Drift, FrameDrift, measure_drift, summarize_drift
+from splatfix.evaluation.measure import measure_distances
 from splatfix.evaluation.results import Metrics
 from splatfix.flawed import FlawedView, render_flawed, render_references
 from splatfix.gaussians import Splat
@@ -23,7 +24,7 @@ from splatfix.report.compare.results import FrameResult
 from splatfix.restoration import Repaired, Restorer
 from splatfix.shapes import Bool, Float
 from splatfix.splats.scene import SparseScene
-from splatfix.views import Band, Split, assign_bands, view_distances
+from splatfix.views import Band, Split, assign_bands
 
 GOOD_WINDOW_PX = 5  # over which the error of a render is averaged, to tell good pixels from bad
 
@@ -78,7 +79,7 @@ def measure_frames(
     names = list(split.test_ids)
     photos = [capture.view(name).load() for name in names]
     flawed, repaired = repair([capture.view(name).camera for name in names])
-    bands = _bands(capture, split)
+    bands = assign_bands(measure_distances(capture, split))
     clean, goods, frames = [], [], []
     for name, photo, view, result in zip(names, photos, flawed, repaired, strict=True):
         rgb = torch.from_numpy(photo.rgb)
@@ -132,8 +133,8 @@ def _measure_frame(
         reasons.update(missing)
         for part, where in (("good", good), ("bad", ~good)):
             value = psnr(image, photo, where.float())
-            parts[part][kind] = value if torch.isfinite(torch.tensor(value)) else None
-    marked = getattr(repaired, "mask", None)
+            parts[part][kind] = value if math.isfinite(value) else None
+    marked = repaired.mask
     return FrameResult(
         name=name,
         band=band,
@@ -187,9 +188,3 @@ def _path_drift(
         [(view.alpha.cpu() > 0.5).float() for view in views],
         names=[view.camera.name for view in views],
     )
-
-
-def _bands(capture: Capture, split: Split) -> dict[str, Band]:
-    training = [capture.view(name).camera for name in split.train_ids]
-    points = None if capture.points is None else capture.points.admissible(split.train_ids)
-    return assign_bands(view_distances([capture.view(name).camera for name in split.test_ids], training, points))

@@ -47,9 +47,7 @@ def measure_views(
         reasons: filled with why a metric is null.
         on_view: called with each measured view (to write images); nothing is kept here.
     """
-    training = [capture.view(name).camera for name in split.train_ids]
-    points = None if capture.points is None else capture.points.admissible(split.train_ids)
-    distances = view_distances([capture.view(name).camera for name in split.test_ids], training, points)
+    distances = measure_distances(capture, split)
     bands = assign_bands(distances)
     results = []
     for name in split.test_ids:
@@ -86,6 +84,13 @@ def measure_views(
         if on_view is not None:
             on_view(MeasuredView(results[-1], photo.rgb, renders))
     return results
+
+
+def measure_distances(capture: Capture, split: Split) -> dict[str, float]:
+    """The distance of each test view from the training cameras (`views.view_distances`)."""
+    training = [capture.view(name).camera for name in split.train_ids]
+    points = None if capture.points is None else capture.points.admissible(split.train_ids)
+    return view_distances([capture.view(name).camera for name in split.test_ids], training, points)
 
 
 def summarize(views: Sequence[ViewResult]) -> Summary:

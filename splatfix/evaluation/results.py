@@ -5,9 +5,12 @@ The dataclasses have the shape of the file: every writer builds them, every read
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from splatfix.files import read_json, write_json
 from splatfix.records import parse_record
@@ -159,6 +162,13 @@ def read_results(folder: Path) -> Results:
     if not path.is_file():
         raise ValueError(f"{folder}: no {RESULTS}; wanted the folder of a finished fit, loop or evaluate run")
     return Results.from_json(read_json(path), str(path))
+
+
+def mean_if_known(values: Iterable[float | None]) -> float | None:
+    """The mean; None where there are no values or one of them is None."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(found) else None
 
 
 def gain(before: Metrics | None, control: Metrics | None, after: Metrics | None) -> Metrics | None:

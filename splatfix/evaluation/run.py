@@ -10,10 +10,10 @@ from splatfix.captures import open_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
 from splatfix.evaluation.results import Results, read_results
-from splatfix.files import write_json
+from splatfix.files import hash_text, write_json
 from splatfix.gaussians import RenderMode, read_splat
 from splatfix.process import choose_device
-from splatfix.restoration import RestorerChoice, open_restorer
+from splatfix.restoration import RestorerChoice, identify_restorer, open_restorer
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import Input, files_input, open_run
 from splatfix.splats.scene import fit_identity, load_scene
@@ -110,7 +110,15 @@ def run_evaluate(
 
 
 def restorer_input(restorer: RestorerSetting | None) -> dict[str, Input]:
-    """The weights of a restorer that was named by its folder, as an input of the run; empty for a name."""
-    folder = Path("" if restorer is None else RestorerChoice.of(restorer).name)
-    weights = sorted(folder.glob("**/*.safetensors")) if restorer is not None and folder.is_dir() else []
-    return {"restorer": files_input(folder, weights)} if weights else {}
+    """The files that decide what a restorer does, as an input of the run; empty where its name and options suffice.
+
+    They are the weights in its folder, or what `RestorerFactory.identify` says: the program of ``command``.
+    """
+    if restorer is None:
+        return {}
+    choice = RestorerChoice.of(restorer)
+    folder = Path(choice.name)
+    if weights := sorted(folder.glob("**/*.safetensors")) if folder.is_dir() else []:
+        return {"restorer": files_input(folder, weights)}
+    content = identify_restorer(choice)
+    return {"restorer": Input(path=choice.name, digest=hash_text(content))} if content else {}

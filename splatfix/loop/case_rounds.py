@@ -15,7 +15,7 @@ from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import error_path, image_path
 from splatfix.evaluation.results import Results, Summary, read_results
 from splatfix.files import read_json, write_json, write_whole
-from splatfix.fit import prepare_run
+from splatfix.fit import PreparedRun
 from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop.cache import SharedFits
 from splatfix.loop.cases import Case, baseline_folder, read_baseline, shared_folder
@@ -43,7 +43,7 @@ class CaseRound:
 
 
 def run_case(
-    root: Path, folder: Path, case: Case, config: LoopConfig, restorer: Restorer, *, command: str
+    root: Path, case: Case, config: LoopConfig, restorer: Restorer, prepared: PreparedRun
 ) -> Iterator[CaseRound]:
     """Run the loop on one case; yields each round once it is measured.
 
@@ -51,19 +51,17 @@ def run_case(
 
     Args:
         root: folder of the sweep or comparison, with the baseline of the case.
-        folder: of this run.
         case: the capture and seed.
         config: of the loop, for this case (`loop.cases.configure_case`).
         restorer: the open restorer of the config.
-        command: that runs, for the record of the folder.
+        prepared: the run of the case, started by `fit.prepare_run` with `CASE_FILES`.
 
     Raises:
-        ValueError: the folder holds another run, or the case has no baseline.
+        ValueError: the case has no baseline.
         FloatingPointError: the fit is no longer finite.
     """
-    run, capture, split, scene, device = prepare_run(
-        Path(case.capture), folder, config, command=command, files=CASE_FILES
-    )
+    run, capture, split, scene, device = prepared
+    folder = run.path
     baseline = read_baseline(root, case)
     fits = SharedFits(shared_folder(root), run, scene, config)
     before = fits.before(baseline.steps)

@@ -28,6 +28,7 @@ __all__ = [
     "RestorerChoice",
     "RestorerFactory",
     "absolute_choice",
+    "identify_restorer",
     "open_restorer",
     "restorer_options",
 ]
@@ -46,7 +47,9 @@ RESTORERS: dict[str, RestorerFactory] = {
     "flux-controlnet": RestorerFactory(options=flux.FluxControlnetOptions, open=flux.open_controlnet),
     "img2img": RestorerFactory(options=flux.Img2imgOptions, open=flux.open_img2img),
     "flux-fill": RestorerFactory(options=flux.FluxFillOptions, open=flux.open_fill),
-    "command": RestorerFactory(options=command.CommandOptions, open=command.open_command),
+    "command": RestorerFactory(
+        options=command.CommandOptions, open=command.open_command, identify=command.identify_program
+    ),
 }
 
 KINDS: dict[str, CheckpointKind] = {
@@ -84,6 +87,15 @@ def restorer_options(choice: str | Path | RestorerChoice) -> Any:
             hint = f"known: {', '.join(known)}" if known else "it has no options"
             raise ValueError(f"restorer {choice.name!r}: unknown option {name!r}; {hint}")
     return build_config(kind, choice.options, source=f"restorer {choice.name!r}")
+
+
+def identify_restorer(choice: str | Path | RestorerChoice) -> str:
+    """What decides the results of a choice besides its name and options, as text; empty for nothing.
+
+    Weights in a folder are not meant: see `evaluation.run.restorer_input`.
+    """
+    choice = RestorerChoice.of(choice)
+    return _find_factory(choice.name).identify(restorer_options(choice))
 
 
 def absolute_choice(choice: str | RestorerChoice) -> str | RestorerChoice:

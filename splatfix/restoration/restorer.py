@@ -48,10 +48,12 @@ class RestorerFactory:
     Attributes:
         options: the frozen dataclass of its options: each has a default and is checked in ``__post_init__``.
         open: the restorer with such options, on a device. Heavy libraries are imported when it is called.
+        identify: what decides its results besides the options, as text: the content of files that they name.
     """
 
     options: type[Any]
     open: Callable[[Any, torch.device], Restorer]
+    identify: Callable[[Any], str] = lambda _options: ""
 
 
 @dataclass(frozen=True, kw_only=True)

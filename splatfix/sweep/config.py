@@ -10,7 +10,7 @@ from splatfix.config import require
 from splatfix.loop import LoopConfig
 from splatfix.restoration import absolute_choice
 from splatfix.sweep.parameter import Parameter
-from splatfix.tracking import TrackingConfig, without_password
+from splatfix.tracking import TrackingConfig
 from splatfix.workers import WorkersConfig
 
 Objective = Literal["gain", "gain_worst", "seconds"]
@@ -137,9 +137,3 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
         loop=replace(config.loop, restorer=absolute_choice(config.loop.restorer), views=views),
         space=space,
     )
-
-
-def hide_password(config: SweepConfig) -> SweepConfig:
-    """A config without the password in the address of its tracking server, as it is written to files."""
-    uri = config.tracking.uri
-    return replace(config, tracking=replace(config.tracking, uri=None if uri is None else without_password(uri)))

@@ -19,7 +19,7 @@ from splatfix.report.sweep.results import SWEEP, SweepResults, read_sweep
 from splatfix.runs import Run, check_run, describe_run, open_run, read_run
 from splatfix.sweep.analysis import best_trial
 from splatfix.sweep.checks import check_sweep
-from splatfix.sweep.config import SweepConfig, hide_password, resolve_paths
+from splatfix.sweep.config import SweepConfig, resolve_paths
 from splatfix.sweep.files import OUTPUT_FILES, SweepWriter, format_value
 from splatfix.sweep.mlflow_runs import SweepTracker
 from splatfix.sweep.record import TrialRecord, read_record
@@ -28,7 +28,7 @@ from splatfix.sweep.scheduler import SweepScheduler
 from splatfix.sweep.settings import apply
 from splatfix.sweep.state import STATE, SweepState, lock_folder, read_state, write_state
 from splatfix.sweep.trial import TRIAL_FILES, prune_trial, run_trial
-from splatfix.tracking import TRACKING_FILES
+from splatfix.tracking import TRACKING_FILES, hide_password
 from splatfix.workers import RunAborted, connect_ray, num_local_cpus, resolve_workers, runs_in_process
 
 log = logging.getLogger(__name__)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from splatfix.evaluation.results import mean_if_known
+from splatfix.fit import prepare_run
 from splatfix.loop import LoopConfig
 from splatfix.loop.case_rounds import CASE_FILES, CaseRound, run_case
 from splatfix.loop.cases import Case, configure_case
@@ -66,10 +67,11 @@ def _run_rounds(
         FloatingPointError: a fit is no longer finite.
     """
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
-    loops = [
-        run_case(sweep, folder / case.name, case, configure_case(config, case), restorer, command="sweep")
-        for case in cases
-    ]
+    loops = []
+    for case in cases:
+        own = configure_case(config, case)
+        prepared = prepare_run(Path(case.capture), folder / case.name, own, command="sweep", files=CASE_FILES)
+        loops.append(run_case(sweep, case, own, restorer, prepared))
     for case_rounds in zip(*loops, strict=True):
         for case in cases:
             write_contact_sheet(folder / case.name, folder / PICTURES / f"{case.name}.jpg")
@@ -87,11 +89,11 @@ def combine_cases(case_rounds: Mapping[str, CaseRound], metric: str) -> RoundRec
     known = [value for value in gain.values() if value is not None]
     return RoundRecord(
         round=max(round_.round for round_ in case_rounds.values()),
-        gain=_mean(gain.values()),
+        gain=mean_if_known(gain.values()),
         gain_worst=min(known) if len(known) == len(gain) else None,
-        **{band: _mean(values.values()) for band, values in by_band.items()},
-        gain_ssim=_mean(gains("all", "ssim").values()),
-        seconds=_mean(round_.seconds for round_ in case_rounds.values()),
+        **{band: mean_if_known(values.values()) for band, values in by_band.items()},
+        gain_ssim=mean_if_known(gains("all", "ssim").values()),
+        seconds=mean_if_known(round_.seconds for round_ in case_rounds.values()),
         cases={
             case: CaseFigures(
                 gain=gain[case],
@@ -103,12 +105,6 @@ def combine_cases(case_rounds: Mapping[str, CaseRound], metric: str) -> RoundRec
         },
         time_ms=round(time.time() * 1000),
     )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    found = list(values)
-    known = [value for value in found if value is not None]
-    return float(np.mean(known)) if known and len(known) == len(found) else None
 
 
 def prune_trial(sweep: Path, number: int, *, keep_splats: bool) -> None:

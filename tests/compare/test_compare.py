@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ import torch
 from splatfix.captures import open_capture
 from splatfix.cli import main
 from splatfix.compare.driver import run_compare
-from splatfix.compare.entry import label_restorers
+from splatfix.compare.entry import EntryTask, entry_identity, label_restorers
 from splatfix.compare.frames import good_pixels
+from splatfix.loop.cases import Case
 from splatfix.report.compare.results import Entry, read_compare
 from splatfix.restoration import RESTORERS, Repaired, RestorerChoice, RestorerFactory
 from splatfix.sample import sample_path
+from splatfix.tracking import TRACKING_FILES, end_status
 from splatfix.workers import RunAborted
 from tests.compare.small import TREE, small, write_config
 from tests.waiting import all_runs
@@ -130,6 +133,51 @@ def test_further_restorers_are_added_to_a_finished_comparison(tmp_path, monkeypa
     assert len(recording.seen) == num
     with pytest.raises(ValueError, match=r"loop\.fit\.steps"):
         run_compare(small(loop={**TREE["loop"], "fit": {"steps": 30}}), tmp_path / "out")
+
+
+COPYING = """
+import json, sys
+from pathlib import Path
+from PIL import Image
+source, target = Path(sys.argv[1]), Path(sys.argv[2])
+for view in json.loads((source / "views.json").read_text())["views"]:
+    Image.open(source / view["render"]).save(target / view["file"])
+"""
+
+
+def test_a_changed_program_is_compared_afresh_in_2d_and_in_3d(tmp_path):
+    """Its name and options are the same: what it does is not."""
+    program = tmp_path / "repair.py"
+    program.write_text(COPYING)
+    argv = [sys.executable, str(program), "{input}", "{output}"]
+    config = small(restorers=[{"name": "command", "options": {"argv": argv, "cache": None}}], path_frames=0)
+    (label,) = label_restorers(config.restorers)
+    run_compare(config, tmp_path / "out")
+    before = entry(tmp_path / "out", label)
+    program.write_text(COPYING.replace(".save(", ".convert('RGB').point(lambda value: 255 - value).save("))
+    run_compare(config, tmp_path / "out")
+    after = entry(tmp_path / "out", label)
+    assert after.frame_mean("repaired", "psnr") != before.frame_mean("repaired", "psnr")
+    assert after.results.summary.value("all", "after", "psnr") != before.results.summary.value("all", "after", "psnr")
+
+
+def test_settings_that_decide_nothing_and_new_ones_with_a_default_keep_finished_entries():
+    task = EntryTask("warp", "warp", Case("a-s0", "a", "a", 0))
+    loop = small().loop
+    identity = entry_identity(task, loop, 3)
+    assert entry_identity(task, replace(loop, checkpoint_seconds=1.0, device="cpu"), 3) == identity
+    assert entry_identity(task, replace(loop, repair=replace(loop.repair, weight=0.5)), 3) != identity
+    assert entry_identity(task, loop, 4) != identity
+
+
+def test_an_entry_that_a_killed_driver_had_not_tracked_is_tracked_later(tmp_path):
+    config = small(restorers=["identity"], tracking={"enabled": True})
+    run_compare(config, tmp_path / "out")
+    (folder,) = (tmp_path / "out" / "identity").iterdir()
+    for name in TRACKING_FILES:
+        (folder / name).unlink()
+    run_compare(config, tmp_path / "out")
+    assert end_status(folder) == "FINISHED"
 
 
 def test_known_color_gains_are_recovered(tmp_path, monkeypatch):

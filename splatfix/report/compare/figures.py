@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from splatfix.evaluation.drift import Drift
-from splatfix.report.compare.results import RestorerResult, mean
+from splatfix.evaluation.results import mean_if_known
+from splatfix.report.compare.results import RestorerResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,12 @@ def comparison_figures(restorer: RestorerResult) -> ComparisonFigures:
     return ComparisonFigures(
         frame_psnr=restorer.mean("frame_mean", "repaired", "psnr"),
         frame_change=restorer.mean("frame_change", "psnr"),
-        color_gain=mean(_channel_mean(entry.drift, "mean_gain") for entry in entries),
-        drift=mean(_channel_mean(entry.drift, "gain_spread") for entry in entries),
-        bias_spread=mean(_channel_mean(entry.drift, "bias_spread") for entry in entries),
-        flicker=mean(_channel_mean(entry.path_drift, "gain_change") for entry in entries),
-        warp_error=mean(None if entry.consistency is None else entry.consistency.error for entry in entries),
-        warp_ratio=mean(None if entry.consistency is None else entry.consistency.ratio for entry in entries),
+        color_gain=mean_if_known(_channel_mean(entry.drift, "mean_gain") for entry in entries),
+        drift=mean_if_known(_channel_mean(entry.drift, "gain_spread") for entry in entries),
+        bias_spread=mean_if_known(_channel_mean(entry.drift, "bias_spread") for entry in entries),
+        flicker=mean_if_known(_channel_mean(entry.path_drift, "gain_change") for entry in entries),
+        warp_error=mean_if_known(None if entry.consistency is None else entry.consistency.error for entry in entries),
+        warp_ratio=mean_if_known(None if entry.consistency is None else entry.consistency.ratio for entry in entries),
         gain=restorer.mean("gain"),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from splatfix.evaluation.results import mean_if_known
 from splatfix.files import write_text
 from splatfix.report import wording
 from splatfix.report.compare.charts import drift_charts
@@ -20,7 +21,6 @@ from splatfix.report.compare.results import (
     Entry,
     FrameResult,
     RestorerResult,
-    mean,
     read_compare,
 )
 from splatfix.report.html import page_path, render_page
@@ -107,7 +107,7 @@ def _row(restorer: RestorerResult) -> dict[str, Any]:
 
 
 def _render_mean(entries: Sequence[Entry], metric: str) -> float | None:
-    return mean(entry.frame_mean("render", metric) for entry in entries if entry.frames)
+    return mean_if_known(entry.frame_mean("render", metric) for entry in entries if entry.frames)
 
 
 def _case_row(results: CompareResults, case: CompareCase) -> dict[str, Any]:

@@ -5,7 +5,6 @@ The comparison writes it and the page reads it. The types are here, beside the p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ import numpy as np
 
 from splatfix.evaluation.consistency import Consistency
 from splatfix.evaluation.drift import Drift
-from splatfix.evaluation.results import LOWER_IS_BETTER, Metrics, Results
+from splatfix.evaluation.results import Metrics, Results, mean_if_known
 from splatfix.files import read_json, write_json
 from splatfix.records import parse_record
 from splatfix.views import Band
@@ -66,6 +65,7 @@ class Entry:
         consistency: of neighboring repaired test views, against that of the photos.
         seconds_per_view: that the restorer took.
         peak_memory_mb: of the process (on CUDA: of the device) up to the end of this entry.
+        reasons: why a metric of a frame is None, by metric.
         error: why there are no figures.
     """
 
@@ -78,6 +78,7 @@ class Entry:
     consistency: Consistency | None = None
     seconds_per_view: float | None = None
     peak_memory_mb: int | None = None
+    reasons: dict[str, str] = field(default_factory=dict)
     error: str | None = None
 
     @staticmethod
@@ -87,7 +88,7 @@ class Entry:
 
     def frame_mean(self, kind: str, metric: str, band: str = "all") -> float | None:
         """Mean of a metric over the test views of a band: ``kind`` is ``render`` or ``repaired``; None if one lacks."""
-        return mean(getattr(frame, kind).get(metric) for frame in self._frames_in(band))
+        return mean_if_known(getattr(frame, kind).get(metric) for frame in self._frames_in(band))
 
     def frame_change(self, metric: str, band: str = "all") -> float | None:
         """How much the repair changes a metric of the frames; positive is better, except for LPIPS."""
@@ -102,7 +103,7 @@ class Entry:
             for pair in pairs
             if pair.get("repaired") is not None and pair.get("render") is not None
         ]
-        return mean(changes)
+        return mean_if_known(changes)
 
     def gain(self, metric: str = "psnr", band: str = "all") -> float | None:
         """The gain that survives in 3D (`evaluation.results.gain`)."""
@@ -131,7 +132,7 @@ class RestorerResult:
     def mean(self, figure: str, *arguments: Any) -> float | None:
         """Mean over the cases of a figure: the name of a method or field of `Entry`; None if a case lacks it."""
         values = [getattr(entry, figure) for entry in self.entries]
-        return mean(value(*arguments) if callable(value) else value for value in values)
+        return mean_if_known(value(*arguments) if callable(value) else value for value in values)
 
     def spread(self, figure: str, *arguments: Any) -> float | None:
         """Standard deviation over the cases of the same; None for fewer than two."""
@@ -205,15 +206,3 @@ def read_compare(folder: Path) -> CompareResults:
     if not path.is_file():
         raise ValueError(f"{folder}: no {COMPARE}; wanted the folder of splatfix compare")
     return CompareResults.from_json(read_json(path), str(path))
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """The mean; None where there are no values or one of them is None."""
-    found: Sequence[float | None] = list(values)
-    known = [value for value in found if value is not None]
-    return float(np.mean(known)) if known and len(known) == len(found) else None
-
-
-def improves(metric: str, change: float) -> bool:
-    """Whether a change of a metric is for the better."""
-    return change < 0 if metric in LOWER_IS_BETTER else change > 0

@@ -6,6 +6,8 @@ back. This module is what the rest of splatfix opens it by; it imports torch alo
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from splatfix.restoration.restorer import Restorer
 
 INPUT, OUTPUT, SEED = "{input}", "{output}", "{seed}"  # in argv
 DEFAULT_CACHE = "~/.cache/splatfix/command"
+MAX_HASHED_BYTES = 16 * 2**20  # larger files are identified by size and time
 EXAMPLE = "argv: [python, repair.py, '{input}', '{output}']"
 
 
@@ -55,7 +58,7 @@ class CommandOptions:
 
 def open_command(options: CommandOptions, device: torch.device) -> Restorer:  # noqa: ARG001 (it follows the views)
     """Open the restorer; ValueError where there is no such program on this machine."""
-    from splatfix.restoration.command.restorer import CommandRestorer, identify_program
+    from splatfix.restoration.command.restorer import CommandRestorer
     from splatfix.restoration.repair_cache import RepairCache
 
     program = options.argv[0]
@@ -67,6 +70,22 @@ def open_command(options: CommandOptions, device: torch.device) -> Restorer:  # 
         return restorer
     folder = Path(options.cache).expanduser()
     return RepairCache(restorer, folder, identity=identify_program(options), batch_views=restorer.batch_views)
+
+
+def identify_program(options: CommandOptions) -> str:
+    """What decides the result of a program, as text: arguments, environment, and the files that arguments name.
+
+    So a changed script is another program. What the files import or load is not looked at.
+    """
+    files = {argument: _identify_file(Path(argument)) for argument in options.argv if Path(argument).is_file()}
+    return json.dumps({"argv": options.argv, "env": options.env, "files": files}, sort_keys=True)
+
+
+def _identify_file(path: Path) -> str:
+    status = path.stat()
+    if status.st_size > MAX_HASHED_BYTES:
+        return f"{status.st_size} bytes, {status.st_mtime_ns}"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # `splatfix.config.require` would do, but networks and what they import need no pydantic.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import sys
 import tempfile
@@ -19,8 +17,6 @@ from splatfix.restoration.command.program import run_program
 from splatfix.restoration.restorer import Repaired
 
 log = logging.getLogger(__name__)
-
-MAX_HASHED_BYTES = 16 * 2**20  # larger files are identified by size and time
 
 
 class CommandRestorer:
@@ -74,22 +70,6 @@ def fill_in(argv: Sequence[str], source: Path, target: Path, seed: int) -> list[
             argument = argument.replace(placeholder, value)
         filled.append(argument)
     return filled
-
-
-def identify_program(options: CommandOptions) -> str:
-    """What decides the result of a program, as text: arguments, environment, and the files that arguments name.
-
-    So a changed script is another program. What the files import or load is not looked at.
-    """
-    files = {argument: _identify_file(Path(argument)) for argument in options.argv if Path(argument).is_file()}
-    return json.dumps({"argv": options.argv, "env": options.env, "files": files}, sort_keys=True)
-
-
-def _identify_file(path: Path) -> str:
-    status = path.stat()
-    if status.st_size > MAX_HASHED_BYTES:
-        return f"{status.st_size} bytes, {status.st_mtime_ns}"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager
