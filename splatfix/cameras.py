@@ -8,8 +8,9 @@ convert to these conventions and remove lens distortion, so no other module has 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,22 @@ class Camera:
     def focal_px(self) -> float:
         """Geometric mean of the two focal lengths, in pixels."""
         return float(np.sqrt(self.intrinsics[0, 0] * self.intrinsics[1, 1]))
+
+    def to_json(self) -> dict[str, Any]:
+        """The camera as a JSON object: its fields, matrices as lists of rows."""
+        return {
+            "name": self.name,
+            "width_px": self.width_px,
+            "height_px": self.height_px,
+            "intrinsics": self.intrinsics.tolist(),
+            "camera_from_world": self.camera_from_world.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Camera:
+        """Inverse of `to_json`; other keys are ignored."""
+        matrices = np.array(tree["intrinsics"]), np.array(tree["camera_from_world"])
+        return cls(tree["name"], tree["width_px"], tree["height_px"], *matrices)
 
     def resize(self, width_px: int, height_px: int) -> Camera:
         """Change the image size; the intrinsics are scaled along each axis."""

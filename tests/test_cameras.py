@@ -1,5 +1,7 @@
 """Cameras: conventions, round trips, interpolation."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -90,3 +92,12 @@ def test_slerp_takes_the_short_way():
 def test_focus_point_is_where_the_optical_axes_meet():
     cameras = [camera_at((4 * np.sin(a), 1, 4 * np.cos(a)), target=(0.5, 0, 0.2)) for a in (0, 1, 2, 4)]
     np.testing.assert_allclose(focus_point(cameras), [0.5, 0, 0.2], atol=1e-9)
+
+
+def test_a_camera_survives_json():
+    pose = np.eye(4)
+    pose[:3, 3] = 0.1, -2, 3
+    before = Camera("a/b.jpg", 40, 30, np.array([[50.5, 0, 20], [0, 51, 15], [0, 0, 1]]), pose)
+    after = Camera.from_json(json.loads(json.dumps(before.to_json())))
+    assert (after.name, after.width_px, after.height_px) == ("a/b.jpg", 40, 30)
+    assert (after.intrinsics == before.intrinsics).all() and (after.camera_from_world == pose).all()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,13 +40,8 @@ class RepairedView:
 
     def to_state(self) -> dict[str, Any]:
         """The values that a checkpoint holds."""
-        camera = self.camera
         return {
-            "name": camera.name,
-            "width_px": camera.width_px,
-            "height_px": camera.height_px,
-            "intrinsics": camera.intrinsics.tolist(),
-            "camera_from_world": camera.camera_from_world.tolist(),
+            **self.camera.to_json(),
             "rgb": self.rgb,
             "confidence": self.confidence,
             "color_fit": None if self.color_fit is None else dict(vars(self.color_fit)),
@@ -56,16 +50,9 @@ class RepairedView:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> RepairedView:
         """Inverse of `to_state`."""
-        camera = Camera(
-            state["name"],
-            state["width_px"],
-            state["height_px"],
-            np.array(state["intrinsics"]),
-            np.array(state["camera_from_world"]),
-        )
         fitted = state.get("color_fit")  # checkpoints of earlier versions have none
         color_fit = None if fitted is None else ColorFit(**fitted)
-        return cls(camera, state["rgb"], state["confidence"], color_fit)
+        return cls(Camera.from_json(state), state["rgb"], state["confidence"], color_fit)
 
 
 def prepare_repairs(

@@ -22,7 +22,6 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
-from splatfix.cameras import Camera
 from splatfix.conditioning import Conditioning, compute_conditioning
 from splatfix.flawed import FlawedView
 from splatfix.images import to_bytes
@@ -139,23 +138,13 @@ def build_pair(
         warps=tuple(_to_bytes(warp) for warp in conditioning.warps),
         mask=None if mask is None else _to_bytes(mask),
         meta={
-            "camera": _camera_to_json(camera),
-            "references": [_camera_to_json(reference.camera) for reference in view.references[:num_references]],
+            "camera": camera.to_json(),
+            "references": [reference.camera.to_json() for reference in view.references[:num_references]],
             "inverse_depth_scale": conditioning.inverse_depth_scale,
             "artifact_psnr": _psnr(artifact, clean_bytes),
             **meta,
         },
     )
-
-
-def _camera_to_json(camera: Camera) -> dict[str, Any]:
-    return {
-        "name": camera.name,
-        "width_px": camera.width_px,
-        "height_px": camera.height_px,
-        "intrinsics": camera.intrinsics.tolist(),
-        "camera_from_world": camera.camera_from_world.tolist(),
-    }
 
 
 def encode(pair: Pair) -> dict[str, Any]:

@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splatfix.cameras import Camera
 from splatfix.conditioning import compute_conditioning
 from splatfix.files import write_json
 from splatfix.flawed import FlawedView
@@ -87,7 +86,7 @@ def read_repairs(folder: Path, views: Sequence[FlawedView]) -> list[Repaired]:
 
 def _write_view(folder: Path, stem: str, view: FlawedView) -> dict[str, Any]:
     conditioning = compute_conditioning(view, len(view.references))
-    tree = _camera_tree(view.camera) | {
+    tree = view.camera.to_json() | {
         "file": f"{stem}.png",
         "render": _write_image(folder, f"renders/{stem}.png", conditioning.rgb),
         "alpha": _write_image(folder, f"alpha/{stem}.png", conditioning.alpha),
@@ -100,18 +99,8 @@ def _write_view(folder: Path, stem: str, view: FlawedView) -> dict[str, Any]:
             "photo": _write_image(folder, f"photos_{rank}/{stem}.png", reference.rgb),
             "warped": _write_image(folder, f"warped_{rank}/{stem}.png", warped),
         }
-        tree["references"].append(_camera_tree(reference.camera) | files)
+        tree["references"].append(reference.camera.to_json() | files)
     return tree
-
-
-def _camera_tree(camera: Camera) -> dict[str, Any]:
-    return {
-        "name": camera.name,
-        "width_px": camera.width_px,
-        "height_px": camera.height_px,
-        "intrinsics": camera.intrinsics.tolist(),
-        "camera_from_world": camera.camera_from_world.tolist(),
-    }
 
 
 def _write_image(folder: Path, name: str, image: Tensor) -> str:
