@@ -207,9 +207,7 @@ def verify(url: Positional[Url], *, repair: bool = False) -> None:
     """
     from splatfix.pairs.recheck import recheck
 
-    for line in recheck(url, repairs=repair):
-        print(line)
-    if repair:
+    if recheck(url, repairs=repair, report=print):
         _dataset_page(url)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from splatfix.pairs.config import read_settings
 from splatfix.pairs.generate import generate
@@ -10,21 +10,25 @@ from splatfix.pairs.verify import repair, verify
 from splatfix.process import progress
 
 
-def recheck(url: str, *, repairs: bool) -> Iterator[str]:
-    """Verify all files; with ``repairs`` drop what is broken and make it again. Yields lines that say what was found.
+def recheck(url: str, *, repairs: bool, report: Callable[[str], object]) -> bool:
+    """Verify all files; with ``repairs`` drop what is broken and make it again. Whether something was dropped.
+
+    ``report`` is called with lines that say what was found.
 
     Raises:
         ValueError: something is broken, and is not to be repaired.
     """
     with progress(description="files") as bar:
         found = verify(url, on_file=bar.update)
-    yield from found.problems
-    yield f"{found.num_shards} intact shards with {found.num_samples} pairs, {len(found.problems)} problems"
+    for problem in found.problems:
+        report(problem)
+    report(f"{found.num_shards} intact shards with {found.num_samples} pairs, {len(found.problems)} problems")
     if not found.problems:
-        return
+        return False
     if not repairs:
         raise ValueError(f"{url}: {len(found.problems)} problems; --repair drops what is broken and makes it again")
-    has_dropped = repair(url, found)
-    yield f"dropped {len(found.broken)} fits and {len(found.unlisted)} unlisted files"
-    if has_dropped:
-        yield generate((), url, read_settings(url)).text()
+    dropped = repair(url, found)
+    report(f"dropped {len(found.broken)} fits and {len(found.unlisted)} unlisted files")
+    if dropped:
+        report(generate((), url, read_settings(url)).text())
+    return True
