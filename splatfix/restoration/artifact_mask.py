@@ -1,9 +1,9 @@
 """Artifact masks of renders: the pixels that a generative model should repaint.
 
-A Gaussian that a sparse fit has stretched or left floating shows in a novel view as a ridge or blob of one sign on
-whatever is behind it. The Laplacian of Gaussian (LoG) responds to it at the scale of its width with one strong core and
-weak lobes of the opposite sign (45 % of the core for a ridge, 14 % for a round Gaussian), while an edge or a repeated
-texture responds with both signs alike. The core of a Gaussian is also an ellipse; that of a bent contour is not.
+A Gaussian that a sparse fit has stretched or left floating shows in a novel view as a ridge or blob, brighter or darker
+than what is behind it. The Laplacian of Gaussian (LoG) is strongest at the scale of its width: one strong core, with
+weak lobes of the opposite sign (45 % of the core for a ridge, 14 % for a round Gaussian). At an edge or a repeated
+texture both signs are alike. The core of a Gaussian is also an ellipse; that of a bent contour is not.
 """
 
 from __future__ import annotations

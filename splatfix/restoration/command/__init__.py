@@ -1,4 +1,4 @@
-"""A restorer that is another program: Difix3D+, NVIDIA Fixer, a ComfyUI graph, a script, in an environment of its own.
+"""A restorer that is another program: Difix3D+, NVIDIA Fixer, a ComfyUI graph, a script.
 
 splatfix writes a folder with the views (`folder` says what is in it), runs the program, and reads the repaired images
 back. This module is what the rest of splatfix opens it by; it imports torch alone.

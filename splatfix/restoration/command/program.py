@@ -23,7 +23,7 @@ class ProgramError(OSError):
 def run_program(argv: Sequence[str], *, env: Mapping[str, str], timeout_seconds: float, log_path: Path) -> None:
     """Run a program to its end, without a shell; its output goes to a file.
 
-    It leads a process group of its own, which is killed where the call ends early: at the timeout, and at anything that
+    It leads a separate process group, which is killed where the call ends early: at the timeout, and at anything that
     is raised here (Ctrl-C). Its standard input is empty.
 
     Raises:
