@@ -125,8 +125,6 @@ class EntryWorker:
     def _open(self, task: EntryTask, loop: LoopConfig) -> Restorer:
         if self._restorer is None or self._label != task.label:
             self._restorer = None  # first free the memory of the one before
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
             self._restorer = open_restorer(task.restorer, device=choose_device(loop.device))
             self._label = task.label
         return self._restorer

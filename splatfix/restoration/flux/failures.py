@@ -35,8 +35,6 @@ def explain(model: str) -> Iterator[None]:
         yield
     except ModelError:
         raise
-    except (OSError, ValueError, ImportError, RuntimeError, TypeError, KeyError, StopIteration) as error:
-        raise ModelError(describe(error, model)) from error
     except Exception as error:  # safetensors and the Hub's client derive some of theirs from Exception
         raise ModelError(describe(error, model)) from error
 

@@ -7,6 +7,7 @@ logged.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 import warnings
@@ -25,11 +26,15 @@ from splatfix.restoration.flux.failures import ModelError, explain, require_pack
 from splatfix.restoration.flux.hub import announce_download, split_revision
 from splatfix.restoration.flux.options import LoadingOptions
 
+_kept: dict[tuple[Any, ...], Any] = {}  # the last pipeline, by the arguments that it was loaded with
+
 
 def load_pipeline(
     pipeline: str, model: str, loading: LoadingOptions, device: torch.device, controlnets: tuple[str, ...] = ()
 ) -> Any:
     """Load a pipeline, ready to be called; the last one is kept, so that the same arguments load nothing again.
+
+    It is let go before another one is loaded: two of them may not fit into the memory.
 
     Args:
         pipeline: its class in diffusers.
@@ -43,8 +48,15 @@ def load_pipeline(
     """
     require_packages("diffusers", "transformers")
     loading = replace(loading, views_per_batch=1)  # does not change what is loaded
-    with explain(model):
-        return _load_pipeline(pipeline, model, loading, device, controlnets)
+    key = (pipeline, model, loading, device, controlnets)
+    if key not in _kept:
+        _kept.clear()
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        with explain(model):
+            _kept[key] = _load_pipeline(*key)
+    return _kept[key]
 
 
 def load_depth_estimator(model: str, loading: LoadingOptions, device: torch.device) -> tuple[Any, Any]:
@@ -75,7 +87,6 @@ def find_pipeline_class(name: str) -> Any:
     return found
 
 
-@lru_cache(maxsize=1)
 def _load_pipeline(
     pipeline: str, model: str, loading: LoadingOptions, device: torch.device, controlnets: tuple[str, ...]
 ) -> Any:

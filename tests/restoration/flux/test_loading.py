@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ def test_a_pipeline_is_loaded_once_for_options_that_do_not_change_it(tiny: TinyM
     assert open_flux(tiny, strength=0.75, loading={"views_per_batch": 2}).pipeline is first.pipeline
     assert open_flux(tiny, loading={"vae_slicing": True}).pipeline is not first.pipeline
     assert first.estimator[1] is open_flux(tiny).estimator[1]
+
+
+def test_a_pipeline_is_let_go_before_another_one_is_loaded(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the real size would not fit into the memory of one GPU."""
+    first = weakref.ref(open_flux(tiny).pipeline)
+    alive: list[bool] = []
+    real = loading._load_pipeline
+    monkeypatch.setattr(loading, "_load_pipeline", lambda *key: alive.append(first() is not None) or real(*key))
+    open_flux(tiny, loading={"vae_slicing": True})
+    assert alive == [False]
 
 
 def test_auto_is_bfloat16_on_cuda_alone() -> None:
