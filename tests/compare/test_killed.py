@@ -20,12 +20,12 @@ from tests.conftest import ROOT
 pytestmark = pytest.mark.slow
 
 PROGRAM = """
-import json, shutil, sys, time
+import json, os, shutil, sys, time
 from pathlib import Path
-source, target, log = (Path(part) for part in sys.argv[1:])
+source, target, log = *(Path(part) for part in sys.argv[1:]), Path(os.environ["REPAIR_LOG"])
 for view in json.loads((source / "views.json").read_text())["views"]:
     with log.open("a") as file:
-        file.write(view["render"] + " " + str((source / view["render"]).stat().st_size) + "\\n")
+        file.write(view["name"] + "\\n")
     time.sleep(0.15)
     shutil.copyfile(source / view["render"], target / Path(view["render"]).name)
 """
@@ -65,8 +65,8 @@ def test_no_view_is_repaired_twice_but_the_one_that_the_kill_met(tmp_path: Path)
     """With a restorer that is another program: it logs the views that it was given."""
     program, log = tmp_path / "repair.py", tmp_path / "repaired.txt"
     program.write_text(PROGRAM)
-    argv = [sys.executable, str(program), "{input}", "{output}", str(log)]
-    options = {"argv": argv, "views_per_call": 1, "cache": None}
+    argv = [sys.executable, str(program), "{input}", "{output}"]
+    options = {"argv": argv, "views_per_call": 1, "cache": None, "env": {"REPAIR_LOG": str(log)}}
     config = write_config(tmp_path / "c.yaml", restorers=[{"name": "command", "options": options}])
     process, kills = run(config, tmp_path / "out"), 0
     deadline = time.monotonic() + 300
