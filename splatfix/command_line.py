@@ -26,10 +26,10 @@ import tyro
 import splatfix
 from splatfix import storage
 from splatfix.config import build_config, overlaid, read_yaml
+from splatfix.errors import DiskFull, MachineError, RunAborted
 from splatfix.flags import Command, full_help, short_help
 from splatfix.process import set_up_logging, stop_on_signals, stop_requested
 from splatfix.runs import REMEDIES, has_started
-from splatfix.workers import DiskFull, RunAborted
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ def _explain(error: BaseException) -> tuple[int | None, str]:
         return EXIT_CODES[stopped], f"{stopped}; finished work is kept"
     if isinstance(error, ValueError):
         return 2, str(error)
-    if isinstance(error, FloatingPointError | RunAborted):
+    if isinstance(error, FloatingPointError | MachineError | RunAborted):
         return 1, str(error)
     if isinstance(error, OSError) and _is_disk_full(error):
         return 1, f"the disk is full ({error.filename or error}); finished work is kept"

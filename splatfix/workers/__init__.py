@@ -6,14 +6,16 @@ when its attempts are used up, or at once with a ``ValueError``; the other tasks
 retries are disabled, since they hang or lose tasks when nodes die.
 """
 
+from splatfix.errors import DiskFull, MachineError, RunAborted
 from splatfix.workers.cluster import connect_ray, num_local_cpus, resolve_workers
 from splatfix.workers.config import WorkersConfig, runs_in_process
-from splatfix.workers.failures import DiskFull, RunAborted, classify_failure
+from splatfix.workers.failures import classify_failure
 from splatfix.workers.run import run_tasks
 from splatfix.workers.tasks import Outcome, Worker
 
 __all__ = [
     "DiskFull",
+    "MachineError",
     "Outcome",
     "RunAborted",
     "Worker",

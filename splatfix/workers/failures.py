@@ -6,18 +6,12 @@ import errno
 import logging
 import traceback
 
+from splatfix.errors import DiskFull, RunAborted
+
 log = logging.getLogger(__name__)
 
 MAX_REASON = 600  # characters
 MAX_REASON_LINES = 6
-
-
-class RunAborted(Exception):  # noqa: N818 - the end of a run, rather than the error of a task
-    """Raised when no other task can succeed either, so that the run ends."""
-
-
-class DiskFull(RunAborted):
-    """Raised when there is no space for results."""
 
 
 def classify_failure(error: BaseException) -> tuple[str, bool]:
