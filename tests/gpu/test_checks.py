@@ -12,20 +12,8 @@ from tests.gpu.checks import CHECKS, Skip
 
 # all that splatfix and its tests depend on but torch, numpy, numba and gsplat, by the names that are imported
 OTHERS = (
-    *("PIL", "accelerate", "beartype", "imageio", "jaxtyping", "jinja2", "matplotlib", "plyfile"),
-    *(
-        "obstore",
-        "pycolmap",
-        "pydantic",
-        "pytest",
-        "ray",
-        "safetensors",
-        "scipy",
-        "timm",
-        "torchmetrics",
-        "torchvision",
-        "tqdm",
-    ),
+    *("PIL", "accelerate", "beartype", "imageio", "jaxtyping", "jinja2", "matplotlib", "obstore", "plyfile"),
+    *("pycolmap", "pydantic", "pytest", "ray", "safetensors", "scipy", "timm", "torchmetrics", "torchvision", "tqdm"),
     *("tyro", "viser", "webdataset", "yaml"),
 )
 LIGHT = "splatfix.rendering.cpu, splatfix.rendering.cuda, splatfix.splats.train, splatfix.splats.initialization"
@@ -51,7 +39,14 @@ def test_on_cuda(check: str) -> None:
     run(check, "cuda")
 
 
-@pytest.mark.parametrize("check", [name for name in CHECKS if "crowded" not in name and "antialiased" not in name])
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if "bfloat16" in name else name  # slow without kernels for it
+        for name in CHECKS
+        if "crowded" not in name and "antialiased" not in name
+    ],
+)
 def test_the_checks_hold_on_the_cpu(check: str) -> None:
     run(check, "cpu")
 
