@@ -1,4 +1,4 @@
-"""Errors that say who is at fault: one machine, the whole run, or the disk. A `ValueError` blames what the user gave."""
+"""Errors that say who is at fault: a machine, the whole run, or the disk. A `ValueError` blames what the user gave."""
 
 from __future__ import annotations
 
