@@ -14,7 +14,7 @@ import numba
 import pytest
 import torch
 
-from splatfix.workers import DiskFull, Outcome, RunAborted, WorkersConfig, classify_failure, run_tasks
+from splatfix.workers import DiskFull, MachineError, Outcome, RunAborted, WorkersConfig, classify_failure, run_tasks
 from splatfix.workers.tasks import TaskQueue
 
 
@@ -187,13 +187,25 @@ def test_a_queue_blocks_tasks_until_the_one_they_need_has_finished() -> None:
     assert not queue.unfinished and not queue.blocked and not queue.returned
 
 
+def describe(error: BaseException) -> tuple[str, str]:
+    failure = classify_failure(error)
+    return failure.reason, failure.kind
+
+
 def test_failures_are_classified() -> None:
-    assert classify_failure(ValueError("a.png: no such file")) == ("a.png: no such file", True)
-    assert classify_failure(RuntimeError("one\n\n  two")) == ("RuntimeError: one; two", False)
-    assert classify_failure(KeyError()) == ("KeyError: no message", False)
-    reason, _ = classify_failure(RuntimeError("x" * 5000))
-    assert len(reason) == 600
+    assert describe(ValueError("a.png: no such file")) == ("a.png: no such file", "content")
+    assert describe(RuntimeError("one\n\n  two")) == ("RuntimeError: one; two", "machine")
+    assert describe(KeyError()) == ("KeyError: no message", "machine")
+    assert describe(MachineError("node7: no CUDA device")) == ("node7: no CUDA device", "machine")
+    assert describe(PermissionError(13, "Permission denied", "a"))[1] == "machine"
+    assert len(describe(RuntimeError("x" * 5000))[0]) == 600
     with pytest.raises(DiskFull, match=r"^out/a\.tar$"):
         classify_failure(OSError(errno.EDQUOT, "Disk quota exceeded", "out/a.tar"))
     with pytest.raises(RunAborted, match=r"^no$"):
         classify_failure(RunAborted("no"))
+
+
+def test_a_failure_keeps_the_end_of_its_traceback(tmp_path: Path) -> None:
+    outcomes, _ = run_echo(["never", "always"], tmp_path, 0)
+    assert "in run" in outcomes["never"].traceback and "ValueError: cannot work" in outcomes["never"].traceback
+    assert "RuntimeError: fails each time" in outcomes["always"].traceback

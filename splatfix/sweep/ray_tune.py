@@ -210,5 +210,5 @@ def _describe_death(trial: Any) -> str:
     """Why a trial's actor died, as Ray reports it."""
     path, reason = trial.pickled_error_file, "no reason is known"
     if path is not None and Path(path).is_file():
-        reason, _ = classify_failure(pickle.loads(Path(path).read_bytes()))
+        reason = classify_failure(pickle.loads(Path(path).read_bytes())).reason
     return f"its worker died: {reason}"

@@ -51,7 +51,7 @@ def run_trial(
         end = AttemptEnd(outcome="error", error=f"out of memory: {' '.join(str(error).split())[:300]}")
     except Exception as error:
         try:
-            end = AttemptEnd(outcome="error", error=classify_failure(error)[0])
+            end = AttemptEnd(outcome="error", error=classify_failure(error).reason)
         except RunAborted as disk_full:
             end = AttemptEnd(outcome="disk full", error=str(disk_full))
     yield end

@@ -9,12 +9,13 @@ retries are disabled, since they hang or lose tasks when nodes die.
 from splatfix.errors import DiskFull, MachineError, RunAborted
 from splatfix.workers.cluster import connect_ray, num_local_cpus, resolve_workers
 from splatfix.workers.config import WorkersConfig, runs_in_process
-from splatfix.workers.failures import classify_failure
+from splatfix.workers.failures import Failure, classify_failure
 from splatfix.workers.run import run_tasks
 from splatfix.workers.tasks import Outcome, Worker
 
 __all__ = [
     "DiskFull",
+    "Failure",
     "MachineError",
     "Outcome",
     "RunAborted",

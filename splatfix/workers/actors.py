@@ -167,8 +167,7 @@ class ActorPool(Generic[T]):
         if not actor.is_ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_FAILED_STARTS:
-                reason, _ = classify_failure(error)
-                raise RunAborted(f"workers die before they are ready: {reason}") from None
+                raise RunAborted(f"workers die before they are ready: {classify_failure(error).reason}") from None
         if actor.upcoming is not None:
             self._queue.returned.appendleft(actor.upcoming)
             actor.upcoming = None
@@ -184,11 +183,11 @@ class ActorPool(Generic[T]):
             return None
         name = self._queue.name(task)
         attempts = self._failed_attempts[name] = self._failed_attempts.get(name, 0) + 1
-        reason, is_permanent = classify_failure(error)
-        if is_permanent or attempts >= self._config.attempts:
+        failure = classify_failure(error)
+        if failure.kind == "content" or attempts >= self._config.attempts:
             self._queue.finish(task)
-            return Outcome(task, None, reason, self._failed_attempts.pop(name))
-        self._on_retry(task, reason)
+            return Outcome(task, None, failure.reason, self._failed_attempts.pop(name), failure.traceback)
+        self._on_retry(task, failure.reason)
         self._queue.returned.append(task)
         return None
 

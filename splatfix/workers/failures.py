@@ -1,24 +1,43 @@
-"""Classify the failures of tasks: some are retried, some are permanent, and some end the whole run."""
+"""Classify the failures of tasks: by the content of a task, by the machine that ran it, or fatal for the whole run."""
 
 from __future__ import annotations
 
 import errno
-import logging
 import traceback
+from dataclasses import dataclass
+from typing import Literal
 
-from splatfix.errors import DiskFull, RunAborted
-
-log = logging.getLogger(__name__)
+from splatfix.errors import DiskFull, MachineError, RunAborted
 
 MAX_REASON = 600  # characters
 MAX_REASON_LINES = 6
+MAX_TRACEBACK = 8000  # characters, of its end
+
+FailureKind = Literal["content", "machine"]
 
 
-def classify_failure(error: BaseException) -> tuple[str, bool]:
-    """Return the reason for a failed attempt in one line, and whether the failure is permanent.
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt at a task failed.
 
-    A ``ValueError`` is permanent: the task cannot succeed. Any other exception may be a
-    failure of the machine, so that another attempt may succeed.
+    Attributes:
+        reason: one line.
+        kind: ``content`` if the task itself is at fault, so that another attempt here is useless; ``machine``
+            if another attempt, best on another node, may succeed.
+        traceback: the end of the traceback, with that of the worker's process.
+    """
+
+    reason: str
+    kind: FailureKind
+    traceback: str
+
+
+def classify_failure(error: BaseException) -> Failure:
+    """Tell why an attempt at a task failed.
+
+    A ``ValueError`` is a failure of content. That includes files that are missing, which another node may have: a pool
+    with workers on several nodes asks a second node before it believes it. Any other exception (`MachineError`,
+    permissions, an unreachable store, CUDA, imports) is a failure of the machine.
 
     Raises:
         RunAborted: no other task can succeed either (DiskFull: no space is left).
@@ -27,8 +46,11 @@ def classify_failure(error: BaseException) -> tuple[str, bool]:
         raise error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise DiskFull(str(error.filename or error)) from None
+    trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
     if isinstance(error, ValueError):
-        return str(error), True
-    log.debug("%s", "".join(traceback.format_exception(error)))
+        return Failure(str(error), "content", trace)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-    return f"{type(error).__name__}: {'; '.join(lines[:MAX_REASON_LINES])}"[:MAX_REASON], False
+    reason = "; ".join(lines[:MAX_REASON_LINES])
+    if not isinstance(error, MachineError):
+        reason = f"{type(error).__name__}: {reason}"
+    return Failure(reason[:MAX_REASON], "machine", trace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from typing import TypeVar
 
 from splatfix.process import using_threads
@@ -22,6 +22,7 @@ def run_tasks(
     *,
     name: Callable[[T], str],
     after: Callable[[T], str | None] = lambda _: None,
+    group: Callable[[T], Hashable] = lambda _: None,  # noqa: ARG001
     on_retry: Callable[[T, str], object] = lambda _task, _reason: None,
     on_busy: Callable[[int, int], object] = lambda _busy, _ready: None,
 ) -> Generator[Outcome[T], None, None]:
@@ -34,6 +35,8 @@ def run_tasks(
         name: returns the name of a task, which is unique.
         after: returns the name of the task that has to end before a task starts, or None. That task must come earlier
             in ``tasks``; a name that is not among them is ignored.
+        group: returns what tasks share that is slow to set up, such as the capture: a worker first takes a task of the
+            group that it had last, then one of a group that no other worker has.
         on_retry: called with the task and the reason when an attempt has failed and another follows.
         on_busy: called with the number of workers that have a task, and of all that are ready.
 
@@ -72,8 +75,8 @@ def _try_task(
             with using_threads(config.cpus):
                 return Outcome(task, worker.run(task, upcoming), None, attempt)
         except Exception as error:
-            reason, is_permanent = classify_failure(error)
-            if is_permanent or attempt == config.attempts:
-                return Outcome(task, None, reason, attempt)
-            on_retry(task, reason)
+            failure = classify_failure(error)
+            if failure.kind == "content" or attempt == config.attempts:
+                return Outcome(task, None, failure.reason, attempt, failure.traceback)
+            on_retry(task, failure.reason)
         attempt += 1

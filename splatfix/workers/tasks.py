@@ -21,12 +21,21 @@ class Worker(Protocol):
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """The outcome of a task: its result, or the error of its last attempt."""
+    """The outcome of a task: its result, or the error of its last attempt.
+
+    Attributes:
+        error: the reason in one line; None if the task succeeded.
+        attempts: number of attempts, including the last.
+        traceback: of the last attempt, if it failed.
+        node: the name or address of the node of the last attempt; None in this process.
+    """
 
     task: T
     result: Any = None
     error: str | None = None
     attempts: int = 1
+    traceback: str | None = None
+    node: str | None = None
 
 
 @dataclass
