@@ -27,7 +27,7 @@ import splatfix
 from splatfix import storage
 from splatfix.config import build_config, overlaid, read_yaml
 from splatfix.errors import DiskFull, MachineError, RunAborted
-from splatfix.flags import Command, full_help, short_help
+from splatfix.flags import Command, Function, full_help, short_help, split_words
 from splatfix.process import set_up_logging, stop_on_signals, stop_requested
 from splatfix.runs import REMEDIES, has_started
 
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_logging()
     stop_on_signals()
     try:
-        run_command(wanted, argv[1:])
+        return run_command(wanted, argv[1:])
     except BaseException as error:
         explained = explain_error(error, wanted, argv)
         if explained is None:
@@ -77,7 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, message = explained
         print(f"splatfix {argv[0]}: {message}", file=sys.stderr)
         return code
-    return 0
 
 
 def command(
@@ -87,14 +86,15 @@ def command(
     examples: Sequence[str] = (),
     stored: str = STORED,
     recorded_as: str | None = None,
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as the command of its name.
+) -> Callable[[Function], Function]:
+    """Register a function as the command of its name; it may return an exit code (None is 0).
 
     Its parameter ``settings`` takes the config. Parameters ``fresh`` and ``config_file``, if it has them, take the
-    flags ``--fresh`` and ``--config``. The arguments are the attributes of `flags.Command`.
+    flags ``--fresh`` and ``--config``; ``words`` takes all arguments that are no flags of the command. The arguments
+    are the attributes of `flags.Command`.
     """
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
+    def register(function: Function) -> Function:
         COMMANDS[function.__name__] = Command(
             name=function.__name__,
             function=function,
@@ -121,24 +121,33 @@ def find_command(name: str) -> Command:
     raise ValueError(f"no command {name!r}; {hint}")
 
 
-def run_command(wanted: Command, argv: Sequence[str]) -> None:
-    """Parse the arguments of a command and run it.
+def run_command(wanted: Command, argv: Sequence[str]) -> int:
+    """Parse the arguments of a command and run it; returns its exit code. Errors as `parse_arguments`."""
+    if "--help-all" in argv:
+        print(full_help(wanted))
+        return 0
+    if "-h" in argv or "--help" in argv:
+        print(short_help(wanted))
+        return 0
+    return wanted.function(**parse_arguments(wanted, argv)) or 0
+
+
+def parse_arguments(wanted: Command, argv: Sequence[str], *, resumes: bool = True) -> dict[str, Any]:
+    """Parse the arguments of a command: the values of its parameters, by name.
+
+    ``resumes=False`` leaves out the settings of an earlier run in the folder ``--out``.
 
     Raises:
         ValueError: an argument or a setting cannot be used.
         SystemExit: tyro refused an argument, and printed the reason.
     """
+    if wanted.takes_words:
+        return split_words(wanted, argv)
     shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     if wanted.config is not None:
         shared.add_argument("--config", type=Path)
     if wanted.may_resume:
         shared.add_argument("--fresh", action="store_true")
-    if "-h" in argv or "--help" in argv:
-        print(short_help(wanted))
-        return
-    if "--help-all" in argv:
-        print(full_help(wanted))
-        return
     for word in argv:
         if reason := RETIRED.get(word.partition("=")[0].replace("_", "-")):
             raise ValueError(f"{word}: {reason}")
@@ -146,7 +155,8 @@ def run_command(wanted: Command, argv: Sequence[str]) -> None:
     given = {name: value for name, value in vars(found).items() if name != "config"}
     settings = None
     if wanted.config is not None:
-        earlier = None if given.get("fresh") else parse_out(rest) or _default_out(wanted)
+        takes_stored = resumes and not given.get("fresh")
+        earlier = (parse_out(rest) or _default_out(wanted)) if takes_stored else None
         settings = _defaults(wanted, found.config, earlier)
         if "config_file" in wanted.parameters:
             given["config_file"] = found.config
@@ -156,7 +166,7 @@ def run_command(wanted: Command, argv: Sequence[str]) -> None:
         prog=f"splatfix {wanted.name}",
         config=(tyro.conf.AvoidSubcommands,),
     )
-    wanted.function(**{name: getattr(parsed, name) for name in wanted.parameters if name not in given}, **given)
+    return {name: getattr(parsed, name) for name in wanted.parameters if name not in given} | given
 
 
 def parse_out(argv: Sequence[str]) -> str | None:

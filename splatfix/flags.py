@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import inspect
 import pkgutil
@@ -10,11 +11,12 @@ import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+Function = Callable[..., int | None]
 METAVARS = {int: "INT", float: "FLOAT", str: "NAME", Path: "PATH"}
 METAVARS_BY_NAME = {
     **{"captures": "CAPTURE", "held_out": "CAPTURE", "split": "SPLIT.json", "restorer": "RESTORER"},
@@ -37,7 +39,7 @@ class Command:
     """
 
     name: str
-    function: Callable[..., None]
+    function: Function
     config: str | None
     shown: tuple[str, ...]
     examples: tuple[str, ...]
@@ -56,6 +58,11 @@ class Command:
     @property
     def may_resume(self) -> bool:
         return "fresh" in self.parameters
+
+    @property
+    def takes_words(self) -> bool:
+        """Whether it passes on all arguments that are no flags of its own (`split_words`)."""
+        return "words" in self.parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +101,26 @@ def full_help(command: Command) -> str:
 def settings_flags(command: Command) -> list[Flag]:
     """The flags of a command's config, field by field."""
     return [] if command.config is None else list(_config_flags(pkgutil.resolve_name(command.config)()))
+
+
+def split_words(command: Command, argv: Sequence[str]) -> dict[str, Any]:
+    """Split arguments into the values of a command's own flags and, in order, all others (``words``).
+
+    Everything after ``--`` is passed on as it is. SystemExit where a flag lacks its value.
+    """
+    end = list(argv).index("--") if "--" in argv else len(argv)
+    parser = argparse.ArgumentParser(prog=f"splatfix {command.name}", add_help=False, allow_abbrev=False)
+    for name, parameter in command.parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        kind, default = _plain(parameter.annotation), parameter.default
+        options: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
+        if typing.get_origin(kind) is tuple:
+            options, default = {"action": "append"}, list(default)
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, default=default, **options)
+    found, words = parser.parse_known_args(list(argv[:end]))
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(found).items()}
+    return {**values, "words": (*words, *argv[end + 1 :])}
 
 
 def _config_flags(config: Any, prefix: str = "") -> Iterator[Flag]:
