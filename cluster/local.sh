@@ -5,8 +5,8 @@ set -euo pipefail
 print_help() {
     cat <<'HELP'
 Run a Ray cluster on one machine to rehearse what a real one does: a head without CPUs and some workers. Each node has
-its own /tmp, /dev/shm, HOME, process ids and address (127.0.0.1, 127.0.0.2, ...); they share one folder, and token
-authentication is on. Needs Linux, root, iproute2, util-linux, and splatfix in .venv (make setup) or in $PYTHON.
+its own /tmp, /dev/shm, HOME, process ids, host name and address (127.0.0.1, 127.0.0.2, ...); they share one folder, and
+token authentication is on. Needs Linux, root, iproute2, util-linux, and splatfix in .venv (make setup) or in $PYTHON.
 
   cluster/local.sh start [--workers 2] [--cpus 1] [--gpus 0] [--shared DIR | --no-shared] [--alone NODE]... [--s3]
                          [--env NAME=VALUE]... [--ports BASE] [--timeout SECONDS]
@@ -90,6 +90,8 @@ node_main() { # ROOT NODE shared|alone SHARED REPOSITORY COMMAND...
     echo "$pid" >"$root/nodes/$node/id"
     mount --make-rprivate /
     mount -t proc proc /proc
+    echo "$node" >/proc/sys/kernel/hostname
+    mount --bind "$root/hosts" /etc/hosts
     exec 7<"$root/nodes/$node/tmp" 8<"$repository" 9<"${shared:-/}"
     mount -t tmpfs -o size=2g tmpfs /dev/shm
     mount -t tmpfs -o size=1m tmpfs "$root" # the other nodes' disks
@@ -136,7 +138,7 @@ launch() { # NODE CPUS GPUS MODE
     fi
     rm -f "$own/id" "$own/process"
     # Ray gives its agent 30 s to start: not enough where many processes share few cores.
-    setsid "${IN_NETWORK[@]}" unshare --mount --pid --fork --kill-child \
+    setsid "${IN_NETWORK[@]}" unshare --mount --uts --pid --fork --kill-child \
         env -i "PATH=$PATH" "LANG=${LANG:-C.UTF-8}" "${ENVIRONMENT[@]}" RAY_agent_register_timeout_ms=120000 \
         bash -c "$(declare -f node_main); node_main \"\$@\"" node \
         "$ROOT" "$node" "$mode" "$SHARED" "$REPOSITORY" "${ray[@]}" </dev/null >>"$ROOT/logs/$node.log" 2>&1 &
@@ -244,11 +246,11 @@ end_all() {
         end_process "$file"
     done
     ip netns del "splatfix-$NAME" 2>/dev/null || true
-    rm -rf "$ROOT/nodes" "$ROOT/token" "$ROOT/s3.process" "$ROOT/settings"
+    rm -rf "$ROOT/nodes" "$ROOT/token" "$ROOT/hosts" "$ROOT/s3.process" "$ROOT/settings"
 }
 
 start() {
-    local workers=2 cpus=1 gpus=0 s3=no alone=() nodes=() node number mode
+    local workers=2 cpus=1 gpus=0 s3=no alone=() node number mode
     BASE='' SHARED=$ROOT/shared TIMEOUT=300 ENVIRONMENT=()
     while [ $# -gt 0 ]; do
         case $1 in
@@ -274,6 +276,10 @@ start() {
     rm -rf "$ROOT/logs"
     mkdir -p "$ROOT/logs" "$ROOT/nodes" "${SHARED:-$ROOT}"
     (umask 077 && "$PYTHON" -c 'import secrets; print(secrets.token_hex(32))' >"$ROOT/token")
+    {
+        echo 127.0.0.1 localhost head
+        for number in $(seq 99); do echo "127.0.0.$((number + 1)) w$number"; done
+    } >"$ROOT/hosts"
     set_network
     ENVIRONMENT+=(HOME=/tmp/home RAY_AUTH_MODE=token)
     if [ $s3 = yes ]; then
@@ -284,6 +290,7 @@ start() {
     trap 'end_all; exit 1' EXIT INT TERM # until everything is up
     [ -n "$BASE" ] || { ip netns add "splatfix-$NAME" && ip -n "splatfix-$NAME" link set lo up; }
     [ $s3 = no ] || start_s3
+    # One after the other: where cores are few, nodes that start together exceed the 30 s that Ray gives each.
     say "starting a head and $workers workers (20 to 60 s) ..."
     launch head 0 0 shared
     wait_for_nodes head || fail "the head does not start"
@@ -291,9 +298,8 @@ start() {
         node=w$number mode=shared
         [[ " ${alone[*]} " != *" $node "* ]] || mode=alone
         launch "$node" "$cpus" "$gpus" "$mode"
-        nodes+=("$node")
+        wait_for_nodes "$node" || fail "$node does not start"
     done
-    wait_for_nodes "${nodes[@]}" || fail "not all workers start"
     trap - EXIT INT TERM
     print_next $s3
 }
@@ -352,7 +358,7 @@ run() {
     load_settings
     pid=$(running "$ROOT/nodes/$node/process") || fail "$node does not run; its log is $ROOT/logs/$node.log"
     # shellcheck disable=SC2016
-    exec nsenter --target "$pid" --mount --net --pid -- env "${ENVIRONMENT[@]}" "PATH=$(dirname "$PYTHON"):$PATH" \
+    exec nsenter --target "$pid" --mount --net --uts --pid -- env "${ENVIRONMENT[@]}" "PATH=$(dirname "$PYTHON"):$PATH" \
         "RAY_API_SERVER_ADDRESS=http://127.0.0.1:$DASHBOARD_PORT" \
         bash -c 'cd "$1" 2>/dev/null || { echo "cluster/local.sh: the nodes do not have $1: it is in /tmp" >&2; exit 1; }
             shift; exec "$@"' _ "$PWD" "$@"
