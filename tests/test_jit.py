@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numba
 import pytest
 
-from splatfix.jit import SOURCES_STAMP, _stamp_files, kernel, limit_threads
+from splatfix.jit import _digest_files, cache_folder, kernel, limit_threads
 from splatfix.rendering.cpu import compositing
 from splatfix.splats.stereo import cpu as sweep
 
@@ -20,24 +24,78 @@ def test_compiles_where_nothing_can_be_cached() -> None:
     assert kernel()(names["double"])(21) == 42
 
 
-def test_a_change_of_any_source_makes_kernels_stale(tmp_path: Path) -> None:
+def test_a_change_of_any_source_recompiles(tmp_path: Path) -> None:
     """numba looks at the kernel's own file alone, but kernels inline functions of other files."""
-    kernels = compositing.composite, compositing.composite_backward, sweep.sweep_planes
-    stamps = [each._cache._cache_file._source_stamp for each in kernels]
-    assert [shared for _, shared in stamps] == [SOURCES_STAMP] * 3
-    assert stamps[0] == stamps[1]  # of one file
-    assert stamps[0] != stamps[2]  # of two
-    (tmp_path / "cpu").mkdir()
+    kernels: Any = compositing.composite, compositing.composite_backward, sweep.sweep_planes
+    folders = [Path(each._cache.cache_path) for each in kernels]
+    assert folders[0] == folders[1]  # of one file
+    assert folders[2].name.startswith("splatfix.splats.stereo.cpu-")
     (tmp_path / "one.py").write_text("1")
-    (tmp_path / "cpu" / "two.py").write_text("2")
-    sources = [tmp_path / "one.py", tmp_path / "cpu" / "two.py"]
-    before = _stamp_files(sources)
-    assert _stamp_files(sources) == before
-    os.utime(sources[1], (before[0] + 5, before[0] + 5))
-    touched = _stamp_files(sources)
-    assert touched != before
-    sources[0].write_text("12")
-    assert _stamp_files(sources) != touched
+    (tmp_path / "two.py").write_text("2")
+    sources = [tmp_path / "one.py", tmp_path / "two.py"]
+    before = _digest_files(sources)
+    os.utime(sources[1], (5, 5))
+    assert _digest_files(sources) == before
+    sources[0].write_text("3")
+    assert _digest_files(sources) != before
+
+
+DOUBLE = """
+from splatfix.jit import kernel
+
+@kernel()
+def double(x):
+    return 2 * x
+"""
+
+
+def call_double(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str = DOUBLE) -> dict:
+    """Write a module with a kernel into a new folder, call the kernel, and count where its code came from."""
+    folder.mkdir()
+    (folder / "doubling.py").write_text(source)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "doubling", raising=False)
+    double = importlib.import_module("doubling").double
+    assert double(21) == 42
+    monkeypatch.delitem(sys.modules, "doubling")
+    return {"loaded": sum(double.stats.cache_hits.values()), "compiled": sum(double.stats.cache_misses.values())}
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "kernels"))
+    cache_folder.cache_clear()
+    yield tmp_path / "kernels"
+    cache_folder.cache_clear()
+
+
+def test_copies_of_a_source_share_compiled_kernels(tmp_path: Path, empty_cache: Path, monkeypatch) -> None:
+    """Two Ray jobs with the same kernels compile them once on each machine, although Ray unpacks each elsewhere."""
+    assert call_double(tmp_path / "one", monkeypatch) == {"loaded": 0, "compiled": 1}
+    assert call_double(tmp_path / "two", monkeypatch) == {"loaded": 1, "compiled": 0}
+    assert call_double(tmp_path / "three", monkeypatch, DOUBLE + "#") == {"loaded": 0, "compiled": 1}
+    assert len(list(empty_cache.iterdir())) == 2
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_a_cache_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch) -> None:
+    """As in an image whose kernels were compiled when it was built."""
+    call_double(tmp_path / "one", monkeypatch)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile.save", refuse)
+    assert call_double(tmp_path / "two", monkeypatch)["loaded"] == 1
+    assert call_double(tmp_path / "three", monkeypatch, DOUBLE + "#")["compiled"] == 1
+
+
+def test_kernels_are_cached_beside_the_source_without_a_home(monkeypatch) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    cache_folder.cache_clear()
+    assert cache_folder().name == "__pycache__"
+    cache_folder.cache_clear()
 
 
 @pytest.mark.parametrize(("work", "wanted"), [(0, 1), (99, 1), (200, 2), (400, 4)])
