@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional
 
-from splatfix.command_line import command, main
+from splatfix.command_line import DONE, QUARANTINED, command, main
 
 if TYPE_CHECKING:
     from splatfix.compare.config import CompareConfig
@@ -155,7 +155,7 @@ def evaluate(
     config="splatfix.pairs.config:GenerateConfig",
     shown=(
         *("fits_per_capture", "recipes.photos.size_px", "recipes.photos.steps", "recipes.photos.num_train"),
-        *("workers.num", "workers.cpus", "workers.gpus", "workers.address", "seed", "device"),
+        *("workers.num", "workers.cpus", "workers.gpus", "workers.address", "max_failed", "seed", "device"),
     ),
     stored="splatfix.pairs.config:stored_settings",
     examples=[
@@ -172,7 +172,7 @@ def generate(
     speed: float = 1.0,
     fresh: bool,
     settings: "GenerateConfig",
-) -> None:
+) -> int:
     """Make training pairs: many sparse fits of each capture, rendered beside clean views.
 
     Runs on one machine or on a Ray cluster. Finished fits are kept after a crash or a full disk; the same command makes
@@ -191,13 +191,15 @@ def generate(
         from splatfix.pairs.estimate import estimate
 
         print(estimate(captures, out, settings, on_workers=on_workers, speed=speed).text())
-        return
-    print(make_pairs(captures, out, settings, fresh=fresh).text())
+        return DONE
+    summary = make_pairs(captures, out, settings, fresh=fresh)
+    print(summary.text())
     _dataset_page(out)
+    return QUARANTINED if summary.failed else DONE
 
 
 @command(examples=["splatfix verify pairs", "splatfix verify s3://bucket/pairs --repair"])
-def verify(url: Positional[Url], *, repair: bool = False) -> None:
+def verify(url: Positional[Url], *, repair: bool = False) -> int:
     """Recheck shards against their manifests: size, sha256, number of pairs, and that each decodes.
 
     Args:
@@ -207,8 +209,11 @@ def verify(url: Positional[Url], *, repair: bool = False) -> None:
     """
     from splatfix.pairs.recheck import recheck
 
-    if recheck(url, repairs=repair, report=print):
-        _dataset_page(url)
+    made = recheck(url, repairs=repair, report=print)
+    if made is None:
+        return DONE
+    _dataset_page(url)
+    return QUARANTINED if made.failed else DONE
 
 
 @command(

@@ -30,9 +30,11 @@ from splatfix.errors import DiskFull, MachineError, RunAborted
 from splatfix.flags import Command, Function, full_help, short_help, split_words
 from splatfix.process import set_up_logging, stop_on_signals, stop_requested
 from splatfix.runs import REMEDIES, has_started
+from splatfix.shared_folder import refuse_relative_output
 
 log = logging.getLogger(__name__)
 
+DONE, FAILED, BAD_INPUT, QUARANTINED = 0, 1, 2, 3
 EXIT_CODES = {"interrupted": 130, "terminated": 143}
 STORED = "splatfix.runs:stored_settings"
 RETIRED = {  # flags that had another meaning or name
@@ -50,22 +52,23 @@ COMMANDS: dict[str, Command] = {}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; returns the exit code.
 
-    It is 0 for done, 1 failed, 2 bad input, 130 interrupted, 143 terminated.
+    It is 0 for done, 1 failed, 2 bad input, 3 done except for tasks that are in quarantine, 130 interrupted, 143
+    terminated.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if argv[:1] == ["help"] and len(argv) > 1:
         argv = [argv[1], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
-        return 0
+        return DONE
     if argv[0] in ("-V", "--version", "version"):
         print(f"splatfix {splatfix.__version__}")
-        return 0
+        return DONE
     try:
         wanted = find_command(argv[0])
     except ValueError as error:
         print(f"splatfix: {error}", file=sys.stderr)
-        return 2
+        return BAD_INPUT
     set_up_logging()
     stop_on_signals()
     try:
@@ -125,11 +128,14 @@ def run_command(wanted: Command, argv: Sequence[str]) -> int:
     """Parse the arguments of a command and run it; returns its exit code. Errors as `parse_arguments`."""
     if "--help-all" in argv:
         print(full_help(wanted))
-        return 0
+        return DONE
     if "-h" in argv or "--help" in argv:
         print(short_help(wanted))
-        return 0
-    return wanted.function(**parse_arguments(wanted, argv)) or 0
+        return DONE
+    arguments = parse_arguments(wanted, argv)
+    if arguments.get("out") is not None:
+        refuse_relative_output(arguments["out"])
+    return wanted.function(**arguments) or DONE
 
 
 def parse_arguments(wanted: Command, argv: Sequence[str], *, resumes: bool = True) -> dict[str, Any]:
@@ -210,14 +216,14 @@ def _explain(error: BaseException) -> tuple[int | None, str]:
     if stopped is not None:
         return EXIT_CODES[stopped], f"{stopped}; finished work is kept"
     if isinstance(error, ValueError):
-        return 2, str(error)
+        return BAD_INPUT, str(error)
     if isinstance(error, FloatingPointError | MachineError | RunAborted):
-        return 1, str(error)
+        return FAILED, str(error)
     if isinstance(error, OSError) and _is_disk_full(error):
-        return 1, f"the disk is full ({error.filename or error}); finished work is kept"
+        return FAILED, f"the disk is full ({error.filename or error}); finished work is kept"
     if isinstance(error, OSError):
         named = error.filename and error.strerror
-        return 1, f"{error.filename}: {error.strerror}" if named else str(error)
+        return FAILED, f"{error.filename}: {error.strerror}" if named else str(error)
     return None, ""
 
 

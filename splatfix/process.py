@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import random
 import signal
 import sys
@@ -120,6 +121,13 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device = {name!r}: torch {torch.__version__} sees no CUDA device; use auto or cpu")
     return device
+
+
+def name_device(device: torch.device) -> str:
+    """The name of a GPU, or of the processor (where the system does not say, its architecture)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ the start on; provenance and the time when it finished, at the end.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 import time
@@ -18,6 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,8 +28,9 @@ import torch
 import splatfix
 from splatfix.config import first_difference, read_yaml, to_tree, to_yaml
 from splatfix.files import read_json, write_json, write_text
-from splatfix.process import peak_memory_mb
+from splatfix.process import name_device, peak_memory_mb
 
+COMMIT = "SPLATFIX_COMMIT"  # environment variable: the commit of a copy without .git
 RUN_FILES = RECORD, CONFIG = "run.json", "config.yaml"
 REMEDIES = "use the same settings, another --out, or --fresh to start over"
 
@@ -86,11 +89,10 @@ class Run:
             self.path / RECORD,
             {
                 **self.record,
-                "version": splatfix.__version__,
-                "commit": source_commit(),
+                **describe_code(),
                 "seed": seed,
                 "device": str(device),
-                "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+                "device_name": name_device(device),
                 "num_threads": torch.get_num_threads(),
                 "python": platform.python_version(),
                 "torch": torch.__version__,
@@ -267,15 +269,36 @@ def remove_run(path: Path) -> None:
             folder.rmdir()
 
 
+def describe_code() -> dict[str, str | None]:
+    """What code runs: version, commit, and a digest of the sources, which tells apart what has no commit."""
+    return {"version": splatfix.__version__, "commit": source_commit(), "code": source_digest()}
+
+
+@lru_cache(maxsize=1)
 def source_commit() -> str | None:
-    """The commit of the checkout that splatfix is imported from; None for an installed package."""
+    """The commit of the checkout that splatfix is imported from, or that ``SPLATFIX_COMMIT`` names; None if unknown.
+
+    A Ray job runs from a copy without ``.git``.
+    """
     root = Path(splatfix.__file__).parent.parent
+    named = os.environ.get(COMMIT) or None
     if not (root / ".git").exists():
-        return None
+        return named
     try:
         done = subprocess.run(
             ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
-        return None
+        return named
     return done.stdout.strip()
+
+
+@lru_cache(maxsize=1)
+def source_digest() -> str:
+    """The first 12 hex digits of the SHA-256 of all Python files of the package, as they are on disk."""
+    package = Path(splatfix.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py"), key=lambda file: file.relative_to(package).as_posix()):
+        digest.update(f"{file.relative_to(package).as_posix()}\n".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:12]

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from splatfix import storage
@@ -72,9 +72,9 @@ def remove_token(url: str) -> None:
             Path(storage.absolute(folder)).rmdir()
 
 
-def refuse_relative_output(out: str | Path, environment: Mapping[str, str] = os.environ) -> None:
+def refuse_relative_output(out: str | Path) -> None:
     """Refuse a relative local output in a Ray job, whose working directory is deleted after the job. ValueError."""
-    if RAY_JOB in environment and storage.is_local(out) and not os.path.isabs(str(out).removeprefix("file://")):
+    if RAY_JOB in os.environ and storage.is_local(out) and not os.path.isabs(str(out).removeprefix("file://")):
         raise ValueError(
             f"--out {out}: is relative to the folder of this Ray job, which Ray deletes; use an absolute path on a "
             "disk that all nodes share, or a URL (s3://, gs://, az://)"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from splatfix import shared_folder, storage
+from splatfix.cli import main
 from splatfix.errors import MachineError
 from splatfix.shared_folder import (
     RAY_JOB,
@@ -50,11 +51,29 @@ def test_a_worker_without_the_right_to_write_is_the_fault_of_its_machine(out: st
             check_token(out, token)
 
 
-def test_a_relative_output_of_a_ray_job_is_refused() -> None:
-    job = {RAY_JOB: "{}"}
-    for out in ("pairs", "runs/sweep", Path("runs/sweep"), "file://pairs"):
-        refuse_relative_output(out, {})
-        with pytest.raises(ValueError, match=rf"--out {out}: is relative to the folder of this Ray job, .* absolute"):
-            refuse_relative_output(out, job)
-    for out in ("/shared/pairs", Path("/shared/pairs"), "s3://bucket/pairs", "file:///shared/pairs"):
-        refuse_relative_output(out, job)
+RELATIVE, ABSOLUTE = ["pairs", Path("runs/sweep"), "file://pairs"], ["/shared/pairs", "s3://b/pairs", "file:///pairs"]
+
+
+@pytest.mark.parametrize("out", RELATIVE)
+def test_a_relative_output_of_a_ray_job_is_refused(out: str | Path, monkeypatch) -> None:
+    refuse_relative_output(out)
+    monkeypatch.setenv(RAY_JOB, "{}")
+    with pytest.raises(ValueError, match=rf"--out {out}: is relative to the folder of this Ray job, .* absolute"):
+        refuse_relative_output(out)
+
+
+@pytest.mark.parametrize("out", ABSOLUTE)
+def test_an_absolute_output_of_a_ray_job_is_accepted(out: str, monkeypatch) -> None:
+    monkeypatch.setenv(RAY_JOB, "{}")
+    refuse_relative_output(out)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["generate", "in"], ["train", "--shards", "pairs"], ["sweep", "--captures", "in"], ["compare", "in"]]
+)
+def test_every_command_refuses_it(arguments: list[str], tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(RAY_JOB, "{}")
+    assert main([*arguments, "--out", "runs/x"]) == 2
+    assert "--out runs/x: is relative to the folder of this Ray job, which Ray deletes" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from splatfix.runs import CONFIG, RECORD, refuse_changes
 from splatfix.workers import WorkersConfig
 
 # settings that a later run into the same output may change; all others determine the fits
-MAY_CHANGE = frozenset({"captures", "groups", "fits_per_capture", "device", "workers"})
+MAY_CHANGE = frozenset({"captures", "groups", "fits_per_capture", "device", "max_failed", "workers"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class GenerateConfig:
         seed: seed of all random choices.
         device: auto, cpu, cuda or cuda:N.
         samples_per_shard: largest number of pairs in a shard.
+        max_failed: largest share of the fits of a run that may fail; a run in which more fail ends early, with exit
+            code 1; null for no limit.
         recipes: how the fits differ, by name; each fit follows one of them.
         dense: settings of the dense fits that recipes with ``clean: renders`` render.
         workers: number of workers, and the resources of each.
@@ -43,6 +45,7 @@ class GenerateConfig:
     seed: int = 0
     device: str = "auto"
     samples_per_shard: int = 64
+    max_failed: float | None = 0.05
     recipes: dict[str, Recipe] = field(default_factory=lambda: {"photos": Recipe()})
     dense: DenseConfig = field(default_factory=DenseConfig)
     workers: WorkersConfig = field(default_factory=WorkersConfig)
@@ -51,6 +54,8 @@ class GenerateConfig:
         require(self.fits_per_capture >= 1, "fits_per_capture", self.fits_per_capture, "at least 1 fit")
         require(self.seed >= 0, "seed", self.seed, "a whole number that is not negative")
         require(self.samples_per_shard >= 1, "samples_per_shard", self.samples_per_shard, "at least 1 pair")
+        is_share = self.max_failed is None or 0 <= self.max_failed <= 1
+        require(is_share, "max_failed", self.max_failed, "a share from 0 to 1, or null")
         total = sum(recipe.weight for recipe in self.recipes.values())
         require(total > 0, "recipes", sorted(self.recipes), "at least one recipe with a weight above 0")
 

@@ -15,21 +15,25 @@ from pathlib import Path
 from typing import Any
 
 from splatfix import storage
+from splatfix.lease import hold_lease
 from splatfix.pairs.config import GenerateConfig, read_captures, stored_settings, write_settings
 from splatfix.pairs.index import FITS, SUFFIX, Index, open_index
-from splatfix.pairs.quarantine import QUARANTINE, read_quarantine, write_quarantine
+from splatfix.pairs.provenance import MixCheck
+from splatfix.pairs.quarantine import QUARANTINE, describe_outcome, read_quarantine, write_quarantine
 from splatfix.pairs.scenes import DuplicateCheck, keep_scene_names
 from splatfix.pairs.shards import MANIFEST, is_generated_name
 from splatfix.pairs.sources import Source, find_sources
 from splatfix.pairs.tasks import Task, plan_tasks
 from splatfix.pairs.worker import PairWorker, TaskResult, WorkerSettings
-from splatfix.process import progress, quiet
+from splatfix.process import progress, quiet, stop_requested
 from splatfix.runs import CONFIG, mark_started
+from splatfix.shared_folder import shared_token
 from splatfix.telemetry import Telemetry
-from splatfix.workers import DiskFull, Outcome, Worker, run_tasks
+from splatfix.workers import DiskFull, Outcome, RunAborted, Worker, run_tasks
 
 log = logging.getLogger(__name__)
 
+MIN_ENDED = 20  # fits of a run, before it is ended because too many failed
 INDEX_SECONDS = 30.0  # least time between two writes of the index
 MAX_INDEX_SHARE = 0.05  # of the run's time that is spent on writing the index
 
@@ -62,6 +66,8 @@ class Summary:
             f"fits: {self.made} made, {self.found} found, {self.failed} in quarantine; {self.retried} attempts retried",
             f"pairs: {self.pairs} ({self.bytes / 1e6:.1f} MB), {self.filtered} views filtered",
         ]
+        if self.failed:
+            lines.append(f"{QUARANTINE} in the output says why fits failed; the same command tries them again")
         if self.pairs_made and self.seconds > 0:
             rate = 60 * self.pairs_made / self.seconds
             lines.append(f"this run: {self.pairs_made} pairs in {self.seconds:.0f} s, {rate:.1f} per minute")
@@ -79,22 +85,39 @@ def generate(
     """Make the pairs of all captures. A rerun makes the missing fits only; ``fresh`` starts over.
 
     Raises:
-        ValueError: no captures, or the output has other settings or captures; nothing is written then.
+        ValueError: no captures, or the output has other settings or captures, or another driver is at work there;
+            nothing is written then.
+        RunAborted: more fits failed than ``max_failed`` allows, or committed fits are not in the output.
         DiskFull: no space is left; finished fits are intact.
     """
-    start = time.monotonic()
     out = storage.absolute(out)
     patterns = [*captures, *config.captures] or read_captures(out)
     sources = find_sources(patterns, config.groups)
-    if fresh:
-        remove_pairs(out)
-    write_settings(out, config, patterns)
-    mark_started(out)
-    storage.drop_leftovers(out)
+    with hold_lease(out, "splatfix generate"):
+        if fresh:
+            remove_pairs(out)
+        write_settings(out, config, patterns)
+        mark_started(out)
+        storage.drop_leftovers(out)
+        with shared_token(out) as token:
+            return _make_missing(out, config, sources, token, make_worker)
+
+
+def _make_missing(
+    out: str,
+    config: GenerateConfig,
+    sources: Sequence[Source],
+    token: str,
+    make_worker: Callable[[WorkerSettings], Worker],
+) -> Summary:
+    """Make the fits that the output lacks, and write its index."""
+    start = time.monotonic()
     index = open_index(out)
     sources = keep_scene_names(sources, index)
     run = _Generation(out, config, sources, index, Telemetry())
-    settings = WorkerSettings(out, config.seed, config.device, config.recipes, config.dense, config.samples_per_shard)
+    settings = WorkerSettings(
+        *(out, config.seed, config.device, config.recipes, config.dense, config.samples_per_shard, token)
+    )
     try:
         with (
             quiet("splatfix.splats"),
@@ -118,12 +141,14 @@ def generate(
                         refresh=False,
                     )
                     bar.update()
+                    run.check_failed()
     except DiskFull as error:
         raise DiskFull(f"the disk is full ({error}); finished fits are intact: free some space") from None
     finally:
         run.summary.seconds = time.monotonic() - start
-        run.write_index()
+        run.write_index(is_stopping=stop_requested() is not None)
         run.sum_up()
+    run.check_made()
     return run.summary
 
 
@@ -155,10 +180,14 @@ class _Generation:
         for task in self._plan():
             self.num_tasks += 1
             self.summary.found += task.stem in index
-        self._num_remaining = self.num_tasks - self.summary.found
-        self._duplicates = DuplicateCheck()
+        self._num_missing = self._num_remaining = self.num_tasks - self.summary.found
+        self._made: set[str] = set()  # stems
+        self._duplicates, self._mix = DuplicateCheck(), MixCheck(out)
         for fit in index.values():
             self._duplicates.add(fit.record)
+            self._mix.add(fit.record)
+        if self._num_missing > 0:
+            self._mix.check_code()
         self._written = time.monotonic()
         self._write_seconds = 0.0
 
@@ -177,26 +206,45 @@ class _Generation:
         self.telemetry.set("splatfix_fits_left", self._num_remaining)
         if outcome.error is not None:
             summary.failed += 1
-            self.quarantine[task.stem] = {
-                "capture": task.source.url,
-                "reason": outcome.error,
-                "attempts": outcome.attempts,
-            }
+            self.quarantine[task.stem] = describe_outcome(task.source.url, outcome)
             self.telemetry.count("splatfix_fits_total", outcome="failed")
             log.warning("%s: in quarantine after %d attempts: %s", task.stem, outcome.attempts, outcome.error)
         else:
             result: TaskResult = outcome.result
             fit = result.fit
             self.index.add(fit)
+            self._made.add(fit.stem)
             self.quarantine.pop(task.stem, None)
             summary.made += result.is_new
             summary.found += not result.is_new
             summary.pairs_made += result.is_new * fit.record.get("pairs", 0)
             self._duplicates.add(fit.record)
             if result.is_new:
+                self._mix.add_new(fit.record)
                 self._send_counts(fit.record)
         if time.monotonic() - self._written > max(INDEX_SECONDS, self._write_seconds / MAX_INDEX_SHARE):
             self.write_index()
+
+    def check_failed(self) -> None:
+        """Raise RunAborted if more fits of this run failed than ``max_failed`` allows."""
+        limit, failed = self.config.max_failed, self.summary.failed
+        num_ended = self._num_missing - self._num_remaining
+        if limit is not None and num_ended >= MIN_ENDED and failed > limit * self._num_missing:
+            stem, entry = list(self.quarantine.items())[-1]
+            raise RunAborted(
+                f"{failed} of {self._num_missing} fits failed, more than max_failed = {limit:g} allows; {QUARANTINE} "
+                f"has all reasons, that of {stem} is: {entry['reason']}"
+            )
+
+    def check_made(self) -> None:
+        """Raise RunAborted if fits that workers committed are not in the output."""
+        lost = sorted(self._made - set(self.index))
+        if lost:
+            raise RunAborted(
+                f"{self.out}: {len(lost)} of {len(self._made)} fits that workers committed are not there, {lost[0]} "
+                "for one: workers wrote to another disk, or files were deleted meanwhile; give an --out that all nodes "
+                "share, and run the same command again"
+            )
 
     def record_retry(self, task: Task, reason: str) -> None:
         """Count a failed attempt that is followed by another."""
@@ -217,11 +265,13 @@ class _Generation:
         for stage, seconds in record.get("seconds", {}).items():
             self.telemetry.observe("splatfix_stage_seconds", seconds, stage=stage)
 
-    def write_index(self) -> None:
-        """Write the index, including the fits of other drivers, and the quarantine."""
+    def write_index(self, *, is_stopping: bool = False) -> None:
+        """Write the index and the quarantine. A run that is told to stop has little time, and lists no files."""
         start = time.monotonic()
+        if is_stopping:
+            log.info("%s: %d fits remain; writing the index of %d", self.out, self._num_remaining, len(self.index))
         try:
-            self.index.write()
+            self.index.write(refreshes=not is_stopping)
             self.quarantine = {stem: entry for stem, entry in self.quarantine.items() if stem not in self.index}
             write_quarantine(self.out, self.quarantine)
         except (OSError, ValueError) as error:  # not fatal: both can be rebuilt, and the fits are committed

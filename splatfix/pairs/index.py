@@ -34,7 +34,7 @@ FITS = "fits.json"
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)  # that writing any other fit would cause too
 SUFFIX = f".{MANIFEST}"
 NUM_READERS = 16  # threads that read manifests
-MAX_WRITES = 5  # of the collected manifests, while other drivers keep finishing fits
+MAX_WRITES = 5  # of the collected manifests, while other processes keep committing fits
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Index(Mapping[str, CommittedFit]):
         self._fits[fit.stem] = json.dumps(tree, allow_nan=False, separators=(",", ":")).encode()
 
     def refresh(self) -> bool:
-        """Add fits that other drivers committed and remove deleted ones; return whether anything changed."""
+        """Add fits that other processes committed and remove deleted ones; return whether anything changed."""
         stems = list_committed_stems(self.url)
         gone, missing = set(self._fits) - stems, sorted(stems - set(self._fits))
         for stem in gone:
@@ -94,14 +94,18 @@ class Index(Mapping[str, CommittedFit]):
         """The shards of all fits, sorted by name."""
         return sorted((shard for fit in self.values() for shard in fit.shards), key=lambda shard: shard.name)
 
-    def write(self) -> None:
-        """Write ``fits.json`` and ``manifest.json``, including fits that other drivers finished meanwhile."""
-        self.refresh()
+    def write(self, *, refreshes: bool = True) -> None:
+        """Write ``fits.json`` and ``manifest.json``; with ``refreshes``, as they are in the folder by then.
+
+        A driver has the lease of the folder, but a worker that it has given up may still commit a fit.
+        """
+        if refreshes:
+            self.refresh()
         for _ in range(MAX_WRITES):
             parts = (json.dumps(stem).encode() + b":" + self._fits[stem] for stem in sorted(self._fits))
             storage.write_bytes(storage.join(self.url, FITS), b'{"schema":1,"fits":{' + b",\n".join(parts) + b"}}\n")
             write_manifest(self.url, self.shards())
-            if not self.refresh():  # otherwise, these files may lack the fits of another driver
+            if not refreshes or not self.refresh():  # otherwise, these files may lack a fit
                 return
 
 

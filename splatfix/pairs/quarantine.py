@@ -1,4 +1,4 @@
-"""The quarantine: fits that failed for good, with the reasons, in ``quarantine.json`` of the output."""
+"""The quarantine: fits that failed for good, with their reasons, in ``quarantine.json`` of the output."""
 
 from __future__ import annotations
 
@@ -7,8 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from splatfix import storage
+from splatfix.workers import Outcome
 
 QUARANTINE = "quarantine.json"
+MAX_LINES = 40  # of a traceback that are kept, at its end
+MAX_LINE = 300  # characters
+MAX_TRACEBACKS = 200  # in the file; further fits have their reason only
+
+
+def describe_outcome(capture: str, outcome: Outcome[Any]) -> dict[str, Any]:
+    """Describe a failed fit: capture, reason, number of attempts, and node and traceback of the last one."""
+    lines = (outcome.traceback or "").rstrip().splitlines()[-MAX_LINES:]
+    return {
+        "capture": capture,
+        "reason": outcome.error,
+        "attempts": outcome.attempts,
+        "node": outcome.node,
+        "traceback": [line[:MAX_LINE] for line in lines],
+    }
 
 
 def read_quarantine(out: str) -> dict[str, dict[str, Any]]:
@@ -27,6 +43,10 @@ def write_quarantine(out: str, quarantine: Mapping[str, Mapping[str, Any]]) -> N
     """Write the quarantined fits; without any, delete the file."""
     where = storage.join(out, QUARANTINE)
     if quarantine:
-        storage.write_bytes(where, (json.dumps({"schema": 1, "fits": quarantine}, indent=1) + "\n").encode())
+        entries = {
+            stem: entry if number < MAX_TRACEBACKS else {**entry, "traceback": []}
+            for number, (stem, entry) in enumerate(quarantine.items())
+        }
+        storage.write_bytes(where, (json.dumps({"schema": 1, "fits": entries}, indent=1) + "\n").encode())
     else:
         storage.delete(where)

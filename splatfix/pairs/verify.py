@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from splatfix import storage
 from splatfix.pairs.index import SUFFIX, CommittedFit, Index, delete_fit, list_committed_stems, read_fit
+from splatfix.pairs.provenance import name_maker
 from splatfix.pairs.shards import MANIFEST, Shard, check_shard, is_generated_name, read_manifest
 
 NUM_READERS = 16  # threads that read files
@@ -26,6 +28,7 @@ class Verification:
         broken: stems of fits with a broken or missing file, or with a manifest that cannot be read.
         unlisted: files that no manifest lists, left by interrupted writers.
         is_outdated: whether ``manifest.json`` is missing or differs from the manifests of the fits.
+        makers: number of fits by what made them (`name_maker`).
     """
 
     num_shards: int
@@ -34,6 +37,7 @@ class Verification:
     broken: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
     is_outdated: bool = False
+    makers: dict[str, int] = field(default_factory=dict)
 
 
 def verify(url: str | Path, *, decoding: bool = True, on_file: Callable[[], object] = lambda: None) -> Verification:
@@ -47,6 +51,7 @@ def verify(url: str | Path, *, decoding: bool = True, on_file: Callable[[], obje
     stems = sorted(name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX))
     problems: list[str] = []
     broken: set[str] = set()
+    makers: Counter[str] = Counter()
     files: list[tuple[str | None, Shard | dict[str, Any]]] = []  # each with the stem of its fit
     with ThreadPoolExecutor(NUM_READERS) as pool:
         for stem, fit in zip(stems, pool.map(lambda stem: _read_fit_or_reason(url, stem), stems), strict=True):
@@ -54,6 +59,7 @@ def verify(url: str | Path, *, decoding: bool = True, on_file: Callable[[], obje
                 problems.append(fit)
                 broken.add(stem)
                 continue
+            makers[name_maker(fit.record)] += 1
             files += [(stem, shard) for shard in fit.shards]
             files += [(stem, file) for file in fit.record.get("files", [])]
         is_outdated = False
@@ -75,7 +81,10 @@ def verify(url: str | Path, *, decoding: bool = True, on_file: Callable[[], obje
     unlisted = [name for name in names if is_generated_name(name) and name not in listed]
     problems += [f"{name}: no manifest lists it" for name in unlisted]
     num_samples = sum(shard.samples for shard in intact)
-    return Verification(len(intact), num_samples, tuple(problems), tuple(sorted(broken)), tuple(unlisted), is_outdated)
+    return Verification(
+        *(len(intact), num_samples, tuple(problems), tuple(sorted(broken)), tuple(unlisted), is_outdated),
+        makers=dict(makers),
+    )
 
 
 def _read_fit_or_reason(url: str | Path, stem: str) -> CommittedFit | str:

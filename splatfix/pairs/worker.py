@@ -21,15 +21,17 @@ from splatfix.pairs.index import SUFFIX, CommittedFit, commit_fit, read_fit
 from splatfix.pairs.make import make_pairs
 from splatfix.pairs.pair import Pair
 from splatfix.pairs.prefetch import CapturePrefetcher, PrefetchedCapture
+from splatfix.pairs.provenance import MADE_BY, describe_maker
 from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.sources import remove_abandoned_downloads
 from splatfix.pairs.tasks import Task
 from splatfix.process import choose_device
+from splatfix.shared_folder import check_token
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """The settings of a worker, equal for all of its tasks."""
+    """The settings of a worker, equal for all of its tasks. ``token`` is in the output, for `check_token`."""
 
     out: str
     seed: int
@@ -37,6 +39,7 @@ class WorkerSettings:
     recipes: Mapping[str, Recipe]
     dense: DenseConfig
     samples_per_shard: int = 64
+    token: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,16 @@ class TaskResult:
 
 
 class PairWorker:
-    """Makes dense fits, and sparse fits with their pairs. Each task ends with a commit."""
+    """Makes dense fits, and sparse fits with their pairs. Each task ends with a commit.
+
+    Raises:
+        MachineError: this machine does not see the driver's output.
+        ValueError: the device cannot be used.
+    """
 
     def __init__(self, settings: WorkerSettings) -> None:
+        if settings.token is not None:
+            check_token(settings.out, settings.token)
         self.settings = settings
         self.device = choose_device(settings.device)
         self._prefetcher = CapturePrefetcher()
@@ -83,6 +93,7 @@ class PairWorker:
             "source": capture.format,
             "fingerprint": prefetched.fingerprint,
             "seed": self.settings.seed,
+            MADE_BY: describe_maker(self.device),
         }
         if task.kind == "dense":
             return self._make_dense_fit(task, capture, record, seconds)

@@ -14,6 +14,7 @@ from splatfix.evaluation.error_maps import error_map
 from splatfix.images import to_bytes
 from splatfix.pairs import Pair, read_pairs
 from splatfix.pairs.index import CommittedFit, Index, open_index
+from splatfix.pairs.provenance import name_maker
 from splatfix.pairs.quarantine import read_quarantine
 from splatfix.report import pictures
 from splatfix.report.html import render_page
@@ -70,6 +71,7 @@ def _context(url: str, index: Index) -> dict[str, Any]:
         "cleans": _meters(cleans.most_common()),
         "bands": _meters([(band, bands[band]) for band in BANDS if band in bands]),
         "psnrs": _meters([(f"{low} to {low + 2} dB", num) for low, num in _in_twos(psnrs)]),
+        "makers": Counter(name_maker(fit.record) for fit in index.values()).most_common(),
         "seconds": _meters(_seconds(index), digits=1),
         "samples": [_sample(pair) for pair in _some_pairs(url, fits)],
         "scenes": scenes[:MAX_SCENES],

@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from splatfix.pairs import Pair
 from splatfix.pairs.index import commit_fit
 from splatfix.pairs.tasks import Task
 from splatfix.pairs.worker import TaskResult, WorkerSettings
+
+MORE: dict[str, Any] = {}  # further fields of the record of each fit
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class StubWorker:
             "settings": {"num_steps": 10},
             "seconds": {"fit": self.seconds},
         }
-        return TaskResult(*commit_fit(self.settings.out, task.stem, pairs, record))
+        return TaskResult(*commit_fit(self.settings.out, task.stem, pairs, record | MORE))
 
 
 def make_gray_pair(task: Task, number: int) -> Pair:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
+import torch
 
+import splatfix
 from splatfix import storage
 from splatfix.cli import main
 from splatfix.config import to_yaml
@@ -19,12 +23,14 @@ from splatfix.pairs.estimate import estimate
 from splatfix.pairs.generate import Summary, generate, remove_pairs
 from splatfix.pairs.ground_truth import DenseConfig
 from splatfix.pairs.index import open_index
+from splatfix.pairs.provenance import describe_maker
 from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.verify import verify
-from splatfix.pairs.worker import WorkerSettings
+from splatfix.pairs.worker import PairWorker, WorkerSettings
 from splatfix.report.dataset import write_dataset_page
+from splatfix.runs import source_digest
 from splatfix.sample import sample_path
-from splatfix.workers import DiskFull, RunAborted, WorkersConfig
+from splatfix.workers import DiskFull, MachineError, RunAborted, WorkersConfig
 from tests.pairs.folders import make_empty_captures
 from tests.pairs.stub import StubWorker
 
@@ -54,6 +60,12 @@ def test_a_rerun_makes_only_the_missing_fits_with_the_same_bytes(tmp_path: Path)
     assert verify(tmp_path).problems == ()
     assert len(list(read_pairs(tmp_path))) == done.pairs
     record = open_index(tmp_path)["tankard-f000"].record
+    maker = record["made_by"]
+    assert (maker["device"], maker["node"]) == ("cpu", socket.gethostname()) and maker.keys() >= {
+        "commit",
+        "device_name",
+    }
+    assert (maker["version"], maker["code"]) == (splatfix.__version__, source_digest())
     assert record["recipe"] == "photos" and record["fingerprint"] and set(record["seconds"]) >= {"fit", "render"}
 
 
@@ -116,6 +128,10 @@ def test_failed_fits_are_quarantined_and_the_others_continue(tmp_path: Path, cap
     assert sorted(quarantine) == ["broken-f000", "broken-f001", "broken-f002"]
     entry = quarantine["broken-f000"]
     assert entry["reason"] == f"{captures[1]}: cannot be fitted" and entry["attempts"] == 1
+    assert (
+        entry["traceback"][-1] == f"ValueError: {captures[1]}: cannot be fitted" and "stub.py" in entry["traceback"][-3]
+    )
+    assert "quarantine.json in the output says why fits failed" in done.text()
     assert "broken-f000: in quarantine after 1 attempts" in caplog.text
     again = generate(captures, str(tmp_path / "out"), STUB, make_worker=_create_mended_worker)
     assert (again.made, again.found, again.failed) == (3, 6, 0)
@@ -150,7 +166,7 @@ def test_the_same_photos_in_two_groups_cause_a_warning(tmp_path: Path, caplog) -
 
 def test_a_full_disk_leaves_a_consistent_output(tmp_path: Path, monkeypatch) -> None:
     captures = make_empty_captures(tmp_path / "in", "a", "b", "c")
-    real_create, num_writes = storage.create, 5
+    real_create, num_writes = storage.create, 6  # of settings, the lease, and four manifests
 
     def create(url: str, content: bytes) -> bool:
         nonlocal num_writes
@@ -174,7 +190,7 @@ def test_an_output_without_write_permission_ends_the_run(tmp_path: Path, monkeyp
     import obstore
     from obstore.exceptions import PermissionDeniedError
 
-    captures, real_put, num_writes = make_empty_captures(tmp_path / "in", "a", "b", "c"), obstore.put, 5
+    captures, real_put, num_writes = make_empty_captures(tmp_path / "in", "a", "b", "c"), obstore.put, 7
 
     def put(*arguments: object, **more: object) -> object:
         nonlocal num_writes
@@ -193,18 +209,20 @@ def test_an_output_without_write_permission_ends_the_run(tmp_path: Path, monkeyp
     assert verify(url).problems == ()
 
 
-def test_two_drivers_share_an_output_on_an_object_store(bucket: str, tmp_path: Path) -> None:
-    from threading import Thread
-
+def test_a_second_driver_is_refused_on_an_object_store(bucket: str, tmp_path: Path) -> None:
     captures = make_empty_captures(tmp_path / "in", "a", "b", "c")
-    summaries: list[Summary] = []
-    drivers = [Thread(target=lambda: summaries.append(generate_stubs(captures, f"{bucket}/x"))) for _ in range(2)]
-    for driver in drivers:
-        driver.start()
-    for driver in drivers:
-        driver.join()
-    assert sum(summary.made for summary in summaries) == 9
-    assert all(summary.pairs == 18 for summary in summaries)
+    refusals: list[object] = []
+
+    class Second(StubWorker):
+        def run(self, task, upcoming):
+            if not refusals:
+                with pytest.raises(ValueError, match=r"splatfix generate \(process .* is at work here") as refusal:
+                    generate_stubs(captures, f"{bucket}/x")
+                refusals.append(refusal)
+            return super().run(task, upcoming)
+
+    summary = generate(captures, f"{bucket}/x", STUB, make_worker=Second)
+    assert (summary.made, summary.pairs, len(refusals)) == (9, 18, 1)
     verification = verify(f"{bucket}/x")
     assert (verification.num_samples, verification.problems) == (18, ())
     keys = [pair.key for pair in read_pairs(f"{bucket}/x")]
@@ -213,6 +231,117 @@ def test_two_drivers_share_an_output_on_an_object_store(bucket: str, tmp_path: P
     streams = [[pair.key for pair in islice(sample_pairs(f"{bucket}/x", shards, seed=0, segment=1), 30)] for _ in "ab"]
     assert streams[0] == streams[1] and set(streams[0]) <= set(keys)
     assert generate_stubs(captures, f"{bucket}/x").found == 9
+    assert all("/" not in name and not name.startswith(".") for name in storage.list_tree(f"{bucket}/x"))
+
+
+def test_a_run_ends_early_when_too_many_fits_fail(tmp_path: Path) -> None:
+    captures = make_empty_captures(tmp_path / "in", "a", "broken", *"bcdefghij")
+    config, out = replace(STUB, fits_per_capture=5), tmp_path / "out"
+    with pytest.raises(
+        RunAborted,
+        match=r"5 of 55 fits failed, more than max_failed = 0\.05 allows; quarantine\.json has all .* cannot be fitted",
+    ):
+        generate_stubs(captures, out, config)
+    assert len(open_index(out)) == 15 and not (out / ".driver.json").exists()  # 20 had ended
+    done = generate_stubs(captures, out, replace(config, max_failed=None))
+    assert (done.made, done.found, done.failed) == (35, 15, 5)
+
+
+def test_the_exit_code_says_that_fits_are_in_quarantine(tmp_path: Path, capsys) -> None:
+    captures = make_empty_captures(tmp_path / "in", "a")
+    arguments = ["generate", *captures, "--out", str(tmp_path / "out"), "--workers.num", "0", "--device", "cpu"]
+    assert main(arguments) == 3
+    assert "0 made, 0 found, 4 in quarantine" in capsys.readouterr().out
+
+
+def test_fits_on_another_disk_are_an_error(tmp_path: Path) -> None:
+    class Elsewhere(StubWorker):
+        def run(self, task, upcoming):
+            elsewhere = replace(self.settings, out=str(tmp_path / "other"))
+            return StubWorker(elsewhere).run(task, upcoming)
+
+    captures = make_empty_captures(tmp_path / "in", "a", "b")
+    with pytest.raises(
+        RunAborted, match=r"out: 6 of 6 fits that workers committed are not there, a-f000 for one: work"
+    ):
+        generate(captures, str(tmp_path / "out"), STUB, make_worker=Elsewhere)
+
+
+def test_a_worker_that_does_not_see_the_output_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("splatfix.shared_folder.PATIENCE_SECONDS", 0.0)
+
+    def create(settings: WorkerSettings) -> PairWorker:
+        assert settings.token is not None
+        return PairWorker(replace(settings, out=str(tmp_path / "other")))
+
+    captures = make_empty_captures(tmp_path / "in", "a", "b")
+    with pytest.raises(MachineError, match=r"other is not the folder that the driver writes to; mount the same disk"):
+        generate(captures, str(tmp_path / "out"), STUB, make_worker=create)
+
+
+def test_fits_that_were_made_differently_are_announced(tmp_path: Path, monkeypatch, caplog) -> None:
+    out = str(tmp_path / "out")
+    maker: dict[str, str | None] = {"version": "0.0.9", "code": "0123456789ab", "device": "cpu"}
+
+    class Marked(StubWorker):
+        def run(self, task, upcoming):
+            monkeypatch.setattr("tests.pairs.stub.MORE", {"made_by": maker})
+            return super().run(task, upcoming)
+
+    captures = make_empty_captures(tmp_path / "in", "a", "b")
+    generate(captures[:1], out, STUB, make_worker=Marked)
+    assert "made by" not in caplog.text
+    maker = {**describe_maker(torch.device("cpu")), "device": "cuda"}
+    generate(captures, out, STUB, make_worker=Marked)
+    mix = (
+        "other code made some before (3 by splatfix 0.0.9 (code 01234567) on cpu); they may differ, --fresh or another"
+    )
+    assert f"more fits are made by splatfix {maker['version']} (code {str(maker['code'])[:8]}), {mix}" in caplog.text
+    assert caplog.text.count("they may differ") == 1
+    assert sorted(verify(out).makers.values()) == [3, 3]
+    assert "These fits were made differently" in Path(write_dataset_page(out)).read_text()
+    caplog.clear()
+    maker = {**maker, "device": "cpu"}
+    generate(captures, str(tmp_path / "other"), STUB, make_worker=_alternate(maker, monkeypatch))
+    assert caplog.text.count("fits are made differently (1 by splatfix") == 1
+
+
+def _alternate(maker: dict, monkeypatch) -> Callable[[WorkerSettings], StubWorker]:
+    """A worker whose fits were made on the CPU and on a GPU by turns."""
+    devices = cycle(["cpu", "cuda"])
+
+    class Alternating(StubWorker):
+        def run(self, task, upcoming):
+            monkeypatch.setattr("tests.pairs.stub.MORE", {"made_by": maker | {"device": next(devices)}})
+            return super().run(task, upcoming)
+
+    return Alternating
+
+
+def test_a_run_that_is_told_to_stop_writes_its_index_without_listing_files(tmp_path: Path, monkeypatch, caplog) -> None:
+    caplog.set_level("INFO")
+    out, real_list = tmp_path / "out", storage.list_folder
+    listed: list[str] = []
+
+    def list_folder(url: str | Path) -> tuple[list[str], list[str]]:
+        listed.append(str(url))
+        return real_list(url)
+
+    monkeypatch.setattr(storage, "list_folder", list_folder)
+
+    class Stopping(StubWorker):
+        def run(self, task, upcoming):
+            if task.stem == "b-f001":
+                listed.clear()
+                monkeypatch.setattr("splatfix.process._requested", "terminated")
+                raise KeyboardInterrupt
+            return super().run(task, upcoming)
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(make_empty_captures(tmp_path / "in", "a", "b"), str(out), STUB, make_worker=Stopping)
+    assert listed and str(out) not in listed
+    assert "out: 2 fits remain; writing the index of 4" in caplog.text
+    assert len(read_manifest(out)) == 4 and storage.list_names(out / ".tokens") == []
 
 
 def test_the_estimate_uses_short_fits_or_the_fits_of_the_output(tmp_path: Path) -> None:
