@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from splatfix.sweep.config import SweepConfig
     from splatfix.training.config import TrainConfig
 
-CapturePath = Annotated[Path, tyro.conf.arg(metavar="CAPTURE")]
+CapturePath = Annotated[str, tyro.conf.arg(metavar="CAPTURE")]
 SplatPath = Annotated[Path, tyro.conf.arg(metavar="SPLAT.ply")]
 RunPath = Annotated[Path, tyro.conf.arg(metavar="RUN")]
 Captures = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CAPTURE ...")]
 Images = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE ...")]
 Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN ...")]
 Url = Annotated[str, tyro.conf.arg(metavar="URL")]
+OutUrl = Annotated[str, tyro.conf.arg(metavar="RUN")]
 LOOP_SETTINGS = (
     *("restorer", "repair.rounds", "repair.views", "repair.steps", "repair.weight"),
     *("views.num_train", "views.size_px", "views.split", "fit.steps", "seed", "device", "video"),
@@ -79,7 +80,7 @@ def loop(capture: Positional[CapturePath], *, out: RunPath, fresh: bool, setting
     The gain is measured on photos that the fit has not seen, against a fit of the same length without repair.
 
     Args:
-        capture: folder of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
+        capture: folder or URL of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
         out: folder of the run.
     """
     from splatfix.loop import run_loop
@@ -110,7 +111,7 @@ def fit(
     """Fit a splat to a few photos of a capture, and measure it on the others.
 
     Args:
-        capture: folder of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
+        capture: folder or URL of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
         out: folder of the run.
         profile: log how much time each part of a step takes, and write profile.json.
     """
@@ -140,7 +141,7 @@ def evaluate(
     """Measure a splat on the test photos of a capture.
 
     Args:
-        capture: folder of posed photos.
+        capture: folder or URL of posed photos.
         splat: a 3DGS .ply, in the capture's world coordinates.
         split: file with train_ids and test_ids (and size_px), as every run folder has one.
         out: folder of the run.
@@ -278,15 +279,15 @@ def sweep(*, out: RunPath, fresh: bool, config_file: Path | None, settings: "Swe
         "splatfix compare scenes/* --config configs/compare.yaml --out runs/compare --seeds 0 1 2",
     ],
 )
-def compare(captures: Positional[Captures] = (), *, out: RunPath, fresh: bool, settings: "CompareConfig") -> None:
+def compare(captures: Positional[Captures] = (), *, out: OutUrl, fresh: bool, settings: "CompareConfig") -> None:
     """Compare restorers on captures: single frames, color drift, consistency between views, and the gain in 3D.
 
     All restorers start from the same sparse fits. Writes compare.json and compare.html. A rerun resumes, and may add
     restorers, captures and seeds: nothing is repaired twice.
 
     Args:
-        captures: folders of posed photos, or 3DGS .ply files, instead of those in the config.
-        out: folder of the comparison; on a cluster one that every node sees.
+        captures: folders or URLs of posed photos, or 3DGS .ply files, instead of those in the config.
+        out: folder of the comparison, on a cluster one that every node sees, or a URL of an object store.
     """
     from dataclasses import replace
 
@@ -361,7 +362,7 @@ def mask(images: Positional[Images], *, out: Path, settings: "MaskOptions") -> N
 @command(examples=["splatfix view runs/banana/after.ply", "splatfix view runs/banana/after.ply scenes/banana"])
 def view(
     splat: Positional[SplatPath],
-    capture: Positional[Annotated[Path | None, tyro.conf.arg(metavar="CAPTURE")]] = None,
+    capture: Positional[Annotated[str | None, tyro.conf.arg(metavar="CAPTURE")]] = None,
     *,
     host: str = "127.0.0.1",
     port: int = 8080,
@@ -370,7 +371,7 @@ def view(
 
     Args:
         splat: a 3DGS .ply.
-        capture: folder of the posed photos whose cameras are shown.
+        capture: folder or URL of the posed photos whose cameras are shown.
         host: address to listen on; 0.0.0.0 lets other machines in.
         port: port to listen on.
     """

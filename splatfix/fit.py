@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from splatfix.captures import Capture, open_capture
+from splatfix.captures import Capture, fetch_photos, open_capture, resolve_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
 from splatfix.evaluation.results import Results, read_results
@@ -125,6 +125,7 @@ def prepare_run(
     config = replace(config, views=resolve_size(config.views))
     capture = open_capture(capture_path, longest_side_px=config.views.size_px)
     split = make_split(capture, config.views)
+    fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids))
     seed_everything(config.seed)
     scene = load_scene(capture, split.train_ids, device)
     digest = fit_identity(scene, test_ids=split.test_ids)
@@ -132,7 +133,7 @@ def prepare_run(
         out,
         config,
         command=command,
-        inputs={"capture": Input(path=str(Path(capture_path).resolve()), digest=digest), **(inputs or {})},
+        inputs={"capture": Input(path=resolve_capture(capture_path), digest=digest), **(inputs or {})},
         may_change=MAY_CHANGE,
         files=files,
         is_complete=not config.video or (Path(out) / VIDEO).is_file(),

@@ -56,7 +56,7 @@ def own_logging() -> Iterator[None]:
 
 
 @pytest.fixture
-def bucket(monkeypatch) -> Iterator[str]:
+def bucket(monkeypatch, tmp_path_factory) -> Iterator[str]:
     """A bucket of an S3 server on this machine, for this process and those that it starts: its URL."""
     import obstore  # noqa: F401  (before anything reads the environment)
     from moto.server import ThreadedMotoServer
@@ -70,6 +70,7 @@ def bucket(monkeypatch) -> Iterator[str]:
     settings = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
     for name, value in (settings | {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SPLATFIX_CACHE", str(tmp_path_factory.mktemp("cache")))
     storage._store.cache_clear()
     urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/pairs", method="PUT")).close()
     yield "s3://pairs"

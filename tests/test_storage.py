@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from splatfix import storage
+
+
+def put_folder(folder: Path, url: str) -> None:
+    """Copy a local folder to a URL."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            storage.write_bytes(f"{url}/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])
@@ -108,3 +115,58 @@ def test_leftovers_are_dropped_from_local_folders_alone(tmp_path: Path) -> None:
     for url in ("memory://nothing", str(tmp_path / "missing"), str(tmp_path)):
         storage.drop_leftovers(url)
     assert leftover.exists()  # of unknown origin: its writer may still be running
+
+
+def test_files_are_described_and_copied(url: str, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 9000
+    storage.write_bytes(storage.join(url, "sub/a.bin"), content)
+    storage.write_bytes(storage.join(url, "b"), b"")
+    files = storage.list_files(url)
+    assert [(file.name, file.size_bytes) for file in files] == [("b", 0), ("sub/a.bin", len(content))]
+    with pytest.raises(ValueError, match="more than 1 files"):
+        storage.list_files(url, limit=1)
+    found = storage.find_file(storage.join(url, "sub/a.bin"))
+    assert found is not None and (found.name, found.size_bytes) == ("a.bin", len(content))
+    assert storage.find_file(storage.join(url, "sub")) is None
+    assert storage.read_start(storage.join(url, "sub/a.bin"), 300) == content[:300]
+    storage.download(storage.join(url, "sub/a.bin"), tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content
+    storage.upload(tmp_path / "copy", storage.join(url, "c"))
+    assert storage.read_bytes(storage.join(url, "c")) == content
+    with pytest.raises(ValueError, match="nothing: cannot be opened"):
+        storage.download(storage.join(url, "nothing"), tmp_path / "copy")
+    changed = {file.name: file.version for file in files}["b"]
+    storage.write_bytes(storage.join(url, "b"), b"b")
+    assert {file.name: file.version for file in storage.list_files(url)}["b"] != changed
+
+
+def test_a_wrong_bucket_and_missing_credentials_are_one_line_with_the_remedy(bucket: str, monkeypatch) -> None:
+    def message(call: Callable[[], object]) -> str:
+        with pytest.raises(OSError, match="s3://") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    for call in (storage.read_bytes, storage.list_names, storage.list_files, lambda url: storage.write_bytes(url, b"")):
+        assert "there is no bucket 'elsewhere'; check its name" in message(lambda call=call: call("s3://elsewhere/a"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(storage, "RETRIES", {"max_retries": 0})
+    storage._store.cache_clear()
+    assert "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in message(
+        lambda: storage.read_bytes(f"{bucket}/a")
+    )
+
+
+def test_parallel_requests_keep_their_order_and_stop_at_an_error() -> None:
+    assert list(storage.in_parallel(lambda number: number * 2, range(50))) == list(range(0, 100, 2))
+    started = []
+
+    def fail(number: int) -> None:
+        started.append(number)
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        list(storage.in_parallel(fail, range(1000)))
+    assert len(started) < 1000

@@ -1,9 +1,10 @@
 """Open captures: folders of posed photos in any of the common formats.
 
 Each format is a module with ``find`` (None means "not this format"), ``read`` (a `ValueError` means "this format, but
-broken") and ``EXPECTED_FILES`` (the files that it looks for, for error texts). A new format is one more entry in
-`FORMATS`. Where a folder matches several, the first one is used: files that list images with their poses come before
-COLMAP's and LLFF's.
+broken") and ``EXPECTED_FILES`` (the files that it looks for, for error texts). Both look names up on disk, and fetch
+the content of a file before they read it (`CaptureFiles`): that is how a capture on an object store is copied in part.
+A new format is one more entry in `FORMATS`. Where a folder matches several, the first one is used: files that list
+images with their poses come before COLMAP's and LLFF's.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from pathlib import Path
 
 from splatfix.captures import blender, colmap, llff, splat, transforms
 from splatfix.captures.capture import Capture, Photo, Points, View
+from splatfix.captures.capture_files import LOCAL, CaptureFiles
+from splatfix.captures.photos import fetch_photos
+from splatfix.captures.remote import open_remote_capture
 
-__all__ = ["FORMATS", "Capture", "Photo", "Points", "View", "open_capture"]
+__all__ = ["FORMATS", "Capture", "Photo", "Points", "View", "fetch_photos", "open_capture", "resolve_capture"]
 
 FORMATS = {"transforms": transforms, "blender": blender, "colmap": colmap, "llff": llff, "splat": splat}
 
@@ -23,31 +27,48 @@ def open_capture(path: Path | str, *, longest_side_px: int | None = 320) -> Capt
     """Open a capture of any known format, with exact pinhole cameras and photos that are loaded on demand.
 
     Args:
-        path: folder of the capture, or its main file (``transforms.json``, ``poses_bounds.npy``, a ``.ply``).
+        path: folder of the capture, or its main file (``transforms.json``, ``poses_bounds.npy``, a ``.ply``). It may
+            be a URL of an object store (`splatfix.folder_cache` has its copy).
         longest_side_px: cameras and photos are scaled down to this longest side; None keeps the size of the files.
 
     Raises:
         ValueError: no capture, or a broken one. One line with the file, the field, the value seen and the value wanted.
+        OSError: the object store cannot be reached, or refuses access.
     """
-    path = Path(path)
     if longest_side_px is not None and longest_side_px < 1:
         raise ValueError(f"longest_side_px is {longest_side_px}; wanted at least 1, or None for the files' size")
+    if is_remote(path):
+        return open_remote_capture(str(path), lambda path, files: _open(path, longest_side_px, files))
+    return _open(Path(path), longest_side_px, LOCAL)
+
+
+def is_remote(path: Path | str) -> bool:
+    """Whether the path of a capture is a URL."""
+    return "://" in str(path)
+
+
+def resolve_capture(path: Path | str) -> str:
+    """Make the path of a capture absolute, with links followed; a URL is kept."""
+    return str(path).rstrip("/") if is_remote(path) else str(Path(path).resolve())
+
+
+def _open(path: Path, longest_side_px: int | None, files: CaptureFiles) -> Capture:
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; wanted a capture")
     for reader in FORMATS.values():
-        found = reader.find(path)
+        found = reader.find(path, files)
         if found is not None:
-            return replace(reader.read(*found, longest_side_px), path=path)
-    raise ValueError(_describe_unknown(path))
+            return replace(reader.read(*found, longest_side_px, files), path=path)
+    raise ValueError(_describe_unknown(path, files))
 
 
-def _describe_unknown(path: Path) -> str:
+def _describe_unknown(path: Path, files: CaptureFiles) -> str:
     wanted = "; ".join(reader.EXPECTED_FILES for reader in FORMATS.values())
     if path.is_file():
         return f"{path}: a file of no known capture; wanted a folder with, or the file itself: {wanted}"
     entries = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
     folders = [entry for entry in sorted(path.iterdir()) if entry.is_dir()][:50]
-    captures = [folder.name for folder in folders if any(reader.find(folder) for reader in FORMATS.values())]
+    captures = [folder.name for folder in folders if any(reader.find(folder, files) for reader in FORMATS.values())]
     hint = f" ({captures[0]}/ is a capture: pass that folder)" if captures else ""
     contents = ", ".join(entries[:8]) + (", ..." if len(entries) > 8 else "") or "nothing"
     return f"{path}: no capture found{hint}; it contains {contents}; wanted one of: {wanted}"

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from splatfix.captures.capture import Capture, View
+from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.frames import FramesFile
 from splatfix.captures.photos import assemble_capture
 from splatfix.captures.records import read_record
@@ -21,7 +22,7 @@ EXPECTED_FILES = "transforms_train.json (NeRF-synthetic)"
 SPLITS = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
 
 
-def find(path: Path) -> tuple[Path, Path] | None:
+def find(path: Path, _files: CaptureFiles = LOCAL) -> tuple[Path, Path] | None:
     """Find the folder of the capture and its first split file; None if this is another format."""
     if path.is_file() and path.name in SPLITS:
         return path.parent, path
@@ -29,15 +30,17 @@ def find(path: Path) -> tuple[Path, Path] | None:
     return (path, present[0]) if present else None
 
 
-def read(root: Path, file: Path, longest_side_px: int | None) -> Capture:
+def read(root: Path, file: Path, longest_side_px: int | None, files: CaptureFiles = LOCAL) -> Capture:
     """Open the views of all splits. ValueError if a file is broken or none of its images exists."""
     views: dict[str, View] = {}
     notes: list[str] = []
     num_repeated = 0
-    for split in [root / name for name in SPLITS if (root / name).is_file()]:
+    splits = [root / name for name in SPLITS if (root / name).is_file()]
+    files.fetch(splits)
+    for split in splits:
         record = read_record(split, FramesFile)
         names = [os.path.normpath(frame.file_path.replace("\\", "/")) for frame in record.frames]
-        split_views, split_notes = open_frames(split, record, names, longest_side_px)
+        split_views, split_notes = open_frames(split, record, names, longest_side_px, files)
         notes += [f"{split.name}: {note}" for note in split_notes]
         if len({view.name for view in split_views}) < len(split_views):
             assemble_capture(root, split, "blender", split_views, None, ())  # raises, naming the repeated frame

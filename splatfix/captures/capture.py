@@ -80,7 +80,7 @@ class Capture:
 
     Attributes:
         name: folder name.
-        path: the path that was opened, a folder or a file. Opening it again gives the same capture.
+        path: the path or URL that was opened, a folder or a file. Opening it again gives the same capture.
         format: ``colmap``, ``transforms``, ``blender``, ``llff`` or ``splat``.
         views: sorted by name.
         points: SfM points, if the format has any.
@@ -90,7 +90,7 @@ class Capture:
     """
 
     name: str
-    path: Path
+    path: Path | str
     format: str
     views: tuple[View, ...]
     points: Points | None = None

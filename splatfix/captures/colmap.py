@@ -12,6 +12,7 @@ import numpy as np
 
 from splatfix.cameras import rotation_from_quaternion
 from splatfix.captures.capture import Capture, Points
+from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.colmap_model import PosedImage, read_cameras, read_images, read_points3d
 from splatfix.captures.photos import (
     assemble_capture,
@@ -27,7 +28,7 @@ MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap_spar
 OTHER_IMAGE_FOLDERS = ("input", "rgb", "colmap/images", ".")
 
 
-def find(path: Path) -> tuple[Path, Path] | None:
+def find(path: Path, _files: CaptureFiles = LOCAL) -> tuple[Path, Path] | None:
     """Find the folder of the capture and that of its model; None if this is another format."""
     if not path.is_dir():
         return None
@@ -49,33 +50,35 @@ def _find_root(model: Path) -> Path:
     return next((folder for folder in candidates if find_image_folders(folder)), model)
 
 
-def read(root: Path, model: Path, longest_side_px: int | None) -> Capture:
+def read(root: Path, model: Path, longest_side_px: int | None, files: CaptureFiles = LOCAL) -> Capture:
     """Open the capture. ValueError if the model is broken or none of its images exists."""
     cameras_file, images_file = _find_model_file(model, "cameras"), _find_model_file(model, "images")
     if cameras_file is None or images_file is None:
         missing_file = "cameras" if cameras_file is None else "images"
         raise ValueError(f"{model}: {missing_file}.bin (or .txt) is missing; wanted a whole COLMAP model")
+    files.fetch([file for stem in ("cameras", "images", "points3D") if (file := _find_model_file(model, stem))])
     cameras, images = read_cameras(cameras_file), read_images(images_file)
     if not images:
         raise ValueError(f"{images_file}: no images; wanted at least one registered image")
-    folder, files = _choose_images(root, [image.name for image in images.values()], longest_side_px)
-    if not files:
+    names = [image.name for image in images.values()]
+    folder, photos = _choose_images(root, names, longest_side_px, files)
+    if not photos:
         raise ValueError(
             f"{root}: none of the {len(images)} images of {images_file} was found (the first: "
             f"{next(iter(images.values())).name}); wanted them in {root / 'images'}"
         )
+    files.fetch(photos.values(), headers=True)
     views = []
     for image_id, image in images.items():
         where = f"{images_file}: image {image_id} ({image.name})"
         if image.camera_id not in cameras:
             raise ValueError(f"{where}: camera {image.camera_id} is not in {cameras_file}")
-        if image.name in files:
+        if image.name in photos:
             pose = _make_pose(image, where)
             lens_where = f"{cameras_file}: camera {image.camera_id}"
-            views.append(
-                open_photo(image.name, files[image.name], cameras[image.camera_id], pose, longest_side_px, lens_where)
-            )
-    missing = sorted(image.name for image in images.values() if image.name not in files)
+            photo, lens = photos[image.name], cameras[image.camera_id]
+            views.append(open_photo(image.name, photo, lens, pose, longest_side_px, lens_where, files=files))
+    missing = sorted(image.name for image in images.values() if image.name not in photos)
     notes = describe_missing(missing, len(images))
     if folder.name != "images":
         notes.append(f"images are read from {folder.relative_to(root)}/")
@@ -86,18 +89,20 @@ def read(root: Path, model: Path, longest_side_px: int | None) -> Capture:
     return assemble_capture(root, images_file, "colmap", views, points, [*notes, *point_notes])
 
 
-def _choose_images(root: Path, names: list[str], longest_side_px: int | None) -> tuple[Path, dict[str, Path]]:
+def _choose_images(
+    root: Path, names: list[str], longest_side_px: int | None, files: CaptureFiles
+) -> tuple[Path, dict[str, Path]]:
     """Choose the folder to read from and its file for each name: the one with most files, and among equals by size."""
     folders = find_image_folders(root) or [root / name for name in OTHER_IMAGE_FOLDERS if (root / name).is_dir()]
     found: dict[Path, dict[str, Path]] = {}
     for folder in folders:
-        files = {name: find_image(folder / name) for name in names}
-        found[folder] = {name: file for name, file in files.items() if file is not None}
-    most = max((len(files) for files in found.values()), default=0)
+        photos = {name: find_image(folder / name) for name in names}
+        found[folder] = {name: photo for name, photo in photos.items() if photo is not None}
+    most = max((len(photos) for photos in found.values()), default=0)
     if most == 0:
         return root, {}
-    most_complete = [(folder, next(iter(files.values()))) for folder, files in found.items() if len(files) == most]
-    folder = choose_image_folder(most_complete, longest_side_px)
+    most_complete = [(folder, next(iter(photos.values()))) for folder, photos in found.items() if len(photos) == most]
+    folder = choose_image_folder(most_complete, longest_side_px, files)
     return folder, found[folder]
 
 

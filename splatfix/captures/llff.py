@@ -12,6 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from splatfix.captures.capture import Capture
+from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.lenses import make_lens
 from splatfix.captures.photos import assemble_capture, choose_image_folder, find_image_folders, list_images, open_photo
 from splatfix.captures.poses import pose_from_camera_to_world
@@ -21,23 +22,25 @@ EXPECTED_FILES = "poses_bounds.npy (LLFF)"
 AXES = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, -1]])  # down, right, backward -> right, down, forward
 
 
-def find(path: Path) -> tuple[Path, Path] | None:
+def find(path: Path, _files: CaptureFiles = LOCAL) -> tuple[Path, Path] | None:
     """Find the folder of the capture and its table of poses; None if this is another format."""
     if path.is_file() and path.name == "poses_bounds.npy":
         return path.parent, path
     return (path, path / "poses_bounds.npy") if (path / "poses_bounds.npy").is_file() else None
 
 
-def read(root: Path, file: Path, longest_side_px: int | None) -> Capture:
+def read(root: Path, file: Path, longest_side_px: int | None, files: CaptureFiles = LOCAL) -> Capture:
     """Open the capture. ValueError if the table is broken or does not match the images."""
+    files.fetch([file])
     rows = _read_rows(file)
     folders = {folder: list_images(folder) for folder in find_image_folders(root)}
     matching = {folder: images for folder, images in folders.items() if len(images) == len(rows)}
     if not matching:
         found = ", ".join(f"{len(images)} images in {folder.name}/" for folder, images in folders.items())
         raise ValueError(f"{file}: {len(rows)} rows but {found or 'no images/ folder'}; wanted as many images as rows")
-    chosen = choose_image_folder([(folder, images[0]) for folder, images in matching.items()], longest_side_px)
+    chosen = choose_image_folder([(folder, images[0]) for folder, images in matching.items()], longest_side_px, files)
     named = matching.get(root / "images", matching[chosen])  # names must not depend on the folder that is read
+    files.fetch(matching[chosen], headers=True)
     views = []
     for index, (row, image, original) in enumerate(zip(rows, matching[chosen], named, strict=True)):
         where = f"{file}: row {index} ({original.name})"
@@ -45,7 +48,7 @@ def read(root: Path, file: Path, longest_side_px: int | None) -> Capture:
         pose, _ = pose_from_camera_to_world(table[:, :4], where, AXES)
         height, width, focal = table[:, 4]
         lens = make_lens("SIMPLE_PINHOLE", width, height, (focal, width / 2, height / 2), where)
-        views.append(open_photo(original.name, image, lens, pose, longest_side_px, where))
+        views.append(open_photo(original.name, image, lens, pose, longest_side_px, where, files=files))
     notes = [f"images are read from {chosen.name}/"] if chosen.name != "images" else []
     return assemble_capture(root, file, "llff", views, None, notes)
 

@@ -12,8 +12,9 @@ from numpy import ndarray
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Photo, Points, View
+from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.lenses import Lens, compute_pinhole, undistort
-from splatfix.images import SUFFIXES, image_size, read_header, read_image, resize
+from splatfix.images import SUFFIXES, Header, read_header, read_image, resize
 from splatfix.shapes import Float
 
 WHITE = (1.0, 1.0, 1.0)
@@ -32,6 +33,12 @@ class PhotoFile:
     lens: Lens
     has_alpha: bool
     mask_path: Path | None = None
+    files: CaptureFiles = LOCAL
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are read."""
+        return [self.path] if self.mask_path is None else [self.path, self.mask_path]
 
     @property
     def has_mask(self) -> bool:
@@ -40,6 +47,7 @@ class PhotoFile:
 
     def __call__(self) -> Photo:
         """Read the photo. ValueError if the file is broken or has changed since the capture was opened."""
+        self.files.fetch(self.paths)
         image = read_image(self.path)
         height, width = image.shape[:2]
         if (width, height) != self.file_size or (image.shape[2] == 4) != self.has_alpha:
@@ -73,7 +81,9 @@ def open_photo(
     camera_from_world: Float[ndarray, "4 4"],
     longest_side_px: int | None,
     where: str,
+    *,
     mask_path: Path | None = None,
+    files: CaptureFiles = LOCAL,
 ) -> View:
     """Make the view of a photo on disk, reading only headers.
 
@@ -83,7 +93,7 @@ def open_photo(
         ValueError: the file is not an image, or its aspect ratio is not that of its lens or mask; ``where`` names the
             field with the lens.
     """
-    header = read_header(path)
+    header = read_photo_header(path, files)
     width, height = header.width_px, header.height_px
     if not have_same_aspect((width, height), (lens.width_px, lens.height_px)):
         is_turned = have_same_aspect((height, width), (lens.width_px, lens.height_px))
@@ -92,7 +102,8 @@ def open_photo(
             f"{path}: image is {width}x{height} but its camera in {where} is {lens.width_px}x{lens.height_px}; {remedy}"
         )
     if mask_path is not None:
-        mask_size = image_size(mask_path)
+        mask_header = read_photo_header(mask_path, files)
+        mask_size = (mask_header.width_px, mask_header.height_px)
         if not have_same_aspect(mask_size, (width, height)):
             raise ValueError(f"{mask_path}: mask is {mask_size[0]}x{mask_size[1]} but its image is {width}x{height}")
     try:
@@ -104,7 +115,24 @@ def open_photo(
     camera = camera.resize(max(1, round(ideal.width_px * scale_x)), max(1, round(ideal.height_px * scale_y)))
     camera = camera.with_longest_side(longest_side_px)
     size = (camera.width_px, camera.height_px)
-    return View(camera, PhotoFile(path, (width, height), size, lens, header.has_alpha, mask_path))
+    return View(camera, PhotoFile(path, (width, height), size, lens, header.has_alpha, mask_path, files))
+
+
+def read_photo_header(path: Path, files: CaptureFiles) -> Header:
+    """Read the header of an image of a capture. ValueError if it is not an image."""
+    files.fetch([path], headers=True)
+    try:
+        return read_header(path)
+    except ValueError:
+        files.fetch([path])  # a long header, or one at the end
+        return read_header(path)
+
+
+def fetch_photos(views: Iterable[View]) -> None:
+    """Fetch the photos of views together, which is faster than one by one where a capture is on an object store."""
+    loads = [view.load for view in views if isinstance(view.load, PhotoFile)]
+    if loads:
+        loads[0].files.fetch([path for load in loads for path in load.paths])
 
 
 def have_same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
@@ -143,9 +171,11 @@ def find_image_folders(root: Path) -> list[Path]:
     return sorted(f for f in folders if f.name == "images" or f.name.removeprefix("images_").isdigit())
 
 
-def choose_image_folder(folders: Sequence[tuple[Path, Path]], longest_side_px: int | None) -> Path:
+def choose_image_folder(folders: Sequence[tuple[Path, Path]], longest_side_px: int | None, files: CaptureFiles) -> Path:
     """Choose the folder with the smallest images that are large enough; each is given with one of its images."""
-    sizes = sorted((max(image_size(image)), folder) for folder, image in folders)
+    files.fetch([image for _, image in folders], headers=True)
+    headers = [(read_photo_header(image, files), folder) for folder, image in folders]
+    sizes = sorted((max(header.width_px, header.height_px), folder) for header, folder in headers)
     enough = [folder for side, folder in sizes if longest_side_px is not None and side >= longest_side_px]
     return enough[0] if enough else sizes[-1][1]
 

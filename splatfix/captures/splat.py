@@ -17,6 +17,7 @@ from pydantic import RootModel
 
 from splatfix.cameras import Camera, look_at
 from splatfix.captures.capture import Capture, Photo, View
+from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.lenses import compute_pinhole, make_lens
 from splatfix.captures.photos import WHITE, assemble_capture
 from splatfix.captures.poses import pose_from_camera_to_world
@@ -60,6 +61,12 @@ class SplatPhoto:
     ply: Path
     camera: Camera
     original_size: tuple[int, int]
+    files: CaptureFiles = LOCAL  # keeps the copy of a splat on an object store
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are read."""
+        return [self.ply]
 
     def __call__(self) -> Photo:
         """Render the photo. ValueError if the splat can no longer be read."""
@@ -87,20 +94,20 @@ def _read_cached(ply: Path, mtimes_ns: tuple[int, ...]) -> Splat:  # noqa: ARG00
     return read_splat(ply, background=WHITE)
 
 
-def find(path: Path) -> tuple[Path, Path] | None:
+def find(path: Path, files: CaptureFiles = LOCAL) -> tuple[Path, Path] | None:
     """Find the folder of the capture and its splat; None if this is another format.
 
     Raises:
         ValueError: several splats in one folder.
     """
     if path.is_file():
-        return (_find_root(path), path) if path.suffix.lower() == ".ply" and _is_splat(path) else None
+        return (_find_root(path), path) if path.suffix.lower() == ".ply" and _is_splat(path, files) else None
     if not path.is_dir():
         return None
     iterations = dict(_find_iterations(path))
     if iterations:
         return path, iterations[max(iterations)]
-    splats = [ply for ply in sorted(path.glob("*.ply")) if _is_splat(ply)]
+    splats = [ply for ply in sorted(path.glob("*.ply")) if _is_splat(ply, files)]
     if len(splats) > 1:
         names = ", ".join(ply.name for ply in splats)
         raise ValueError(f"{path}: several splats ({names}); wanted one: pass the .ply itself")
@@ -117,8 +124,9 @@ def _find_iterations(root: Path) -> Iterator[tuple[int, Path]]:
             yield int(number), ply
 
 
-def _is_splat(path: Path) -> bool:
+def _is_splat(path: Path, files: CaptureFiles) -> bool:
     """Whether the header of a PLY file declares spherical-harmonics colors."""
+    files.fetch([path], headers=True)
     with path.open("rb") as file:
         header = file.read(8192).split(b"end_header")[0]
     return header.startswith(b"ply") and b" f_dc_0" in header
@@ -133,12 +141,14 @@ def _find_root(ply: Path) -> Path:
     return ply.parent
 
 
-def read(root: Path, ply: Path, longest_side_px: int | None) -> Capture:
+def read(root: Path, ply: Path, longest_side_px: int | None, files: CaptureFiles = LOCAL) -> Capture:
     """Open the splat as a capture. ValueError if it or its cameras are broken."""
+    cameras_files = (root / "cameras.json", ply.parent / "cameras.json")
+    files.fetch([ply, ply.parent / SPLAT_FILE, *cameras_files])
     gaussians = _read_latest(ply).gaussians
     if len(gaussians) == 0:
         raise ValueError(f"{ply}: no Gaussians; wanted at least one")
-    camera_file = next((f for f in (root / "cameras.json", ply.parent / "cameras.json") if f.is_file()), None)
+    camera_file = next((file for file in cameras_files if file.is_file()), None)
     notes = []
     if camera_file is None:
         cameras = place_on_orbit(gaussians)
@@ -148,7 +158,7 @@ def read(root: Path, ply: Path, longest_side_px: int | None) -> Capture:
     views = []
     for camera in cameras:
         small = camera.with_longest_side(longest_side_px)
-        views.append(View(small, SplatPhoto(ply, small, (camera.width_px, camera.height_px))))
+        views.append(View(small, SplatPhoto(ply, small, (camera.width_px, camera.height_px), files)))
     capture = assemble_capture(root, camera_file or ply, "splat", views, None, notes)
     name = capture.name if camera_file or ply.stem in ("point_cloud", "splat") else ply.stem
     return replace(capture, name=name, background=WHITE, splat=ply)

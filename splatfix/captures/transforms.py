@@ -13,17 +13,17 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from splatfix.captures.capture import Capture, View
+from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.clouds import read_points
 from splatfix.captures.frames import Frame, FramesFile, make_frame_lens, resolve_path
-from splatfix.captures.photos import assemble_capture, describe_missing, find_image, open_photo
+from splatfix.captures.photos import assemble_capture, describe_missing, find_image, open_photo, read_photo_header
 from splatfix.captures.poses import AXES_OPENGL, pose_from_camera_to_world
 from splatfix.captures.records import read_record
-from splatfix.images import image_size
 
 EXPECTED_FILES = "transforms.json (nerfstudio, instant-ngp)"
 
 
-def find(path: Path) -> tuple[Path, Path] | None:
+def find(path: Path, _files: CaptureFiles = LOCAL) -> tuple[Path, Path] | None:
     """Find the folder of the capture and its JSON file; None if this is another format."""
     if path.is_dir() and (path / "transforms.json").is_file():
         return path, path / "transforms.json"
@@ -33,15 +33,17 @@ def find(path: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def read(root: Path, file: Path, longest_side_px: int | None) -> Capture:
+def read(root: Path, file: Path, longest_side_px: int | None, files: CaptureFiles = LOCAL) -> Capture:
     """Open the capture. ValueError if the file is broken or has no images."""
+    files.fetch([file])
     record = read_record(file, FramesFile)
     names = name_views([frame.file_path for frame in record.frames])
-    views, notes = open_frames(file, record, names, longest_side_px)
+    views, notes = open_frames(file, record, names, longest_side_px, files)
     points = None
     if record.ply_file_path is not None:
         ply = resolve_path(root, record.ply_file_path)
         if ply.is_file():
+            files.fetch([ply])
             points = read_points(ply)
         else:
             notes.append(f"no points: ply_file_path {record.ply_file_path} is missing")
@@ -58,7 +60,7 @@ def name_views(file_paths: list[str]) -> list[str]:
 
 
 def open_frames(
-    file: Path, record: FramesFile, names: list[str], longest_side_px: int | None
+    file: Path, record: FramesFile, names: list[str], longest_side_px: int | None, files: CaptureFiles
 ) -> tuple[list[View], list[str]]:
     """Open the views of all frames whose image exists; also returns notes on the others.
 
@@ -66,15 +68,19 @@ def open_frames(
         ValueError: no frames, none with an image, an invalid pose or lens, an image of another shape, a missing mask.
     """
     views, missing, scales = [], [], []
-    for index, (frame, name) in enumerate(zip(record.frames, names, strict=True)):
-        image = find_image(resolve_path(file.parent, frame.file_path))
+    images = [find_image(resolve_path(file.parent, frame.file_path)) for frame in record.frames]
+    masks = [find_image(resolve_path(file.parent, frame.mask_path)) for frame in record.frames if frame.mask_path]
+    files.fetch([path for path in (*images, *masks) if path is not None], headers=True)
+    for index, (frame, name, image) in enumerate(zip(record.frames, names, images, strict=True)):
         if image is None:
             missing.append(frame.file_path)
             continue
         where = f"{file}: frames.{index} ({frame.file_path})"
         pose, scale = pose_from_camera_to_world(frame.transform_matrix, f"{where}: transform_matrix", AXES_OPENGL)
-        lens = make_frame_lens(record, frame, image_size(image), where)
-        views.append(open_photo(name, image, lens, pose, longest_side_px, where, _find_mask(file, frame, where)))
+        header = read_photo_header(image, files)
+        lens = make_frame_lens(record, frame, (header.width_px, header.height_px), where)
+        mask = _find_mask(file, frame, where)
+        views.append(open_photo(name, image, lens, pose, longest_side_px, where, mask_path=mask, files=files))
         scales.append(scale)
     if not views:
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from splatfix.captures import resolve_capture
 from splatfix.config import require
 from splatfix.loop import LoopConfig
 from splatfix.restoration import absolute_choice
@@ -47,5 +48,5 @@ def resolve_paths(config: CompareConfig) -> CompareConfig:
     split = config.loop.views.split
     views = replace(config.loop.views, split=None if split is None else Path(split).resolve())
     restorers = tuple(absolute_choice(choice) for choice in config.restorers)
-    captures = tuple(str(Path(capture).resolve()) for capture in config.captures)
+    captures = tuple(resolve_capture(capture) for capture in config.captures)
     return replace(config, captures=captures, restorers=restorers, loop=replace(config.loop, views=views))

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from splatfix.captures import open_capture
+from splatfix.captures import fetch_photos, open_capture, resolve_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
 from splatfix.evaluation.results import Results, read_results
@@ -73,6 +73,7 @@ def run_evaluate(
         raise ValueError(f"{split_path}: test_ids is empty; wanted at least one image name to measure on")
     if capture.background is not None:  # the photos are composited over it, so the splat has to be as well
         splat = replace(splat, background=capture.background)
+    fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids))
     scene = load_scene(capture, split.train_ids, device)
     digest = fit_identity(scene, test_ids=split.test_ids)
     run = open_run(
@@ -80,7 +81,7 @@ def run_evaluate(
         replace(config, mode=splat.mode),
         command="evaluate",
         inputs={
-            "capture": Input(path=str(Path(capture_path).resolve()), digest=digest),
+            "capture": Input(path=resolve_capture(capture_path), digest=digest),
             "splat": files_input(splat_path, [Path(splat_path)]),
             **restorer_input(config.restorer),
         },

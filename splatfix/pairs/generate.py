@@ -129,6 +129,7 @@ def _make_missing(
                 replace(config.workers, gpus=0.0) if config.device == "cpu" else config.workers,
                 name=lambda task: task.stem,
                 after=lambda task: task.after,
+                group=lambda task: task.source.name,
                 on_retry=run.record_retry,
                 on_busy=run.record_busy,
             )

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from splatfix import storage
-from splatfix.captures import Capture, View
+from splatfix.captures import Capture, View, fetch_photos
 from splatfix.captures.capture import Photo
-from splatfix.pairs.sources import Source, make_download_folder
+from splatfix.captures.capture_files import CaptureFiles
+from splatfix.captures.photos import PhotoFile
+from splatfix.captures.splat import SplatPhoto
+from splatfix.folder_cache import HEADER_BYTES
+from splatfix.pairs.sources import Source
 
 MAX_OPEN_CAPTURES = 2  # the one of the current task, and the next
 MAX_PHOTO_BYTES = 2**28  # of a capture in memory; further photos are read when they are needed
-FINGERPRINT_BYTES = 65536  # of each file
+FINGERPRINT_BYTES = HEADER_BYTES  # of each file: there without the rest where a capture is on an object store
 
 
 class CapturePrefetcher:
@@ -66,22 +67,14 @@ class PrefetchedCapture:
         return self._capture
 
     def _open(self) -> None:
-        downloads = None
         try:
-            if not storage.is_local(self.source.url):
-                downloads = make_download_folder()
-            capture = self.source.open(self.size_px, downloads)
+            capture = self.source.open(self.size_px)
             self.fingerprint = fingerprint_capture(capture)
             if capture.splat is None:  # the views of a splat are rendered by the thread that fits
                 capture = replace(capture, views=_read_photos(capture.views))
             self._capture = capture
         except BaseException as error:  # raised again by `wait`
             self._error = error
-        finally:
-            if downloads is not None and self._capture is not None and all(map(_is_in_memory, self._capture.views)):
-                shutil.rmtree(downloads, ignore_errors=True)
-            elif downloads is not None:
-                weakref.finalize(self, shutil.rmtree, downloads, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -96,11 +89,12 @@ class _PhotoInMemory:
 
 def _read_photos(views: Sequence[View]) -> tuple[View, ...]:
     """Read photos into memory up to `MAX_PHOTO_BYTES`; the other views still read theirs on demand."""
-    result, remaining_bytes = [], MAX_PHOTO_BYTES
+    num, remaining_bytes = 0, MAX_PHOTO_BYTES
     for view in views:
         remaining_bytes -= view.camera.width_px * view.camera.height_px * 16
-        result.append(View(view.camera, _PhotoInMemory(view.load())) if remaining_bytes >= 0 else view)
-    return tuple(result)
+        num += remaining_bytes >= 0
+    fetch_photos(views[:num])
+    return *(View(view.camera, _PhotoInMemory(view.load())) for view in views[:num]), *views[num:]
 
 
 def _is_in_memory(view: View) -> bool:
@@ -109,10 +103,15 @@ def _is_in_memory(view: View) -> bool:
 
 def fingerprint_capture(capture: Capture) -> str:
     """Compute a hash of the photos that does not depend on their names: the least of the hashes of the files."""
-    files = {getattr(view.load, "path", None) or getattr(view.load, "ply", None) for view in capture.views}
-    return min((_hash_start(file) for file in files if file is not None), default="")
+    files: dict[Path, CaptureFiles] = {}
+    for view in capture.views:
+        if isinstance(view.load, PhotoFile | SplatPhoto):
+            files[view.load.paths[0]] = view.load.files
+    return min((_hash_start(path, among) for path, among in files.items()), default="")
 
 
-def _hash_start(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.sha256(str(file.stat().st_size).encode() + stream.read(FINGERPRINT_BYTES)).hexdigest()[:16]
+def _hash_start(path: Path, files: CaptureFiles) -> str:
+    files.fetch([path], headers=True)
+    with path.open("rb") as stream:
+        start = stream.read(FINGERPRINT_BYTES)
+    return hashlib.sha256(str(files.size(path)).encode() + start).hexdigest()[:16]

@@ -7,28 +7,27 @@ deeper (DL3DV's ``1K/<scene>/nerfstudio``). Captures are only listed here, not o
 from __future__ import annotations
 
 import glob
-import os
 import re
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from splatfix import storage
 from splatfix.captures import FORMATS, Capture, open_capture
+from splatfix.process import progress
 
 MAX_DEPTH = 3  # of captures below a dataset root
+QUIET_FOLDERS = 200  # that are listed without a progress bar
 # folders that hold a capture without naming it
 WRAPPERS = ("nerfstudio", "colmap", "gaussian_splat", "dense", "data", "undistorted")
 _CAPTURE_FILES = {
     *("transforms.json", "transforms_train.json", "poses_bounds.npy", "cameras.json", "point_cloud.ply"),
     *("cameras.bin", "cameras.txt"),
 }
-DOWNLOAD_PREFIX = "splatfix-captures-"
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,9 @@ class Source:
     name: str
     group: str
 
-    def open(self, size_px: int, downloads: Path | None = None) -> Capture:
-        """Open the capture under the name of this source. A remote one is first copied into ``downloads``.
-
-        Raises:
-            ValueError: it cannot be read.
-        """
-        path = Path(self.url)
-        if not storage.is_local(self.url):
-            assert downloads is not None
-            path = downloads / self.name
-            _download(self.url, path)
-        return replace(open_capture(path, longest_side_px=size_px), name=self.name)
+    def open(self, size_px: int) -> Capture:
+        """Open the capture under the name of this source. ValueError if it cannot be read."""
+        return replace(open_capture(self.url, longest_side_px=size_px), name=self.name)
 
 
 def find_sources(captures: Iterable[str | Path], groups: Mapping[str, str]) -> list[Source]:
@@ -158,51 +148,31 @@ def _find_remote_captures(url: str) -> list[str]:
     """Find the captures at or below a URL by the names of their files, with one request for each folder."""
     if url.endswith(".ply"):
         return [url]
-    found = list(_walk_remote_captures(url.rstrip("/"), MAX_DEPTH))
+    found: list[tuple[str, ...]] = []
+    folders: list[tuple[str, ...]] = [()]
+    for depth in range(MAX_DEPTH + 1):
+        names = partial(_list_remote_folder, url.rstrip("/"))
+        with progress(total=len(folders), description="folders listed", quiet=len(folders) < QUIET_FOLDERS) as bar:
+            below: list[tuple[str, ...]] = []
+            for folder, (is_capture, children) in zip(folders, storage.in_parallel(names, folders), strict=True):
+                if is_capture:
+                    found.append(folder)
+                elif depth < MAX_DEPTH:
+                    below += [(*folder, name) for name in children]
+                bar.update()
+        folders = below
     if not found:
         raise ValueError(
             f"{url}: contains no capture; wanted {', '.join(sorted(_CAPTURE_FILES))} or sparse/0 in it or below"
         )
-    return found
+    return ["/".join([url.rstrip("/"), *folder]) for folder in sorted(found)]
 
 
-def _walk_remote_captures(url: str, depth: int) -> Iterator[str]:
-    files, folders = storage.list_folder(url)
-    if set(files) & _CAPTURE_FILES or "sparse" in folders or ("colmap" in folders and "images" in folders):
-        yield url
-    elif depth > 0:
-        for name in folders:
-            yield from _walk_remote_captures(storage.join(url, name), depth - 1)
-
-
-def _download(url: str, target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    if url.endswith(".ply"):
-        names, root = [url.rsplit("/", 1)[-1]], url.rsplit("/", 1)[0]
-    else:
-        names, root = storage.list_tree(url), url
-    for name in names:
-        place = (target / name).resolve()
-        if not place.is_relative_to(target.resolve()):
-            raise ValueError(f"{url}: the file name {name!r} is a path out of the capture")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(storage.read_bytes(storage.join(root, name)))
-
-
-def make_download_folder() -> Path:
-    """Create a folder for copies of remote captures; the caller removes it."""
-    return Path(tempfile.mkdtemp(prefix=f"{DOWNLOAD_PREFIX}{os.getpid()}-"))
-
-
-def remove_abandoned_downloads() -> None:
-    """Remove the folders of `make_download_folder` whose processes were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{DOWNLOAD_PREFIX}*-*"):
-        try:
-            os.kill(int(folder.name[len(DOWNLOAD_PREFIX) :].split("-")[0]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except (ValueError, OSError):
-            continue  # of another user or program
+def _list_remote_folder(root: str, folder: tuple[str, ...]) -> tuple[bool, list[str]]:
+    """Whether a folder below a root is a capture, and the names of the folders in it."""
+    files, folders = storage.list_folder("/".join([root, *folder]))
+    is_capture = bool(set(files) & _CAPTURE_FILES) or "sparse" in folders or {"colmap", "images"} <= set(folders)
+    return is_capture, folders
 
 
 def _name_sources(found: Mapping[str, tuple[str | None, str | None]], groups: Mapping[str, str]) -> list[Source]:

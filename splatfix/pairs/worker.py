@@ -23,7 +23,6 @@ from splatfix.pairs.pair import Pair
 from splatfix.pairs.prefetch import CapturePrefetcher, PrefetchedCapture
 from splatfix.pairs.provenance import MADE_BY, describe_maker
 from splatfix.pairs.recipes import Recipe
-from splatfix.pairs.sources import remove_abandoned_downloads
 from splatfix.pairs.tasks import Task
 from splatfix.process import choose_device
 from splatfix.shared_folder import check_token
@@ -65,7 +64,6 @@ class PairWorker:
         self.device = choose_device(settings.device)
         self._prefetcher = CapturePrefetcher()
         self._ground_truth: tuple[str, GroundTruth] | None = None  # of a scene
-        remove_abandoned_downloads()
 
     def run(self, task: Task, upcoming: Task | None) -> TaskResult:
         """Do a task, and read the photos of the upcoming one meanwhile.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
+from splatfix.captures import resolve_capture
 from splatfix.config import require
 from splatfix.loop import LoopConfig
 from splatfix.restoration import absolute_choice
@@ -132,8 +132,8 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
     views = replace(views, split=None if views.split is None else views.split.resolve())
     return replace(
         config,
-        captures=tuple(str(Path(capture).resolve()) for capture in config.captures),
-        held_out=tuple(str(Path(capture).resolve()) for capture in config.held_out),
+        captures=tuple(resolve_capture(capture) for capture in config.captures),
+        held_out=tuple(resolve_capture(capture) for capture in config.held_out),
         loop=replace(config.loop, restorer=absolute_choice(config.loop.restorer), views=views),
         space=space,
     )

@@ -52,7 +52,7 @@ class _LoopWorker:
         if done.is_file() and read_json(done) == to_tree(config):
             return read_results(task.folder)
         with silence_loops():
-            results = run_loop(Path(task.case.capture), task.folder, config)
+            results = run_loop(task.case.capture, task.folder, config)
             write_report([task.folder])
         write_json(done, to_tree(config))
         return results

@@ -70,7 +70,7 @@ def _run_rounds(
     loops = []
     for case in cases:
         own = configure_case(config, case)
-        prepared = prepare_run(Path(case.capture), folder / case.name, own, command="sweep", files=CASE_FILES)
+        prepared = prepare_run(case.capture, folder / case.name, own, command="sweep", files=CASE_FILES)
         loops.append(run_case(sweep, case, own, restorer, prepared))
     for case_rounds in zip(*loops, strict=True):
         for case in cases:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from splatfix import storage
 from splatfix.pairs.recipes import Recipe, choose_recipe
-from splatfix.pairs.sources import Source, find_sources, make_download_folder
+from splatfix.pairs.sources import Source, find_sources
 from splatfix.pairs.tasks import plan_tasks
 from splatfix.sample import sample_path
 from tests.pairs.folders import make_empty_capture
+from tests.test_storage import put_folder
 
 
 def find_names(*patterns: str | Path) -> list[str]:
@@ -79,25 +79,20 @@ def test_patterns_without_captures_are_errors(tmp_path: Path) -> None:
         find_names(tmp_path)
 
 
-def test_captures_on_an_object_store(bucket: str, tmp_path: Path) -> None:
+def test_captures_on_an_object_store(bucket: str) -> None:
     for place in ("set/scenes/one", "set/scenes/two/nerfstudio"):
-        for file in sample_path().rglob("*"):
-            if file.is_file():
-                name = file.relative_to(sample_path()).as_posix()
-                storage.write_bytes(f"{bucket}/{place}/{name}", file.read_bytes())
+        put_folder(sample_path(), f"{bucket}/{place}")
     found = find_sources([f"{bucket}/set"], {})
     assert [source.name for source in found] == ["one", "two"]
-    downloads = make_download_folder()
-    capture = found[1].open(32, downloads)
+    capture = found[1].open(32)
     assert capture.name == "two" and len(capture.views) == 36
     assert capture.views[3].load().rgb.shape[2] == 3
-    shutil.rmtree(downloads)
     with pytest.raises(ValueError, match="contains no capture"):
         find_sources([f"{bucket}/nothing"], {})
     broken = Source(f"{bucket}/bad", "bad", "bad")
     storage.write_bytes(f"{bucket}/bad/transforms.json", b"{")
     with pytest.raises(ValueError, match=r"transforms\.json: invalid JSON"):
-        broken.open(32, tmp_path)
+        broken.open(32)
 
 
 def test_recipes_are_mixed_by_weight_within_each_scene_too() -> None:
