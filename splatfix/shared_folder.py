@@ -67,9 +67,7 @@ def remove_token(url: str) -> None:
     folder = storage.join(url, TOKENS)
     for name in storage.list_names(folder):
         storage.delete(storage.join(folder, name))
-    if storage.is_local(url):
-        with contextlib.suppress(OSError):  # it does not exist, or a worker has just written a file
-            Path(storage.absolute(folder)).rmdir()
+    storage.remove_empty_folder(folder)
 
 
 def refuse_relative_output(out: str | Path) -> None:

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -344,6 +344,14 @@ def _create_without_links(place: Path, content: bytes) -> bool:
         place.unlink(missing_ok=True)
         raise
     return True
+
+
+def remove_empty_folder(url: str) -> None:
+    """Remove a local folder if it is empty; object stores have no folders."""
+    place = _resolve(url)
+    if isinstance(place, Path):
+        with suppress(OSError):  # it does not exist, or is not empty
+            place.rmdir()
 
 
 def drop_leftovers(url: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from splatfix import storage
 from splatfix.lease import hold_lease
+from splatfix.pairs.checkpoints import remove_checkpoints
 from splatfix.pairs.config import GenerateConfig, read_captures, stored_settings, write_settings
 from splatfix.pairs.index import FITS, SUFFIX, Index, open_index
 from splatfix.pairs.provenance import MixCheck
@@ -150,6 +151,8 @@ def _make_missing(
         run.write_index(is_stopping=stop_requested() is not None)
         run.sum_up()
     run.check_made()
+    with contextlib.suppress(OSError):  # of attempts that were given up, or whose worker died after the commit
+        remove_checkpoints(out, index)
     return run.summary
 
 
@@ -157,6 +160,7 @@ def remove_pairs(out: str) -> None:
     """Remove the pairs, their manifests and the settings of an output; other files are kept."""
     if stored_settings(out) is None:
         return
+    remove_checkpoints(out)
     shards = [name for fit in open_index(out).values() for name in fit.file_names]
     manifests, others = [MANIFEST, FITS], [QUARANTINE, "dataset.html"]
     for name in storage.list_names(out):

@@ -19,13 +19,14 @@ from splatfix.config import require
 from splatfix.flawed import compute_coverage
 from splatfix.gaussians import Splat, read_splat
 from splatfix.metrics import psnr
+from splatfix.pairs.checkpoints import FitCheckpoints
 from splatfix.rendering import render
 from splatfix.shapes import Float
 from splatfix.splats.backdrop import remove_backdrop
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import load_scene, start_fit
-from splatfix.splats.train import FitConfig, advance
+from splatfix.splats.train import FitConfig
 from splatfix.views import ViewsConfig, find_neighbor_pairs, interpolate_on_arc, make_split
 
 WELL_COVERED = 0.9  # of the typical coverage: the median over cameras of the capture
@@ -81,8 +82,17 @@ def read_reference_splat(capture: Capture, device: torch.device) -> GroundTruth 
     return GroundTruth(read_splat(capture.splat, background=capture.background).to(device), None)
 
 
-def fit_densely(capture: Capture, config: DenseConfig, *, seed: int, device: torch.device) -> GroundTruth:
+def fit_densely(
+    capture: Capture,
+    config: DenseConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    checkpoints: FitCheckpoints | None = None,
+) -> GroundTruth:
     """Fit most of the photos of a capture, and measure the fit on the others.
+
+    ``checkpoints`` go on with an interrupted attempt.
 
     Raises:
         ValueError: the capture has too few photos to hold any out.
@@ -93,8 +103,7 @@ def fit_densely(capture: Capture, config: DenseConfig, *, seed: int, device: tor
     densify = DensifyConfig(strategy="default", max_gaussians=config.max_gaussians)
     settings = FitConfig(steps=config.steps, dropout=0.0, densify=densify)
     fit = start_fit(scene, settings, InitializationConfig(sh_degree=config.sh_degree), seed=seed)
-    advance(fit, scene.views(), config.steps, seed=seed)
-    splat = fit.splat()
+    splat = (checkpoints or FitCheckpoints()).train(fit, scene.views(), config.steps, seed=seed)
     psnrs = []
     for name in split.test_ids:
         view = capture.view(name)

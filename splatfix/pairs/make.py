@@ -23,6 +23,7 @@ from splatfix.cameras import Camera, separation
 from splatfix.captures.capture import Capture
 from splatfix.flawed import compute_coverage, render_flawed, render_references
 from splatfix.gaussians import Splat
+from splatfix.pairs.checkpoints import FitCheckpoints
 from splatfix.pairs.ground_truth import GroundTruth, render_clean_views
 from splatfix.pairs.pair import Pair, build_pair
 from splatfix.pairs.recipes import Initial, Recipe
@@ -30,7 +31,7 @@ from splatfix.rendering import render
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import SparseScene, load_scene, start_fit
-from splatfix.splats.train import FitConfig, advance
+from splatfix.splats.train import FitConfig
 from splatfix.views import (
     Band,
     assign_bands,
@@ -81,11 +82,12 @@ def make_pairs(
     recipe_name: str = "",
     group: str | None = None,
     ground_truth: GroundTruth | None = None,
+    checkpoints: FitCheckpoints | None = None,
 ) -> FitPairs:
     """Fit some photos of a capture, render the fit, and pair the renders with clean views.
 
     Capture, fit index, seed and recipe determine everything but the seconds, for a given number of threads.
-    ``ground_truth`` is needed by recipes with ``clean: renders``.
+    ``ground_truth`` is needed by recipes with ``clean: renders``. ``checkpoints`` go on with an interrupted attempt.
 
     Raises:
         ValueError: the capture has too few photos for a fit and a clean view, or its ground truth is missing.
@@ -101,11 +103,13 @@ def make_pairs(
     clock.lap("load")
 
     drawn = _draw_settings(recipe, rng)
-    fits = [_fit_scene(scene, drawn, seed=fit_seed + 1000 * k) for k in range(drawn.num_fits)]
+    checkpoints = checkpoints or FitCheckpoints()
+    fits = [_fit_scene(scene, drawn, checkpoints, seed=fit_seed + 1000 * k) for k in range(drawn.num_fits)]
     clock.lap("fit")
     if recipe.cycle:
         cycle_scene = _render_cycle_scene(scene, fits)
-        fits = [_fit_scene(cycle_scene, drawn, seed=fit_seed + 1000 * k + 500) for k in range(drawn.num_fits)]
+        seeds = [fit_seed + 1000 * k + 500 for k in range(drawn.num_fits)]
+        fits = [_fit_scene(cycle_scene, drawn, checkpoints, seed=each) for each in seeds]
         clock.lap("fit again")
 
     settings = drawn.to_json() | {"recipe": recipe_name, "fit_index": fit_index, "seed": seed}
@@ -185,10 +189,9 @@ def _draw_settings(recipe: Recipe, rng: np.random.Generator) -> _DrawnSettings:
     )
 
 
-def _fit_scene(scene: SparseScene, settings: _DrawnSettings, *, seed: int) -> Splat:
+def _fit_scene(scene: SparseScene, settings: _DrawnSettings, checkpoints: FitCheckpoints, *, seed: int) -> Splat:
     fit = start_fit(scene, settings.fit, settings.initial, seed=seed)
-    advance(fit, scene.views(), settings.num_steps, seed=seed)
-    return fit.splat()
+    return checkpoints.train(fit, scene.views(), settings.num_steps, seed=seed)
 
 
 def _render_cycle_scene(scene: SparseScene, fits: Sequence[Splat]) -> SparseScene:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from splatfix import storage
 from splatfix.captures import Capture
 from splatfix.gaussians import Splat, read_ply, write_ply
+from splatfix.pairs.checkpoints import FitCheckpoints, checkpoint_url
 from splatfix.pairs.ground_truth import DenseConfig, GroundTruth, fit_densely, read_reference_splat
 from splatfix.pairs.index import SUFFIX, CommittedFit, commit_fit, read_fit
 from splatfix.pairs.make import make_pairs
@@ -25,6 +28,7 @@ from splatfix.pairs.provenance import MADE_BY, describe_maker
 from splatfix.pairs.recipes import Recipe
 from splatfix.pairs.tasks import Task
 from splatfix.process import choose_device
+from splatfix.runs import source_digest
 from splatfix.shared_folder import check_token
 
 
@@ -93,12 +97,34 @@ class PairWorker:
             "seed": self.settings.seed,
             MADE_BY: describe_maker(self.device),
         }
-        if task.kind == "dense":
-            return self._make_dense_fit(task, capture, record, seconds)
-        return self._make_pairs(task, capture, record, seconds)
+        checkpoints = self._open_checkpoints(task, prefetched.fingerprint)
+        try:
+            if task.kind == "dense":
+                result = self._make_dense_fit(task, capture, record, seconds, checkpoints)
+            else:
+                result = self._make_pairs(task, capture, record, seconds, checkpoints)
+        except ValueError:
+            checkpoints.delete()
+            raise
+        checkpoints.delete()
+        return result
+
+    def _open_checkpoints(self, task: Task, fingerprint: str) -> FitCheckpoints:
+        """Open the checkpoint of a task, which only the same code, photos, settings and kind of device resume."""
+        settings = self.settings.dense if task.kind == "dense" else self.settings.recipes[task.recipe]
+        identity = (
+            *(source_digest(), torch.__version__, self.device.type, torch.get_num_threads()),
+            *(fingerprint, settings, self.settings.seed),
+        )
+        return FitCheckpoints(checkpoint_url(self.settings.out, task.stem), repr(identity), self.device)
 
     def _make_pairs(
-        self, task: Task, capture: Capture, record: dict[str, Any], seconds: dict[str, float]
+        self,
+        task: Task,
+        capture: Capture,
+        record: dict[str, Any],
+        seconds: dict[str, float],
+        checkpoints: FitCheckpoints,
     ) -> TaskResult:
         recipe = self.settings.recipes[task.recipe]
         record = record | {"recipe": task.recipe, "fit_index": task.fit_index}
@@ -119,23 +145,36 @@ class PairWorker:
             device=self.device,
             group=task.source.group,
             ground_truth=ground_truth,
+            checkpoints=checkpoints,
         )
+        record |= {"resumed_at_step": checkpoints.resumed_step}
         record |= fit_pairs.counts() | {"filtered": fit_pairs.filtered, "settings": fit_pairs.settings}
         return self._commit(task, fit_pairs.pairs, record | {"seconds": seconds | fit_pairs.seconds})
 
     def _make_dense_fit(
-        self, task: Task, capture: Capture, record: dict[str, Any], seconds: dict[str, float]
+        self,
+        task: Task,
+        capture: Capture,
+        record: dict[str, Any],
+        seconds: dict[str, float],
+        checkpoints: FitCheckpoints,
     ) -> TaskResult:
         if capture.splat is not None:
             return self._commit(task, [], record | {"splat": True, "seconds": seconds})
         start = time.perf_counter()
-        ground_truth = fit_densely(capture, self.settings.dense, seed=self.settings.seed, device=self.device)
+        ground_truth = fit_densely(
+            capture, self.settings.dense, seed=self.settings.seed, device=self.device, checkpoints=checkpoints
+        )
         seconds = seconds | {"dense fit": time.perf_counter() - start}
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "dense.ply"
             write_ply(file, ground_truth.splat.gaussians)
             content = file.read_bytes()
-        record = record | {"psnr_held_out": ground_truth.psnr, "num_gaussians": len(ground_truth.splat.gaussians)}
+        record = record | {
+            "resumed_at_step": checkpoints.resumed_step,
+            "psnr_held_out": ground_truth.psnr,
+            "num_gaussians": len(ground_truth.splat.gaussians),
+        }
         return self._commit(task, [], record | {"seconds": seconds}, files={".ply": content})
 
     def _commit(
