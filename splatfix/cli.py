@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional
 
+from splatfix import cli_cluster  # noqa: F401  (the commands doctor and submit)
 from splatfix.command_line import DONE, QUARANTINED, command, main
 
 if TYPE_CHECKING:
@@ -35,14 +36,6 @@ LOOP_SETTINGS = (
     *("restorer", "repair.rounds", "repair.views", "repair.steps", "repair.weight"),
     *("views.num_train", "views.size_px", "views.split", "fit.steps", "seed", "device", "video"),
 )
-
-
-@command(examples=["splatfix doctor"])
-def doctor() -> None:
-    """Report what this machine can run, and what the rest needs."""
-    from splatfix.doctor import print_report
-
-    print_report()
 
 
 @command(

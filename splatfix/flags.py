@@ -207,11 +207,11 @@ def _typed(name: str, annotation: Any) -> str:
 
 
 def _metavar(annotation: Any, named: str | None = None) -> str:
-    if named is not None and typing.get_origin(_plain(annotation)) is not tuple:
-        return named
     for part in getattr(annotation, "__metadata__", ()):
         if getattr(part, "metavar", None):
             return part.metavar
+    if named is not None and typing.get_origin(_plain(annotation)) is not tuple:
+        return named
     kind = _plain(annotation)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
