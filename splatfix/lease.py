@@ -65,7 +65,9 @@ class _LeaseLost(BaseException):
 
 @contextlib.contextmanager
 def hold_lease(url: str, command: str) -> Iterator[None]:
-    """Hold the lease of an output, which is created if needed; ``command`` says what runs, to other drivers.
+    """Hold the lease of an output; ``command`` says what runs, to other drivers.
+
+    A folder that does not exist is created, and removed at the end if nothing was written into it.
 
     Raises:
         ValueError: another driver holds the lease and is alive, or ``url`` is a file.
@@ -81,6 +83,7 @@ def hold_lease(url: str, command: str) -> Iterator[None]:
         machine=_machine(),
         start=_find_start(os.getpid()),
     )
+    is_new = storage.is_local(url) and not os.path.lexists(storage.absolute(url))
     try:
         _acquire(url, where, holder)
     except (FileExistsError, NotADirectoryError):
@@ -98,6 +101,8 @@ def hold_lease(url: str, command: str) -> Iterator[None]:
         ) from None
     finally:
         _release(where, holder)
+        if is_new:
+            storage.remove_empty_folder(url)
 
 
 class _Renewal(threading.Thread):

@@ -17,6 +17,7 @@ from splatfix.cli import main
 from splatfix.compare.driver import run_compare
 from splatfix.compare.entry import EntryTask, entry_identity, label_restorers
 from splatfix.compare.frames import good_pixels
+from splatfix.lease import hold_lease
 from splatfix.loop.cases import Case
 from splatfix.report.compare.results import Entry, read_compare
 from splatfix.restoration import RESTORERS, Repaired, RestorerChoice, RestorerFactory
@@ -253,6 +254,14 @@ def test_restorers_are_separated_by_commas_or_spaces(tmp_path, capsys):
     for given in (["warp,identity,nope"], ["warp", "identity", "nope"], ["{name: warp, options: {}}", "nope"]):
         assert main(["compare", str(sample_path()), "--restorers", *given, "--out", str(out), *flags]) == 2
         assert "restorer 'nope': unknown" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_second_driver_is_refused(tmp_path, capsys):
+    with hold_lease(str(tmp_path), "splatfix compare"):
+        assert main(["compare", str(sample_path()), "--restorers", "warp", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "splatfix compare (process" in error and "is at work here" in error and list(tmp_path.iterdir()) == []
 
 
 def test_good_pixels_are_those_with_a_small_error_around():
