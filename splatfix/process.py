@@ -193,3 +193,13 @@ def progress(
         leave=True,
         file=sys.stderr,
     )
+
+
+def seconds_left(bar: tqdm) -> float | None:
+    """Estimate the remaining time as the progress bar does; None before its first step."""
+    numbers = bar.format_dict
+    done, total = numbers["n"], numbers["total"]
+    if not total or done <= numbers["initial"]:
+        return None
+    rate = numbers["rate"] or (done - numbers["initial"]) / max(numbers["elapsed"], 1e-9)
+    return max(total - done, 0) / rate

@@ -15,6 +15,8 @@ import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
 
+from tests.fake_ray_metrics import FakeRayMetrics
+
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # as in mypy, an int will do for a float
 jaxtyping.install_import_hook("splatfix", "tests.conftest.checked")  # before anything of splatfix is imported
 
@@ -76,6 +78,17 @@ def bucket(monkeypatch, tmp_path_factory) -> Iterator[str]:
     yield "s3://pairs"
     storage._store.cache_clear()
     server.stop()
+
+
+@pytest.fixture
+def ray_metrics(monkeypatch) -> FakeRayMetrics:
+    """What the telemetry sends, as if this process were connected to Ray; gauges are repeated all the time."""
+    from splatfix import telemetry
+
+    fake = FakeRayMetrics()
+    monkeypatch.setattr(telemetry, "_connected_metrics", lambda: fake)
+    monkeypatch.setattr(telemetry, "REPEAT_SECONDS", 0.01)
+    return fake
 
 
 @pytest.fixture

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from splatfix import storage
 from splatfix.lease import hold_lease
@@ -26,7 +29,7 @@ from splatfix.pairs.shards import MANIFEST, is_generated_name
 from splatfix.pairs.sources import Source, find_sources
 from splatfix.pairs.tasks import Task, plan_tasks
 from splatfix.pairs.worker import PairWorker, TaskResult, WorkerSettings
-from splatfix.process import progress, quiet, stop_requested
+from splatfix.process import progress, quiet, seconds_left, stop_requested
 from splatfix.runs import CONFIG, mark_started
 from splatfix.shared_folder import shared_token
 from splatfix.telemetry import Telemetry
@@ -115,7 +118,8 @@ def _make_missing(
     start = time.monotonic()
     index = open_index(out)
     sources = keep_scene_names(sources, index)
-    run = _Generation(out, config, sources, index, Telemetry())
+    telemetry = Telemetry("generate", out)
+    run = _Generation(out, config, sources, index, telemetry)
     settings = WorkerSettings(
         *(out, config.seed, config.device, config.recipes, config.dense, config.samples_per_shard, token)
     )
@@ -123,7 +127,9 @@ def _make_missing(
         with (
             quiet("splatfix.splats"),
             progress(total=run.num_tasks, initial=run.summary.found, description="fits") as bar,
+            telemetry,
         ):
+            run.send_start(bar)
             outcomes = run_tasks(
                 run.missing_tasks(),
                 partial(make_worker, settings),
@@ -204,6 +210,15 @@ class _Generation:
         done = set(self.index)
         return (task for task in self._plan() if task.stem not in done)
 
+    def send_start(self, bar: tqdm) -> None:
+        """Send what is known before a worker is ready: alerts need it where none ever is."""
+        self.telemetry.set("splatfix_workers", 0)
+        self.telemetry.set("splatfix_workers_busy_ratio", 0)
+        self.telemetry.set("splatfix_fits_left", self._num_remaining)
+        self.telemetry.set("splatfix_seconds_left", partial(seconds_left, bar))
+        if storage.is_local(self.out):
+            self.telemetry.set("splatfix_output_free_bytes", lambda: shutil.disk_usage(self.out).free)
+
     def record_outcome(self, outcome: Outcome[Task]) -> None:
         """Add the fit of a task to the index, or the task to the quarantine."""
         task, summary = outcome.task, self.summary
@@ -213,6 +228,8 @@ class _Generation:
             summary.failed += 1
             self.quarantine[task.stem] = describe_outcome(task.source.url, outcome)
             self.telemetry.count("splatfix_fits_total", outcome="failed")
+            kind = "machine" if outcome.attempts >= self.config.workers.attempts > 1 else "content"
+            self.telemetry.count("splatfix_failed_attempts_total", kind=kind)
             log.warning("%s: in quarantine after %d attempts: %s", task.stem, outcome.attempts, outcome.error)
         else:
             result: TaskResult = outcome.result
@@ -255,6 +272,7 @@ class _Generation:
         """Count a failed attempt that is followed by another."""
         self.summary.retried += 1
         self.telemetry.count("splatfix_fits_total", outcome="retried")
+        self.telemetry.count("splatfix_failed_attempts_total", kind="machine")
         log.warning("%s: %s; trying again", task.stem, reason)
 
     def record_busy(self, busy: int, ready: int) -> None:

@@ -21,6 +21,7 @@ from splatfix.sweep.analysis import best_trial
 from splatfix.sweep.checks import check_sweep
 from splatfix.sweep.config import SweepConfig, resolve_paths
 from splatfix.sweep.files import OUTPUT_FILES, SweepWriter, format_value
+from splatfix.sweep.live_metrics import LiveMetrics
 from splatfix.sweep.mlflow_runs import SweepTracker
 from splatfix.sweep.record import TrialRecord, read_record
 from splatfix.sweep.reruns import RERUN_FILES, run_reruns
@@ -28,6 +29,7 @@ from splatfix.sweep.scheduler import SweepScheduler
 from splatfix.sweep.settings import apply
 from splatfix.sweep.state import STATE, SweepState, lock_folder, read_state, write_state
 from splatfix.sweep.trial import TRIAL_FILES, prune_trial, run_trial
+from splatfix.telemetry import Telemetry
 from splatfix.tracking import TRACKING_FILES, hide_password
 from splatfix.workers import RunAborted, connect_ray, num_local_cpus, resolve_workers, runs_in_process
 
@@ -170,10 +172,14 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter, ray: 
     """
     config, out, workers = sweep.config, sweep.run.path, sweep.workers
     objective = config.objectives[0]
-    with progress(total=sweep.num_trials, description="trials") as bar:
+    with (
+        Telemetry("sweep", out) as telemetry,
+        progress(total=sweep.num_trials, description="trials") as bar,
+    ):
 
         def on_change(record: TrialRecord) -> None:
             sweep.tracker.update_trial(record)
+            live_metrics.update(record)
             if record.has_ended:
                 _log_trial(record, objective)
                 prune_trial(out, record.number, keep_splats=True)
@@ -191,12 +197,16 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter, ray: 
             start_time=time.time() - sweep.run.seconds["trials"],
             on_change=on_change,
         )
+        live_metrics = LiveMetrics(telemetry, scheduler, objective, bar)
         if ray is None:
             _run_in_process(scheduler, config, cases, out)
         else:
             from splatfix.sweep.ray_tune import run_on_tune
 
-            refresh = lambda: bar.update(0)  # noqa: E731
+            def refresh() -> None:
+                bar.update(0)
+                live_metrics.count_errors()
+
             run_on_tune(scheduler, config, cases, out, num=workers.num, gpus=workers.gpus, on_step=refresh)
     if scheduler.abort_reason is not None:
         raise scheduler.abort_reason

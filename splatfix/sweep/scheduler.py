@@ -60,6 +60,11 @@ class SweepScheduler:
         return len(self._running)
 
     @property
+    def failed_attempts(self) -> Counter[int]:
+        """Number of attempts at each trial that failed for other reasons than its settings."""
+        return self._attempts
+
+    @property
     def is_finished(self) -> bool:
         """Whether no trial is running and none will be handed out."""
         pending = self._retries or self._running or len(self.records) < self.num_trials

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from splatfix import storage
 from splatfix.files import write_whole
 from splatfix.process import keeping_handler, log
+from splatfix.telemetry import Telemetry
 from splatfix.training.config import TrainConfig
 from splatfix.training.data import check_divides, open_data
 from splatfix.training.families import family_of
@@ -84,7 +85,8 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig, *, fresh: boo
             ),
         )
         try:
-            with keeping_handler(signal.SIGINT):
+            with keeping_handler(signal.SIGINT), Telemetry("launch", out) as telemetry:
+                telemetry.set("splatfix_train_processes", workers.num)
                 result = trainer.fit()
         except SystemExit:  # Ctrl-C: the trainer's own handler exits as if training were finished
             raise KeyboardInterrupt from None

@@ -23,11 +23,13 @@ from splatfix.files import write_json
 from splatfix.pairs import Pair
 from splatfix.process import log, progress
 from splatfix.runs import Run
+from splatfix.telemetry import Telemetry
 from splatfix.tracking import Tracker, TrackingConfig, open_tracker
 from splatfix.training.batches import Batch, jitter_colors
 from splatfix.training.config import TrainConfig
 from splatfix.training.data import Data, open_data
 from splatfix.training.learner import Learner, build_learner, make_schedule, plan_steps, restore_learner
+from splatfix.training.live_metrics import send_segment, send_start, send_step
 from splatfix.training.preview import save_preview
 from splatfix.training.records import (
     describe_weights,
@@ -87,21 +89,25 @@ def train(
 
     tracking = config.tracking if is_main else TrackingConfig(enabled=False)
     with (
+        Telemetry("train", out, enabled=is_main) as telemetry,
         open_tracker(out, tracking) as tracker,
         progress(total=state.planned, description="train", quiet=not is_main) as bar,
     ):
         track_settings(tracker, config, data)
         bar.initial = bar.n = state.step
+        send_start(telemetry, state, accelerator.device, bar)
         while state.step < state.planned:
             num_steps = min(config.segment_steps, state.planned - state.step)
             steps = []
             for step, numbers in _train_segment(learner, islice(batches, num_steps), config, state):
                 steps.append(numbers)
                 bar.update()
+                send_step(telemetry, numbers, num_crops=config.data.batch_size, steps_left=state.planned - step)
                 if step % TRACKED_STEPS == 0:
                     tracker.metrics({f"train.{name}": value for name, value in numbers.items()}, step)
                 if on_step and is_main:
                     on_step(step, numbers)
+            trained = time.perf_counter()
             state.step, state.segment = state.step + num_steps, state.segment + 1
             state.seconds = seconds_before + time.perf_counter() - start
             if state.step < state.planned:
@@ -115,6 +121,7 @@ def train(
                 bar.total = state.planned
                 bar.set_postfix(format_record(state.history[-1]))
                 _save_segment(learner, config, data, state, run, tracker)
+                send_segment(telemetry, state, time.perf_counter() - trained)
             accelerator.wait_for_everyone()
             if on_segment:
                 on_segment(state)

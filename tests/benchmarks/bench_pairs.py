@@ -114,7 +114,14 @@ def bench_scale(num: int, workers: int) -> None:
     class Watched:
         """Replaces the telemetry, and prints the rate and the memory ten times during the run."""
 
-        def set(self, name: str, _value: float, **_labels: str) -> None:
+        def __init__(self, *_: object) -> None: ...
+
+        def __enter__(self) -> Watched:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def set(self, name: str, _value: object, **_labels: str) -> None:
             nonlocal seen, last
             if name != "splatfix_fits_left":
                 return

@@ -30,7 +30,9 @@ from splatfix.pairs.worker import PairWorker, WorkerSettings
 from splatfix.report.dataset import write_dataset_page
 from splatfix.runs import source_digest
 from splatfix.sample import sample_path
+from splatfix.telemetry import METRICS, run_label
 from splatfix.workers import DiskFull, MachineError, RunAborted, WorkersConfig
+from tests.fake_ray_metrics import FakeRayMetrics
 from tests.pairs.folders import make_empty_captures
 from tests.pairs.stub import StubWorker
 
@@ -399,17 +401,15 @@ def test_the_page_of_an_empty_or_partly_broken_output(tmp_path: Path) -> None:
     assert "0 pairs" in Path(write_dataset_page(str(tmp_path / "nothing"))).read_text()
 
 
-def test_telemetry_declares_what_is_sent(tmp_path: Path, monkeypatch) -> None:
-    from splatfix.telemetry import METRICS, Telemetry
-
-    sent: list[str] = []
-
-    def record(_self: Telemetry, name: str, _value: float = 1, **labels: str) -> None:
-        assert tuple(labels) == METRICS[name].labels
-        sent.append(name)
-
-    for method in ("count", "set", "observe"):
-        monkeypatch.setattr(Telemetry, method, record)
+def test_a_generation_sends_its_metrics(tmp_path: Path, ray_metrics: FakeRayMetrics) -> None:
     generate_stubs(make_empty_captures(tmp_path / "in", "a", "broken"), tmp_path / "out")
-    assert {"splatfix_fits_total", "splatfix_pairs_total", "splatfix_stage_seconds", "splatfix_fits_left"} <= set(sent)
-    assert all(metric.kind != "counter" or name.endswith("_total") for name, metric in METRICS.items())
+    assert ray_metrics.runs == {run_label(tmp_path / "out")}
+    assert ray_metrics.total("splatfix_fits_total", outcome="done") == 3
+    assert ray_metrics.total("splatfix_fits_total", outcome="failed") == 3
+    assert ray_metrics.total("splatfix_failed_attempts_total", kind="content") == 3
+    assert ray_metrics.total("splatfix_pairs_total") == 6
+    assert ray_metrics.sent["splatfix_stage_seconds"] == {(("stage", "fit"),): [0.0] * 3}
+    assert ray_metrics.sent["splatfix_fits_left"][()][0] == 6 and ray_metrics.last("splatfix_fits_left") == 0
+    assert ray_metrics.last("splatfix_output_free_bytes") > 0
+    declared = {name for name, metric in METRICS.items() if "generate" in metric.senders}
+    assert declared - set(ray_metrics.sent) <= {"splatfix_seconds_left"}  # none yet within the first second

@@ -20,6 +20,7 @@ from splatfix.pairs import write_shards
 from splatfix.restoration import open_restorer
 from splatfix.restoration.nafnet.checkpoint import load_checkpoint
 from splatfix.runs import remove_run
+from splatfix.telemetry import METRICS, run_label
 from splatfix.tracking import TrackingConfig
 from splatfix.training.config import TrainConfig
 from splatfix.training.families import FAMILIES
@@ -28,8 +29,10 @@ from splatfix.training.train import train
 from tests.restoration.scenery import flawed_view, pair
 from tests.training.small import CONFIG, NETWORK
 
+PARTS = METRICS["splatfix_train_seconds_total"].labels["part"]
 
-def test_training_lowers_the_error_on_a_group_that_it_has_not_seen(shards, tmp_path):
+
+def test_training_lowers_the_error_on_a_group_that_it_has_not_seen(shards, tmp_path, ray_metrics):
     config = replace(CONFIG, steps=40, segment_steps=20, validate_every=1)
     steps = []
     state = train(shards, tmp_path, config, on_step=lambda step, numbers: steps.append((step, numbers["loss"])))
@@ -47,6 +50,17 @@ def test_training_lowers_the_error_on_a_group_that_it_has_not_seen(shards, tmp_p
     (repaired,) = open_restorer(tmp_path, "cpu").repair([flawed_view(2)], seed=0)
     assert (repaired.rgb - flawed_view(2).rgb).abs().max() > 1e-3
     assert not network.training
+    assert ray_metrics.runs == {run_label(tmp_path)}
+    assert ray_metrics.total("splatfix_train_steps_total") == 40
+    assert ray_metrics.total("splatfix_train_crops_total") == 40 * config.data.batch_size
+    assert ray_metrics.last("splatfix_train_steps_left") == 0
+    assert ray_metrics.last("splatfix_train_loss") == pytest.approx(steps[-1][1])
+    assert ray_metrics.last("splatfix_train_best_gain_db") == pytest.approx(state.best)
+    assert ray_metrics.last("splatfix_train_gain_db") == pytest.approx(state.history[-1]["validation"]["psnr_gain"])
+    parts = [ray_metrics.total("splatfix_train_seconds_total", part=part) for part in PARTS]
+    assert all(seconds > 0 for seconds in parts) and sum(parts[:2]) <= state.seconds
+    declared = {name for name, metric in METRICS.items() if "train" in metric.senders}
+    assert declared - set(ray_metrics.sent) == {"splatfix_train_gpu_memory_bytes"}
 
 
 def stop_after(segments: int):
