@@ -155,8 +155,8 @@ def _make_missing(
     finally:
         run.summary.seconds = time.monotonic() - start
         run.write_index(is_stopping=stop_requested() is not None)
-        run.sum_up()
     run.check_made()
+    run.sum_up()
     with contextlib.suppress(OSError):  # of attempts that were given up, or whose worker died after the commit
         remove_checkpoints(out, index)
     return run.summary
