@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 DONE, FAILED, BAD_INPUT, QUARANTINED = 0, 1, 2, 3
 EXIT_CODES = {"interrupted": 130, "terminated": 143}
-STORED = "splatfix.runs:stored_settings"
+STORED = "splatfix.mirror:stored_settings"
 RETIRED = {  # flags that had another meaning or name
     "--views.split": "it is called --split now",
     "--loop.views.split": "it is called --split now",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,15 +22,18 @@ from splatfix.compare.entry import (
 )
 from splatfix.compare.mlflow_runs import TRACKING_PATTERNS, CompareTracker
 from splatfix.evaluation.results import Results, read_results
+from splatfix.lease import hold_lease
 from splatfix.loop.cases import (
     BASELINE_FILES,
     BASELINES,
+    SHARED,
     Case,
     baseline_folder,
     configure_case,
     find_cases,
     measure_baselines,
 )
+from splatfix.mirror import TOP, Mirror, open_mirror
 from splatfix.process import progress
 from splatfix.report.compare.page import write_compare_page
 from splatfix.report.compare.results import (
@@ -45,8 +49,9 @@ from splatfix.report.compare.results import (
 from splatfix.restoration import RestorerChoice, restorer_options
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import Run, open_run
+from splatfix.shared_folder import refuse_relative_output, shared_token
 from splatfix.tracking import end_status, hide_password
-from splatfix.workers import RunAborted, run_tasks
+from splatfix.workers import RunAborted, run_tasks, runs_in_process
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +63,7 @@ COMPARE_FILES = (  # glob patterns of all that a comparison writes, besides MLfl
 )
 
 
-def run_compare(config: CompareConfig, out: Path, *, fresh: bool = False) -> CompareResults:
+def run_compare(config: CompareConfig, out: Path | str, *, fresh: bool = False) -> CompareResults:
     """Compare restorers on captures, and write the folder of the comparison; returns what ``compare.json`` holds.
 
     An interrupted comparison in the folder is resumed. Further restorers, captures and seeds may be added: finished
@@ -66,14 +71,15 @@ def run_compare(config: CompareConfig, out: Path, *, fresh: bool = False) -> Com
 
     Args:
         config: the comparison.
-        out: folder; on a cluster one that every node sees.
+        out: folder, on a cluster one that every node sees, or a URL of an object store.
         fresh: start over.
 
     Raises:
         ValueError: a setting, a restorer or a capture is not usable, or ``out`` holds another run; nothing was started.
         RunAborted: no further entry can work, or some have failed (the others are kept).
     """
-    out = Path(out).resolve()
+    refuse_relative_output(out)
+    mirror = open_mirror(out)
     config = resolve_paths(config)
     labels = label_restorers(config.restorers)
     for setting in labels.values():
@@ -81,25 +87,34 @@ def run_compare(config: CompareConfig, out: Path, *, fresh: bool = False) -> Com
     if not config.captures:
         raise ValueError("captures: none given; wanted at least one folder of posed photos")
     cases = find_cases(config.captures, config.seeds)
-    run = open_run(
-        out,
-        hide_password(config),
-        command="compare",
-        may_change=MAY_CHANGE,
-        files=COMPARE_FILES,
-        is_complete=False,
-        fresh=fresh,
-    )
-    with CompareTracker(config, out) as tracker:
-        return _run_entries(config, run, cases, labels, tracker)
+    with hold_lease(mirror.place, "splatfix compare"):
+        mirror.pull(skip=[] if fresh else [SHARED])
+        run = open_run(
+            mirror.path,
+            hide_password(config),
+            command="compare",
+            may_change=MAY_CHANGE,
+            files=COMPARE_FILES,
+            is_complete=False,
+            fresh=fresh,
+        )
+        mirror.begin()
+        on_nodes = nullcontext(None) if runs_in_process(config.workers) else shared_token(mirror.place)
+        try:
+            with CompareTracker(config, mirror.path) as tracker, on_nodes as token:
+                return _run_entries(config, run, mirror, cases, labels, tracker, token)
+        finally:
+            mirror.push()
 
 
 def _run_entries(
     config: CompareConfig,
     run: Run,
+    mirror: Mirror,
     cases: Sequence[Case],
     labels: Mapping[str, RestorerSetting],
     tracker: CompareTracker,
+    token: str | None,
 ) -> CompareResults:
     tasks = [EntryTask(label, setting, case) for label, setting in labels.items() for case in cases]
     entries = {task.name: entry for task in tasks if (entry := _find_entry(config, run.path, task)) is not None}
@@ -110,25 +125,28 @@ def _run_entries(
     with run.stage("baselines"):
         waiting = [case for case in cases if any(task.case == case for task in pending)]
         if waiting:
-            measure_baselines(waiting, config.loop, config.workers, run.path, command="compare")
+            measure_baselines(waiting, config.loop, config.workers, mirror, command="compare", token=token)
 
     def write(state: State) -> CompareResults:
         results = _collect(run, cases, labels, entries, state)
         write_compare(run.path, results)
         write_compare_page(run.path)
+        mirror.push(TOP)
         return results
 
     write("running")
     with run.stage("entries"), progress(total=len(tasks), initial=len(entries), description="restorers") as bar:
-        worker = partial(EntryWorker, config, run.path)
+        worker = partial(EntryWorker, config, mirror, token)
         for outcome in run_tasks(pending, worker, config.workers, name=lambda task: task.name) if pending else ():
             entry = outcome.result
+            part = f"{outcome.task.label}/{outcome.task.case.name}"
+            mirror.pull(part)
             if outcome.error is not None:
                 log.warning("%s: %s", outcome.task.name, outcome.error)
-                folder = f"{outcome.task.label}/{outcome.task.case.name}"
-                entry = Entry(case=outcome.task.case.name, folder=folder, error=outcome.error)
+                entry = Entry(case=outcome.task.case.name, folder=part, error=outcome.error)
             entries[outcome.task.name] = entry
             tracker.add(outcome.task, entry)
+            mirror.push(part)
             write("running")
             bar.update()
     failed = [f"{name}: {entry.error}" for name, entry in entries.items() if entry.error is not None]

@@ -24,7 +24,16 @@ from splatfix.images import write_image
 from splatfix.loop import LoopConfig
 from splatfix.loop.cache import SharedFits
 from splatfix.loop.case_rounds import CASE_FILES, run_case
-from splatfix.loop.cases import Case, configure_case, read_baseline, shared_folder, silence_loops
+from splatfix.loop.cases import (
+    SHARED,
+    Case,
+    baseline_part,
+    configure_case,
+    read_baseline,
+    shared_folder,
+    silence_loops,
+)
+from splatfix.mirror import Mirror
 from splatfix.process import choose_device, peak_memory_mb
 from splatfix.report import write_report
 from splatfix.report.compare.layout import FRAMES, frame_path
@@ -34,6 +43,7 @@ from splatfix.restoration.choice import format_choice
 from splatfix.restoration.repair_cache import RepairCache
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import RUN_FILES, remove_run
+from splatfix.shared_folder import check_token
 
 ENTRY, REPAIRS = "entry.json", "repairs"  # names on disk
 ENTRY_FILES = (  # glob patterns of all that an entry writes
@@ -100,22 +110,28 @@ def read_entry(folder: Path, identity: str) -> Entry | None:
 class EntryWorker:
     """Runs entries. The restorer of the last entry stays open: a pipeline is loaded once for all its captures."""
 
-    def __init__(self, config: CompareConfig, out: Path) -> None:
-        self._config, self._out = config, out
+    def __init__(self, config: CompareConfig, mirror: Mirror, token: str | None) -> None:
+        self._config, self._mirror = config, mirror
+        if token is not None:
+            check_token(mirror.place, token)
         self._label: str | None = None
         self._restorer: Restorer | None = None
 
     def run(self, task: EntryTask, upcoming: EntryTask | None) -> Entry:  # noqa: ARG002 - of the protocol
         """Run one entry, or return the finished one in its folder."""
+        part = f"{task.label}/{task.case.name}"
+        with self._mirror.work_on(part, shared=SHARED, read=[baseline_part(task.case)]):
+            return self._run(task, self._mirror.path / part)
+
+    def _run(self, task: EntryTask, folder: Path) -> Entry:
         loop = replace(self._config.loop, restorer=task.restorer)
         identity = entry_identity(task, configure_case(loop, task.case), self._config.path_frames)
-        folder = self._out / task.label / task.case.name
         if (known := read_entry(folder, identity)) is not None:
             return known
         _start_entry(folder, identity)
         with silence_loops():
             restorer = RepairCache(_LazyRestorer(lambda: self._open(task, loop)), folder / REPAIRS, identity=identity)
-            entry = _run_entry(task, loop, self._config.path_frames, self._out, folder, restorer)
+            entry = _run_entry(task, loop, self._config.path_frames, self._mirror, folder, restorer)
         write_json(folder / ENTRY, {"identity": identity, "entry": asdict(entry)})
         shutil.rmtree(folder / REPAIRS, ignore_errors=True)
         for checkpoint in folder.glob("checkpoints/*.pt"):
@@ -156,10 +172,10 @@ def _start_entry(folder: Path, identity: str) -> None:
 
 
 def _run_entry(
-    task: EntryTask, loop: LoopConfig, path_frames: int, out: Path, folder: Path, restorer: RepairCache
+    task: EntryTask, loop: LoopConfig, path_frames: int, mirror: Mirror, folder: Path, restorer: RepairCache
 ) -> Entry:
-    config = configure_case(loop, task.case)
-    prepared = prepare_run(Path(task.case.capture), folder, config, command="compare", files=CASE_FILES)
+    config, out = configure_case(loop, task.case), mirror.path
+    prepared = prepare_run(task.case.capture, folder, config, command="compare", files=CASE_FILES)
     run, capture, split, scene, device = prepared
     baseline = read_baseline(out, task.case)
     fits = SharedFits(shared_folder(out), run, scene, config)
@@ -177,7 +193,7 @@ def _run_entry(
             on_view=lambda view: _write_frame(folder, view),
         )
     for _ in run_case(out, task.case, config, restorer, prepared):
-        pass
+        mirror.push(SHARED, f"{task.label}/{task.case.name}")
     write_report([folder], folder / "report.html")
     return Entry(
         case=task.case.name,

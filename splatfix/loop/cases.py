@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from splatfix.captures import is_remote, resolve_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.results import RESULTS, Results, read_results
 from splatfix.files import read_json, write_json
@@ -20,13 +21,15 @@ from splatfix.gaussians import write_splat
 from splatfix.loop.cache import SharedFits
 from splatfix.loop.config import LoopConfig
 from splatfix.loop.run import LOOP_FILES
+from splatfix.mirror import Mirror
 from splatfix.process import hidden_bars, progress, quiet
 from splatfix.records import parse_record
 from splatfix.runs import RUN_FILES
+from splatfix.shared_folder import check_token
 from splatfix.splats.scene import fit_identity
 from splatfix.workers import WorkersConfig, run_tasks
 
-BASELINES, BASELINE = "references", "reference.json"  # names on disk
+BASELINES, BASELINE, SHARED = "references", "reference.json", "shared"  # names on disk
 BASELINE_FILES = (*LOOP_FILES, *RUN_FILES, BASELINE)  # glob patterns of all that a baseline writes
 
 
@@ -37,7 +40,7 @@ class Case:
     Attributes:
         name: unique among the cases, and safe for a folder.
         title: of the capture.
-        capture: its path.
+        capture: its path or URL.
         seed: of the loop.
     """
 
@@ -50,17 +53,18 @@ class Case:
 def find_cases(captures: Sequence[str], seeds: Sequence[int]) -> list[Case]:
     """Every capture with every seed. ValueError where a capture does not exist, or is given twice."""
     cases, titles = [], set[str]()
-    paths = [Path(capture).resolve() for capture in captures]
-    for capture, path in zip(captures, paths, strict=True):
-        if not path.exists():
+    paths = [resolve_capture(capture) for capture in captures]
+    names = [PurePosixPath(path).name for path in paths]
+    for capture, path, name in zip(captures, paths, names, strict=True):
+        if not is_remote(path) and not Path(path).exists():
             raise ValueError(f"captures: {capture}: no such folder or file")
         if paths.count(path) > 1:
             raise ValueError(f"captures: {capture}: is given twice")
-        is_ambiguous, number, title = [other.name for other in paths].count(path.name) > 1, 1, path.name
-        while title in titles or (is_ambiguous and title == path.name):
-            title, number = f"{path.name}-{number}", number + 1
+        is_ambiguous, number, title = names.count(name) > 1, 1, name
+        while title in titles or (is_ambiguous and title == name):
+            title, number = f"{name}-{number}", number + 1
         titles.add(title)
-        cases += [Case(f"{title}-s{seed}", title, str(path), seed) for seed in seeds]
+        cases += [Case(f"{title}-s{seed}", title, path, seed) for seed in seeds]
     return cases
 
 
@@ -87,12 +91,17 @@ class Baseline:
 
 def baseline_folder(root: Path, case: Case) -> Path:
     """The run folder of a case's baseline, in the folder of a sweep or comparison."""
-    return root / BASELINES / case.name
+    return root / baseline_part(case)
+
+
+def baseline_part(case: Case) -> str:
+    """The part of a mirror that holds a case's baseline."""
+    return f"{BASELINES}/{case.name}"
 
 
 def shared_folder(root: Path) -> Path:
     """Where the loops of a sweep or comparison share their fits."""
-    return root / "shared"
+    return root / SHARED
 
 
 def read_baseline(root: Path, case: Case) -> Baseline:
@@ -128,7 +137,7 @@ def measure_baseline(case: Case, default: LoopConfig, root: Path, *, command: st
     config = configure_case(default, case)
     folder = baseline_folder(root, case)
     run, capture, split, scene, device = prepare_run(
-        Path(case.capture), folder, config, command=command, files=(*LOOP_FILES, BASELINE)
+        case.capture, folder, config, command=command, files=(*LOOP_FILES, BASELINE)
     )
     identity = fit_identity(
         scene,
@@ -168,28 +177,41 @@ def measure_baseline(case: Case, default: LoopConfig, root: Path, *, command: st
 
 
 class _BaselineWorker:
-    def __init__(self, default: LoopConfig, root: Path, command: str) -> None:
-        self._default, self._root, self._command = default, root, command
+    def __init__(self, default: LoopConfig, mirror: Mirror, command: str, token: str | None) -> None:
+        self._default, self._mirror, self._command = default, mirror, command
+        if token is not None:
+            check_token(mirror.place, token)
 
     def run(self, task: Case, upcoming: Case | None) -> Results:  # noqa: ARG002 - of the protocol
-        with silence_loops():
-            return measure_baseline(task, self._default, self._root, command=self._command)
+        root = self._mirror.path
+        with self._mirror.work_on(baseline_part(task), shared=SHARED), silence_loops():
+            return measure_baseline(task, self._default, root, command=self._command)
 
 
 def measure_baselines(
-    cases: Sequence[Case], default: LoopConfig, workers: WorkersConfig, root: Path, *, command: str
+    cases: Sequence[Case],
+    default: LoopConfig,
+    workers: WorkersConfig,
+    mirror: Mirror,
+    *,
+    command: str,
+    token: str | None = None,
 ) -> dict[str, Results]:
     """Measure the baselines of all cases on workers; returns the results of each by case name.
+
+    They are in the folder of a sweep or comparison, ``mirror``, afterwards. ``token``: what the driver wrote there
+    (`shared_folder`), which each worker must see.
 
     Raises:
         ValueError: one of them failed; the message names its capture.
     """
     results = {}
-    worker = partial(_BaselineWorker, default, root, command)
+    worker = partial(_BaselineWorker, default, mirror, command, token)
     with progress(total=len(cases), description="sparse fits and controls") as bar:
         for outcome in run_tasks(cases, worker, workers, name=lambda case: case.name):
             if outcome.error is not None:
                 raise ValueError(f"{outcome.task.capture}: {outcome.error}")
             results[outcome.task.name] = outcome.result
+            mirror.pull(baseline_part(outcome.task))
             bar.update()
     return {case.name: results[case.name] for case in cases}

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from splatfix import storage
 from splatfix.evaluation.results import Results
+from splatfix.mirror import open_mirror
 from splatfix.report.compare.figures import comparison_figures
 from splatfix.report.compare.headline import compare_headline
 from splatfix.report.compare.results import PAGE as COMPARE_PAGE
@@ -89,11 +91,15 @@ def sweep_table(results: SweepResults, num: int = 5) -> str:
     return "\n".join(lines)
 
 
-def describe_sweep(results: SweepResults, folder: Path) -> str:
+def describe_sweep(results: SweepResults, folder: Path | str) -> str:
     """The table of a finished sweep, and where its files are."""
-    lines = [sweep_table(results), f"best config: {folder / results.files.best}", f"page: {folder / PAGE}"]
-    if (page := page_of(folder)) is not None:
-        lines.append(f"MLflow: {page}")
+    lines = [
+        sweep_table(results),
+        f"best config: {storage.join(folder, results.files.best)}",
+        f"page: {storage.join(folder, PAGE)}",
+    ]
+    if (tracked := page_of(open_mirror(folder).path)) is not None:
+        lines.append(f"MLflow: {tracked}")
     return "\n".join(lines)
 
 
@@ -126,11 +132,11 @@ def comparison_table(results: CompareResults) -> str:
     return "\n".join([*lines, "", *notes])
 
 
-def describe_comparison(results: CompareResults, folder: Path) -> str:
+def describe_comparison(results: CompareResults, folder: Path | str) -> str:
     """The table of a comparison, its verdict, and where the page is."""
     headline = compare_headline(results)
     words = [textwrap.fill(sentence, WIDTH) for sentence in (headline.sentence, *headline.details)]
-    return "\n".join([comparison_table(results), "", *words, f"page: {Path(folder) / COMPARE_PAGE}"])
+    return "\n".join([comparison_table(results), "", *words, f"page: {storage.join(folder, COMPARE_PAGE)}"])
 
 
 def _plain(value: Any) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from splatfix.config import to_tree
 from splatfix.loop.cases import BASELINE_FILES, BASELINES, Case, find_cases, measure_baselines, silence_loops
+from splatfix.mirror import Mirror
 from splatfix.process import progress, using_threads
 from splatfix.report.sweep.results import SWEEP, SweepResults, read_sweep
 from splatfix.runs import Run, check_run, describe_run, open_run, read_run
@@ -141,7 +142,7 @@ def _run_stages(sweep: _Sweep, ray: Any) -> SweepResults:
     config, run = sweep.config, sweep.run
     cases = find_cases(config.captures, config.seeds)
     with run.stage("references"):
-        baselines = measure_baselines(cases, config.loop, config.workers, run.path, command="sweep")
+        baselines = measure_baselines(cases, config.loop, config.workers, Mirror(run.path), command="sweep")
     writer = SweepWriter(config, run, cases, baselines, num_trials=sweep.num_trials, parallel=sweep.workers.parallel)
     with _resumed_stage(run):
         records = _run_trials(sweep, cases, writer, ray)
