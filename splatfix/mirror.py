@@ -129,9 +129,14 @@ class Mirror:
             index.clear()
 
     def _pull(self, part: str, index: dict[str, Known], skip: Sequence[str], discard: bool) -> None:
-        def is_wanted(name: str) -> bool:
-            return _is_in(name, part) and not any(_is_in(name, folder) for folder in skip)
+        def is_skipped(name: str) -> bool:
+            return any(_is_in(name, folder) for folder in skip)
 
+        def is_wanted(name: str) -> bool:
+            return _is_in(name, part) and not is_skipped(name)
+
+        for name in [name for name in index if is_skipped(name) and not (self.path / name).is_file()]:
+            del index[name]  # lost here, but not deleted by a command: it stays on the store
         stored = {file.name: file for file in self._list_stored(part) if is_wanted(file.name)}
         known = {name: entry for name, entry in index.items() if is_wanted(name)}
         changed = []

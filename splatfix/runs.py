@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -183,6 +184,8 @@ def check_run(
             overwritten and that no run has recorded.
     """
     path = Path(path)
+    if re.match(r"[A-Za-z][A-Za-z0-9]+:/", str(path)):
+        raise ValueError(f"{path}: is a URL; this command writes to a folder: choose one as --out, and copy it later")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path}: is a file; wanted a folder for the run")
     earlier = read_run(path)

@@ -181,3 +181,14 @@ def test_removing_a_run_deletes_its_records_last(node, copies) -> None:
     assert copies == ["delete a", "delete run.json"] and read(node) == {}
     assert storage.list_tree(str(node.url)) == []
     assert json.loads((node.path.parent / "index.json").read_text()) == {}
+
+
+def test_files_that_were_lost_on_a_node_stay_on_the_store(node) -> None:
+    write(node, a="1", shared__b="2")
+    node.push()
+    for name in ("a", "shared/b"):
+        (node.path / name).unlink()
+    node.pull(skip=["shared"])
+    node.push()
+    assert read(node) == {"a": "1"}
+    assert storage.list_tree(str(node.url)) == ["a", "shared/b"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from splatfix.files import read_json
 from splatfix.process import choose_device, keeping_handler, progress, stop_on_signals, stop_requested
-from splatfix.runs import Run, open_run
+from splatfix.runs import Run, check_run, open_run
 from tests.test_config import Outer
 
 
@@ -93,3 +94,8 @@ def test_threads_that_cannot_set_handlers_do_not_try():
     thread.start()
     thread.join()
     assert ended
+
+
+def test_a_url_is_refused_where_a_folder_is_wanted():
+    with pytest.raises(ValueError, match="is a URL; this command writes to a folder"):
+        check_run(Path("s3://bucket/run"), {"command": "fit", "inputs": {}, "settings": {}, "files": []})
