@@ -13,6 +13,7 @@ import io
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -43,6 +44,7 @@ NO_CREDENTIALS = (
     "Account must be specified",
 )  # in errors without credentials
 
+_MEMORY_LOCK = threading.Lock()
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -396,9 +398,14 @@ def _store(root: str) -> Any:
     return from_url(root, **settings)
 
 
-@lru_cache(maxsize=1)
 def _memory() -> Any:
     """Return the store of ``memory://`` URLs, one for this process (for tests)."""
+    with _MEMORY_LOCK:  # threads that come first at the same time get the same one
+        return _make_memory()
+
+
+@lru_cache(maxsize=1)
+def _make_memory() -> Any:
     from obstore.store import MemoryStore
 
     return MemoryStore()
