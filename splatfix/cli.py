@@ -285,14 +285,10 @@ def compare(captures: Positional[Captures] = (), *, out: OutUrl, fresh: bool, se
     from dataclasses import replace
 
     from splatfix.compare.driver import run_compare
-    from splatfix.lease import hold_lease
     from splatfix.report.terminal import describe_comparison
-    from splatfix.storage import absolute
 
     chosen = replace(settings, captures=captures or settings.captures)
-    with hold_lease(absolute(out), "splatfix compare"):
-        results = run_compare(chosen, out, fresh=fresh)
-    print(describe_comparison(results, out))
+    print(describe_comparison(run_compare(chosen, out, fresh=fresh), out))
 
 
 @command(examples=["splatfix sync runs/restorer", "splatfix sync runs/sweep runs/sweep/trials/*"])
