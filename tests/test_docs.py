@@ -92,6 +92,8 @@ def test_commands_and_flags_of_a_page_exist(page, flags):
             unknown.append(line)
         elif named is not None:
             known |= flags[named[1]]
+            if named[1] == "submit":  # it passes on the flags of the command that it submits
+                known |= flags.get(named[2].split()[0] if named[2].split() else "", set())
         elif line.startswith("--"):  # alone in a sentence: of any command
             known |= set().union(*flags.values())
         else:

@@ -416,7 +416,9 @@ def test_doctor_reports(capsys):
 
 
 def test_doctor_says_how_to_install_what_diffusion_models_need(capsys, monkeypatch):
-    monkeypatch.setattr("splatfix.doctor.machine.find_spec", lambda name: None if name in ("diffusers", "cv2") else name)
+    monkeypatch.setattr(
+        "splatfix.doctor.machine.find_spec", lambda name: None if name in ("diffusers", "cv2") else name
+    )
     assert run("doctor") == 0
     said = capsys.readouterr().out
     assert "not installed: diffusers, opencv-python-headless" in said
