@@ -276,10 +276,8 @@ start() {
     rm -rf "$ROOT/logs"
     mkdir -p "$ROOT/logs" "$ROOT/nodes" "${SHARED:-$ROOT}"
     (umask 077 && "$PYTHON" -c 'import secrets; print(secrets.token_hex(32))' >"$ROOT/token")
-    {
-        echo 127.0.0.1 localhost head
-        for number in $(seq 99); do echo "127.0.0.$((number + 1)) w$number"; done
-    } >"$ROOT/hosts"
+    # All names have one address: Ray takes 127.0.0.1, where the head is, to be the address of a node's own name.
+    echo "127.0.0.1 localhost head $(seq -s ' ' -f 'w%g' 99)" >"$ROOT/hosts"
     set_network
     ENVIRONMENT+=(HOME=/tmp/home RAY_AUTH_MODE=token)
     if [ $s3 = yes ]; then
