@@ -137,8 +137,9 @@ launch() { # NODE CPUS GPUS MODE
         ray+=(--address "127.0.0.1:$GCS_PORT")
     fi
     rm -f "$own/id" "$own/process"
-    # Ray gives its agent 30 s to start: not enough where many processes share few cores.
-    setsid "${IN_NETWORK[@]}" unshare --mount --uts --pid --fork --kill-child \
+    # Ray gives up an agent after 15 s: not enough where many processes share few cores. So a node starts with a higher
+    # priority, and gets the usual one when it is up.
+    setsid nice -n -10 "${IN_NETWORK[@]}" unshare --mount --uts --pid --fork --kill-child \
         env -i "PATH=$PATH" "LANG=${LANG:-C.UTF-8}" "${ENVIRONMENT[@]}" RAY_agent_register_timeout_ms=120000 \
         bash -c "$(declare -f node_main); node_main \"\$@\"" node \
         "$ROOT" "$node" "$mode" "$SHARED" "$REPOSITORY" "${ray[@]}" </dev/null >>"$ROOT/logs/$node.log" 2>&1 &
@@ -160,6 +161,14 @@ for node in json.load(urllib.request.urlopen(request, timeout=10))["data"]["summ
     if node["raylet"]["state"] == "ALIVE":
         print(node["raylet"]["labels"].get("launch"))
 PY
+}
+
+use_usual_priority() { # NODE
+    local namespace process
+    namespace=$(readlink "/proc/$(running "$ROOT/nodes/$1/process")/ns/pid") || return 0
+    for process in /proc/[0-9]*; do
+        [ "$(readlink "$process/ns/pid")" != "$namespace" ] || renice -n 0 -p "${process#/proc/}" >/dev/null 2>&1 || true
+    done
 }
 
 read_settings() { # NODE: set cpus, gpus, mode and label as it was launched
@@ -186,6 +195,8 @@ wait_for_nodes() { # NODE...: until Ray knows them; a node that has ended is lau
                 missing+=("$node")
             elif ! grep -qx "$label" <<<"$alive"; then
                 missing+=("$node")
+            else
+                use_usual_priority "$node"
             fi
         done
         [ ${#missing[@]} -gt 0 ] || return 0
@@ -288,7 +299,7 @@ start() {
     trap 'end_all; exit 1' EXIT INT TERM # until everything is up
     [ -n "$BASE" ] || { ip netns add "splatfix-$NAME" && ip -n "splatfix-$NAME" link set lo up; }
     [ $s3 = no ] || start_s3
-    # One after the other: where cores are few, nodes that start together exceed the 30 s that Ray gives each.
+    # One after the other: where cores are few, nodes that start together exceed the time that Ray gives each.
     say "starting a head and $workers workers (20 to 60 s) ..."
     launch head 0 0 shared
     wait_for_nodes head || fail "the head does not start"
