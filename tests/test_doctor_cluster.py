@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from splatfix.doctor.build import build_kernels
 from splatfix.doctor.cluster import ClusterCheck, Node, describe_problems, find_problems, format_table
 from splatfix.doctor.probe import NodeReport, Request, find_versions, probe
 
@@ -115,6 +116,18 @@ def test_a_store_without_conditional_writes_is_a_fault(tmp_path: Path, monkeypat
     monkeypatch.setattr("splatfix.storage.create", lambda *_: True)
     monkeypatch.setattr("splatfix.storage.read_bytes", lambda url: b"mine" if "token" in url else b"splatfix doctor")
     assert "lacks conditional writes" in probe(Request(check_url=str(tmp_path), token="mine")).faults["store"]
+
+
+def test_kernels_for_unknown_gpus_are_not_compiled(monkeypatch, capsys):
+    monkeypatch.setattr("splatfix.doctor.build._run_kernels", lambda: None)
+    monkeypatch.setattr("splatfix.doctor.build.has_compiler", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    build_kernels()
+    assert "TORCH_CUDA_ARCH_LIST='8.9;9.0' names" in capsys.readouterr().out
+    monkeypatch.setattr("splatfix.doctor.build.has_compiler", lambda: False)
+    build_kernels()
+    assert "there is no nvcc" in capsys.readouterr().out
 
 
 def test_the_check_passes_its_arguments_on_to_the_cluster():

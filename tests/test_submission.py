@@ -119,6 +119,20 @@ def test_a_submission_takes_along_the_sources_and_the_config(cluster, tmp_path, 
     assert f"submit logs {sent['id']} --follow --address {URL}" in said and f"submit stop {sent['id']}" in said
 
 
+def test_a_cluster_that_has_just_started_is_waited_for(cluster, capsys, monkeypatch):
+    refusals, take = ["No available agent to submit job, please try again later."] * 2, cluster.submit_job
+
+    def submit_job(**options: Any) -> str:
+        if refusals:
+            raise RuntimeError(f"Request failed with status code 500: {refusals.pop()}.")
+        return take(**options)
+
+    monkeypatch.setattr(api, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "submit_job", submit_job)
+    assert submit("generate", "s3://bucket/captures", *OUT) == 0 and len(cluster.sent) == 1
+    assert capsys.readouterr().err.count("takes no jobs yet; waiting") == 1
+
+
 def test_what_is_uploaded_depends_on_the_job(cluster):
     assert submit("compare", "--out", "/shared/c", "/shared/captures", "--restorers", "nafnet") == 0
     assert submit("generate", "s3://bucket/captures", *OUT, "--installed") == 0

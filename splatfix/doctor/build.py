@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import tempfile
 import time
 
+import torch
+
 from splatfix.doctor.probe import has_compiler, is_gsplat_compiled
+from splatfix.errors import RunAborted
 from splatfix.process import hidden_bars, quiet
 
 
@@ -23,10 +27,19 @@ def build_kernels() -> None:
     if not has_compiler():
         print("gsplat for CUDA: left out, there is no nvcc (needed on machines with GPUs: install the CUDA toolkit)")
         return
+    if not torch.cuda.is_available() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        print(
+            "gsplat for CUDA: left out, there is no GPU; TORCH_CUDA_ARCH_LIST='8.9;9.0' names those of other machines"
+        )
+        return
     start = time.monotonic()
-    importlib.import_module("gsplat.cuda._backend")
+    try:
+        importlib.import_module("gsplat.cuda._backend")
+    except Exception as error:  # of the compiler, of torch or of gsplat
+        reason = " ".join(str(error).split())[-300:]
+        raise RunAborted(f"gsplat does not compile ({type(error).__name__}: {reason}); VERBOSE=1 shows more") from None
     if not is_gsplat_compiled():
-        raise RuntimeError("gsplat did not compile; see the messages above (VERBOSE=1 shows those of the compiler)")
+        raise RunAborted("gsplat did not compile; see the messages above (VERBOSE=1 shows those of the compiler)")
     print(f"gsplat for CUDA: {time.monotonic() - start:.0f} s")
 
 

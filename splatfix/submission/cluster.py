@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # in the order in which Ray reads them
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -24,6 +27,9 @@ CHATTY_LOGGERS = (
     *("ray._private.runtime_env.packaging", "ray._private.runtime_env.py_modules"),
 )
 TIMEOUT_SECONDS = (10.0, 120.0)  # to connect, and between two bytes of an answer
+START_SECONDS = 120.0  # that a cluster may take no jobs after its start
+PAUSE_SECONDS = 2.0  # between two attempts to submit
+NOT_READY = "No available agent"  # in Ray's answer then
 ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
 
 
@@ -64,9 +70,19 @@ class Cluster:
         self._client = client
 
     def submit(self, job_id: str, entrypoint: str, **options: Any) -> str:
-        """Start a job; returns its id. ValueError if that id has been used."""
-        with explain_errors(self.address):
-            return self._client.submit_job(submission_id=job_id, entrypoint=entrypoint, **options)
+        """Start a job, as soon as the cluster takes some; returns its id. ValueError if that id has been used."""
+        end, has_waited = time.monotonic() + START_SECONDS, False
+        while True:
+            try:
+                with explain_errors(self.address):
+                    return self._client.submit_job(submission_id=job_id, entrypoint=entrypoint, **options)
+            except ConnectionError as error:
+                if NOT_READY not in str(error) or time.monotonic() > end:
+                    raise
+            if not has_waited:
+                log.info("%s: the cluster has just started and takes no jobs yet; waiting", self.address)
+            has_waited = True
+            time.sleep(PAUSE_SECONDS)
 
     def job(self, job_id: str) -> JobInfo:
         """What is known of a job. ValueError where there is none; the message lists those of splatfix."""
