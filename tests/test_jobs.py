@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from splatfix.cli import main
 from splatfix.pairs.verify import verify
 from splatfix.sample import sample_path
 
@@ -59,5 +60,54 @@ def test_a_submitted_job_makes_pairs_and_its_metrics_can_be_scraped(tmp_path: Pa
         assert [name for name in wanted if name not in seen] == []
         (done,) = [line for line in seen.splitlines() if line.startswith("ray_splatfix_fits_total{")]
         assert 'outcome="done"' in done and done.endswith(" 1.0")
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.slow
+def test_jobs_are_submitted_followed_stopped_and_end_with_the_exit_code_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "small.yaml").write_text(
+        "{fits_per_capture: 1, device: cpu, workers: {num: 0}, "
+        "recipes: {photos: {size_px: 32, steps: 5, num_train: [3, 3], max_views: 2}}}"
+    )
+    found = ray.init(num_cpus=1, include_dashboard=True, dashboard_port=0, log_to_driver=False, logging_level="ERROR")
+    options = ("--address", f"http://{found.dashboard_url}")
+    settings = ("--config", str(tmp_path / "small.yaml"), "--python", sys.executable)
+
+    def submit(*words: str) -> int:
+        return main(["submit", *words, *options])
+
+    try:
+        command = ("generate", str(sample_path()), "--out", str(tmp_path / "out"), *settings)
+        assert submit(*command, "--follow") == 0
+        said = capsys.readouterr().out
+        assert "fits: 1 made" in said and "SUCCEEDED" in said and "exit code 0" in said
+        assert verify(str(tmp_path / "out")).problems == ()
+        assert submit(*command, "--follow") == 0
+        said = capsys.readouterr().out
+        assert "-2: submitted to" in said and "fits: 0 made, 1 found" in said
+        assert submit("generate", str(tmp_path / "empty"), "--out", str(tmp_path / "none"), *settings, "--follow") == 2
+        assert "exit code 2" in capsys.readouterr().out
+
+        long = ("generate", str(sample_path()), "--out", str(tmp_path / "long"), *settings)
+        assert submit(*long, "--recipes.photos.steps", "1000000") == 0
+        job_id = capsys.readouterr().out.split(":")[0]
+        deadline = time.monotonic() + 120
+        while "fits:   0%" not in capsys.readouterr().out and time.monotonic() < deadline:
+            time.sleep(0.5)
+            submit("status", job_id)
+        assert submit(*long) == 2 and f"{job_id} is RUNNING already" in capsys.readouterr().err
+        assert submit("stop", job_id) == 0
+        assert submit("status", job_id) == 143
+        assert "terminated; finished work is kept" in capsys.readouterr().out
+
+        assert main(["doctor", "--cluster", *options, "--python", sys.executable, "--out", str(tmp_path)]) in (0, 1)
+        said = capsys.readouterr().out
+        assert "1 nodes, " in said and "output store" in said and not list(tmp_path.glob(".doctor-*"))
     finally:
         ray.shutdown()
