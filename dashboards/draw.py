@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import time
 import urllib.parse
@@ -109,8 +110,8 @@ def _draw_panel(
         axes.set_xlim(*(datetime.fromtimestamp(at, UTC) for at in span))
         axes.xaxis.set_major_formatter(dates.DateFormatter("%H:%M:%S" if span[1] - span[0] < 900 else "%H:%M"))
         if panel["fieldConfig"]["defaults"].get("min") == 0:
-            highest = max(value for _, values in series for _, value in values)
-            axes.set_ylim(0, 1.25 * max(highest, *bottom.values(), 1e-9))
+            heights = [*bottom.values(), *(value for _, values in series for _, value in values)]
+            axes.set_ylim(0, 1.25 * max([1e-9, *filter(math.isfinite, heights)]))  # quantiles of nothing are NaN
         axes.legend(fontsize=6, frameon=False, loc="upper left", ncols=3)
         axes.spines[["top", "right"]].set_visible(False)
 
