@@ -21,7 +21,7 @@ from splatfix import storage
 from splatfix.lease import hold_lease
 from splatfix.pairs.checkpoints import remove_checkpoints
 from splatfix.pairs.config import GenerateConfig, read_captures, stored_settings, write_settings
-from splatfix.pairs.index import FITS, SUFFIX, Index, open_index
+from splatfix.pairs.index import FITS, MAX_WRITES, SUFFIX, Index, open_index
 from splatfix.pairs.provenance import MixCheck
 from splatfix.pairs.quarantine import QUARANTINE, describe_outcome, read_quarantine, write_quarantine
 from splatfix.pairs.scenes import DuplicateCheck, keep_scene_names
@@ -289,12 +289,12 @@ class _Generation:
             self.telemetry.observe("splatfix_stage_seconds", seconds, stage=stage)
 
     def write_index(self, *, is_stopping: bool = False) -> None:
-        """Write the index and the quarantine. A run that is told to stop has little time, and lists no files."""
+        """Write the index and the quarantine. A run that is told to stop has little time, and writes them once."""
         start = time.monotonic()
         if is_stopping:
-            log.info("%s: %d fits remain; writing the index of %d", self.out, self._num_remaining, len(self.index))
+            log.info("%s: %d fits remain; writing the index", self.out, self._num_remaining)
         try:
-            self.index.write(refreshes=not is_stopping)
+            self.index.write(max_writes=1 if is_stopping else MAX_WRITES)
             self.quarantine = {stem: entry for stem, entry in self.quarantine.items() if stem not in self.index}
             write_quarantine(self.out, self.quarantine)
         except (OSError, ValueError) as error:  # not fatal: both can be rebuilt, and the fits are committed

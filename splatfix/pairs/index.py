@@ -94,18 +94,17 @@ class Index(Mapping[str, CommittedFit]):
         """The shards of all fits, sorted by name."""
         return sorted((shard for fit in self.values() for shard in fit.shards), key=lambda shard: shard.name)
 
-    def write(self, *, refreshes: bool = True) -> None:
-        """Write ``fits.json`` and ``manifest.json``; with ``refreshes``, as they are in the folder by then.
+    def write(self, *, max_writes: int = MAX_WRITES) -> None:
+        """Write ``fits.json`` and ``manifest.json`` as the folder is; again, if a fit is committed meanwhile.
 
         A driver has the lease of the folder, but a worker that it has given up may still commit a fit.
         """
-        if refreshes:
-            self.refresh()
-        for _ in range(MAX_WRITES):
+        self.refresh()
+        for number in range(max_writes):
             parts = (json.dumps(stem).encode() + b":" + self._fits[stem] for stem in sorted(self._fits))
             storage.write_bytes(storage.join(self.url, FITS), b'{"schema":1,"fits":{' + b",\n".join(parts) + b"}}\n")
             write_manifest(self.url, self.shards())
-            if not refreshes or not self.refresh():  # otherwise, these files may lack a fit
+            if number + 1 == max_writes or not self.refresh():  # otherwise, these files may lack a fit
                 return
 
 
