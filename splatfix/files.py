@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -46,6 +47,10 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{unique}.partial")
     try:
         yield temporary
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:  # as errors of writes are
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
 from splatfix.config import require
+
+# names and values of Ray's labels; a value may be negated (!spot), or be one of several: in(a, b), !in(a, b)
+_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_LABEL = re.compile(rf"([a-z0-9.-]+/)?{_NAME}")
+_VALUE = re.compile(rf"!?{_NAME}|!?in\({_NAME}(, ?{_NAME})*\)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,25 +20,45 @@ class WorkersConfig:
 
     Attributes:
         num: number of workers; 0 runs the tasks in this process without Ray (on ``cpus`` threads); None takes as many
-            as fit on the machine or cluster (0 on a machine with one core).
+            as fit on the machine or cluster, also on nodes that join later (0 on a machine with one core).
         cpus: CPU cores of a worker, which is also the number of threads of its kernels.
-        gpus: GPUs of a worker (0.25: four workers share a GPU); 0 for the CPU; None takes one GPU if there are any.
+        gpus: GPUs of a worker (0.25: four workers share a GPU, with a quarter of its memory each); 0 runs on the CPU
+            and hides the GPUs; None takes one GPU if any node has one, and then leaves nodes without GPUs idle.
+        memory_gb: main memory that Ray reserves for a worker, in GB; None reserves none.
+        accelerator: Ray's type of the GPU that a worker needs, such as A100 or L4; None takes any.
+        labels: labels of the nodes that may have workers, as Ray's label selectors (``market: "!spot"``).
         address: address of a Ray cluster; None joins the cluster of this process, if any (RAY_ADDRESS, a Ray job), or
             starts Ray on this machine.
         attempts: largest number of attempts at a task, including the first.
+        wait_minutes: longest time without any worker that is ready (nodes that start, other jobs on the cluster).
     """
 
     num: int | None = None
     cpus: int = 1
     gpus: float | None = None
+    memory_gb: float | None = None
+    accelerator: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
     address: str | None = None
     attempts: int = 3
+    wait_minutes: float = 60.0
 
     def __post_init__(self) -> None:
         require(self.num is None or self.num >= 0, "workers.num", self.num, "0 or more, or null")
         require(self.cpus >= 1, "workers.cpus", self.cpus, "at least 1")
-        require(self.gpus is None or self.gpus >= 0, "workers.gpus", self.gpus, "0 or more, or null")
+        is_share = self.gpus is None or 0 <= self.gpus <= 1 or self.gpus == int(self.gpus)
+        require(is_share, "workers.gpus", self.gpus, "0 or more, above 1 a whole number, or null")
+        require(self.memory_gb is None or self.memory_gb > 0, "workers.memory_gb", self.memory_gb, "above 0, or null")
+        named = self.accelerator is None or re.fullmatch(r"[A-Za-z0-9._-]+", self.accelerator) is not None
+        require(named, "workers.accelerator", self.accelerator, "a type that Ray knows, such as A100, L4 or H100")
+        conflict = self.accelerator is not None and self.gpus == 0
+        require(not conflict, "workers.accelerator", self.accelerator, "null where workers.gpus is 0")
+        for name, value in self.labels.items():
+            require(_LABEL.fullmatch(name) is not None, "workers.labels", name, "a label's name, such as market-type")
+            is_selector = _VALUE.fullmatch(value) is not None
+            require(is_selector, f"workers.labels.{name}", value, "a value, !value, in(a, b) or !in(a, b)")
         require(self.attempts >= 1, "workers.attempts", self.attempts, "at least 1")
+        require(self.wait_minutes > 0, "workers.wait_minutes", self.wait_minutes, "above 0")
 
 
 def runs_in_process(config: WorkersConfig) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import traceback
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ from splatfix.errors import DiskFull, MachineError, RunAborted
 
 MAX_REASON = 600  # characters
 MAX_REASON_LINES = 6
+_DETAILS = re.compile(r"\t(class_name|actor_id|pid|name|namespace|ip): ")  # of Ray's errors of dead actors
 MAX_TRACEBACK = 8000  # characters, of its end
 
 FailureKind = Literal["content", "machine"]
@@ -32,8 +34,12 @@ class Failure:
     traceback: str
 
 
-def classify_failure(error: BaseException) -> Failure:
-    """Tell why an attempt at a task failed.
+class NodeDiskFullError(MachineError):
+    """Raised in a worker when a folder is full that only its node uses, such as that for temporary files."""
+
+
+def classify_failure(error: BaseException, trace: str | None = None) -> Failure:
+    """Tell why an attempt at a task failed; ``trace`` is the traceback of an error that another process raised.
 
     A ``ValueError`` is a failure of content. That includes files that are missing, which another node may have: a pool
     with workers on several nodes asks a second node before it believes it. Any other exception (`MachineError`,
@@ -46,10 +52,11 @@ def classify_failure(error: BaseException) -> Failure:
         raise error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise DiskFull(str(error.filename or error)) from None
-    trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
+    trace = ("".join(traceback.format_exception(error)) if trace is None else trace)[-MAX_TRACEBACK:]
     if isinstance(error, ValueError):
         return Failure(str(error), "content", trace)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not _DETAILS.match(line)]
+    lines = lines or ["no message"]
     reason = "; ".join(lines[:MAX_REASON_LINES])
     if not isinstance(error, MachineError):
         reason = f"{type(error).__name__}: {reason}"

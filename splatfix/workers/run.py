@@ -6,11 +6,12 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from typing import TypeVar
 
 from splatfix.process import using_threads
-from splatfix.workers.actors import ActorPool
 from splatfix.workers.cluster import connect_ray, num_local_cpus
 from splatfix.workers.config import WorkersConfig, runs_in_process
 from splatfix.workers.failures import classify_failure
-from splatfix.workers.tasks import Outcome, TaskQueue, Worker
+from splatfix.workers.pool import ActorPool
+from splatfix.workers.queue import TaskQueue
+from splatfix.workers.tasks import Outcome, Worker
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ def run_tasks(
     *,
     name: Callable[[T], str],
     after: Callable[[T], str | None] = lambda _: None,
-    group: Callable[[T], Hashable] = lambda _: None,  # noqa: ARG001
+    group: Callable[[T], Hashable] = lambda _: None,
     on_retry: Callable[[T, str], object] = lambda _task, _reason: None,
     on_busy: Callable[[int, int], object] = lambda _busy, _ready: None,
 ) -> Generator[Outcome[T], None, None]:
@@ -44,7 +45,7 @@ def run_tasks(
         ValueError: a worker cannot be created with these settings.
         RunAborted: no other task can succeed (DiskFull: no space is left), or workers cannot be started.
     """
-    queue = TaskQueue(iter(tasks), after, name)
+    queue = TaskQueue(iter(tasks), after, name, group)
     if runs_in_process(config):
         yield from _run_in_process(queue, worker, config, on_retry)
         return

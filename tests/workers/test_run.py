@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import time
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from splatfix.workers import DiskFull, MachineError, Outcome, RunAborted, WorkersConfig, classify_failure, run_tasks
-from splatfix.workers.tasks import TaskQueue
+from splatfix.workers.queue import TaskQueue
 
 
 class Echo:
@@ -62,12 +63,12 @@ def local_ray() -> Iterator[None]:
     """Ray on two cores for the tests of this file, whose modules the workers can import."""
     import ray
 
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     ray.init(
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": {"PYTHONPATH": root}},
     )
     yield
@@ -99,6 +100,7 @@ def test_tasks_run_on_actors(tmp_path: Path, num: int) -> None:
     outcomes, retried = run_echo(TASKS, tmp_path, num)
     check_outcomes(outcomes, retried)
     assert os.getpid() not in {outcomes[task].result[2] for task in "abcd"}
+    assert "in run" in (outcomes["never"].traceback or "") and outcomes["a"].node is not None
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -207,5 +209,6 @@ def test_failures_are_classified() -> None:
 
 def test_a_failure_keeps_the_end_of_its_traceback(tmp_path: Path) -> None:
     outcomes, _ = run_echo(["never", "always"], tmp_path, 0)
-    assert "in run" in outcomes["never"].traceback and "ValueError: cannot work" in outcomes["never"].traceback
-    assert "RuntimeError: fails each time" in outcomes["always"].traceback
+    content, machine = outcomes["never"].traceback or "", outcomes["always"].traceback or ""
+    assert "in run" in content and "ValueError: cannot work" in content
+    assert "RuntimeError: fails each time" in machine

@@ -1,0 +1,119 @@
+"""What runs in the process of an actor: a worker, and the checks of its share of a GPU."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from splatfix.errors import MachineError
+from splatfix.workers.cluster import current_node
+from splatfix.workers.failures import NodeDiskFullError
+from splatfix.workers.tasks import Worker
+
+MAX_WARNINGS = 20  # that are sent to the driver with one answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of a task, and the warnings that were logged meanwhile."""
+
+    result: Any
+    warnings: tuple[str, ...] = ()
+
+
+class WorkerHost:
+    """Creates the worker when the actor starts, then forwards tasks to it.
+
+    ``gpus`` is the share of a GPU that the actor holds; 0 if none.
+    """
+
+    def __init__(self, create: Callable[[], Worker], gpus: float) -> None:
+        self._worker: Worker | None = None
+        self._error: Exception | None = None
+        self._warnings = _Warnings()
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")  # into the node's own log
+        logging.getLogger("splatfix").addHandler(self._warnings)
+        try:
+            if gpus > 0:
+                take_gpu_share(gpus)
+            self._worker = create()
+        except Exception as error:  # raised by `check_ready`: Ray would only report that the actor died
+            self._error = error
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({socket.gethostname()})"
+
+    def check_ready(self) -> str:
+        """Return the id of this actor's node; raise the error if the worker could not be created."""
+        if self._error is not None:
+            raise self._error
+        return current_node()
+
+    def run(self, task: Any, upcoming: Any | None) -> Answer:
+        """Do a task; see `Worker`.
+
+        Raises:
+            NodeDiskFullError: no space is left in a folder that only this node uses.
+        """
+        assert self._worker is not None
+        try:
+            return Answer(self._worker.run(task, upcoming), self._warnings.take())
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and _is_temporary(error.filename):
+                place = error.filename or tempfile.gettempdir()
+                raise NodeDiskFullError(f"{socket.gethostname()}: no space is left ({place})") from error
+            raise
+
+
+def host_class(create: Callable[[], Worker]) -> type[WorkerHost]:
+    """Return the class of the actors that host a worker, with the worker's name, which Ray's dashboard shows."""
+    while isinstance(create, partial):
+        create = create.func
+    name = getattr(create, "__name__", type(create).__name__).lstrip("_")
+    return type(name if name.isidentifier() else "Worker", (WorkerHost,), {})
+
+
+def take_gpu_share(gpus: float) -> None:
+    """Check that CUDA works, and keep to a share of the memory of a GPU.
+
+    Raises:
+        MachineError: torch sees no CUDA device, so that the worker would run on the CPU.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise MachineError(
+            f"{socket.gethostname()}: this worker holds {gpus:g} of a GPU, but torch {torch.__version__} sees no CUDA "
+            "device; check the driver and the image of this node, or set workers.gpus to 0 for the CPU"
+        )
+    if gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus)
+
+
+def _is_temporary(name: str | None) -> bool:
+    """Whether a file is one of this node's own. Files of results have names: they are written by `write_whole`."""
+    return name is None or Path(name).absolute().is_relative_to(Path(tempfile.gettempdir()).absolute())
+
+
+class _Warnings(logging.Handler):
+    """Collects warnings and errors until they are sent to the driver."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self._messages) < MAX_WARNINGS:
+            self._messages.append(record.getMessage())
+
+    def take(self) -> tuple[str, ...]:
+        """Return the collected messages, and forget them."""
+        messages, self._messages = tuple(self._messages), []
+        return messages

@@ -1,0 +1,309 @@
+"""A pool of Ray actors: leases the tasks of a queue to them, and judges whether a task or a node is at fault."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Hashable
+from typing import Any, Generic, TypeVar
+
+from splatfix.errors import DiskFull
+from splatfix.workers.config import WorkersConfig
+from splatfix.workers.failures import Failure, NodeDiskFullError, classify_failure
+from splatfix.workers.health import MAX_PREEMPTIONS, Attempts, Streak, better_nodes
+from splatfix.workers.host import Answer
+from splatfix.workers.members import PATIENCE_SECONDS, Member, Members
+from splatfix.workers.queue import TaskQueue
+from splatfix.workers.relay import WarningRelay
+from splatfix.workers.tasks import Outcome, Worker
+
+POLL_SECONDS = 1.0
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")  # in Ray's tracebacks
+T = TypeVar("T")
+
+
+class ActorPool(Generic[T]):
+    """Leases the tasks of a queue to Ray actors, retries failed attempts, and replaces actors that die.
+
+    ``ray`` is the connected module; the other arguments are those of `run_tasks`.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        queue: TaskQueue[T],
+        worker: Callable[[], Worker],
+        config: WorkersConfig,
+        on_retry: Callable[[T, str], object],
+        on_busy: Callable[[int, int], object],
+    ) -> None:
+        self._ray, self._queue, self._config = ray, queue, config
+        self._on_retry, self._on_busy = on_retry, on_busy
+        self._members: Members[T] = Members(ray, worker, config)
+        self._health = self._members.health
+        self._waiting: dict[Any, Member[T]] = {}  # by the reference to its next answer
+        self._idle: list[Member[T]] = []
+        self._held: Counter[Hashable] = Counter()  # workers by the group of their last task
+        self._attempts: dict[str, Attempts] = {}  # of unfinished tasks that have failed
+        self._relay = WarningRelay()
+
+    def run(self) -> Generator[Outcome[T], None, None]:
+        """Run all tasks, and yield the outcome of each as it ends. Errors as `run_tasks`."""
+        try:
+            while True:
+                self._members.refresh()
+                self._idle = [actor for actor in self._idle if not self._lease(actor)]
+                busy = sum(actor.task is not None for actor in self._waiting.values())
+                if busy == 0 and self._queue.is_empty():
+                    return
+                self._fit_to_tasks(busy)
+                self._members.check_start()
+                self._on_busy(busy, len(self._idle) + sum(actor.is_ready for actor in self._waiting.values()))
+                for answer in self._wait():
+                    outcome = self._take_answer(answer)
+                    if outcome is not None:
+                        yield outcome
+        finally:
+            self._members.remove_all()
+
+    def _wait(self) -> list[Any]:
+        """Wait for the next answer, for at most `POLL_SECONDS`."""
+        if not self._waiting:
+            time.sleep(POLL_SECONDS)
+            return []
+        answers, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=POLL_SECONDS)
+        return answers
+
+    def _fit_to_tasks(self, busy: int) -> None:
+        """Start actors while there are tasks for them, and end those for which no task remains."""
+        members = self._members
+        reserved = sum(actor.upcoming is not None for actor in self._waiting.values())
+        if self._queue.is_empty():
+            for actor in self._idle:
+                self._remove(actor)
+            self._idle = []
+            starting = [actor for actor in members.actors if not actor.is_ready]
+            for actor in starting[: max(len(members.actors) - busy - reserved, 0)]:
+                members.remove(actor)
+        missing = members.target() - len(members.actors)
+        if missing <= 0:
+            return
+        # actors that are still idle may not take any of the tasks that are waiting
+        wanted = busy + reserved + self._queue.count(missing + len(members.actors)) + len(self._idle)
+        returned = self._queue.returned
+        first = self._attempts.get(self._queue.name(returned[0])) if returned and self._idle else None
+        avoided = set() if first is None else first.tried
+        self._waiting.update(members.start(wanted - len(members.actors), avoided))
+
+    def _lease(self, actor: Member[T]) -> bool:
+        """Lease the next task to an actor, and reserve the one after it; False if there is none for it."""
+        if not self._may_work(actor):
+            self._return_reserved(actor)
+            return False
+        if actor.upcoming is not None:
+            actor.task, actor.upcoming = actor.upcoming, None
+        else:
+            actor.task = self._next_task(actor)
+        if actor.task is None:
+            self._hold(actor)
+            return False
+        actor.group = self._queue.group(actor.task)
+        self._hold(actor)
+        actor.upcoming = self._queue.next(actor.group, self._held, lambda task: self._is_allowed(task, actor))
+        self._hold(actor)
+        method = actor.handle.run.options(name=self._queue.name(actor.task))
+        self._waiting[method.remote(actor.task, actor.upcoming)] = actor
+        return True
+
+    def _next_task(self, actor: Member[T]) -> T | None:
+        task = self._queue.next(actor.group, self._held, lambda task: self._is_allowed(task, actor))
+        if task is None:  # take a task that is reserved for a busy actor
+            for other in self._waiting.values():
+                if other.upcoming is not None and self._is_allowed(other.upcoming, actor):
+                    task, other.upcoming = other.upcoming, None
+                    self._hold(other)
+                    break
+        return task
+
+    def _hold(self, actor: Member[T]) -> None:
+        """Note the groups of an actor's tasks, which other actors leave to it."""
+        self._held.subtract(actor.held)
+        actor.held = [self._queue.group(task) for task in (actor.task, actor.upcoming) if task is not None]
+        self._held.update(actor.held)
+        for group in [group for group, num in self._held.items() if num <= 0]:
+            del self._held[group]
+
+    def _return_reserved(self, actor: Member[T]) -> None:
+        if actor.upcoming is not None:
+            self._queue.returned.appendleft(actor.upcoming)
+            actor.upcoming = None
+
+    def _remove(self, actor: Member[T]) -> None:
+        """End an actor that has no task."""
+        self._return_reserved(actor)
+        self._hold(actor)
+        self._members.remove(actor)
+
+    def _ready_nodes(self) -> set[str]:
+        """Return the nodes with workers that take new tasks."""
+        ready = {actor.node for actor in self._members.actors if actor.node is not None}
+        fit = {node for node in ready if not self._health[node].streak.is_long and not self._is_draining(node)}
+        return fit or ready
+
+    def _is_draining(self, node: str) -> bool:
+        found = self._members.nodes.get(node)
+        return found is not None and found.is_draining
+
+    def _may_work(self, actor: Member[T]) -> bool:
+        """Whether an actor takes tasks: not while it waits for a judgement, or on a node that is about to go away."""
+        assert actor.node is not None
+        health = self._health[actor.node]
+        waits = actor.streak.is_long or health.streak.is_long
+        if not waits and not self._is_draining(actor.node):
+            return True
+        others = self._ready_nodes() | self._members.coming_nodes()
+        return not better_nodes(others - {actor.node}, self._health)
+
+    def _other_nodes(self, attempts: Attempts) -> set[str]:
+        """Return the nodes that can take a failed task and have not tried it, or will soon have a worker for it."""
+        nodes = self._ready_nodes()
+        if time.monotonic() - attempts.first_failed < PATIENCE_SECONDS:
+            nodes |= self._members.usable_nodes()
+        return nodes - attempts.tried
+
+    def _is_allowed(self, task: T, actor: Member[T]) -> bool:
+        """Whether a task may run on an actor's node: if it failed before, another node comes first."""
+        attempts = self._attempts.get(self._queue.name(task))
+        if attempts is None:
+            return True
+        others = self._other_nodes(attempts)
+        if actor.node in attempts.tried:
+            return not others
+        better = better_nodes(others, self._health)
+        return not better or actor.node in better
+
+    def _take_answer(self, answer: Any) -> Outcome[T] | None:
+        """Handle the answer of an actor; return the outcome of its task if that has ended."""
+        actor = self._waiting.pop(answer)
+        if actor not in self._members.actors:  # it was removed
+            return None
+        try:
+            result = self._ray.get(answer)
+        except self._ray.exceptions.RayTaskError as error:
+            cause = error.cause if isinstance(error.cause, BaseException) else error
+            return self._handle_exception(actor, cause, _COLORS.sub("", str(error)))
+        except self._ray.exceptions.RayError as error:  # node death, kill, out of memory, a lost answer
+            return self._handle_death(actor, error)
+        if not actor.is_ready:
+            self._members.count_ready(actor, result)
+            self._idle.append(actor)
+            return None
+        return self._handle_success(actor, result)
+
+    def _handle_success(self, actor: Member[T], answer: Answer) -> Outcome[T]:
+        task, node = actor.task, actor.node
+        assert task is not None and node is not None
+        actor.task = None
+        name = self._queue.name(task)
+        self._relay.send(self._health[node].name, answer.warnings)
+        attempts = self._attempts.pop(name, None)
+        actor.streak.clear()
+        self._health[node].count_success()
+        if attempts is not None:
+            for other in attempts.tried - {node}:
+                self._blame(other, name)
+        self._queue.finish(task)
+        if not self._lease(actor):  # so that the actor works while the caller handles the outcome
+            self._idle.append(actor)
+        num_failures = 0 if attempts is None else len(attempts.failures)
+        return Outcome(task, answer.result, None, num_failures + 1, None, self._health[node].name)
+
+    def _handle_exception(self, actor: Member[T], error: BaseException, trace: str) -> Outcome[T] | None:
+        """Count a failed attempt of an actor that is still alive, or one whose worker could not be created."""
+        if not actor.is_ready:
+            self._members.count_failed_start(actor, error, has_died=False)
+            return None
+        self._idle.append(actor)
+        return self._count_failure(actor, error, trace)
+
+    def _handle_death(self, actor: Member[T], error: BaseException) -> Outcome[T] | None:
+        """Count a failed attempt of an actor that died; another is started in its place."""
+        if not actor.is_ready:
+            self._members.count_failed_start(actor, error, has_died=True)
+            return None
+        assert actor.node is not None
+        is_preempted = getattr(error, "preempted", False) or self._is_draining(actor.node)
+        self._members.refresh(soon=True)
+        outcome = self._count_failure(actor, error, is_preempted=is_preempted)
+        self._remove(actor)
+        return outcome
+
+    def _count_failure(
+        self, actor: Member[T], error: BaseException, trace: str | None = None, *, is_preempted: bool = False
+    ) -> Outcome[T] | None:
+        """Return the task to the queue for another attempt, or return its outcome if the failure is final."""
+        task, actor.task, node = actor.task, None, actor.node
+        assert task is not None and node is not None
+        name = self._queue.name(task)
+        failure = classify_failure(error, trace)
+        if isinstance(error, NodeDiskFullError) and len(self._members.capable_nodes()) <= 1:
+            raise DiskFull(failure.reason) from None
+        attempts = self._attempts.setdefault(name, Attempts(first_failed=time.monotonic()))
+        if is_preempted and attempts.num_preemptions < MAX_PREEMPTIONS:
+            attempts.num_preemptions += 1
+            self._on_retry(task, f"its node went away ({failure.reason})")
+            self._queue.returned.append(task)
+            return None
+        attempts.failures.append((node, failure))
+        self._judge(actor, task, attempts, failure)
+        attempts.tried.add(node)
+        if attempts.is_final(self._config.attempts, self._health, self._other_nodes(attempts)):
+            del self._attempts[name]
+            self._queue.finish(task)
+            return self._failed(task, failure, len(attempts.failures), node)
+        self._on_retry(task, failure.reason)
+        self._queue.returned.append(task)
+        self._retire_if_blamed(node)
+        return None
+
+    def _failed(self, task: T, failure: Failure, num_attempts: int, node: str) -> Outcome[T]:
+        return Outcome(task, None, failure.reason, num_attempts, failure.traceback, self._health[node].name)
+
+    def _judge(self, actor: Member[T], task: T, attempts: Attempts, failure: Failure) -> None:
+        """Count a failed task against its node, unless a sound node failed it: then the task is at fault."""
+        assert actor.node is not None
+        name, health = self._queue.name(task), self._health[actor.node]
+        if attempts.tried - {actor.node} and health.is_sound:
+            for node in attempts.tried:
+                for streak in self._streaks(node):
+                    streak.groups.pop(name, None)
+            return
+        if any(self._health[node].is_sound for node in attempts.tried - {actor.node}):
+            return
+        for streak in (actor.streak, health.streak):
+            streak.add(name, self._queue.group(task), failure.reason)
+
+    def _streaks(self, node: str) -> list[Streak]:
+        actors = [actor.streak for actor in self._members.actors if actor.node == node]
+        return [self._health[node].streak, *actors]
+
+    def _blame(self, node: str, name: str) -> None:
+        """Count it against a node that a task that failed there has succeeded on another."""
+        for streak in self._streaks(node):
+            streak.is_blamed |= name in streak.groups
+        self._retire_if_blamed(node)
+
+    def _retire_if_blamed(self, node: str) -> None:
+        """End the workers of a node that fail what others can do, and do not count the attempts that it has used up."""
+        guilty = [streak for streak in self._streaks(node) if streak.is_long and streak.is_blamed]
+        if not guilty:
+            return
+        for attempts in self._attempts.values():
+            attempts.forgive(node)
+        for actor in self._members.retire(node, guilty[-1].reason):
+            if actor.task is not None:
+                self._queue.returned.append(actor.task)
+                actor.task = None
+            self._remove(actor)
+        self._idle = [actor for actor in self._idle if actor in self._members.actors]

@@ -1,0 +1,27 @@
+"""A simulated Ray for tests of the pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from splatfix.workers import cluster, members, pool, relay
+from tests.workers.fake_ray import Clock, FakeRay
+
+
+@pytest.fixture
+def fake(monkeypatch) -> FakeRay:
+    """A simulated Ray without nodes, whose clock the pool reads."""
+    clock = Clock()
+    for module in (pool, members, relay):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(pool, "POLL_SECONDS", 5.0)
+    monkeypatch.setattr(cluster, "_autoscaler_groups", lambda _ray: [])
+    monkeypatch.setattr(cluster, "draining_nodes", lambda _ray: set())
+
+    def node_of_actor(_ray: FakeRay, handle: Any, _error: BaseException | None = None) -> str | None:
+        return None if handle.node is None else handle.node.name
+
+    monkeypatch.setattr(members, "node_of_actor", node_of_actor)
+    return FakeRay(clock)
