@@ -1,0 +1,151 @@
+"""What a cluster offers: workers per node, labels, options of actors, and which Ray is joined."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from splatfix.config import build_config
+from splatfix.errors import DiskFull, MachineError
+from splatfix.workers import WorkersConfig, connect_ray
+from splatfix.workers import cluster as view
+from splatfix.workers.host import WorkerHost, host_class, take_gpu_share
+
+EIGHT_GPUS = {"CPU": 64.0, "GPU": 8.0, "memory": 512e9, "accelerator_type:A100": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "settings", "num"),
+    [
+        (0.3, {}, 24),  # three on each GPU, not 26
+        (0.25, {}, 32),
+        (1 / 3, {}, 24),
+        (1.0, {}, 8),
+        (2.0, {}, 4),
+        (0.25, {"cpus": 4}, 16),
+        (0.0, {}, 64),
+        (0.0, {"memory_gb": 100}, 5),
+        (1.0, {"accelerator": "A100"}, 8),
+        (1.0, {"accelerator": "H100"}, 0),
+        (1.0, {"labels": {"market": "spot"}}, 8),
+        (1.0, {"labels": {"market": "!spot"}}, 0),
+        (1.0, {"labels": {"market": "in(spot, on-demand)"}}, 8),
+        (1.0, {"labels": {"zone": "!in(a, b)"}}, 8),
+        (1.0, {"labels": {"zone": "a"}}, 0),
+    ],
+)
+def test_workers_that_fit_on_a_node(gpus: float, settings: dict[str, Any], num: int) -> None:
+    config = WorkersConfig(**settings)
+    assert view.node_capacity(EIGHT_GPUS, {"market": "spot"}, config, gpus) == num
+
+
+def test_workers_are_counted_per_node(fake) -> None:
+    for name in "abc":
+        fake.add_node(name, cpus=6, gpus=1)
+    assert view.resolve_workers(fake, WorkersConfig(gpus=0.6)) == (3, 0.6)
+    assert view.resolve_workers(fake, WorkersConfig(cpus=4, gpus=0)) == (3, 0)  # not 18 // 4
+    assert view.resolve_workers(fake, WorkersConfig()) == (3, 1.0)
+    assert view.resolve_workers(fake, WorkersConfig(num=7)) == (7, 1.0)
+
+
+def test_the_options_of_an_actor() -> None:
+    config = WorkersConfig(cpus=2, memory_gb=1.5, accelerator="L4")
+    options = view.worker_options(config, 0.5)
+    assert options["memory"] == 1_500_000_000 and options["accelerator_type"] == "L4"
+    assert "CUDA_VISIBLE_DEVICES" not in options["runtime_env"]["env_vars"]
+    options = view.worker_options(WorkersConfig(), 0.0)
+    assert options["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] == ""  # Ray alone would show all GPUs
+    assert view.select_nodes({"market": "spot"}, ["b", "a"]) == {"market": "spot", "ray.io/node-id": "!in(a, b)"}
+    assert view.select_nodes({}, []) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gpus": 1.5}, "workers.gpus = 1.5: wanted 0 or more, above 1 a whole number"),
+        ({"memory_gb": 0}, "workers.memory_gb = 0.0: wanted above 0"),
+        ({"accelerator": "NVIDIA A100"}, "workers.accelerator = 'NVIDIA A100': wanted a type that Ray knows"),
+        ({"accelerator": "A100", "gpus": 0}, "wanted null where workers.gpus is 0"),
+        ({"labels": {"market": "not spot"}}, "workers.labels.market = 'not spot': wanted a value, !value, in"),
+        ({"labels": {"a b": "c"}}, "workers.labels = 'a b': wanted a label's name"),
+        ({"wait_minutes": 0}, "workers.wait_minutes = 0.0: wanted above 0"),
+    ],
+)
+def test_settings_that_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build_config(WorkersConfig, settings, source="workers.yaml")
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "joined"),
+    [(None, None, "local"), (None, "10.0.0.1:6379", "10.0.0.1:6379"), ("auto", None, "auto")],
+)
+def test_only_a_cluster_that_is_named_is_joined(monkeypatch, given, environment, joined) -> None:
+    """Beside a Ray that runs on this machine, ``ray.init()`` would join it, and refuse the number of cores."""
+    import ray
+
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: calls.append(options))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("RAY_ADDRESS", environment)
+    with connect_ray(given, num_cpus=2):
+        pass
+    assert calls[0]["address"] == joined and ("num_cpus" in calls[0]) == (joined == "local")
+
+
+class _QuietWorker:
+    """Fails as the task says."""
+
+    def run(self, task: Any, upcoming: Any | None) -> Any:  # noqa: ARG002 - of the protocol
+        if isinstance(task, Exception):
+            raise task
+        return task
+
+
+def test_a_share_of_a_gpu_without_cuda_is_an_error_that_names_the_node(monkeypatch) -> None:
+    import socket
+
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    wanted = re.escape(f"{socket.gethostname()}: this worker holds 0.25 of a GPU, but torch")
+    with pytest.raises(MachineError, match=wanted):
+        take_gpu_share(0.25)
+    with pytest.raises(MachineError, match=wanted):
+        WorkerHost(_QuietWorker, 0.25).check_ready()
+
+
+def test_a_worker_keeps_to_its_share_of_the_memory_of_a_gpu(monkeypatch) -> None:
+    import torch
+
+    shares: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    take_gpu_share(0.25)
+    take_gpu_share(1.0)
+    assert shares == [0.25]
+
+
+def test_a_full_folder_of_the_node_is_no_full_output(tmp_path) -> None:
+    from splatfix.workers.failures import NodeDiskFullError, classify_failure
+
+    host = WorkerHost(_QuietWorker, 0.0)
+    with pytest.raises(NodeDiskFullError, match="no space is left"):
+        host.run(OSError(28, "No space left on device", str(tmp_path / "download")), None)
+    with pytest.raises(OSError, match="No space") as raised:
+        host.run(OSError(28, "No space left on device", "/shared/pairs/a.tar"), None)
+    with pytest.raises(DiskFull, match=r"^/shared/pairs/a.tar$"):
+        classify_failure(raised.value)
+
+
+def test_actors_have_the_name_of_their_worker() -> None:
+    from functools import partial
+
+    assert host_class(partial(_QuietWorker)).__name__ == "QuietWorker"
+    assert repr(host_class(_QuietWorker)(_QuietWorker, 0.0)).startswith("QuietWorker(")
