@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -104,6 +105,18 @@ def keeping_handler(number: signal.Signals) -> Iterator[None]:
     finally:
         if handler is not None:
             signal.signal(number, handler)
+
+
+@contextmanager
+def setting_environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables that are not set, and unset them at the end."""
+    names = [name for name in variables if name not in os.environ]
+    os.environ.update({name: variables[name] for name in names})
+    try:
+        yield
+    finally:
+        for name in names:
+            os.environ.pop(name, None)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 
 from splatfix.config import to_tree
+from splatfix.lease import hold_lease
 from splatfix.loop.cases import BASELINE_FILES, BASELINES, Case, find_cases, measure_baselines, silence_loops
 from splatfix.mirror import Mirror
 from splatfix.process import progress, using_threads
 from splatfix.report.sweep.results import SWEEP, SweepResults, read_sweep
 from splatfix.runs import Run, check_run, describe_run, open_run, read_run
+from splatfix.shared_folder import refuse_relative_output, shared_token
 from splatfix.sweep.analysis import best_trial
 from splatfix.sweep.checks import check_sweep
 from splatfix.sweep.config import SweepConfig, resolve_paths
@@ -28,7 +30,7 @@ from splatfix.sweep.record import TrialRecord, read_record
 from splatfix.sweep.reruns import RERUN_FILES, run_reruns
 from splatfix.sweep.scheduler import SweepScheduler
 from splatfix.sweep.settings import apply
-from splatfix.sweep.state import STATE, SweepState, lock_folder, read_state, write_state
+from splatfix.sweep.state import STATE, SweepState, read_state, write_state
 from splatfix.sweep.trial import TRIAL_FILES, prune_trial, run_trial
 from splatfix.telemetry import Telemetry
 from splatfix.tracking import TRACKING_FILES, hide_password
@@ -63,13 +65,14 @@ def run_sweep(config: SweepConfig, out: Path, *, fresh: bool = False, source: st
         ValueError: a setting or a capture is not usable, or ``out`` holds another run; nothing was started.
         RunAborted: no further trial can work, or none was completed.
     """
+    refuse_relative_output(out)
     out = Path(out).resolve()
     config = resolve_paths(config)
     num_trials = check_sweep(config, source=source)
     settings = hide_password(config)
     record = describe_run(settings, command="sweep", files=SWEEP_FILES)
-    check_run(out, record, may_change=MAY_CHANGE, fresh=fresh)  # before the lock, which is in the folder
-    with lock_folder(out):
+    check_run(out, record, may_change=MAY_CHANGE, fresh=fresh)  # before the lease, which is in the folder
+    with hold_lease(str(out), "splatfix sweep"):
         run = open_run(
             out,
             settings,
@@ -109,9 +112,10 @@ def _run_or_resume(config: SweepConfig, run: Run, num_trials: int, source: str) 
         workers = _plan_workers(config, state, ray)
         run.seconds = dict(state.seconds) if state is not None else {}
         write_state(out, parallel=workers.parallel, seconds=run.seconds)
-        with SweepTracker(config, out) as tracker:
+        on_nodes = nullcontext(None) if ray is None else shared_token(str(out))
+        with SweepTracker(config, out) as tracker, on_nodes as token:
             try:
-                return _run_stages(_Sweep(config, run, source, num_trials, workers, tracker), ray)
+                return _run_stages(_Sweep(config, run, source, num_trials, workers, tracker, token))
             finally:
                 write_state(out, parallel=workers.parallel, seconds=run.seconds)
 
@@ -127,7 +131,11 @@ class _Workers:
 
 @dataclass(frozen=True)
 class _Sweep:
-    """What all stages of a sweep need."""
+    """What all stages of a sweep need.
+
+    Attributes:
+        token: in the sweep's folder, which every node must see; None where trials run in this process.
+    """
 
     config: SweepConfig
     run: Run
@@ -135,17 +143,20 @@ class _Sweep:
     num_trials: int
     workers: _Workers
     tracker: SweepTracker
+    token: str | None
 
 
-def _run_stages(sweep: _Sweep, ray: Any) -> SweepResults:
+def _run_stages(sweep: _Sweep) -> SweepResults:
     """Measure the baselines, run the trials, rerun the best config beside the default, and write what was found."""
     config, run = sweep.config, sweep.run
     cases = find_cases(config.captures, config.seeds)
     with run.stage("references"):
-        baselines = measure_baselines(cases, config.loop, config.workers, Mirror(run.path), command="sweep")
+        baselines = measure_baselines(
+            cases, config.loop, config.workers, Mirror(run.path), command="sweep", token=sweep.token
+        )
     writer = SweepWriter(config, run, cases, baselines, num_trials=sweep.num_trials, parallel=sweep.workers.parallel)
     with _resumed_stage(run):
-        records = _run_trials(sweep, cases, writer, ray)
+        records = _run_trials(sweep, cases, writer)
     best = best_trial(records, config.objectives[0])
     if best is None:
         writer.write(records, state="finished")
@@ -154,7 +165,7 @@ def _run_stages(sweep: _Sweep, ray: Any) -> SweepResults:
     writer.write(records, state="running")
     if config.reruns > 0 and best_config != config.loop:
         with run.stage("reruns"):
-            for rows in run_reruns(config, best_config, f"trial-{best.name}", run.path):
+            for rows in run_reruns(config, best_config, f"trial-{best.name}", run.path, sweep.token):
                 writer.reruns = rows
                 writer.update(records)
     for record in records:
@@ -165,7 +176,7 @@ def _run_stages(sweep: _Sweep, ray: Any) -> SweepResults:
     return results
 
 
-def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter, ray: Any) -> list[TrialRecord]:
+def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter) -> list[TrialRecord]:
     """Run all trials, in this process or on Ray Tune; returns their records.
 
     Raises:
@@ -199,7 +210,7 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter, ray: 
             on_change=on_change,
         )
         live_metrics = LiveMetrics(telemetry, scheduler, objective, bar)
-        if ray is None:
+        if sweep.token is None:
             _run_in_process(scheduler, config, cases, out)
         else:
             from splatfix.sweep.ray_tune import run_on_tune
@@ -208,7 +219,8 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter, ray: 
                 bar.update(0)
                 live_metrics.count_errors()
 
-            run_on_tune(scheduler, config, cases, out, num=workers.num, gpus=workers.gpus, on_step=refresh)
+            resources: dict[str, Any] = {"num": workers.num, "gpus": workers.gpus}
+            run_on_tune(scheduler, config, cases, out, token=sweep.token, **resources, on_step=refresh)
     if scheduler.abort_reason is not None:
         raise scheduler.abort_reason
     if not scheduler.is_finished:
@@ -241,6 +253,10 @@ def _plan_workers(config: SweepConfig, state: SweepState | None, ray: Any) -> _W
     wanted = config.search.parallel
     if config.workers.num is None and wanted is not None:
         num = wanted  # not all nodes of a growing cluster are up yet
+    elif ray is not None and config.workers.num is None and state is None:
+        log.info("search.parallel is not set: %d trials at once, for which the cluster has room now", num)
+    if ray is not None and config.workers.gpus is None and gpus == 0:
+        log.info("the cluster has no GPU now: trials run on CPUs; set workers.gpus if nodes with GPUs start later")
     parallel = (state.parallel if state is not None else wanted) or num
     if wanted not in (None, parallel):
         log.warning("search.parallel stays %d, as at the start of the sweep", parallel)

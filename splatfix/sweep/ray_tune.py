@@ -1,39 +1,43 @@
-"""Run the trials of a sweep on Ray Tune, which gives each an actor and its share of a GPU.
+"""Run the trials of a sweep on Ray Tune: it places them on nodes, shares GPUs, grows the cluster and shows them.
 
-Tune's own searchers, ASHA and `Tuner.restore` depend on the order in which results arrive, and a killed driver loses
-what it had not saved. The classes here only connect Tune to the `SweepScheduler`, which depends on neither.
+What Tune does here: a placement group for each trial, which also asks the autoscaler for nodes; at most ``num`` trials
+at once; a trial whose node is preempted runs again and loses no attempt; names in Ray's dashboard. What the
+`SweepScheduler` does: proposals, halving, attempts and records. Tune's own searchers, ASHA and `Tuner.restore` depend
+on the order in which results arrive, and a killed driver loses what it had not saved.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
-from ray.tune.stopper import Stopper
 
 from splatfix.loop import LoopConfig
 from splatfix.loop.cases import Case, silence_loops
-from splatfix.process import quiet, using_threads
+from splatfix.process import quiet, setting_environment, using_threads
 from splatfix.sweep.config import SweepConfig
+from splatfix.sweep.placement import avoidable_nodes
 from splatfix.sweep.record import AttemptEnd, report_from_json, report_to_json
 from splatfix.sweep.scheduler import SweepScheduler
 from splatfix.sweep.trial import run_trial
-from splatfix.workers import classify_failure
+from splatfix.workers import Failure, classify_failure
 
-ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the scheduler keeps the records
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the sweep
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's state is not used
-    "RAY_AIR_NEW_OUTPUT": "0",  # nor is its table of trials
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths stay valid
+log = logging.getLogger(__name__)
+
+ENVIRONMENT = {  # switches of Tune that have no argument
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # no copy of each report as JSON, CSV and TensorBoard files
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours ends the sweep, and MLflow's runs
+    "RAY_AIR_NEW_OUTPUT": "0",  # its table of trials is printed even where ``verbose`` is 0
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the programs of `command` restorers are found by relative paths
 }
 
 
@@ -43,43 +47,42 @@ def run_on_tune(
     cases: Sequence[Case],
     sweep: Path,
     *,
+    token: str,
     num: int,
     gpus: float,
     on_step: Callable[[], object],
 ) -> None:
     """Run the scheduler's trials, at most ``num`` at once, each with ``gpus`` of a GPU; Ray is connected.
 
-    ``on_step`` is called about once a second.
+    ``token`` is that in the sweep's folder, which each trial checks; ``on_step`` is called about ten times a second.
+
+    Raises:
+        RunAborted: no other trial can work.
     """
-    trainable = tune.with_resources(
-        tune.with_parameters(
-            _TuneTrainable,
-            sweep=sweep.absolute(),
-            default=config.loop,
-            cases=list(cases),
-            metric=config.metric,
-            num_threads=config.workers.cpus,
-        ),
-        {"CPU": config.workers.cpus, "GPU": gpus},
-    )
-    driver = _Driver(scheduler, on_step)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(num)  # actors that start at the same time
-    # without Tune's own lines about failed trials: the sweep logs them
-    with quiet("ray.tune", level=logging.CRITICAL), tempfile.TemporaryDirectory(prefix="splatfix-tune-") as storage:
+    resources = {"CPU": float(config.workers.cpus), "GPU": float(gpus)}
+    work = _Work(sweep.absolute(), token, config.loop, tuple(cases), config.metric, config.workers.cpus, resources)
+    driver = _Driver(scheduler, on_step, resources)
+    with (
+        setting_environment(ENVIRONMENT),
+        quiet("ray.tune", level=logging.CRITICAL),  # the scheduler logs failed attempts
+        tempfile.TemporaryDirectory(prefix="splatfix-tune-") as storage,  # of the driver alone
+    ):
         tuner = tune.Tuner(
-            trainable,
+            type("Trial", (TuneTrial,), {"work": work, "__qualname__": "Trial"}),  # the name in Ray's dashboard
             tune_config=tune.TuneConfig(
-                search_alg=_TuneSearcher(driver, num),
+                search_alg=_TuneSearcher(driver),
                 scheduler=_TuneScheduler(driver),
                 num_samples=-1,
-                reuse_actors=True,
+                max_concurrent_trials=num,
+                reuse_actors=False,  # each trial has a process of its own, with its name and log, and a sound CUDA
+                trial_name_creator=_name_trial,
+                trial_dirname_creator=_name_trial,
             ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=storage,
-                stop=_TuneStopper(driver),
+                # a checkpoint would be looked for in ``storage`` on the node of the trial, which has no such folder
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[_TuneCallback(driver)],
                 failure_config=tune.FailureConfig(max_failures=0),  # the scheduler retries trials
                 verbose=0,
@@ -88,127 +91,152 @@ def run_on_tune(
         tuner.fit()
 
 
-class _Driver:
-    """The scheduler, shared by all of Tune's parts. Tune copies and pickles these for its own checkpoints: unused."""
+@dataclass(frozen=True)
+class _Work:
+    """What all trials need, on their nodes."""
 
-    def __init__(self, scheduler: SweepScheduler | None = None, on_step: Callable[[], object] = lambda: None) -> None:
-        self._scheduler, self.on_step = scheduler, on_step
+    sweep: Path
+    token: str
+    default: LoopConfig
+    cases: tuple[Case, ...]
+    metric: str
+    num_threads: int
+    resources: Mapping[str, float]
+
+
+class TuneTrial(tune.Trainable):
+    """The actor of an attempt at a trial: each step is a round, the last one the end."""
+
+    work: ClassVar[_Work]
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Place the trial on a node that it does not avoid."""
+        avoided: list[str] = config["avoid"]
+        selector: dict[str, Any] = {}
+        if avoided:
+            selector["bundle_label_selector"] = [{"ray.io/node-id": f"!in({','.join(avoided)})"}]
+        return tune.PlacementGroupFactory([dict(cls.work.resources)], **selector)
+
+    def setup(self, config: dict[str, Any]) -> None:
+        work = self.work
+        self._reports = run_trial(
+            work.sweep, config["number"], config["values"], work.default, work.cases, work.metric, work.token
+        )
+        self._node = ray.get_runtime_context().get_node_id()
+
+    def step(self) -> dict[str, Any]:
+        with using_threads(self.work.num_threads), silence_loops():
+            report = next(self._reports)
+        return {"report": report_to_json(report), "node": self._node, "done": isinstance(report, AttemptEnd)}
+
+    def __repr__(self) -> str:
+        return _name(self.config["number"])
+
+
+def _name(number: int) -> str:
+    return f"trial-{number:04d}"
+
+
+def _name_trial(trial: Any) -> str:
+    return _name(trial.config["number"])
+
+
+class _Driver:
+    """The scheduler, shared by all of Tune's parts. Tune pickles these for `Tuner.restore`, which is not used."""
+
+    def __init__(
+        self,
+        scheduler: SweepScheduler | None = None,
+        on_step: Callable[[], object] = lambda: None,
+        resources: Mapping[str, float] | None = None,
+    ) -> None:
+        self._scheduler, self.on_step, self.resources = scheduler, on_step, resources or {}
 
     @property
     def scheduler(self) -> SweepScheduler:
         assert self._scheduler is not None, "unpickled: only the original has a scheduler"
         return self._scheduler
 
+    def report(self, trial: Any, result: Mapping[str, Any]) -> bool:
+        """Pass on a trial's report; returns whether it continues."""
+        return self.scheduler.report(trial.config["number"], report_from_json(result["report"]), result["node"])
+
     def __reduce__(self) -> Any:
         return _Driver, ()
-
-    def __deepcopy__(self, memo: dict) -> _Driver:
-        return self
-
-
-class _TuneTrainable(tune.Trainable):
-    """The actor of a trial: each step is a round, the last one the end."""
-
-    def setup(  # type: ignore[override]  # with_parameters adds all but the first
-        self,
-        config: dict[str, Any],
-        sweep: Path,
-        default: LoopConfig,
-        cases: Sequence[Case],
-        metric: str,
-        num_threads: int,
-    ) -> None:
-        self._reports = run_trial(sweep, config["number"], config["values"], default, cases, metric)
-        self._num_threads = num_threads
-
-    def step(self) -> dict[str, Any]:
-        with using_threads(self._num_threads), silence_loops():
-            report = next(self._reports)
-        return {"report": report_to_json(report), "done": isinstance(report, AttemptEnd)}
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.setup(new_config)  # type: ignore[call-arg]  # as above
-        return True
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Do nothing: a trial resumes from its own folder."""
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        """Do nothing, as above."""
 
 
 class _TuneSearcher(Searcher):
     """Takes the next trial from the scheduler."""
 
-    def __init__(self, driver: _Driver, num: int) -> None:
+    def __init__(self, driver: _Driver) -> None:
         super().__init__()
-        self._driver, self._num = driver, num
+        self._driver = driver
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
         scheduler = self._driver.scheduler
-        if scheduler.num_running >= self._num:
-            return None
-        if (record := scheduler.next_trial()) is not None:
-            return {"number": record.number, "values": record.values}
-        return Searcher.FINISHED if scheduler.is_finished else None
+        if (record := scheduler.next_trial()) is None:
+            return Searcher.FINISHED if scheduler.is_finished else None
+        avoid = avoidable_nodes(ray.nodes(), scheduler.nodes_to_avoid(record.number), self._driver.resources)
+        return {"number": record.number, "values": record.values, "avoid": avoid}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Do nothing: `_TuneCallback` reports ends."""
+        """Do nothing; Tune requires this method. `_TuneScheduler` and `_TuneCallback` report ends."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Do nothing: the scheduler keeps its records on disk."""
+        """Do nothing; Tune requires this method. The scheduler keeps its records on disk."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing, as above."""
 
 
 class _TuneScheduler(FIFOScheduler):
-    """Reports each round, and stops the trial where halving says so."""
+    """Reports each round and the end of a trial, and stops the trial where halving says so."""
 
     def __init__(self, driver: _Driver) -> None:
         super().__init__()
         self._driver = driver
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:  # noqa: ARG002
-        continues = self._driver.scheduler.report(trial.config["number"], report_from_json(result["report"]))
-        return TrialScheduler.CONTINUE if continues else TrialScheduler.STOP
+        return TrialScheduler.CONTINUE if self._driver.report(trial, result) else TrialScheduler.STOP
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:  # noqa: ARG002
+        if isinstance(report_from_json(result["report"]), AttemptEnd):  # else halving has stopped it
+            self._driver.report(trial, result)
 
 
 class _TuneCallback(tune.Callback):
-    """Reports the ends of trials, which Tune does not pass to its scheduler."""
+    """Reports the deaths of trials, with the reason that Tune's scheduler does not get, and ends an aborted sweep."""
 
     def __init__(self, driver: _Driver) -> None:
         self._driver = driver
 
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:  # noqa: ARG002
-        report = report_from_json(result["report"])
-        if isinstance(report, AttemptEnd):
-            self._driver.scheduler.report(trial.config["number"], report)
-
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:  # noqa: ARG002
-        end = AttemptEnd(outcome="error", error=_describe_death(trial))
-        self._driver.scheduler.report(trial.config["number"], end)
+        failure = _read_failure(trial)
+        reason, trace = ("no reason is known", None) if failure is None else (failure.reason, failure.traceback)
+        end = AttemptEnd(outcome="error", error=f"its worker died: {reason}", traceback=trace)
+        self._driver.scheduler.report(trial.config["number"], end, _node_of(trial))
+
+    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """Log that Tune starts a trial again; it counts no failure where the node was preempted."""
+        log.warning("trial %d: its node was preempted; it runs again and loses no attempt", trial.config["number"])
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:  # noqa: ARG002
+        if (reason := self._driver.scheduler.abort_reason) is not None:
+            raise reason
         self._driver.on_step()
 
 
-class _TuneStopper(Stopper):
-    """Stops all trials once the sweep is aborted."""
-
-    def __init__(self, driver: _Driver) -> None:
-        self._driver = driver
-
-    def __call__(self, trial_id: str, result: dict) -> bool:  # noqa: ARG002
-        return False
-
-    def stop_all(self) -> bool:
-        return self._driver.scheduler.abort_reason is not None
+def _read_failure(trial: Any) -> Failure | None:
+    """Why a trial's actor died, from the exception that Tune keeps on the driver's disk."""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).is_file():
+        return None
+    return classify_failure(pickle.loads(Path(path).read_bytes()))
 
 
-def _describe_death(trial: Any) -> str:
-    """Why a trial's actor died, as Ray reports it."""
-    path, reason = trial.pickled_error_file, "no reason is known"
-    if path is not None and Path(path).is_file():
-        reason = classify_failure(pickle.loads(Path(path).read_bytes())).reason
-    return f"its worker died: {reason}"
+def _node_of(trial: Any) -> str | None:
+    """The living node on which a trial's actor died; None where that is not known."""
+    address = trial.last_result.get("node_ip")
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] == address]
+    return nodes[0] if len(nodes) == 1 else None

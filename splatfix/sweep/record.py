@@ -12,6 +12,7 @@ from splatfix.records import parse_record
 from splatfix.report.sweep.results import CaseFigures, RoundFigures, Status
 
 TRIAL = "trial.json"
+ERRORS = "errors.txt"  # the tracebacks of its failed attempts
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
@@ -39,10 +40,12 @@ class AttemptEnd:
     Attributes:
         outcome: complete; failed by the trial's own settings; error, which another attempt may not meet; disk full.
         error: why, unless it is complete.
+        traceback: of the exception, if there was one.
     """
 
     outcome: Literal["complete", "failed", "error", "disk full"]
     error: str | None = None
+    traceback: str | None = None
 
 
 TrialReport = RoundRecord | AttemptEnd  # what a running trial reports: rounds, and last its end

@@ -23,6 +23,7 @@ from splatfix.process import progress
 from splatfix.report import write_report
 from splatfix.report.sweep.results import RerunFigures, RerunRow
 from splatfix.runs import RUN_FILES
+from splatfix.shared_folder import check_token
 from splatfix.sweep.config import SweepConfig
 from splatfix.views import BANDS
 from splatfix.workers import Outcome, run_tasks
@@ -43,8 +44,10 @@ class _Task:
 
 
 class _LoopWorker:
-    def __init__(self, configs: Mapping[str, LoopConfig]) -> None:
+    def __init__(self, configs: Mapping[str, LoopConfig], sweep: Path, token: str | None) -> None:
         self._configs = configs
+        if token is not None:
+            check_token(str(sweep), token)
 
     def run(self, task: _Task, upcoming: _Task | None) -> Results:  # noqa: ARG002 - of the protocol
         config = configure_case(self._configs[task.config], task.case)
@@ -64,10 +67,12 @@ def rerun_seeds(config: SweepConfig) -> list[int]:
     return list(range(first, first + config.reruns))
 
 
-def run_reruns(config: SweepConfig, best: LoopConfig, name: str, sweep: Path) -> Iterator[list[RerunRow]]:
+def run_reruns(
+    config: SweepConfig, best: LoopConfig, name: str, sweep: Path, token: str | None = None
+) -> Iterator[list[RerunRow]]:
     """Run all reruns; after each that ends, yields the rows of all pairs so far. ``name`` is the best config's folder.
 
-    A rerun that fails leaves an error in its row.
+    A rerun that fails leaves an error in its row. ``token``: that in the sweep's folder, which each worker must see.
     """
     seeds = rerun_seeds(config)
     cases = [(case, False) for case in find_cases(config.captures, seeds)]
@@ -80,7 +85,7 @@ def run_reruns(config: SweepConfig, best: LoopConfig, name: str, sweep: Path) ->
     ]
     pairs = list(zip(tasks[::2], tasks[1::2], strict=True))
     outcomes: dict[Path, Outcome[_Task]] = {}
-    worker = partial(_LoopWorker, {"default": config.loop, "best": best})
+    worker = partial(_LoopWorker, {"default": config.loop, "best": best}, sweep, token)
     with progress(total=len(tasks), description="reruns of the default and the best") as bar:
         for outcome in run_tasks(tasks, worker, config.workers, name=lambda task: str(task.folder)):
             if outcome.error is not None:

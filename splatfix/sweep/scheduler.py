@@ -7,6 +7,7 @@ finished trials are kept, interrupted ones are handed out again, and the proposa
 from __future__ import annotations
 
 import errno
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -17,10 +18,21 @@ from typing import Any, Literal
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.halving import passes_rung
 from splatfix.sweep.proposals import ProposalStudy
-from splatfix.sweep.record import AttemptEnd, RoundRecord, TrialRecord, TrialReport, read_record, trial_folder
+from splatfix.sweep.record import (
+    ERRORS,
+    AttemptEnd,
+    RoundRecord,
+    TrialRecord,
+    TrialReport,
+    read_record,
+    trial_folder,
+)
 from splatfix.workers import DiskFull, RunAborted
 
+log = logging.getLogger(__name__)
+
 MAX_FAILED_FIRST = 5  # trials, before any was complete: then it is not the trials
+MAX_NODE_ERRORS = 3  # attempts in a row on one node: then other trials avoid it, too
 
 
 class SweepScheduler:
@@ -50,6 +62,8 @@ class SweepScheduler:
         self._running: set[int] = set()
         self._retries: deque[int] = deque()
         self._attempts: Counter[int] = Counter()
+        self._failed_on: dict[int, set[str]] = {}  # trial -> nodes on which an attempt at it failed
+        self._node_errors: Counter[str] = Counter()  # failed attempts in a row
         self.num_trials = self._study.num_trials
         self.records: list[TrialRecord] = []
         self.abort_reason: RunAborted | None = None
@@ -91,12 +105,22 @@ class SweepScheduler:
                 return self._start(record)
         return None
 
-    def report(self, number: int, report: TrialReport) -> bool:
-        """Take in a round or the end of a trial (`trial.run_trial`); returns whether the trial continues."""
+    def nodes_to_avoid(self, number: int) -> set[str]:
+        """Nodes on which an attempt at this trial failed, and those that fail whatever runs on them."""
+        bad = {node for node, errors in self._node_errors.items() if errors >= MAX_NODE_ERRORS}
+        return bad | self._failed_on.get(number, set())
+
+    def report(self, number: int, report: TrialReport, node: str | None = None) -> bool:
+        """Take in a round or the end of a trial (`trial.run_trial`); returns whether the trial continues.
+
+        ``node``: the node that it ran on, if there are several.
+        """
         try:
             if isinstance(report, AttemptEnd):
-                self._end_attempt(number, report)
+                self._end_attempt(number, report, node)
                 return False
+            if node is not None:
+                self._node_errors.pop(node, None)
             self._add_round(number, report)
             if self._continues(number, report.round):
                 return True
@@ -136,18 +160,45 @@ class SweepScheduler:
         self._running.add(record.number)
         return record
 
-    def _end_attempt(self, number: int, end: AttemptEnd) -> None:
+    def _end_attempt(self, number: int, end: AttemptEnd, node: str | None) -> None:
+        if number not in self._running:  # its end was reported before: this changes nothing
+            if end.error is not None:
+                log.warning("trial %d: an error after its end: %s", number, end.error)
+            return
         self._running.discard(number)
+        if end.traceback is not None:
+            self._keep_traceback(number, end, node)
         if end.outcome == "disk full":
             self.abort_reason = DiskFull(str(end.error))
         elif end.outcome == "error":
-            self._attempts[number] += 1
-            if self._attempts[number] < self._config.workers.attempts:
-                self._retries.append(number)
-            else:
-                self._end(number, "failed", end.error)
+            self._count_error(number, end, node)
         else:
             self._end(number, end.outcome, end.error)
+
+    def _count_error(self, number: int, end: AttemptEnd, node: str | None) -> None:
+        """Retry a trial, away from the node that it failed on, or mark it as failed after the last attempt."""
+        self._attempts[number] += 1
+        if node is not None:
+            self._failed_on.setdefault(number, set()).add(node)
+            self._node_errors[node] += 1
+            if self._node_errors[node] == MAX_NODE_ERRORS:
+                message = "node %s: %d attempts in a row failed on it; trials avoid it while others have room"
+                log.warning(message, node, MAX_NODE_ERRORS)
+        attempts = self._config.workers.attempts
+        if self._attempts[number] >= attempts:
+            self._end(number, "failed", end.error)
+            return
+        place = "" if node is None else f" on node {node}"
+        log.warning(
+            "trial %d: attempt %d of %d failed%s: %s", number, self._attempts[number], attempts, place, end.error
+        )
+        self._retries.append(number)
+
+    def _keep_traceback(self, number: int, end: AttemptEnd, node: str | None) -> None:
+        """Append the traceback of a failed attempt to a file in the trial's folder."""
+        place = "" if node is None else f" on node {node}"
+        with (trial_folder(self._sweep, number) / ERRORS).open("a") as file:
+            file.write(f"Attempt {self._attempts[number] + 1}{place}: {end.error}\n\n{end.traceback}\n")
 
     def _add_round(self, number: int, round_: RoundRecord) -> None:
         """Record a round, unless an earlier attempt has reported it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from splatfix.report import write_report
 from splatfix.report.sweep.results import CaseFigures
 from splatfix.restoration import open_restorer
 from splatfix.runs import RUN_FILES
+from splatfix.shared_folder import check_token
 from splatfix.sweep.contact_sheet import write_contact_sheet
 from splatfix.sweep.parameter import Values
-from splatfix.sweep.record import TRIAL, AttemptEnd, RoundRecord, TrialReport, trial_folder
+from splatfix.sweep.record import ERRORS, TRIAL, AttemptEnd, RoundRecord, TrialReport, trial_folder
 from splatfix.sweep.settings import apply
 from splatfix.tracking import TRACKING_FILES
 from splatfix.views import BANDS
@@ -29,29 +31,40 @@ from splatfix.workers import RunAborted, classify_failure
 
 PICTURES = "before-control-after"
 TRIAL_FILES = (  # glob patterns of all that a trial writes
-    *(TRIAL, "report.html", f"{PICTURES}/*.jpg", *TRACKING_FILES),
+    *(TRIAL, ERRORS, "report.html", f"{PICTURES}/*.jpg", *TRACKING_FILES),
     *(f"*/{name}" for name in (*CASE_FILES, *RUN_FILES)),
 )
 
 
 def run_trial(
-    sweep: Path, number: int, values: Values, default: LoopConfig, cases: Sequence[Case], metric: str
+    sweep: Path,
+    number: int,
+    values: Values,
+    default: LoopConfig,
+    cases: Sequence[Case],
+    metric: str,
+    token: str | None = None,
 ) -> Iterator[TrialReport]:
     """Run a trial; yields each round over all cases, and last how the attempt ended. No exception leaves it.
 
     Rounds that an earlier attempt measured are taken from the trial's folder; interrupted training resumes from its
-    checkpoints. ``metric`` is that of the gains: psnr or ssim.
+    checkpoints. ``metric`` is that of the gains: psnr or ssim. ``token``: what the driver wrote into the sweep's folder
+    (`shared_folder`), which this machine must see; None in the driver's process.
     """
     end = AttemptEnd(outcome="complete")
     try:
+        if token is not None:
+            check_token(str(sweep), token)
         yield from _run_rounds(trial_folder(sweep, number), apply(default, values), cases, metric, sweep)
     except FloatingPointError as error:
-        end = AttemptEnd(outcome="failed", error=str(error))
+        end = AttemptEnd(outcome="failed", error=str(error), traceback=traceback.format_exc())
     except (torch.cuda.OutOfMemoryError, MemoryError) as error:  # other trials may have filled the memory
-        end = AttemptEnd(outcome="error", error=f"out of memory: {' '.join(str(error).split())[:300]}")
+        reason = f"out of memory: {' '.join(str(error).split())[:300]}"
+        end = AttemptEnd(outcome="error", error=reason, traceback=traceback.format_exc())
     except Exception as error:
         try:
-            end = AttemptEnd(outcome="error", error=classify_failure(error).reason)
+            failure = classify_failure(error)
+            end = AttemptEnd(outcome="error", error=failure.reason, traceback=failure.traceback)
         except RunAborted as disk_full:
             end = AttemptEnd(outcome="disk full", error=str(disk_full))
     yield end

@@ -22,22 +22,33 @@ class TrainWorkersConfig:
     Attributes:
         num: number of workers that Ray Train starts, here or on a cluster; 0 trains in this process, or in those that
             ``torchrun`` or ``accelerate launch`` started.
+        min_num: number of workers with which training continues after nodes were lost, and starts if there are no
+            more; it takes in others, up to ``num``, when there are nodes for them. None: always ``num``.
         cpus: CPU cores of a worker.
-        gpus: GPUs of a worker, 0 or 1; None takes one if the cluster has enough.
+        gpus: GPUs of a worker, 0 or 1; None takes one if the cluster has any.
+        accelerator: type of the GPUs, as Ray calls it (A100, H100, L4); None takes any.
+        labels: labels that the nodes of workers have, such as ``ray.io/market-type: on-demand``.
+        placement: PACK puts workers on as few nodes as possible, SPREAD on many; STRICT_PACK and STRICT_SPREAD insist.
         address: address of a Ray cluster; None joins the one that this process is in (RAY_ADDRESS, a Ray job), else
             starts Ray on this machine.
         storage: folder or URL that every node can access, for the states that a restart needs; None: the run's
             folder, which then must be on a disk that all nodes share.
         attempts: how often training is tried before it is given up: after a worker or node died, all workers are
-            started again and resume from the last saved state. The cluster must have room for as many as before.
+            started again and resume from the last saved state. A node that was preempted costs no attempt.
+        wait_minutes: how long training waits for nodes where a cluster has too few, at its start and after a loss.
     """
 
     num: int = 0
+    min_num: int | None = None
     cpus: int = 1
     gpus: int | None = None
+    accelerator: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     address: str | None = None
     storage: str | None = None
     attempts: int = 4
+    wait_minutes: float = 15.0
 
     RETIRED: ClassVar[Mapping[str, str]] = {
         "max_failures": "it is called workers.attempts now, which counts the first attempt as well: add one"
@@ -45,6 +56,9 @@ class TrainWorkersConfig:
 
     def __post_init__(self) -> None:
         require(self.num >= 0, "workers.num", self.num, "0 or more")
+        enough = self.min_num is None or 1 <= self.min_num <= self.num
+        require(enough, "workers.min_num", self.min_num, f"1 to workers.num = {self.num}, or null")
+        require(self.wait_minutes >= 0, "workers.wait_minutes", self.wait_minutes, "0 or more")
         require(self.cpus >= 1, "workers.cpus", self.cpus, "at least 1")
         require(self.gpus in (None, 0, 1), "workers.gpus", self.gpus, "0, 1 or null")
         require(self.attempts >= 1, "workers.attempts", self.attempts, "at least 1")

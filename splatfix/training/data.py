@@ -104,10 +104,10 @@ class Data:
         """A process's share of the batches of this and all following segments, each of ``segment_steps`` steps.
 
         Seed, segment and step determine a batch, for any number of processes and workers. Each process takes
-        some slots (positions in the batch).
+        some slots (positions in the batch); some take one more than others where the batch cannot be divided evenly.
 
         Raises:
-            ValueError: ``batch_size`` cannot be divided among the processes.
+            ValueError: ``batch_size`` is smaller than the number of processes.
         """
         check_divides(self.config.batch_size, num_processes)
         slots = tuple(range(rank, self.config.batch_size, num_processes))
@@ -141,11 +141,9 @@ class Data:
 
 
 def check_divides(batch_size: int, num_processes: int) -> None:
-    """ValueError where a batch cannot be divided among the processes."""
-    if batch_size % num_processes:
-        raise ValueError(
-            f"data.batch_size = {batch_size}: wanted a multiple of {num_processes}, the number of processes"
-        )
+    """ValueError where a batch has too few crops to give one to each process."""
+    if batch_size < num_processes:
+        raise ValueError(f"data.batch_size = {batch_size}: wanted at least {num_processes}, the number of processes")
 
 
 def open_data(url: str | Path, config: DataConfig, inputs: NetworkInputs, seed: int) -> Data:

@@ -2,25 +2,33 @@
 
 Each process runs `train`; gradients are exchanged by gloo on CPUs and by NCCL on GPUs. If a process or a node dies, all
 are restarted and resume from the last saved state: that in the run's folder, or, if the nodes share no disk, the last
-one that the main process copied to ``workers.storage``.
+one that the main process copied to ``workers.storage``. With ``workers.min_num`` fewer processes continue, with the
+same batches: they do not depend on the number of processes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import signal
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from splatfix import storage
+from splatfix.errors import MachineError
 from splatfix.files import write_whole
-from splatfix.process import keeping_handler, log
+from splatfix.lease import hold_lease
+from splatfix.process import keeping_handler, log, setting_environment
+from splatfix.shared_folder import check_token, describe_machine, refuse_relative_output, shared_token
 from splatfix.telemetry import Telemetry
-from splatfix.training.config import TrainConfig
+from splatfix.training.cluster import choose_gpus, telling_lost_nodes, wait_for_room
+from splatfix.training.config import TrainConfig, TrainWorkersConfig
 from splatfix.training.data import check_divides, open_data
 from splatfix.training.families import family_of
 from splatfix.training.run import STATE, open_training
@@ -33,15 +41,20 @@ if TYPE_CHECKING:
 
 RAY_FOLDER = "ray"  # Ray's own files, in the run's folder
 NOT_STORED = (RAY_FOLDER, "mlflow.db", "mlartifacts")  # not copied to the storage
+RESIZE_SECONDS = 60.0  # between two looks for nodes that could take in more workers (workers.min_num)
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of Ray Train, which waits for a minute by default
+URI = "MLFLOW_TRACKING_URI"
 
 
 def launch(shards_url: str | Path, out: Path, config: TrainConfig, *, fresh: bool = False) -> None:
     """Train in ``config.workers.num`` processes, or in this one. Resumes, starts over and raises as `train`.
 
     Raises:
+        ValueError: also where the cluster has no room for the workers, or another driver is at work in ``out``.
         RunAborted: each of ``workers.attempts`` attempts ended with a dead process; the message has the last reason.
     """
     workers = config.workers
+    refuse_relative_output(out)
     if workers.num == 0:
         train(shards_url, out, config, fresh=fresh)
         return
@@ -51,52 +64,119 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig, *, fresh: boo
     check_divides(config.data.batch_size, workers.num)
     inputs = family_of(config.network).inputs(config.network)
     data = open_data(shards_url, config.data, inputs, config.seed)  # an error is raised here, once, before Ray starts
-    place, name = out / RAY_FOLDER if workers.storage is None else workers.storage, run_name(out)
-    if open_training(out, config, data, fresh=fresh).is_finished:
-        return
-    if fresh and workers.storage is not None:  # Ray would take over the earlier run from there
-        for file in storage.list_tree(earlier := storage.join(workers.storage, name)):
-            storage.delete(storage.join(earlier, file))
-    with connect_ray(workers.address, num_cpus=workers.num * workers.cpus, log_to_driver=True) as ray:
-        from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+    with hold_lease(str(out), "splatfix train"):
+        if open_training(out, config, data, fresh=fresh).is_finished:
+            return
+        if fresh and workers.storage is not None:  # Ray would take over the earlier run from there
+            for file in storage.list_tree(earlier := storage.join(workers.storage, run_name(out))):
+                storage.delete(storage.join(earlier, file))
+        with connect_ray(workers.address, num_cpus=workers.num * workers.cpus, log_to_driver=True) as ray:
+            _train_on_ray(ray, shards_url, out, config)
 
-        gpus = _use_gpus(ray, config)
-        if not gpus:
-            config = replace(config, device="cpu")
-        if workers.storage is None:
-            shutil.rmtree(place, ignore_errors=True)  # resuming uses the state in the run's folder
-            if sum(node["Alive"] for node in ray.nodes()) > 1:
-                log.warning("workers.storage is not set: %s has to be on a disk that all nodes share", out)
-        quiet: Any = {"logging_config": LoggingConfig(log_level="WARNING")}
-        limits: Any = {"max_failures": workers.attempts - 1, "controller_failure_limit": 3}
-        trainer = TorchTrainer(
-            partial(_run_process, shards_url, out, config),
-            torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=workers.num, use_gpu=gpus, resources_per_worker={"CPU": workers.cpus, "GPU": int(gpus)}
-            ),
-            run_config=RunConfig(
-                name=name,
-                storage_path=storage.absolute(place),
-                failure_config=FailureConfig(**limits),
-                checkpoint_config=CheckpointConfig(num_to_keep=2),
-                **quiet,
-            ),
+
+def _train_on_ray(ray: Any, shards_url: str, out: Path, config: TrainConfig) -> None:
+    """Train in workers of Ray Train, when the cluster has room for them."""
+    workers = config.workers
+    gpus = choose_gpus(config, ray.nodes())
+    config = replace(config, device="cuda" if gpus else "cpu")
+    joins = workers.address is not None or "RAY_ADDRESS" in os.environ
+    wait_for_room(workers, gpus, find_nodes=ray.nodes, ask=partial(_ask_for_nodes, workers, gpus) if joins else None)
+    if sum(node["Alive"] for node in ray.nodes()) > 1:
+        _warn_of_lone_disks(out, config)
+    place = out / RAY_FOLDER if workers.storage is None else workers.storage
+    if workers.storage is None:
+        shutil.rmtree(place, ignore_errors=True)  # resuming uses the state in the run's folder
+    with shared_token(str(out)) as token:
+        work = _Work(shards_url, out, config, tracking_environment(), token if workers.storage is None else None)
+        result = _fit(ray, work, gpus, storage.absolute(place))
+    if workers.storage is None:
+        shutil.rmtree(place, ignore_errors=True)
+    elif result.checkpoint is not None:
+        with result.checkpoint.as_directory() as folder:
+            _copy_newer(Path(folder), out)
+
+
+def _fit(ray: Any, work: _Work, gpus: bool, place: str) -> Any:
+    """Run Ray Train; returns its result. Raises the error of a process that is meant for the user."""
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    workers = work.config.workers
+    more: Any = {"logging_config": LoggingConfig(log_level="WARNING")}
+    limits: Any = {"max_failures": workers.attempts - 1, "controller_failure_limit": 3}
+    trainer = TorchTrainer(
+        partial(_run_process, work),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=_scaling(workers, gpus),
+        run_config=RunConfig(
+            name=run_name(work.out),
+            storage_path=place,
+            failure_config=FailureConfig(**limits),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            **more,
+        ),
+    )
+    patience = {START_TIMEOUT: f"{max(60.0, 60 * workers.wait_minutes):g}"}
+    try:
+        with (
+            keeping_handler(signal.SIGINT),
+            setting_environment(patience),
+            telling_lost_nodes(workers, gpus, ray.nodes),
+            Telemetry("launch", work.out) as telemetry,
+        ):
+            telemetry.set("splatfix_train_processes", workers.num)
+            return trainer.fit()
+    except SystemExit:  # Ctrl-C: the trainer's own handler exits as if training were finished
+        raise KeyboardInterrupt from None
+    except ray.train.TrainingFailedError as error:
+        raise _user_error(error) from None
+
+
+def _scaling(workers: TrainWorkersConfig, gpus: bool) -> Any:
+    """The number of workers, what each needs and where, as Ray Train takes it."""
+    from ray.train import ScalingConfig
+
+    more: dict[str, Any] = {"elastic_resize_monitor_interval_s": RESIZE_SECONDS}
+    if workers.labels:
+        more["label_selector"] = dict(workers.labels)
+    return ScalingConfig(
+        num_workers=workers.num if workers.min_num is None else (workers.min_num, workers.num),  # type: ignore[arg-type]
+        use_gpu=gpus,
+        resources_per_worker={"CPU": workers.cpus, "GPU": int(gpus)},
+        accelerator_type=workers.accelerator,
+        placement_strategy=workers.placement,
+        **more,
+    )
+
+
+def _ask_for_nodes(workers: TrainWorkersConfig, gpus: bool) -> None:
+    """Ask the autoscaler, if there is one, for nodes; the requests of Ray Train replace this one."""
+    from ray.autoscaler.sdk import request_resources
+
+    bundle: dict[str, float] = {"CPU": workers.cpus, **({"GPU": 1} if gpus else {})}
+    if workers.accelerator is not None:
+        bundle[f"accelerator_type:{workers.accelerator}"] = 0.001
+    more: dict[str, Any] = {"bundle_label_selectors": [dict(workers.labels)] * workers.num} if workers.labels else {}
+    request_resources(bundles=[bundle] * workers.num, **more)
+
+
+def _warn_of_lone_disks(out: Path, config: TrainConfig) -> None:
+    """Warn of what is written to the disk of one node, where there are several."""
+    shared = config.workers.storage is None
+    if shared:
+        log.warning("workers.storage is not set: %s has to be on a disk that all nodes share", out)
+    if config.tracking.enabled and (config.tracking.uri or tracking_environment().get(URI)) is None:
+        where = "on that disk, whose locks may fail" if shared else "on the disk of one node, and lost with it"
+        log.warning(
+            "tracking: neither tracking.uri nor %s is set: MLflow's database mlflow.db is %s; set the address of a "
+            "server, or send the records later with `splatfix sync %s`",
+            *(URI, where, out),
         )
-        try:
-            with keeping_handler(signal.SIGINT), Telemetry("launch", out) as telemetry:
-                telemetry.set("splatfix_train_processes", workers.num)
-                result = trainer.fit()
-        except SystemExit:  # Ctrl-C: the trainer's own handler exits as if training were finished
-            raise KeyboardInterrupt from None
-        except ray.train.TrainingFailedError as error:
-            raise _user_error(error) from None
-        if workers.storage is None:
-            shutil.rmtree(place, ignore_errors=True)
-        elif result.checkpoint is not None:
-            with result.checkpoint.as_directory() as folder:
-                _copy_newer(Path(folder), out)
+
+
+def tracking_environment() -> dict[str, str]:
+    """The driver's settings of MLflow, which its workers need: address, user and certificates of the server."""
+    return {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_TRACKING_") and value}
 
 
 def run_name(out: Path) -> str:
@@ -104,27 +184,34 @@ def run_name(out: Path) -> str:
     return f"splatfix-{hashlib.sha256(str(out).encode()).hexdigest()[:12]}"
 
 
-def _use_gpus(ray: Any, config: TrainConfig) -> bool:
-    """Whether each process gets a GPU. ValueError if the cluster has too few GPUs or cores."""
-    workers, resources = config.workers, ray.cluster_resources()
-    gpus = (resources.get("GPU", 0) >= workers.num) if workers.gpus is None else bool(workers.gpus)
-    gpus = gpus and config.device != "cpu"
-    if config.device == "cuda" and not gpus:
-        raise ValueError(
-            f"device = 'cuda': wants workers.num = {workers.num} GPUs, one for each process; the cluster has "
-            f"{resources.get('GPU', 0):g}, and workers.gpus = {workers.gpus}"
-        )
-    for kind, each in (("CPU", workers.cpus), ("GPU", int(gpus))):
-        if resources.get(kind, 0) < each * workers.num:
-            raise ValueError(
-                f"workers.num = {workers.num}: wants {each * workers.num} {kind}s, the cluster has "
-                f"{resources.get(kind, 0):g}; take fewer processes"
-            )
-    return gpus
+@dataclass(frozen=True)
+class _Work:
+    """What a process needs.
+
+    Attributes:
+        shards_url, out, config: as of `train`.
+        environment: the driver's settings of MLflow.
+        token: in ``out``, which every node must see; None if the states are kept in ``workers.storage``.
+    """
+
+    shards_url: str
+    out: Path
+    config: TrainConfig
+    environment: dict[str, str]
+    token: str | None
 
 
-def _run_process(shards_url: str, out: Path, config: TrainConfig) -> None:
-    """Train in one of the processes."""
+def _run_process(work: _Work) -> None:
+    """Train in one of the processes.
+
+    Raises:
+        MachineError: this node does not see the run's folder, or has a GPU that torch cannot use.
+    """
+    out, config = work.out, work.config
+    os.environ.update(work.environment)
+    if work.token is not None:
+        check_token(str(out), work.token)
+    check_cuda(config.device)
     import ray.train
 
     main = ray.train.get_context().get_world_rank() == 0
@@ -141,7 +228,16 @@ def _run_process(shards_url: str, out: Path, config: TrainConfig) -> None:
             shutil.copytree(out, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_STORED, ".*"))
             ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    train(shards_url, out, config, on_segment=report)
+    train(work.shards_url, out, config, on_segment=report)
+
+
+def check_cuda(device: str) -> None:
+    """MachineError where this process holds a GPU that torch cannot use: it would compute on the CPU."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MachineError(
+            f"{describe_machine()}: this worker holds a GPU, but torch {torch.__version__} sees no CUDA device; check "
+            "the driver and the image of this node, or train on CPUs with --workers.gpus 0"
+        )
 
 
 def _copy_newer(checkpoint: Path, out: Path) -> None:
@@ -170,6 +266,8 @@ def _user_error(error: Any) -> Exception:
         inner = getattr(cause, "cause", None) or cause
         if isinstance(inner, FloatingPointError):
             return FloatingPointError(str(inner))
+        if isinstance(inner, MachineError):
+            return RunAborted(str(inner))
         if isinstance(inner, ValueError):
             return ValueError(str(inner))
     return RunAborted(f"training failed: {' '.join(str(error).split())[:600]}")

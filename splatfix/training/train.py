@@ -190,13 +190,16 @@ def _train_segment(
 
 
 def _backward(learner: Learner, batch: Batch, config: TrainConfig) -> Tensor:
-    """Add up the gradients of a process's share of a batch, chunk by chunk; returns its loss."""
+    """Add up the gradients of a process's share of a batch, chunk by chunk; returns its loss.
+
+    Gradients and losses are averaged over the processes, so each is weighted by its number of crops.
+    """
     accelerator, total = learner.accelerator, torch.zeros((), device=learner.accelerator.device)
     chunks = list(batch.chunks(config.accumulate))
     for number, chunk in enumerate(chunks, start=1):
         with nullcontext() if number == len(chunks) else accelerator.no_sync(learner.model):
             jittered = jitter_colors(chunk.to(accelerator.device), learner.inputs)
-            share = len(chunk.inputs) / len(batch.inputs)
+            share = len(chunk.inputs) * accelerator.num_processes / config.data.batch_size
             loss = share * learner.family.loss(learner.model(jittered.inputs), jittered, config)
             accelerator.backward(loss)
         total += loss.detach()

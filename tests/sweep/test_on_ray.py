@@ -171,7 +171,7 @@ from splatfix.sweep import ray_tune
 from splatfix.sweep.driver import run_sweep
 from tests.sweep.small import small
 
-class Dying(ray_tune._TuneTrainable):
+class Dying(ray_tune.TuneTrial):
     def step(self):
         if self.number == 1:
             with open({str(tmp_path / "attempts")!r}, "a") as file:
@@ -179,11 +179,11 @@ class Dying(ray_tune._TuneTrainable):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step()
 
-    def setup(self, config, **keywords):
+    def setup(self, config):
         self.number = config["number"]
-        super().setup(config, **keywords)
+        super().setup(config)
 
-ray_tune._TuneTrainable = Dying
+ray_tune.TuneTrial = Dying
 run_sweep(small(search={{"trials": 4}}, workers={{"num": 2, "attempts": 2}}), Path({str(tmp_path / "out")!r}))
 """
     done = subprocess.run(

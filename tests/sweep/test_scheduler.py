@@ -217,3 +217,37 @@ def test_a_trial_that_completed_its_last_round_is_not_stopped(tmp_path):
             assert scheduler.report(record.number, round_with(gain, number))
         scheduler.report(record.number, COMPLETE)
     assert [r.status for r in scheduler.records] == ["complete", "complete"]
+
+
+def test_an_error_after_the_end_of_a_trial_changes_nothing(tmp_path, caplog):
+    """As Tune reports it where it cannot save a trial that is complete: it was run again, until it had no attempts."""
+    scheduler = create_scheduler(small(space=SPACE, search={"trials": 1}), tmp_path, 1)
+    record = scheduler.next_trial()
+    assert record is not None
+    scheduler.report(0, round_of(record.values, 1))
+    scheduler.report(0, COMPLETE)
+    ended = scheduler.records[0]
+    for _ in range(5):
+        scheduler.report(0, AttemptEnd(outcome="error", error="cannot set up storage"))
+    assert scheduler.is_finished and scheduler.num_running == 0 and scheduler.next_trial() is None
+    assert scheduler.records == [ended] and ended.status == "complete"
+    assert "trial 0: an error after its end: cannot set up storage" in caplog.text
+
+
+def test_a_trial_avoids_nodes_that_failed_it_and_those_that_fail_everything(tmp_path, caplog):
+    scheduler = create_scheduler(small(space=SPACE, search={"trials": 6}), tmp_path, 6)
+    assert all(scheduler.next_trial() for _ in range(3))
+    for number in range(3):
+        assert scheduler.nodes_to_avoid(number) == set()
+        end = AttemptEnd(outcome="error", error="no such folder", traceback="Traceback: ...")
+        scheduler.report(number, end, node="bad")
+        assert scheduler.nodes_to_avoid(number) == {"bad"}
+    assert scheduler.nodes_to_avoid(5) == {"bad"}  # three in a row: whatever is tried there fails
+    assert "node bad: 3 attempts in a row failed on it" in caplog.text
+    assert "trial 0: attempt 1 of 3 failed on node bad: no such folder" in caplog.text
+    traceback = (tmp_path / "trials" / "0000" / "errors.txt").read_text()
+    assert traceback.startswith("Attempt 1 on node bad: no such folder") and "Traceback" in traceback
+    retried = scheduler.next_trial()
+    assert retried is not None and retried.number == 0
+    scheduler.report(0, round_of(retried.values, 1), node="bad")
+    assert scheduler.nodes_to_avoid(5) == set() and scheduler.nodes_to_avoid(1) == {"bad"}

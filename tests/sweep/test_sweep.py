@@ -14,6 +14,7 @@ import yaml
 from splatfix.cli import main
 from splatfix.config import load_config, read_yaml
 from splatfix.files import read_json
+from splatfix.lease import hold_lease
 from splatfix.loop import LoopConfig, case_rounds, run_loop
 from splatfix.loop.cases import find_cases, measure_baseline
 from splatfix.restoration import RestorerChoice
@@ -23,7 +24,6 @@ from splatfix.sweep import reruns
 from splatfix.sweep.checks import check_sweep
 from splatfix.sweep.driver import run_sweep
 from splatfix.sweep.settings import apply, flatten_fields
-from splatfix.sweep.state import lock_folder
 from splatfix.tracking import page_of
 from tests.sweep.small import TREE, records, small, without_times, write_config
 from tests.waiting import all_runs, client
@@ -292,8 +292,8 @@ def test_a_driver_on_a_cluster_needs_no_gpu(monkeypatch):
 def test_a_second_driver_is_refused(tmp_path):
     run_sweep(small(search={"trials": 1}), tmp_path / "out")
     with (
-        lock_folder(tmp_path / "out"),
-        pytest.raises(ValueError, match=r"out: process \d+ on .* is running this sweep"),
+        hold_lease(str(tmp_path / "out"), "splatfix sweep"),
+        pytest.raises(ValueError, match=r"out: splatfix sweep \(process \d+ on .*\) is at work here"),
     ):
         run_sweep(small(search={"trials": 1}), tmp_path / "out")
 

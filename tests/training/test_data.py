@@ -38,8 +38,12 @@ def test_batches_are_the_same_in_any_number_of_processes_and_workers(shards, num
     for a, first, second in zip(expected, *shares, strict=True):
         assert torch.equal(a.inputs[0::2], first.inputs) and torch.equal(a.inputs[1::2], second.inputs)
         assert torch.equal(a.colors[1::2], second.colors)
-    with pytest.raises(ValueError, match=r"batch_size = 4: wanted a multiple of 3, the number of processes"):
-        batches(alone, 0, 1, num_processes=3)
+    thirds = [batches(alone, 0, 8, rank=rank, num_processes=3) for rank in (0, 1, 2)]
+    for a, first, second, third in zip(expected, *thirds, strict=True):
+        assert torch.equal(a.inputs[0::3], first.inputs) and len(first.inputs) == 2  # one more than the others
+        assert torch.equal(a.inputs[1:2], second.inputs) and torch.equal(a.inputs[2:3], third.inputs)
+    with pytest.raises(ValueError, match=r"batch_size = 4: wanted at least 5, the number of processes"):
+        batches(alone, 0, 1, num_processes=5)
 
 
 @pytest.mark.parametrize("field", ["batch_size", "patch_px", "crops_per_pair", "samples_per_visit", "shuffle_buffer"])

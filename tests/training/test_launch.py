@@ -74,11 +74,12 @@ def check_equal(folder: Path, out: str) -> None:
     assert [p.name for p in (folder / out / "previews").iterdir()]
 
 
-def test_torchrun_with_two_processes(folder: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    running = start(folder, "torchrun", *torchrun)
-    assert running.wait(timeout=180) == 0, (folder / "torchrun.log").read_text()
-    check_equal(folder, "torchrun")
+@pytest.mark.parametrize("num", [2, 3], ids=["even", "uneven"])  # a batch has 4 crops
+def test_torchrun_with_several_processes(folder: Path, num: int) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num)]
+    running = start(folder, f"torchrun{num}", *torchrun)
+    assert running.wait(timeout=180) == 0, (folder / f"torchrun{num}.log").read_text()
+    check_equal(folder, f"torchrun{num}")
 
 
 def test_another_number_of_processes_goes_on_with_the_same_batches(folder: Path) -> None:
@@ -138,9 +139,9 @@ def test_ctrl_c_ends_ray_train_as_everything_else(folder: Path) -> None:
 
 
 def test_what_is_wrong_is_said_before_ray_starts(folder: Path) -> None:
-    running = start(folder, "odd", sys.executable, more=("--workers.num", "3"))
+    running = start(folder, "odd", sys.executable, more=("--workers.num", "5"))
     assert running.wait(timeout=60) == 2
-    assert "data.batch_size = 4: wanted a multiple of 3" in (folder / "odd.log").read_text().splitlines()[-1]
+    assert "data.batch_size = 4: wanted at least 5" in (folder / "odd.log").read_text().splitlines()[-1]
 
 
 def _step(out: Path) -> int:
