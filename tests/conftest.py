@@ -63,7 +63,7 @@ def bucket(monkeypatch, tmp_path_factory) -> Iterator[str]:
     import obstore  # noqa: F401  (before anything reads the environment)
     from moto.server import ThreadedMotoServer
 
-    from splatfix import storage
+    from splatfix import stores
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -73,10 +73,10 @@ def bucket(monkeypatch, tmp_path_factory) -> Iterator[str]:
     for name, value in (settings | {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SPLATFIX_CACHE", str(tmp_path_factory.mktemp("cache")))
-    storage._store.cache_clear()
+    stores.open_store.cache_clear()
     urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/pairs", method="PUT")).close()
     yield "s3://pairs"
-    storage._store.cache_clear()
+    stores.open_store.cache_clear()
     server.stop()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from splatfix import storage
+from splatfix import storage, stores
 
 
 def put_folder(folder: Path, url: str) -> None:
@@ -92,14 +92,14 @@ def test_an_unreachable_store_is_not_taken_for_an_empty_one(monkeypatch) -> None
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    monkeypatch.setattr(storage, "RETRIES", {"max_retries": 0})
-    storage._store.cache_clear()
+    monkeypatch.setattr(stores, "RETRIES", {"max_retries": 0})
+    stores.open_store.cache_clear()
     for read in (storage.exists, storage.read_bytes, storage.list_names):
         with pytest.raises(OSError, match="s3://nowhere/a: "):
             read("s3://nowhere/a")
     with pytest.raises(OSError, match="s3://nowhere/a: "):
         storage.create("s3://nowhere/a", b"")
-    storage._store.cache_clear()
+    stores.open_store.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["a b", "a#1.png", "a?x=1", "ü"])
@@ -152,8 +152,8 @@ def test_a_wrong_bucket_and_missing_credentials_are_one_line_with_the_remedy(buc
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(storage, "RETRIES", {"max_retries": 0})
-    storage._store.cache_clear()
+    monkeypatch.setattr(stores, "RETRIES", {"max_retries": 0})
+    stores.open_store.cache_clear()
     assert "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in message(
         lambda: storage.read_bytes(f"{bucket}/a")
     )
