@@ -13,6 +13,7 @@ from typing import Any
 
 from splatfix.process import log
 from splatfix.training.config import TrainConfig, TrainWorkersConfig
+from splatfix.workers.cluster import matches_label
 
 POLL_SECONDS = 5.0  # between two looks at the cluster
 MESSAGE_SECONDS = 60.0  # between two messages while training waits for nodes
@@ -59,13 +60,8 @@ def matching_nodes(workers: TrainWorkersConfig, nodes: Nodes) -> list[Mapping[st
         for node in nodes
         if node["Alive"]
         and (kind is None or kind in node["Resources"])
-        and all(_matches(node.get("Labels", {}).get(name), wanted) for name, wanted in workers.labels.items())
+        and all(matches_label(node.get("Labels", {}).get(name), wanted) for name, wanted in workers.labels.items())
     ]
-
-
-def _matches(value: str | None, wanted: str) -> bool:
-    """Whether a node's label has the wanted value; conditions such as ``in(a,b)`` and ``!a`` are left to Ray."""
-    return value == wanted or wanted.startswith(("!", "in("))
 
 
 def room_for(workers: TrainWorkersConfig, gpus: bool, nodes: Nodes) -> int:
