@@ -217,10 +217,11 @@ def is_expected(expression: str) -> bool:
 
 def test_ray_exports_every_series_that_is_selected(running: Running) -> None:
     missing: list[str] = []
+    series: list[tuple[str, dict[str, str]]] = []  # of all scrapes: on a busy machine Ray's own gauges come and go
 
     def all_are_there() -> bool:
         running.check_senders()
-        series = running.exported()
+        series.extend(each for each in running.exported() if each not in series)
         missing[:] = [
             query.place
             for query in QUERIES
@@ -235,9 +236,7 @@ def test_ray_exports_every_series_that_is_selected(running: Running) -> None:
         return selector.name == name and all(labels.get(label) in values for label, values in wanted.items())
 
     with contextlib.suppress(AssertionError):
-        wait_for(all_are_there, seconds=240)
-    if not any(name.startswith("ray_node_") for name, _ in running.exported()):
-        pytest.skip("Ray's agent reports nothing of this node: it did not start in time on a busy machine")
+        wait_for(all_are_there, seconds=90)
     assert not missing
     runs = {labels["run"] for name, labels in running.exported() if name.startswith("ray_splatfix_")}
     assert runs == {run_label(out) for out in running.runs.values()}
@@ -259,7 +258,7 @@ def test_all_panels_have_data_and_all_alerts_are_evaluated(running: Running) -> 
         return not empty
 
     with contextlib.suppress(AssertionError):
-        wait_for(all_have_data, seconds=240)
+        wait_for(all_have_data, seconds=90)
     assert not empty
     for alert in ALERTS:
         running.values(alert.expression)
