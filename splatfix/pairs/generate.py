@@ -33,7 +33,7 @@ from splatfix.process import progress, quiet, seconds_left, stop_requested
 from splatfix.runs import CONFIG, mark_started
 from splatfix.shared_folder import shared_token
 from splatfix.telemetry import Telemetry
-from splatfix.workers import DiskFull, Outcome, RunAborted, Worker, run_tasks
+from splatfix.workers import DiskFull, Failure, Outcome, RunAborted, Worker, run_tasks
 
 log = logging.getLogger(__name__)
 
@@ -228,8 +228,7 @@ class _Generation:
             summary.failed += 1
             self.quarantine[task.stem] = describe_outcome(task.source.url, outcome)
             self.telemetry.count("splatfix_fits_total", outcome="failed")
-            kind = "machine" if outcome.attempts >= self.config.workers.attempts > 1 else "content"
-            self.telemetry.count("splatfix_failed_attempts_total", kind=kind)
+            self.telemetry.count("splatfix_failed_attempts_total", kind=str(outcome.kind))
             log.warning("%s: in quarantine after %d attempts: %s", task.stem, outcome.attempts, outcome.error)
         else:
             result: TaskResult = outcome.result
@@ -268,12 +267,12 @@ class _Generation:
                 "share, and run the same command again"
             )
 
-    def record_retry(self, task: Task, reason: str) -> None:
+    def record_retry(self, task: Task, failure: Failure) -> None:
         """Count a failed attempt that is followed by another."""
         self.summary.retried += 1
         self.telemetry.count("splatfix_fits_total", outcome="retried")
-        self.telemetry.count("splatfix_failed_attempts_total", kind="machine")
-        log.warning("%s: %s; trying again", task.stem, reason)
+        self.telemetry.count("splatfix_failed_attempts_total", kind=failure.kind)
+        log.warning("%s: %s; trying again", task.stem, failure.reason)
 
     def record_busy(self, busy: int, ready: int) -> None:
         """Send the number of workers that are ready, and the share of them that has a task."""

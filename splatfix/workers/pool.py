@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from splatfix.errors import DiskFull
@@ -35,7 +36,7 @@ class ActorPool(Generic[T]):
         queue: TaskQueue[T],
         worker: Callable[[], Worker],
         config: WorkersConfig,
-        on_retry: Callable[[T, str], object],
+        on_retry: Callable[[T, Failure], object],
         on_busy: Callable[[int, int], object],
     ) -> None:
         self._ray, self._queue, self._config = ray, queue, config
@@ -252,7 +253,7 @@ class ActorPool(Generic[T]):
         attempts = self._attempts.setdefault(name, Attempts(first_failed=time.monotonic()))
         if is_preempted and attempts.num_preemptions < MAX_PREEMPTIONS:
             attempts.num_preemptions += 1
-            self._on_retry(task, f"its node went away ({failure.reason})")
+            self._on_retry(task, replace(failure, reason=f"its node went away ({failure.reason})"))
             self._queue.returned.append(task)
             return None
         attempts.failures.append((node, failure))
@@ -262,13 +263,15 @@ class ActorPool(Generic[T]):
             del self._attempts[name]
             self._queue.finish(task)
             return self._failed(task, failure, len(attempts.failures), node)
-        self._on_retry(task, failure.reason)
+        self._on_retry(task, failure)
         self._queue.returned.append(task)
         self._retire_if_blamed(node)
         return None
 
     def _failed(self, task: T, failure: Failure, num_attempts: int, node: str) -> Outcome[T]:
-        return Outcome(task, None, failure.reason, num_attempts, failure.traceback, self._health[node].name)
+        return Outcome(
+            task, None, failure.reason, num_attempts, failure.traceback, self._health[node].name, failure.kind
+        )
 
     def _judge(self, actor: Member[T], task: T, attempts: Attempts, failure: Failure) -> None:
         """Count a failed task against its node, unless a sound node failed it: then the task is at fault."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 from splatfix.process import using_threads
 from splatfix.workers.cluster import connect_ray, num_local_cpus
 from splatfix.workers.config import WorkersConfig, runs_in_process
-from splatfix.workers.failures import classify_failure
+from splatfix.workers.failures import Failure, classify_failure
 from splatfix.workers.pool import ActorPool
 from splatfix.workers.queue import TaskQueue
 from splatfix.workers.tasks import Outcome, Worker
@@ -24,7 +24,7 @@ def run_tasks(
     name: Callable[[T], str],
     after: Callable[[T], str | None] = lambda _: None,
     group: Callable[[T], Hashable] = lambda _: None,
-    on_retry: Callable[[T, str], object] = lambda _task, _reason: None,
+    on_retry: Callable[[T, Failure], object] = lambda _task, _failure: None,
     on_busy: Callable[[int, int], object] = lambda _busy, _ready: None,
 ) -> Generator[Outcome[T], None, None]:
     """Run all tasks, and yield the outcome of each as it ends.
@@ -38,7 +38,7 @@ def run_tasks(
             in ``tasks``; a name that is not among them is ignored.
         group: returns what tasks share that is slow to set up, such as the capture: a worker first takes a task of the
             group that it had last, then one of a group that no other worker has.
-        on_retry: called with the task and the reason when an attempt has failed and another follows.
+        on_retry: called with the task and the failure when an attempt has failed and another follows.
         on_busy: called with the number of workers that have a task, and of all that are ready.
 
     Raises:
@@ -54,7 +54,7 @@ def run_tasks(
 
 
 def _run_in_process(
-    queue: TaskQueue[T], create: Callable[[], Worker], config: WorkersConfig, on_retry: Callable[[T, str], object]
+    queue: TaskQueue[T], create: Callable[[], Worker], config: WorkersConfig, on_retry: Callable[[T, Failure], object]
 ) -> Iterator[Outcome[T]]:
     worker: Worker | None = None
     upcoming = queue.next()
@@ -68,7 +68,7 @@ def _run_in_process(
 
 
 def _try_task(
-    task: T, upcoming: T | None, worker: Worker, config: WorkersConfig, on_retry: Callable[[T, str], object]
+    task: T, upcoming: T | None, worker: Worker, config: WorkersConfig, on_retry: Callable[[T, Failure], object]
 ) -> Outcome[T]:
     attempt = 1
     while True:
@@ -78,6 +78,6 @@ def _try_task(
         except Exception as error:
             failure = classify_failure(error)
             if failure.kind == "content" or attempt == config.attempts:
-                return Outcome(task, None, failure.reason, attempt, failure.traceback)
-            on_retry(task, failure.reason)
+                return Outcome(task, None, failure.reason, attempt, failure.traceback, kind=failure.kind)
+            on_retry(task, failure)
         attempt += 1

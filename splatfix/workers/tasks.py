@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from splatfix.workers.failures import FailureKind
+
 T = TypeVar("T")
 
 
@@ -26,6 +28,7 @@ class Outcome(Generic[T]):
         attempts: number of attempts, including the last.
         traceback: of the last attempt, if it failed.
         node: the name or address of the node of the last attempt; None in this process.
+        kind: of the failure of the last attempt, if it failed.
     """
 
     task: T
@@ -34,3 +37,4 @@ class Outcome(Generic[T]):
     attempts: int = 1
     traceback: str | None = None
     node: str | None = None
+    kind: FailureKind | None = None

@@ -25,8 +25,9 @@ from splatfix.pairs.ground_truth import DenseConfig
 from splatfix.pairs.index import open_index
 from splatfix.pairs.provenance import describe_maker
 from splatfix.pairs.recipes import Recipe
+from splatfix.pairs.tasks import Task
 from splatfix.pairs.verify import verify
-from splatfix.pairs.worker import PairWorker, WorkerSettings
+from splatfix.pairs.worker import PairWorker, TaskResult, WorkerSettings
 from splatfix.report.dataset import write_dataset_page
 from splatfix.runs import source_digest
 from splatfix.sample import sample_path
@@ -414,3 +415,21 @@ def test_a_generation_sends_its_metrics(tmp_path: Path, ray_metrics: FakeRayMetr
     assert ray_metrics.last("splatfix_output_free_bytes") > 0
     declared = {name for name, metric in METRICS.items() if "generate" in metric.senders}
     assert declared - set(ray_metrics.sent) <= {"splatfix_seconds_left"}  # none yet within the first second
+
+
+class _BadMachineWorker(StubWorker):
+    """Fails each attempt as a machine does whose GPU is broken."""
+
+    def run(self, task: Task, upcoming: Task | None) -> TaskResult:  # noqa: ARG002
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize(("attempts", "num_failed"), [(1, 3), (2, 6)])
+def test_failures_of_machines_are_counted_as_such(
+    tmp_path: Path, ray_metrics: FakeRayMetrics, attempts: int, num_failed: int
+) -> None:
+    config = replace(STUB, workers=WorkersConfig(num=0, attempts=attempts))
+    captures = make_empty_captures(tmp_path / "in", "a")
+    assert generate(captures, str(tmp_path / "out"), config, make_worker=_BadMachineWorker).failed == 3
+    assert ray_metrics.total("splatfix_failed_attempts_total", kind="machine") == num_failed
+    assert ray_metrics.total("splatfix_failed_attempts_total", kind="content") == 0
