@@ -18,14 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from splatfix import storage
 from splatfix.errors import MachineError
 from splatfix.files import write_whole
 from splatfix.lease import hold_lease
 from splatfix.process import keeping_handler, log, setting_environment
-from splatfix.shared_folder import check_token, describe_machine, refuse_relative_output, shared_token
+from splatfix.shared_folder import check_token, refuse_relative_output, shared_token
 from splatfix.telemetry import Telemetry
 from splatfix.training.cluster import choose_gpus, telling_lost_nodes, wait_for_room
 from splatfix.training.config import TrainConfig, TrainWorkersConfig
@@ -35,6 +33,7 @@ from splatfix.training.run import STATE, open_training
 from splatfix.training.state import read_state
 from splatfix.training.train import train
 from splatfix.workers import RunAborted, connect_ray
+from splatfix.workers.host import require_cuda
 
 if TYPE_CHECKING:
     from splatfix.training.state import TrainingState
@@ -211,7 +210,8 @@ def _run_process(work: _Work) -> None:
     os.environ.update(work.environment)
     if work.token is not None:
         check_token(str(out), work.token)
-    check_cuda(config.device)
+    if config.device == "cuda":
+        require_cuda("a GPU", "train on CPUs with --workers.gpus 0")
     import ray.train
 
     main = ray.train.get_context().get_world_rank() == 0
@@ -229,15 +229,6 @@ def _run_process(work: _Work) -> None:
             ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     train(work.shards_url, out, config, on_segment=report)
-
-
-def check_cuda(device: str) -> None:
-    """MachineError where this process holds a GPU that torch cannot use: it would compute on the CPU."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise MachineError(
-            f"{describe_machine()}: this worker holds a GPU, but torch {torch.__version__} sees no CUDA device; check "
-            "the driver and the image of this node, or train on CPUs with --workers.gpus 0"
-        )
 
 
 def _copy_newer(checkpoint: Path, out: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.errors import MachineError
+from splatfix.shared_folder import describe_machine
 from splatfix.workers.cluster import current_node
 from splatfix.workers.failures import NodeDiskFullError
 from splatfix.workers.tasks import Worker
@@ -68,7 +69,7 @@ class WorkerHost:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT) and _is_temporary(error.filename):
                 place = error.filename or tempfile.gettempdir()
-                raise NodeDiskFullError(f"{socket.gethostname()}: no space is left ({place})") from error
+                raise NodeDiskFullError(f"{describe_machine()}: no space is left ({place})") from error
             raise
 
 
@@ -81,7 +82,16 @@ def host_class(create: Callable[[], Worker]) -> type[WorkerHost]:
 
 
 def take_gpu_share(gpus: float) -> None:
-    """Check that CUDA works, and keep to a share of the memory of a GPU.
+    """Check that CUDA works, and keep to a share of the memory of a GPU. MachineError as `require_cuda`."""
+    import torch
+
+    require_cuda(f"{gpus:g} of a GPU", "set workers.gpus to 0 for the CPU")
+    if gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus)
+
+
+def require_cuda(held: str, remedy: str) -> None:
+    """Check that torch can use the GPU that a worker holds; ``held`` and ``remedy`` are for the message.
 
     Raises:
         MachineError: torch sees no CUDA device, so that the worker would run on the CPU.
@@ -90,11 +100,9 @@ def take_gpu_share(gpus: float) -> None:
 
     if not torch.cuda.is_available():
         raise MachineError(
-            f"{socket.gethostname()}: this worker holds {gpus:g} of a GPU, but torch {torch.__version__} sees no CUDA "
-            "device; check the driver and the image of this node, or set workers.gpus to 0 for the CPU"
+            f"{describe_machine()}: this worker holds {held}, but torch {torch.__version__} sees no CUDA device; check "
+            f"the driver and the image of this node, or {remedy}"
         )
-    if gpus < 1:
-        torch.cuda.set_per_process_memory_fraction(gpus)
 
 
 def _is_temporary(name: str | None) -> bool:

@@ -86,11 +86,10 @@ def test_lost_nodes_are_told(caplog):
         wait_for(lambda: "room for 2 workers with 1 CPUs each, the cluster has room for 1" in caplog.text, seconds=10)
 
 
-def test_a_gpu_that_torch_cannot_use_is_an_error_of_the_machine(monkeypatch):
+def test_a_gpu_that_torch_cannot_use_is_an_error_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    launching.check_cuda("cpu")
     with pytest.raises(MachineError, match=r"this worker holds a GPU, but torch .* sees no CUDA device"):
-        launching.check_cuda("cuda")
+        launching._run_process(launching._Work("shards", tmp_path, config("cuda"), {}, None))
 
 
 @pytest.mark.parametrize(

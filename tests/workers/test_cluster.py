@@ -9,6 +9,7 @@ import pytest
 
 from splatfix.config import build_config
 from splatfix.errors import DiskFull, MachineError
+from splatfix.shared_folder import describe_machine
 from splatfix.workers import WorkersConfig, connect_ray
 from splatfix.workers import cluster as view
 from splatfix.workers.host import WorkerHost, host_class, take_gpu_share
@@ -109,12 +110,10 @@ class _QuietWorker:
 
 
 def test_a_share_of_a_gpu_without_cuda_is_an_error_that_names_the_node(monkeypatch) -> None:
-    import socket
-
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    wanted = re.escape(f"{socket.gethostname()}: this worker holds 0.25 of a GPU, but torch")
+    wanted = re.escape(f"{describe_machine()}: this worker holds 0.25 of a GPU, but torch")
     with pytest.raises(MachineError, match=wanted):
         take_gpu_share(0.25)
     with pytest.raises(MachineError, match=wanted):
