@@ -87,17 +87,7 @@ def read_bytes(url: str) -> bytes:
 
 def exists(url: str) -> bool:
     """Whether a file exists. OSError if the store cannot be reached."""
-    place = resolve(url)
-    if isinstance(place, Path):
-        return place.is_file()
-    import obstore
-
-    try:
-        with translate_errors(url):
-            obstore.head(*place)
-    except MissingFileError:
-        return False
-    return True
+    return find_file(url) is not None
 
 
 def list_folder(url: str | Path) -> tuple[list[str], list[str]]:
