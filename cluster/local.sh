@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run a Ray cluster whose nodes have disks of their own on one machine; `cluster/local.sh help` describes it.
+# Run a Ray cluster whose nodes have separate disks on one machine; `cluster/local.sh help` describes it.
 set -euo pipefail
 
 print_help() {
@@ -226,7 +226,7 @@ u.urlopen(u.Request(sys.argv[1], method="PUT"), timeout=10)' "$url" 2>/dev/null;
 # --- Commands
 
 require_machine() {
-    [ "$(uname)" = Linux ] || fail "needs Linux: namespaces give the nodes disks of their own"
+    [ "$(uname)" = Linux ] || fail "needs Linux: namespaces give the nodes separate disks"
     [ "$(id -u)" = 0 ] || fail "needs root, to make namespaces and to mount; try sudo"
     local tool package
     for tool in ip:iproute2 unshare:util-linux nsenter:util-linux mount:mount setsid:util-linux; do

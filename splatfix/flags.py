@@ -61,7 +61,7 @@ class Command:
 
     @property
     def takes_words(self) -> bool:
-        """Whether it passes on all arguments that are no flags of its own (`split_words`)."""
+        """Whether it passes on all arguments that are not its flags (`split_words`)."""
         return "words" in self.parameters
 
 

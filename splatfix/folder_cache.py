@@ -172,7 +172,7 @@ def cache_folder() -> Path:
     folder = Path(given) if given else Path(tempfile.gettempdir()) / f"splatfix-cache-{getpass.getuser()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise ValueError(f"{folder}: belongs to another user; wanted a folder of your own in {FOLDER_VARIABLE}")
+        raise ValueError(f"{folder}: belongs to another user; wanted a folder that is yours in {FOLDER_VARIABLE}")
     return folder.resolve()
 
 

@@ -211,7 +211,7 @@ class Telemetry:
             return
         try:
             self._metrics[name].send(float(value), self._complete(name, labels))
-        except Exception as error:  # a run goes on without its metrics
+        except Exception as error:  # the run continues without its metrics
             log.debug("%s: %s", name, error)
 
     def _connect(self) -> bool:

@@ -66,7 +66,7 @@ def test_the_least_recently_used_folder_that_is_closed_is_removed(store: str, tm
 
 def test_another_users_cache_is_refused(store: str, monkeypatch) -> None:
     monkeypatch.setattr(folder_cache.os, "getuid", lambda: -1)
-    with pytest.raises(ValueError, match="belongs to another user; wanted a folder of your own in SPLATFIX_CACHE"):
+    with pytest.raises(ValueError, match="belongs to another user; wanted a folder that is yours in SPLATFIX_CACHE"):
         make_folder(store)
 
 

@@ -28,7 +28,7 @@ def node(url: str, tmp_path: Path) -> Mirror:
 
 @pytest.fixture
 def other(url: str, tmp_path: Path) -> Mirror:
-    """The same run on a node with a disk of its own."""
+    """The same run on a node with a separate disk."""
     return Mirror(tmp_path / "b" / "run", url)
 
 

@@ -156,7 +156,7 @@ def _measure_skew(ray: Any, clock: Any) -> float | None:
 
 @contextlib.contextmanager
 def _token(out: str | None) -> Iterator[tuple[str | None, str]]:
-    """Write a file for the nodes to find into a folder of its own in the output, and remove it again."""
+    """Write a file for the nodes to find into a separate folder in the output, and remove it again."""
     if out is None:
         yield None, ""
         return

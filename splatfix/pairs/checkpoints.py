@@ -1,4 +1,4 @@
-"""Checkpoints of long fits in the output, so that a fit whose worker died or was preempted goes on elsewhere.
+"""Checkpoints of long fits in the output, so that a fit whose worker died or was preempted resumes elsewhere.
 
 A task may train several fits, one after another. Its checkpoint ``.checkpoints/<stem>.pt`` holds those that are
 finished and the state of the one in progress, and is deleted when the task is committed. Short fits write none.
@@ -75,7 +75,7 @@ class FitCheckpoints:
         torch.save({"identity": self._identity, "finished": self._finished, "state": fit.state()}, buffer)
         try:
             storage.write_bytes(str(self._url), buffer.getvalue())
-        except OSError as error:  # not fatal: the fit goes on, and its commit tells what is wrong with the output
+        except OSError as error:  # not fatal: the fit continues, and its commit reports what is wrong with the output
             log.debug("%s: cannot be written (%s)", self._url, error)
         self._saved = time.monotonic()
         self._save_seconds = self._saved - start

@@ -92,7 +92,7 @@ def fit_densely(
 ) -> GroundTruth:
     """Fit most of the photos of a capture, and measure the fit on the others.
 
-    ``checkpoints`` go on with an interrupted attempt.
+    ``checkpoints`` resume an interrupted attempt.
 
     Raises:
         ValueError: the capture has too few photos to hold any out.

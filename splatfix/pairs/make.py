@@ -87,7 +87,7 @@ def make_pairs(
     """Fit some photos of a capture, render the fit, and pair the renders with clean views.
 
     Capture, fit index, seed and recipe determine everything but the seconds, for a given number of threads.
-    ``ground_truth`` is needed by recipes with ``clean: renders``. ``checkpoints`` go on with an interrupted attempt.
+    ``ground_truth`` is needed by recipes with ``clean: renders``. ``checkpoints`` resume an interrupted attempt.
 
     Raises:
         ValueError: the capture has too few photos for a fit and a clean view, or its ground truth is missing.

@@ -74,7 +74,7 @@ def run_on_tune(
                 scheduler=_TuneScheduler(driver),
                 num_samples=-1,
                 max_concurrent_trials=num,
-                reuse_actors=False,  # each trial has a process of its own, with its name and log, and a sound CUDA
+                reuse_actors=False,  # each trial has a separate process, with its name and log, and a sound CUDA
                 trial_name_creator=_name_trial,
                 trial_dirname_creator=_name_trial,
             ),

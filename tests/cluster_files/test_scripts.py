@@ -58,7 +58,7 @@ def test_scripts_pass_shellcheck(only_long: bool) -> None:
 def test_shell_in_yaml_passes_shellcheck() -> None:
     found = list(shell_of_yaml())
     assert len(found) >= 5
-    command = [tool("shellcheck"), "--shell=bash", "--exclude=SC2030,SC2031", "-"]  # each is a program of its own
+    command = [tool("shellcheck"), "--shell=bash", "--exclude=SC2030,SC2031", "-"]  # each is a separate program
     code = "\n".join(f"( # {path.name}\n{code})" for path, code in found)
     done = subprocess.run(command, input=code, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
