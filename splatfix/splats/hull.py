@@ -129,11 +129,12 @@ def draw_random_points(
     the logarithm of the depth is uniform over the range of the photo. If the cameras see little space in common, fewer
     than ``num`` points are returned.
     """
-    batches: list[ndarray] = []
+    found: list[ndarray] = []
     min_views = min(2, len(cameras))
     batch_size = max(2 * num // len(cameras), 64)
     known_in_view = [camera.sees(known) for camera in cameras]
     for _ in range(60):
+        batches, chances = [], []
         for camera, (low, high), in_view in zip(cameras, ranges, known_in_view, strict=True):
             pixels = rng.random((batch_size, 2)) * [camera.width_px, camera.height_px]
             if in_view.sum() >= 8 and np.isfinite(spread):
@@ -143,11 +144,14 @@ def draw_random_points(
                 depths = np.clip(depths * np.exp(spread * rng.standard_normal(batch_size)), low, high)
             else:
                 depths = np.exp(rng.uniform(np.log(low), np.log(high), batch_size))
-            candidates = camera.unproject(pixels, depths)
-            num_views = np.sum([other.sees(candidates) for other in cameras], axis=0)
-            keep = (num_views >= min_views) & (rng.random(batch_size) < num_views / len(cameras))
-            batches.append(candidates[keep][is_in_hull(candidates[keep], cameras, masks, margin_px=0)])
-        if sum(map(len, batches)) >= num:
+            batches.append(camera.unproject(pixels, depths))
+            chances.append(rng.random(batch_size))
+        candidates = np.concatenate(batches)
+        num_views = np.sum([camera.sees(candidates) for camera in cameras], axis=0)
+        accepted = (num_views >= min_views) & (np.concatenate(chances) < num_views / len(cameras))
+        candidates = candidates[accepted]
+        found.append(candidates[is_in_hull(candidates, cameras, masks, margin_px=0)])
+        if sum(map(len, found)) >= num:
             break
-    positions = np.concatenate(batches)
+    positions = np.concatenate(found)
     return positions[rng.permutation(len(positions))[:num]]
