@@ -38,6 +38,10 @@ class NodeDiskFullError(MachineError):
     """Raised in a worker when a folder is full that only its node uses, such as that for temporary files."""
 
 
+class BrokenProcessError(MachineError):
+    """Raised in a worker when no task can succeed any more in its process, so that another has to take its place."""
+
+
 def classify_failure(error: BaseException, trace: str | None = None) -> Failure:
     """Tell why an attempt at a task failed; ``trace`` is the traceback of an error that another process raised.
 

@@ -6,19 +6,23 @@ import errno
 import logging
 import socket
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from splatfix.errors import MachineError
+from splatfix.errors import MachineError, RunAborted
 from splatfix.shared_folder import describe_machine
 from splatfix.workers.cluster import current_node
-from splatfix.workers.failures import NodeDiskFullError
+from splatfix.workers.cuda_errors import breaks_cuda, retry_with_free_memory
+from splatfix.workers.failures import BrokenProcessError, NodeDiskFullError
 from splatfix.workers.tasks import Worker
 
 MAX_WARNINGS = 20  # that are sent to the driver with one answer
+INSTANT_SECONDS = 1.0  # a failure within this time is instant
+MAX_INSTANT_FAILURES = 2  # in a row, before the process is taken for broken
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class WorkerHost:
     def __init__(self, create: Callable[[], Worker], gpus: float) -> None:
         self._worker: Worker | None = None
         self._error: Exception | None = None
+        self._num_instant_failures = 0
         self._warnings = _Warnings()
         logging.basicConfig(level=logging.WARNING, format="%(message)s")  # into the node's own log
         logging.getLogger("splatfix").addHandler(self._warnings)
@@ -58,19 +63,32 @@ class WorkerHost:
         return current_node()
 
     def run(self, task: Any, upcoming: Any | None) -> Answer:
-        """Do a task; see `Worker`.
+        """Do a task; see `Worker`. If the memory of the GPU is full, it is tried once more with what can be freed.
 
         Raises:
             NodeDiskFullError: no space is left in a folder that only this node uses.
+            BrokenProcessError: CUDA no longer works in this process, or it has failed several tasks at once.
         """
         assert self._worker is not None
+        start = time.monotonic()
         try:
-            return Answer(self._worker.run(task, upcoming), self._warnings.take())
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT) and _is_temporary(error.filename):
+            result = retry_with_free_memory(lambda: self._worker.run(task, upcoming))  # type: ignore[union-attr]
+        except (ValueError, RunAborted):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if not _is_temporary(error.filename):
+                    raise
                 place = error.filename or tempfile.gettempdir()
                 raise NodeDiskFullError(f"{describe_machine()}: no space is left ({place})") from error
+            is_instant = time.monotonic() - start < INSTANT_SECONDS
+            self._num_instant_failures = self._num_instant_failures + 1 if is_instant else 0
+            if breaks_cuda(error) or self._num_instant_failures >= MAX_INSTANT_FAILURES:
+                reason = f"{type(error).__name__}: {error}"
+                raise BrokenProcessError(f"{reason}; a worker of {describe_machine()} is replaced") from error
             raise
+        self._num_instant_failures = 0
+        return Answer(result, self._warnings.take())
 
 
 def host_class(create: Callable[[], Worker]) -> type[WorkerHost]:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from splatfix.errors import DiskFull
 from splatfix.workers.config import WorkersConfig
-from splatfix.workers.failures import Failure, NodeDiskFullError, classify_failure
+from splatfix.workers.failures import BrokenProcessError, Failure, NodeDiskFullError, classify_failure
 from splatfix.workers.health import MAX_PREEMPTIONS, Attempts, Streak, better_nodes
 from splatfix.workers.host import Answer
 from splatfix.workers.members import PATIENCE_SECONDS, Member, Members
@@ -225,8 +225,14 @@ class ActorPool(Generic[T]):
         if not actor.is_ready:
             self._members.count_failed_start(actor, error, has_died=False)
             return None
-        self._idle.append(actor)
-        return self._count_failure(actor, error, trace)
+        outcome = self._count_failure(actor, error, trace)
+        if actor not in self._members.actors:  # it was retired
+            return outcome
+        if isinstance(error, BrokenProcessError):
+            self._remove(actor)  # another is started in its place
+        else:
+            self._idle.append(actor)
+        return outcome
 
     def _handle_death(self, actor: Member[T], error: BaseException) -> Outcome[T] | None:
         """Count a failed attempt of an actor that died; another is started in its place."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from typing import TypeVar
 
+from splatfix.errors import RunAborted
 from splatfix.process import using_threads
 from splatfix.workers.cluster import connect_ray, num_local_cpus
 from splatfix.workers.config import WorkersConfig, runs_in_process
+from splatfix.workers.cuda_errors import CUDA_IS_BROKEN, breaks_cuda, retry_with_free_memory
 from splatfix.workers.failures import Failure, classify_failure
 from splatfix.workers.pool import ActorPool
 from splatfix.workers.queue import TaskQueue
@@ -74,9 +76,11 @@ def _try_task(
     while True:
         try:
             with using_threads(config.cpus):
-                return Outcome(task, worker.run(task, upcoming), None, attempt)
+                return Outcome(task, retry_with_free_memory(lambda: worker.run(task, upcoming)), None, attempt)
         except Exception as error:
             failure = classify_failure(error)
+            if failure.kind == "machine" and breaks_cuda(error):
+                raise RunAborted(f"{failure.reason}: {CUDA_IS_BROKEN}") from error
             if failure.kind == "content" or attempt == config.attempts:
                 return Outcome(task, None, failure.reason, attempt, failure.traceback, kind=failure.kind)
             on_retry(task, failure)

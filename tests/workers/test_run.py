@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import time
@@ -56,23 +55,6 @@ def run_echo(tasks: list[str], folder: Path, num: int, **more) -> tuple[dict[str
         assert outcome.task not in outcomes
         outcomes[outcome.task] = outcome
     return outcomes, retried
-
-
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """Ray on two cores for the tests of this file, whose modules the workers can import."""
-    import ray
-
-    root = str(Path(__file__).resolve().parents[2])
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"PYTHONPATH": root}},
-    )
-    yield
-    ray.shutdown()
 
 
 TASKS = ["a", "never", "b", "once", "always", "slow", "c", "d"]
