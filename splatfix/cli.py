@@ -218,10 +218,10 @@ def verify(url: Positional[Url], *, repair: bool = False) -> int:
     ),
     examples=[
         "splatfix train --shards pairs --out runs/restorer --config configs/train.yaml",
-        "splatfix train --shards s3://bucket/pairs --out /shared/restorer --workers.num 8",
+        "splatfix train --shards s3://bucket/pairs --out s3://bucket/restorer --workers.num 8",
     ],
 )
-def train(*, shards: Url, out: RunPath, fresh: bool, settings: "TrainConfig") -> None:
+def train(*, shards: Url, out: OutUrl, fresh: bool, settings: "TrainConfig") -> None:
     """Train a restorer on pairs (artifact render, clean view) from webdataset shards.
 
     Trains in this process; in several under ``torchrun --nproc-per-node 2 -m splatfix train ...``, or with
@@ -229,7 +229,8 @@ def train(*, shards: Url, out: RunPath, fresh: bool, settings: "TrainConfig") ->
 
     Args:
         shards: folder or URL that splatfix generate wrote.
-        out: folder of the run; the best weights go into its folder restorer.
+        out: folder of the run, on a cluster one that every node sees, or a URL of an object store; the best weights go
+            into its folder restorer.
     """
     from splatfix.training.launch import launch
 
@@ -247,13 +248,13 @@ def train(*, shards: Url, out: RunPath, fresh: bool, settings: "TrainConfig") ->
         "splatfix sweep --out runs/sweep --search.trials 64",
     ],
 )
-def sweep(*, out: RunPath, fresh: bool, config_file: Path | None, settings: "SweepConfig") -> None:
+def sweep(*, out: OutUrl, fresh: bool, config_file: Path | None, settings: "SweepConfig") -> None:
     """Search the loop's settings over several captures, and compare the best with the default.
 
     Writes best.yaml (for splatfix loop --config), trials.csv and sweep.html; MLflow has a run of each trial.
 
     Args:
-        out: folder of the sweep; on a cluster one that every node sees.
+        out: folder of the sweep, on a cluster one that every node sees, or a URL of an object store.
     """
     from splatfix.report.terminal import describe_sweep
     from splatfix.sweep.driver import run_sweep

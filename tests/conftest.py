@@ -74,7 +74,8 @@ def bucket(monkeypatch, tmp_path_factory) -> Iterator[str]:
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("SPLATFIX_CACHE", str(tmp_path_factory.mktemp("cache")))
     stores.open_store.cache_clear()
-    urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/pairs", method="PUT")).close()
+    for method, path in (("POST", "moto-api/reset"), ("PUT", "pairs")):  # it keeps the objects of earlier servers
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/{path}", method=method)).close()
     yield "s3://pairs"
     stores.open_store.cache_clear()
     server.stop()

@@ -14,8 +14,8 @@ import torch
 
 from splatfix.config import to_tree
 from splatfix.lease import hold_lease
-from splatfix.loop.cases import BASELINE_FILES, BASELINES, Case, find_cases, measure_baselines, silence_loops
-from splatfix.mirror import Mirror
+from splatfix.loop.cases import BASELINE_FILES, BASELINES, SHARED, Case, find_cases, measure_baselines, silence_loops
+from splatfix.mirror import TOP, Mirror, open_mirror
 from splatfix.process import progress, using_threads
 from splatfix.report.sweep.results import SWEEP, SweepResults, read_sweep
 from splatfix.runs import Run, check_run, describe_run, open_run, read_run
@@ -26,7 +26,7 @@ from splatfix.sweep.config import SweepConfig, resolve_paths
 from splatfix.sweep.files import OUTPUT_FILES, SweepWriter, format_value
 from splatfix.sweep.live_metrics import LiveMetrics
 from splatfix.sweep.mlflow_runs import SweepTracker
-from splatfix.sweep.record import TrialRecord, read_record
+from splatfix.sweep.record import AttemptEnd, TrialRecord, read_record, trial_part
 from splatfix.sweep.reruns import RERUN_FILES, run_reruns
 from splatfix.sweep.scheduler import SweepScheduler
 from splatfix.sweep.settings import apply
@@ -35,6 +35,7 @@ from splatfix.sweep.trial import TRIAL_FILES, prune_trial, run_trial
 from splatfix.telemetry import Telemetry
 from splatfix.tracking import TRACKING_FILES, hide_password
 from splatfix.workers import RunAborted, connect_ray, num_local_cpus, resolve_workers, runs_in_process
+from splatfix.workers.cuda_errors import CUDA_IS_BROKEN, breaks_cuda
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +51,14 @@ SWEEP_FILES = (  # glob patterns of all that a sweep writes, besides MLflow's da
 )
 
 
-def run_sweep(config: SweepConfig, out: Path, *, fresh: bool = False, source: str = "config") -> SweepResults:
+def run_sweep(config: SweepConfig, out: Path | str, *, fresh: bool = False, source: str = "config") -> SweepResults:
     """Search the loop's config, and write the sweep's folder; returns what ``sweep.json`` holds.
 
     An interrupted sweep in the folder is resumed; of a finished one, what it wrote is returned.
 
     Args:
         config: the sweep.
-        out: folder; on a cluster one that every node sees.
+        out: folder, on a cluster one that every node sees, or a URL of an object store.
         fresh: start over.
         source: of the config, for messages.
 
@@ -66,13 +67,16 @@ def run_sweep(config: SweepConfig, out: Path, *, fresh: bool = False, source: st
         RunAborted: no further trial can work, or none was completed.
     """
     refuse_relative_output(out)
-    out = Path(out).resolve()
+    mirror = open_mirror(out)
+    out = mirror.path
     config = resolve_paths(config)
     num_trials = check_sweep(config, source=source)
     settings = hide_password(config)
     record = describe_run(settings, command="sweep", files=SWEEP_FILES)
+    mirror.pull(TOP)
     check_run(out, record, may_change=MAY_CHANGE, fresh=fresh)  # before the lease, which is in the folder
-    with hold_lease(str(out), "splatfix sweep"):
+    with hold_lease(mirror.place, "splatfix sweep"):
+        mirror.pull(skip=[] if fresh else [SHARED])
         run = open_run(
             out,
             settings,
@@ -83,9 +87,13 @@ def run_sweep(config: SweepConfig, out: Path, *, fresh: bool = False, source: st
             fresh=fresh,
         )
         if run.is_finished:
-            log.info("%s: this sweep is finished", out)
+            log.info("%s: this sweep is finished", mirror.place)
             return read_sweep(out)
-        return _run_or_resume(config, run, num_trials, source)
+        mirror.begin()
+        try:
+            return _run_or_resume(config, run, mirror, num_trials, source)
+        finally:
+            mirror.push()
 
 
 def _is_complete(config: SweepConfig, out: Path) -> bool:
@@ -105,17 +113,17 @@ def _is_complete(config: SweepConfig, out: Path) -> bool:
     return reruns is None or all(row.error is None for row in reruns.rows)
 
 
-def _run_or_resume(config: SweepConfig, run: Run, num_trials: int, source: str) -> SweepResults:
+def _run_or_resume(config: SweepConfig, run: Run, mirror: Mirror, num_trials: int, source: str) -> SweepResults:
     """Run what the folder lacks."""
     out, state = run.path, read_state(run.path)
     with _connect(config) as ray:
         workers = _plan_workers(config, state, ray)
         run.seconds = dict(state.seconds) if state is not None else {}
         write_state(out, parallel=workers.parallel, seconds=run.seconds)
-        on_nodes = nullcontext(None) if ray is None else shared_token(str(out))
+        on_nodes = nullcontext(None) if ray is None else shared_token(mirror.place)
         with SweepTracker(config, out) as tracker, on_nodes as token:
             try:
-                return _run_stages(_Sweep(config, run, source, num_trials, workers, tracker, token))
+                return _run_stages(_Sweep(config, run, mirror, source, num_trials, workers, tracker, token))
             finally:
                 write_state(out, parallel=workers.parallel, seconds=run.seconds)
 
@@ -139,6 +147,7 @@ class _Sweep:
 
     config: SweepConfig
     run: Run
+    mirror: Mirror
     source: str
     num_trials: int
     workers: _Workers
@@ -151,9 +160,8 @@ def _run_stages(sweep: _Sweep) -> SweepResults:
     config, run = sweep.config, sweep.run
     cases = find_cases(config.captures, config.seeds)
     with run.stage("references"):
-        baselines = measure_baselines(
-            cases, config.loop, config.workers, Mirror(run.path), command="sweep", token=sweep.token
-        )
+        workers, token = config.workers, sweep.token
+        baselines = measure_baselines(cases, config.loop, workers, sweep.mirror, command="sweep", token=token)
     writer = SweepWriter(config, run, cases, baselines, num_trials=sweep.num_trials, parallel=sweep.workers.parallel)
     with _resumed_stage(run):
         records = _run_trials(sweep, cases, writer)
@@ -165,9 +173,10 @@ def _run_stages(sweep: _Sweep) -> SweepResults:
     writer.write(records, state="running")
     if config.reruns > 0 and best_config != config.loop:
         with run.stage("reruns"):
-            for rows in run_reruns(config, best_config, f"trial-{best.name}", run.path, sweep.token):
+            for rows in run_reruns(config, best_config, f"trial-{best.name}", sweep.mirror, sweep.token):
                 writer.reruns = rows
                 writer.update(records)
+                sweep.mirror.push(TOP)
     for record in records:
         prune_trial(run.path, record.number, keep_splats=config.keep_splats or record.number == best.number)
     results = writer.write(records, state="finished")
@@ -182,7 +191,7 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter) -> li
     Raises:
         RunAborted: no further trial can work, or some were not run.
     """
-    config, out, workers = sweep.config, sweep.run.path, sweep.workers
+    config, out, workers, mirror = sweep.config, sweep.run.path, sweep.workers, sweep.mirror
     objective = config.objectives[0]
     with (
         Telemetry("sweep", out) as telemetry,
@@ -190,6 +199,8 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter) -> li
     ):
 
         def on_change(record: TrialRecord) -> None:
+            part = trial_part(record.number)
+            mirror.pull(part)
             sweep.tracker.update_trial(record)
             live_metrics.update(record)
             if record.has_ended:
@@ -200,6 +211,7 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter) -> li
                     bar.set_postfix_str(f"best {best.figure(objective):+.3f}", refresh=False)
                 bar.update()
                 writer.update(scheduler.records)
+            mirror.push(part, TOP)
 
         scheduler = SweepScheduler(
             config,
@@ -211,7 +223,7 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter) -> li
         )
         live_metrics = LiveMetrics(telemetry, scheduler, objective, bar)
         if sweep.token is None:
-            _run_in_process(scheduler, config, cases, out)
+            _run_in_process(scheduler, config, cases, mirror)
         else:
             from splatfix.sweep.ray_tune import run_on_tune
 
@@ -220,7 +232,7 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter) -> li
                 live_metrics.count_errors()
 
             resources: dict[str, Any] = {"num": workers.num, "gpus": workers.gpus}
-            run_on_tune(scheduler, config, cases, out, token=sweep.token, **resources, on_step=refresh)
+            run_on_tune(scheduler, config, cases, mirror, token=sweep.token, **resources, on_step=refresh)
     if scheduler.abort_reason is not None:
         raise scheduler.abort_reason
     if not scheduler.is_finished:
@@ -228,14 +240,16 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter) -> li
     return scheduler.records
 
 
-def _run_in_process(scheduler: SweepScheduler, config: SweepConfig, cases: Sequence[Case], out: Path) -> None:
+def _run_in_process(scheduler: SweepScheduler, config: SweepConfig, cases: Sequence[Case], mirror: Mirror) -> None:
     """Run one trial after another in this process."""
     while (record := scheduler.next_trial()) is not None:
-        reports = run_trial(out, record.number, record.values, config.loop, cases, config.metric)
+        reports = run_trial(mirror, record.number, record.values, config.loop, cases, config.metric)
         continues = True
         while continues:
             with using_threads(config.workers.cpus), silence_loops():
                 report = next(reports)
+            if isinstance(report, AttemptEnd) and report.outcome == "error" and breaks_cuda(RuntimeError(report.error)):
+                raise RunAborted(f"trial {record.number}: {report.error}: {CUDA_IS_BROKEN}")
             continues = scheduler.report(record.number, report)
 
 

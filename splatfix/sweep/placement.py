@@ -1,9 +1,17 @@
-"""Which nodes of a cluster a trial keeps away from. Nothing here imports Ray."""
+"""Which nodes of a cluster a trial keeps away from, and how long trials wait for a node. Nothing here imports Ray."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from splatfix.errors import RunAborted
+
+log = logging.getLogger(__name__)
+
+NOTICE_SECONDS = 60.0  # without a trial that runs, before a message
 
 
 def avoidable_nodes(nodes: Sequence[Mapping[str, Any]], avoided: set[str], resources: Mapping[str, float]) -> list[str]:
@@ -20,3 +28,38 @@ def avoidable_nodes(nodes: Sequence[Mapping[str, Any]], avoided: set[str], resou
         if node["Alive"] and all(node["Resources"].get(name, 0) >= each for name, each in resources.items())
     ]
     return sorted(avoided & set(fit)) if set(fit) - avoided else []
+
+
+class BoundedWait:
+    """Ends a sweep in which trials wait and none runs: no node has room, or the trials avoid all that have.
+
+    Args:
+        minutes: after which it does, as `WorkersConfig.wait_minutes`.
+        resources: that a trial needs.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, minutes: float, resources: Mapping[str, float], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._minutes, self._clock = minutes, clock
+        self._needs = ", ".join(f"{each:g} {name}" for name, each in resources.items() if each)
+        self._since: float | None = None
+        self._has_warned = False
+
+    def check(self, *, num_waiting: int, num_running: int) -> None:
+        """Note how many trials wait and run now. RunAborted if none has run for too long."""
+        now = self._clock()
+        if num_running or not num_waiting:
+            self._since, self._has_warned = None, False
+            return
+        self._since = now if self._since is None else self._since
+        waited = now - self._since
+        if waited > 60 * self._minutes:
+            raise RunAborted(
+                f"for {waited / 60:.0f} minutes no node had room for a trial ({self._needs}): they are lost, busy, or "
+                "have failed it; ended trials are kept, and the same command resumes (workers.wait_minutes)"
+            )
+        if waited > NOTICE_SECONDS and not self._has_warned:
+            self._has_warned = True
+            log.warning("no trial runs: waiting up to %g minutes for a node with %s", self._minutes, self._needs)

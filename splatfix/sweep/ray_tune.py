@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import pickle
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,16 @@ from typing import Any, ClassVar
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from splatfix.loop import LoopConfig
 from splatfix.loop.cases import Case, silence_loops
+from splatfix.mirror import Mirror
 from splatfix.process import quiet, setting_environment, using_threads
 from splatfix.sweep.config import SweepConfig
-from splatfix.sweep.placement import avoidable_nodes
+from splatfix.sweep.placement import BoundedWait, avoidable_nodes
 from splatfix.sweep.record import AttemptEnd, report_from_json, report_to_json
 from splatfix.sweep.scheduler import SweepScheduler
 from splatfix.sweep.trial import run_trial
@@ -45,7 +48,7 @@ def run_on_tune(
     scheduler: SweepScheduler,
     config: SweepConfig,
     cases: Sequence[Case],
-    sweep: Path,
+    mirror: Mirror,
     *,
     token: str,
     num: int,
@@ -57,10 +60,10 @@ def run_on_tune(
     ``token`` is that in the sweep's folder, which each trial checks; ``on_step`` is called about ten times a second.
 
     Raises:
-        RunAborted: no other trial can work.
+        RunAborted: no other trial can work, or none could start for ``workers.wait_minutes``.
     """
     resources = {"CPU": float(config.workers.cpus), "GPU": float(gpus)}
-    work = _Work(sweep.absolute(), token, config.loop, tuple(cases), config.metric, config.workers.cpus, resources)
+    work = _Work(mirror, token, config.loop, tuple(cases), config.metric, config.workers.cpus, resources)
     driver = _Driver(scheduler, on_step, resources)
     with (
         setting_environment(ENVIRONMENT),
@@ -83,7 +86,7 @@ def run_on_tune(
                 storage_path=storage,
                 # a checkpoint would be looked for in ``storage`` on the node of the trial, which has no such folder
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_TuneCallback(driver)],
+                callbacks=[_TuneCallback(driver, BoundedWait(config.workers.wait_minutes, resources))],
                 failure_config=tune.FailureConfig(max_failures=0),  # the scheduler retries trials
                 verbose=0,
             ),
@@ -95,7 +98,7 @@ def run_on_tune(
 class _Work:
     """What all trials need, on their nodes."""
 
-    sweep: Path
+    mirror: Mirror
     token: str
     default: LoopConfig
     cases: tuple[Case, ...]
@@ -121,7 +124,7 @@ class TuneTrial(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         work = self.work
         self._reports = run_trial(
-            work.sweep, config["number"], config["values"], work.default, work.cases, work.metric, work.token
+            work.mirror, config["number"], config["values"], work.default, work.cases, work.metric, work.token
         )
         self._node = ray.get_runtime_context().get_node_id()
 
@@ -208,8 +211,8 @@ class _TuneScheduler(FIFOScheduler):
 class _TuneCallback(tune.Callback):
     """Reports the deaths of trials, with the reason that Tune's scheduler does not get, and ends an aborted sweep."""
 
-    def __init__(self, driver: _Driver) -> None:
-        self._driver = driver
+    def __init__(self, driver: _Driver, wait: BoundedWait) -> None:
+        self._driver, self._wait = driver, wait
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:  # noqa: ARG002
         failure = _read_failure(trial)
@@ -222,8 +225,11 @@ class _TuneCallback(tune.Callback):
         log.warning("trial %d: its node was preempted; it runs again and loses no attempt", trial.config["number"])
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:  # noqa: ARG002
+        """End the sweep where no trial can work; called about ten times a second."""
         if (reason := self._driver.scheduler.abort_reason) is not None:
             raise reason
+        counts = Counter(trial.status for trial in trials)
+        self._wait.check(num_waiting=counts[Trial.PENDING], num_running=counts[Trial.RUNNING])
         self._driver.on_step()
 
 

@@ -17,7 +17,12 @@ ERRORS = "errors.txt"  # the tracebacks of its failed attempts
 
 def trial_folder(sweep: Path, number: int) -> Path:
     """The folder of a trial in that of its sweep."""
-    return sweep / "trials" / f"{number:04d}"
+    return sweep / trial_part(number)
+
+
+def trial_part(number: int) -> str:
+    """The part of the sweep's mirror that is a trial."""
+    return f"trials/{number:04d}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from splatfix.files import read_json, write_json
 from splatfix.loop import LoopConfig, run_loop
 from splatfix.loop.cases import Case, configure_case, find_cases, silence_loops
 from splatfix.loop.run import LOOP_FILES
+from splatfix.mirror import Mirror
 from splatfix.process import progress
 from splatfix.report import write_report
 from splatfix.report.sweep.results import RerunFigures, RerunRow
@@ -44,12 +45,16 @@ class _Task:
 
 
 class _LoopWorker:
-    def __init__(self, configs: Mapping[str, LoopConfig], sweep: Path, token: str | None) -> None:
-        self._configs = configs
+    def __init__(self, configs: Mapping[str, LoopConfig], mirror: Mirror, token: str | None) -> None:
+        self._configs, self._mirror = configs, mirror
         if token is not None:
-            check_token(str(sweep), token)
+            check_token(mirror.place, token)
 
     def run(self, task: _Task, upcoming: _Task | None) -> Results:  # noqa: ARG002 - of the protocol
+        with self._mirror.work_on(_find_part(task, self._mirror)):
+            return self._run(task)
+
+    def _run(self, task: _Task) -> Results:
         config = configure_case(self._configs[task.config], task.case)
         done = task.folder / DONE
         if done.is_file() and read_json(done) == to_tree(config):
@@ -61,6 +66,10 @@ class _LoopWorker:
         return results
 
 
+def _find_part(task: _Task, mirror: Mirror) -> str:
+    return task.folder.relative_to(mirror.path).as_posix()
+
+
 def rerun_seeds(config: SweepConfig) -> list[int]:
     """Seeds that no trial used."""
     first = max(config.seeds) + FIRST_SEED
@@ -68,7 +77,7 @@ def rerun_seeds(config: SweepConfig) -> list[int]:
 
 
 def run_reruns(
-    config: SweepConfig, best: LoopConfig, name: str, sweep: Path, token: str | None = None
+    config: SweepConfig, best: LoopConfig, name: str, mirror: Mirror, token: str | None = None
 ) -> Iterator[list[RerunRow]]:
     """Run all reruns; after each that ends, yields the rows of all pairs so far. ``name`` is the best config's folder.
 
@@ -78,18 +87,20 @@ def run_reruns(
     cases = [(case, False) for case in find_cases(config.captures, seeds)]
     cases += [(case, True) for case in find_cases(config.held_out, seeds)]
     folders: dict[Literal["default", "best"], str] = {"default": "default", "best": name}
+    root = mirror.path / "reruns"
     tasks = [
-        _Task(config_name, case, held_out, sweep / "reruns" / folder / ("held_out" if held_out else "") / case.name)
+        _Task(config_name, case, held_out, root / folder / ("held_out" if held_out else "") / case.name)
         for case, held_out in cases
         for config_name, folder in folders.items()
     ]
     pairs = list(zip(tasks[::2], tasks[1::2], strict=True))
     outcomes: dict[Path, Outcome[_Task]] = {}
-    worker = partial(_LoopWorker, {"default": config.loop, "best": best}, sweep, token)
+    worker = partial(_LoopWorker, {"default": config.loop, "best": best}, mirror, token)
     with progress(total=len(tasks), description="reruns of the default and the best") as bar:
         for outcome in run_tasks(tasks, worker, config.workers, name=lambda task: str(task.folder)):
             if outcome.error is not None:
                 log.warning("%s: %s", outcome.task.folder, outcome.error)
+            mirror.pull(_find_part(outcome.task, mirror))
             outcomes[outcome.task.folder] = outcome
             bar.update()
             finished = [pair for pair in pairs if all(task.folder in outcomes for task in pair)]

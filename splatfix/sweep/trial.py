@@ -14,7 +14,8 @@ from splatfix.evaluation.results import mean_if_known
 from splatfix.fit import prepare_run
 from splatfix.loop import LoopConfig
 from splatfix.loop.case_rounds import CASE_FILES, CaseRound, run_case
-from splatfix.loop.cases import Case, configure_case
+from splatfix.loop.cases import SHARED, Case, baseline_part, configure_case
+from splatfix.mirror import Mirror
 from splatfix.process import choose_device
 from splatfix.report import write_report
 from splatfix.report.sweep.results import CaseFigures
@@ -23,7 +24,7 @@ from splatfix.runs import RUN_FILES
 from splatfix.shared_folder import check_token
 from splatfix.sweep.contact_sheet import write_contact_sheet
 from splatfix.sweep.parameter import Values
-from splatfix.sweep.record import ERRORS, TRIAL, AttemptEnd, RoundRecord, TrialReport, trial_folder
+from splatfix.sweep.record import ERRORS, TRIAL, AttemptEnd, RoundRecord, TrialReport, trial_folder, trial_part
 from splatfix.sweep.settings import apply
 from splatfix.tracking import TRACKING_FILES
 from splatfix.views import BANDS
@@ -37,7 +38,7 @@ TRIAL_FILES = (  # glob patterns of all that a trial writes
 
 
 def run_trial(
-    sweep: Path,
+    mirror: Mirror,
     number: int,
     values: Values,
     default: LoopConfig,
@@ -47,6 +48,8 @@ def run_trial(
 ) -> Iterator[TrialReport]:
     """Run a trial; yields each round over all cases, and last how the attempt ended. No exception leaves it.
 
+    ``mirror`` is the folder of the sweep, which this machine may have to copy from an object store.
+
     Rounds that an earlier attempt measured are taken from the trial's folder; interrupted training resumes from its
     checkpoints. ``metric`` is that of the gains: psnr or ssim. ``token``: what the driver wrote into the sweep's folder
     (`shared_folder`), which this machine must see; None in the driver's process.
@@ -54,8 +57,14 @@ def run_trial(
     end = AttemptEnd(outcome="complete")
     try:
         if token is not None:
-            check_token(str(sweep), token)
-        yield from _run_rounds(trial_folder(sweep, number), apply(default, values), cases, metric, sweep)
+            check_token(mirror.place, token)
+        part = trial_part(number)
+        mirror.pull(*(f"{part}/{case.name}" for case in cases), discard=True)
+        read = [baseline_part(case) for case in cases]
+        with mirror.work_on(part, shared=SHARED, read=read, discard=False):
+            for round_ in _run_rounds(mirror.path / part, apply(default, values), cases, metric, mirror.path):
+                mirror.push(SHARED, part)
+                yield round_
     except FloatingPointError as error:
         end = AttemptEnd(outcome="failed", error=str(error), traceback=traceback.format_exc())
     except (torch.cuda.OutOfMemoryError, MemoryError) as error:  # other trials may have filled the memory

@@ -22,7 +22,9 @@ from splatfix import storage
 from splatfix.errors import MachineError
 from splatfix.files import write_whole
 from splatfix.lease import hold_lease
+from splatfix.mirror import Mirror, open_mirror
 from splatfix.process import keeping_handler, log, setting_environment
+from splatfix.runs import mark_started
 from splatfix.shared_folder import check_token, refuse_relative_output, shared_token
 from splatfix.telemetry import Telemetry
 from splatfix.training.cluster import choose_gpus, telling_lost_nodes, wait_for_room
@@ -45,8 +47,10 @@ START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of Ray Train, which 
 URI = "MLFLOW_TRACKING_URI"
 
 
-def launch(shards_url: str | Path, out: Path, config: TrainConfig, *, fresh: bool = False) -> None:
+def launch(shards_url: str | Path, out: Path | str, config: TrainConfig, *, fresh: bool = False) -> None:
     """Train in ``config.workers.num`` processes, or in this one. Resumes, starts over and raises as `train`.
+
+    ``out`` may be the URL of an object store (`mirror`): then each saved state is pushed there.
 
     Raises:
         ValueError: also where the cluster has no room for the workers, or another driver is at work in ``out``.
@@ -54,39 +58,59 @@ def launch(shards_url: str | Path, out: Path, config: TrainConfig, *, fresh: boo
     """
     workers = config.workers
     refuse_relative_output(out)
+    mirror = open_mirror(out)
     if workers.num == 0:
-        train(shards_url, out, config, fresh=fresh)
+        _train_here(shards_url, mirror, config, fresh=fresh)
         return
-    out, shards_url = Path(out).absolute(), storage.absolute(shards_url)  # processes work in folders of Ray's
+    out, shards_url = mirror.path, storage.absolute(shards_url)  # processes work in folders of Ray's
     if config.start_from is not None and Path(config.start_from).is_dir():
         config = replace(config, start_from=str(Path(config.start_from).absolute()))
     check_divides(config.data.batch_size, workers.num)
     inputs = family_of(config.network).inputs(config.network)
     data = open_data(shards_url, config.data, inputs, config.seed)  # an error is raised here, once, before Ray starts
-    with hold_lease(str(out), "splatfix train"):
+    with hold_lease(mirror.place, "splatfix train"):
+        mirror.pull()
         if open_training(out, config, data, fresh=fresh).is_finished:
             return
+        mirror.begin()
         if fresh and workers.storage is not None:  # Ray would take over the earlier run from there
             for file in storage.list_tree(earlier := storage.join(workers.storage, run_name(out))):
                 storage.delete(storage.join(earlier, file))
         with connect_ray(workers.address, num_cpus=workers.num * workers.cpus, log_to_driver=True) as ray:
-            _train_on_ray(ray, shards_url, out, config)
+            _train_on_ray(ray, shards_url, mirror, config)
 
 
-def _train_on_ray(ray: Any, shards_url: str, out: Path, config: TrainConfig) -> None:
+def _train_here(shards_url: str | Path, mirror: Mirror, config: TrainConfig, *, fresh: bool) -> None:
+    """Train in this process, or in this one of those that torchrun has started; the first of them writes."""
+    if int(os.environ.get("RANK", 0)) != 0:
+        mirror.pull()
+        train(shards_url, mirror.path, config, fresh=fresh, place=mirror.place)
+        return
+    with hold_lease(mirror.place, "splatfix train"):
+        mirror.pull()
+        if mirror.url is not None:
+            mark_started(mirror.url)
+        try:
+            push = lambda _: mirror.push()  # noqa: E731
+            train(shards_url, mirror.path, config, on_segment=push, fresh=fresh, place=mirror.place)
+        finally:
+            mirror.push()
+
+
+def _train_on_ray(ray: Any, shards_url: str, mirror: Mirror, config: TrainConfig) -> None:
     """Train in workers of Ray Train, when the cluster has room for them."""
-    workers = config.workers
+    workers, out = config.workers, mirror.path
     gpus = choose_gpus(config, ray.nodes())
     config = replace(config, device="cuda" if gpus else "cpu")
     joins = workers.address is not None or "RAY_ADDRESS" in os.environ
     wait_for_room(workers, gpus, find_nodes=ray.nodes, ask=partial(_ask_for_nodes, workers, gpus) if joins else None)
     if sum(node["Alive"] for node in ray.nodes()) > 1:
-        _warn_of_lone_disks(out, config)
+        _warn_of_lone_disks(mirror, config)
     place = out / RAY_FOLDER if workers.storage is None else workers.storage
     if workers.storage is None:
         shutil.rmtree(place, ignore_errors=True)  # resuming uses the state in the run's folder
-    with shared_token(str(out)) as token:
-        work = _Work(shards_url, out, config, tracking_environment(), token if workers.storage is None else None)
+    with shared_token(mirror.place) as token:
+        work = _Work(shards_url, mirror, config, tracking_environment(), token if workers.storage is None else None)
         result = _fit(ray, work, gpus, storage.absolute(place))
     if workers.storage is None:
         shutil.rmtree(place, ignore_errors=True)
@@ -108,7 +132,7 @@ def _fit(ray: Any, work: _Work, gpus: bool, place: str) -> Any:
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=_scaling(workers, gpus),
         run_config=RunConfig(
-            name=run_name(work.out),
+            name=run_name(work.mirror.path),
             storage_path=place,
             failure_config=FailureConfig(**limits),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
@@ -159,9 +183,9 @@ def _ask_for_nodes(workers: TrainWorkersConfig, gpus: bool) -> None:
     request_resources(bundles=[bundle] * workers.num, **more)
 
 
-def _warn_of_lone_disks(out: Path, config: TrainConfig) -> None:
+def _warn_of_lone_disks(mirror: Mirror, config: TrainConfig) -> None:
     """Warn of what is written to the disk of one node, where there are several."""
-    shared = config.workers.storage is None
+    shared, out = config.workers.storage is None and mirror.url is None, mirror.place
     if shared:
         log.warning("workers.storage is not set: %s has to be on a disk that all nodes share", out)
     if config.tracking.enabled and (config.tracking.uri or tracking_environment().get(URI)) is None:
@@ -188,13 +212,14 @@ class _Work:
     """What a process needs.
 
     Attributes:
-        shards_url, out, config: as of `train`.
+        shards_url, config: as of `train`.
+        mirror: the run's folder.
         environment: the driver's settings of MLflow.
-        token: in ``out``, which every node must see; None if the states are kept in ``workers.storage``.
+        token: in the run's folder, which every node must see; None if the states are kept in ``workers.storage``.
     """
 
     shards_url: str
-    out: Path
+    mirror: Mirror
     config: TrainConfig
     environment: dict[str, str]
     token: str | None
@@ -206,21 +231,25 @@ def _run_process(work: _Work) -> None:
     Raises:
         MachineError: this node does not see the run's folder, or has a GPU that torch cannot use.
     """
-    out, config = work.out, work.config
+    mirror, out, config = work.mirror, work.mirror.path, work.config
     os.environ.update(work.environment)
     if work.token is not None:
-        check_token(str(out), work.token)
+        check_token(mirror.place, work.token)
     if config.device == "cuda":
         require_cuda("a GPU", "train on CPUs with --workers.gpus 0")
     import ray.train
 
     main = ray.train.get_context().get_world_rank() == 0
+    if main:
+        mirror.pull(discard=True)
     if main and (checkpoint := ray.train.get_checkpoint()) is not None:
         with checkpoint.as_directory() as folder:
             _copy_newer(Path(folder), out)
 
     def report(state: TrainingState) -> None:
         numbers = {"step": state.step, "loss": state.history[-1]["loss"]}
+        if main:
+            mirror.push()
         if not main or config.workers.storage is None:
             ray.train.report(numbers)
             return
@@ -228,7 +257,9 @@ def _run_process(work: _Work) -> None:
             shutil.copytree(out, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_STORED, ".*"))
             ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    train(work.shards_url, out, config, on_segment=report)
+    train(work.shards_url, out, config, on_segment=report, place=mirror.place)
+    if main:
+        mirror.push()
 
 
 def _copy_newer(checkpoint: Path, out: Path) -> None:

@@ -54,13 +54,15 @@ def train(
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     on_segment: Callable[[TrainingState], None] | None = None,
     fresh: bool = False,
+    place: str | Path | None = None,
 ) -> TrainingState:
     """Train a restorer into ``out/restorer``: the weights of the best validation.
 
     An interrupted run is resumed, of a finished one the state is returned; ``fresh`` starts over.
 
     ``on_step`` gets the step and its numbers on the main process, for tracking; ``on_segment`` is called on every
-    process after each saved state, for reporting to a launcher.
+    process after each saved state, for reporting to a launcher. ``place`` is where the run is kept, for messages, if
+    ``out`` is only a copy.
 
     Raises:
         ValueError: shards or settings that cannot be used, or a saved state of other settings.
@@ -131,7 +133,8 @@ def train(
         run.seconds["train"] = state.seconds
         run.write_provenance(seed=config.seed, device=accelerator.device, steps=state.step)
         gain = "not validated" if state.best is None else f"{state.best:+.2f} dB PSNR on held-out scenes"
-        log.info("restorer: %s (%s); use it with splatfix loop CAPTURE --restorer %s", run.path / RESTORER, gain, out)
+        place = place or out
+        log.info("restorer: %s/%s (%s); use it with splatfix loop CAPTURE --restorer %s", place, RESTORER, gain, place)
     return state
 
 

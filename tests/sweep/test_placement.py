@@ -1,4 +1,4 @@
-"""Which nodes a trial avoids."""
+"""Which nodes a trial avoids, and how long it waits for one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from splatfix.sweep.placement import avoidable_nodes
+from splatfix.errors import RunAborted
+from splatfix.sweep.placement import BoundedWait, avoidable_nodes
 
 
 def node(name: str, cpus: float = 4, gpus: float = 0, alive: bool = True) -> dict[str, Any]:
@@ -26,3 +27,24 @@ def node(name: str, cpus: float = 4, gpus: float = 0, alive: bool = True) -> dic
 )
 def test_a_node_is_avoided_only_where_another_has_room(nodes, resources, expected):
     assert avoidable_nodes(nodes, {"bad"}, resources) == expected
+
+
+def test_trials_do_not_wait_for_ever(caplog):
+    now = [0.0]
+    wait = BoundedWait(10, {"CPU": 2.0, "GPU": 0.0}, clock=lambda: now[0])
+    wait.check(num_waiting=3, num_running=0)
+    now[0] = 500
+    wait.check(num_waiting=3, num_running=1)  # one runs: from now on they wait anew
+    wait.check(num_waiting=3, num_running=0)
+    assert caplog.text == ""
+    now[0] = 1000
+    for _ in range(2):
+        wait.check(num_waiting=3, num_running=0)
+    assert [record.message for record in caplog.records] == [
+        "no trial runs: waiting up to 10 minutes for a node with 2 CPU"
+    ]
+    now[0] = 1101
+    with pytest.raises(
+        RunAborted, match=r"for 10 minutes no node had room for a trial \(2 CPU\).*the same command resumes"
+    ):
+        wait.check(num_waiting=1, num_running=0)

@@ -11,6 +11,7 @@ import pytest
 
 from splatfix.errors import MachineError
 from splatfix.files import read_json
+from splatfix.mirror import Mirror
 from splatfix.pairs import write_shards
 from splatfix.training import launch as launching
 from splatfix.training.cluster import choose_gpus, room_for, telling_lost_nodes, wait_for_room
@@ -89,7 +90,7 @@ def test_lost_nodes_are_told(caplog):
 def test_a_gpu_that_torch_cannot_use_is_an_error_of_the_machine(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(MachineError, match=r"this worker holds a GPU, but torch .* sees no CUDA device"):
-        launching._run_process(launching._Work("shards", tmp_path, config("cuda"), {}, None))
+        launching._run_process(launching._Work("shards", Mirror(tmp_path), config("cuda"), {}, None))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_workers_get_the_address_of_mlflow_from_the_driver(tmp_path, fake, monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
     tracked = replace(config(), tracking=replace(CONFIG.tracking, enabled=True))
-    launching._train_on_ray(fake, "/shards", tmp_path, tracked)
+    launching._train_on_ray(fake, "/shards", Mirror(tmp_path), tracked)
     assert fake.work.environment["MLFLOW_TRACKING_URI"] == "http://tracking:5000"
     assert fake.work.environment["MLFLOW_TRACKING_TOKEN"] == "secret"
     assert "MLflow's database" not in caplog.text
@@ -149,10 +150,10 @@ def _stop() -> None:
 def test_several_nodes_without_a_server_are_warned(tmp_path, fake, monkeypatch, caplog):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     tracked = replace(config(), tracking=replace(CONFIG.tracking, enabled=True))
-    launching._train_on_ray(fake, "/shards", tmp_path, tracked)
+    launching._train_on_ray(fake, "/shards", Mirror(tmp_path), tracked)
     assert "MLflow's database mlflow.db is on that disk" in caplog.text and fake.work.token is not None
     stored = replace(tracked, workers=replace(tracked.workers, storage=str(tmp_path / "stored")))
-    launching._train_on_ray(fake, "/shards", tmp_path, stored)
+    launching._train_on_ray(fake, "/shards", Mirror(tmp_path), stored)
     assert "is on the disk of one node, and lost with it" in caplog.text and fake.work.token is None
 
 
