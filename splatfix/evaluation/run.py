@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from splatfix import storage
 from splatfix.captures import fetch_photos, open_capture, resolve_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
@@ -14,6 +15,7 @@ from splatfix.files import hash_text, write_json
 from splatfix.gaussians import RenderMode, read_splat
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, identify_restorer, open_restorer
+from splatfix.restoration.checkpoint import find_checkpoint
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import Input, files_input, open_run
 from splatfix.splats.scene import fit_identity, load_scene
@@ -21,6 +23,7 @@ from splatfix.views import read_split
 
 log = logging.getLogger(__name__)
 
+WEIGHTS = "*.safetensors"
 MAY_CHANGE = ("device", "video")  # settings that decide no result: a resumed run may change them
 
 
@@ -118,8 +121,9 @@ def restorer_input(restorer: RestorerSetting | None) -> dict[str, Input]:
     if restorer is None:
         return {}
     choice = RestorerChoice.of(restorer)
-    folder = Path(choice.name)
-    if weights := sorted(folder.glob("**/*.safetensors")) if folder.is_dir() else []:
-        return {"restorer": files_input(folder, weights)}
+    folder = Path(choice.name) if storage.is_local(choice.name) else find_checkpoint(choice.name, [WEIGHTS])
+    if weights := sorted(folder.glob(f"**/{WEIGHTS}")) if folder.is_dir() else []:
+        found = files_input(folder, weights)
+        return {"restorer": found if storage.is_local(choice.name) else replace(found, path=choice.name)}
     content = identify_restorer(choice)
     return {"restorer": Input(path=choice.name, digest=hash_text(content))} if content else {}

@@ -8,26 +8,36 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from splatfix import storage
 from splatfix.files import read_json, sync, write_json
+from splatfix.folder_cache import CachedFolder
 from splatfix.process import log
 
 CONFIG, CARD = "config.json", "README.md"
 FORMAT, SCHEMA = "splatfix-restorer", 1
 OLDEST_KIND = "nafnet"  # of checkpoints without a kind, which were written when there was only one
+RUN_FOLDER = "restorer"  # in which a training run keeps its checkpoint
+_copies: dict[str, CachedFolder] = {}  # of URLs: in use, so that they stay in the cache while this process runs
 
 
 def find_checkpoint(place: str | Path, files: Sequence[str]) -> Path:
     """The folder of a checkpoint: the place itself, ``restorer`` in a training run, or ``files`` of a Hub repository.
 
+    Of a URL, the ``files`` (names or patterns) are copied to the cache of this machine.
+
     Raises:
         ValueError: no such folder or repository.
+        OSError: the object store cannot be reached.
     """
+    if not storage.is_local(place):
+        return _copy_from_store(str(place), files)
     folder = Path(place)
     if folder.is_dir():
-        inner = folder / "restorer"  # where a training run keeps it
+        inner = folder / RUN_FOLDER
         return inner if not (folder / CONFIG).exists() and (inner / CONFIG).exists() else folder
     if folder.exists():
         raise ValueError(f"{folder}: is a file; wanted a checkpoint folder with {CONFIG}")
@@ -37,7 +47,7 @@ def find_checkpoint(place: str | Path, files: Sequence[str]) -> Path:
 
 
 def read_kind(place: str | Path, known: Collection[str]) -> str:
-    """The kind of a checkpoint, one of the known ones. From a Hub repository only ``config.json`` is downloaded.
+    """The kind of a checkpoint, one of the known ones. From a store or the Hub only ``config.json`` is copied.
 
     Raises:
         ValueError: not a checkpoint of splatfix, or of an unknown kind (the known ones are listed).
@@ -87,6 +97,16 @@ def _check_header(folder: Path, known: Collection[str]) -> tuple[str, dict[str, 
             f"{folder / CONFIG}: kind = {kind!r}: wanted {' or '.join(known)}; a newer splatfix may know it"
         )
     return kind, tree
+
+
+def _copy_from_store(url: str, files: Sequence[str]) -> Path:
+    for folder in (url, storage.join(url, RUN_FOLDER)):
+        found = storage.list_files(folder, recursive=False)
+        if any(file.name == CONFIG for file in found):
+            copy = _copies[url] = CachedFolder(folder, found)
+            copy.fetch(copy.path / file.name for file in found if any(fnmatch(file.name, name) for name in files))
+            return copy.path
+    raise ValueError(f"{url}: no {CONFIG} there; wanted a checkpoint folder or a training run")
 
 
 def _download(name: str, files: Sequence[str]) -> Path:

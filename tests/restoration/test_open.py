@@ -9,7 +9,9 @@ import sys
 import pytest
 import torch
 
+from splatfix import storage
 from splatfix.config import build_config, to_tree
+from splatfix.evaluation.run import restorer_input
 from splatfix.restoration import (
     KINDS,
     RESTORERS,
@@ -23,6 +25,7 @@ from splatfix.restoration.baselines import Bilateral, Warp
 from splatfix.restoration.checkpoint import CONFIG
 from splatfix.restoration.choice import format_choice, parse_choice
 from tests.restoration.scenery import flawed_view
+from tests.test_storage import put_folder
 
 
 def repair(choice) -> torch.Tensor:
@@ -72,6 +75,21 @@ def test_a_hub_repository_is_downloaded_once_its_kind_is_known(checkpoint, monke
     with pytest.raises(ValueError, match="kind = 'magic'"):
         open_restorer("org/model")
     assert [files for _, files in requests] == [[CONFIG]]
+
+
+@pytest.mark.parametrize("folder", ["weights", "run/restorer"])
+def test_a_checkpoint_on_a_store_is_copied_to_this_machine(checkpoint, bucket, folder):
+    url = f"{bucket}/{folder}"
+    put_folder(checkpoint, url)
+    place = url.removesuffix("/restorer")  # also the folder of a training run
+    torch.testing.assert_close(repair(place), repair(checkpoint))
+    weights = restorer_input(place)["restorer"]
+    assert weights.path == place and weights.digest == restorer_input(str(checkpoint))["restorer"].digest
+    assert restorer_options(RestorerChoice(name=place, options={"strength": 0.5})).strength == 0.5
+    storage.write_bytes(f"{url}/restorer.safetensors", b"other weights")
+    assert restorer_input(place)["restorer"].digest != weights.digest
+    with pytest.raises(ValueError, match=rf"{bucket}/nowhere: no config.json there"):
+        open_restorer(f"{bucket}/nowhere")
 
 
 def test_a_checkpoint_of_unknown_kind_names_the_known_ones(checkpoint):
