@@ -36,6 +36,7 @@ from splatfix.workers import DiskFull, MachineError, RunAborted, WorkersConfig
 from tests.fake_ray_metrics import FakeRayMetrics
 from tests.pairs.folders import make_empty_captures
 from tests.pairs.stub import StubWorker
+from tests.test_storage import put_folder
 
 SMALL = Recipe(size_px=48, num_train=(3, 4), num_fits=(1, 1), steps=20, num_random=(50, 100), max_views=3)
 IN_PROCESS = WorkersConfig(num=0)
@@ -358,6 +359,10 @@ def test_the_estimate_uses_short_fits_or_the_fits_of_the_output(tmp_path: Path) 
     after = estimate([sample_path()], out, replace(REAL, fits_per_capture=3))
     assert (after.done, after.pairs) == (1, 2 * done.pairs)
     assert "1 fits of this output" in after.text()
+    url = f"memory://{tmp_path.name}"
+    put_folder(sample_path(), f"{url}/tankard")
+    remote = estimate([f"{url}/tankard"], f"{url}/pairs", REAL)
+    assert remote.fits == before.fits and remote.pairs > 0 and storage.list_tree(f"{url}/pairs") == []
     with pytest.raises(ValueError, match=r"speed = 0: wanted a factor above 0"):
         estimate([sample_path()], out, REAL, speed=0)
 
