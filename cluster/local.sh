@@ -314,15 +314,15 @@ start() {
 }
 
 print_next() { # yes|no: with an S3 server
-    local local_sh="cluster/local.sh" s3=''
+    local local_sh="cluster/local.sh" s3='' out=${SHARED:-s3://BUCKET}
     [ "$1" = no ] || s3="
-S3 bucket      s3://splatfix"
+S3 bucket      s3://splatfix" out=s3://splatfix
     cat <<NEXT
 The cluster '$NAME' is up: $(list_alive | wc -l) nodes, each with its own disk.
 shared folder  ${SHARED:-none}$s3
 logs           $ROOT/logs, and of Ray $ROOT/nodes/NODE/tmp/ray/session_latest/logs
 
-submit a job   $local_sh run$NAME_OPTION ray job submit --working-dir . -- python jobs/generate.py CAPTURE --out ${SHARED:-s3://bucket}/pairs
+submit a job   $local_sh run$NAME_OPTION splatfix submit generate CAPTURE --out $out/pairs --config configs/generate_rehearsal.yaml --follow
 look at it     $local_sh dashboard$NAME_OPTION, then http://127.0.0.1:8265 with the token in $ROOT/token
 list nodes     $local_sh status$NAME_OPTION
 lose a node    $local_sh kill$NAME_OPTION w1; $local_sh add$NAME_OPTION w1 switches it on again

@@ -194,7 +194,7 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter) -> li
     config, out, workers, mirror = sweep.config, sweep.run.path, sweep.workers, sweep.mirror
     objective = config.objectives[0]
     with (
-        Telemetry("sweep", out) as telemetry,
+        Telemetry("sweep", mirror.place) as telemetry,
         progress(total=sweep.num_trials, description="trials") as bar,
     ):
 

@@ -145,7 +145,7 @@ def _fit(ray: Any, work: _Work, gpus: bool, place: str) -> Any:
             keeping_handler(signal.SIGINT),
             setting_environment(patience),
             telling_lost_nodes(workers, gpus, ray.nodes),
-            Telemetry("launch", work.out) as telemetry,
+            Telemetry("launch", work.mirror.place) as telemetry,
         ):
             telemetry.set("splatfix_train_processes", workers.num)
             return trainer.fit()

@@ -91,7 +91,7 @@ def train(
 
     tracking = config.tracking if is_main else TrackingConfig(enabled=False)
     with (
-        Telemetry("train", out, enabled=is_main) as telemetry,
+        Telemetry("train", place or out, enabled=is_main) as telemetry,
         open_tracker(out, tracking) as tracker,
         progress(total=state.planned, description="train", quiet=not is_main) as bar,
     ):
