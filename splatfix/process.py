@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
 import random
+import re
 import signal
 import sys
 import threading
@@ -15,6 +17,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from tqdm import tqdm
+
+from splatfix import cuda_setup
 
 log = logging.getLogger("splatfix")
 
@@ -119,21 +123,43 @@ def setting_environment(variables: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto", *, renders: bool = True) -> torch.device:
     """The one place where the device is chosen: ``auto`` takes CUDA where it works, else the CPU.
 
+    ``renders``: Gaussians are rendered there, so that CUDA works only with gsplat (`cuda_setup`), which is compiled if
+    needed; otherwise torch is enough.
+
     Raises:
-        ValueError: an unknown name, or CUDA asked for and not there.
+        ValueError: an unknown name, or CUDA asked for where it does not work.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device = {name!r}: wanted auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device = {name!r}: torch {torch.__version__} sees no CUDA device; use auto or cpu")
-    return device
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        obstacle = _find_obstacle(renders)
+        if obstacle is not None:
+            _warn_once(f"the GPU is not used: {obstacle}")
+        return torch.device("cpu" if obstacle is not None else "cuda")
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
+    if match is None:
+        raise ValueError(f"device = {name!r}: wanted auto, cpu, cuda or cuda:N")
+    if name == "cpu":
+        return torch.device("cpu")
+    obstacle = _find_obstacle(renders)
+    if obstacle is not None:
+        raise ValueError(f"device = {name!r}: {obstacle}; or use auto or cpu")
+    num = torch.cuda.device_count()
+    if match[1] is not None and int(match[1]) >= num:
+        raise ValueError(f"device = {name!r}: this machine has {num} CUDA devices, the last is cuda:{num - 1}")
+    return torch.device(name)
+
+
+def _find_obstacle(renders: bool) -> str | None:
+    return cuda_setup.find_obstacle() if renders else cuda_setup.find_device_obstacle()
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 def name_device(device: torch.device) -> str:

@@ -120,12 +120,12 @@ def test_a_store_without_conditional_writes_is_a_fault(tmp_path: Path, monkeypat
 
 def test_kernels_for_unknown_gpus_are_not_compiled(monkeypatch, capsys):
     monkeypatch.setattr("splatfix.doctor.build._run_kernels", lambda: None)
-    monkeypatch.setattr("splatfix.doctor.build.has_compiler", lambda: True)
+    monkeypatch.setattr("splatfix.doctor.build.find_toolkit", lambda: Path("/usr/local/cuda"))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
     build_kernels()
     assert "TORCH_CUDA_ARCH_LIST='8.9;9.0' names" in capsys.readouterr().out
-    monkeypatch.setattr("splatfix.doctor.build.has_compiler", lambda: False)
+    monkeypatch.setattr("splatfix.doctor.build.find_toolkit", lambda: None)
     build_kernels()
     assert "there is no nvcc" in capsys.readouterr().out
 

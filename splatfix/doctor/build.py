@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import tempfile
@@ -10,7 +9,7 @@ import time
 
 import torch
 
-from splatfix.doctor.probe import has_compiler, is_gsplat_compiled
+from splatfix.cuda_setup import find_build_obstacle, find_toolkit, is_gsplat_compiled, load_gsplat
 from splatfix.errors import RunAborted
 from splatfix.process import hidden_bars, quiet
 
@@ -24,7 +23,7 @@ def build_kernels() -> None:
     start = time.monotonic()
     _run_kernels()
     print(f"kernels for CPUs: {time.monotonic() - start:.0f} s")
-    if not has_compiler():
+    if find_toolkit() is None and not is_gsplat_compiled():
         print("gsplat for CUDA: left out, there is no nvcc (needed on machines with GPUs: install the CUDA toolkit)")
         return
     if not torch.cuda.is_available() and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
@@ -33,13 +32,9 @@ def build_kernels() -> None:
         )
         return
     start = time.monotonic()
-    try:
-        importlib.import_module("gsplat.cuda._backend")
-    except Exception as error:  # of the compiler, of torch or of gsplat
-        reason = " ".join(str(error).split())[-300:]
-        raise RunAborted(f"gsplat does not compile ({type(error).__name__}: {reason}); VERBOSE=1 shows more") from None
-    if not is_gsplat_compiled():
-        raise RunAborted("gsplat did not compile; see the messages above (VERBOSE=1 shows those of the compiler)")
+    obstacle = find_build_obstacle() or load_gsplat()
+    if obstacle is not None:
+        raise RunAborted(obstacle)
     print(f"gsplat for CUDA: {time.monotonic() - start:.0f} s")
 
 

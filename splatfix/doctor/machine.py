@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 import splatfix
+from splatfix import cuda_setup
 from splatfix.restoration.nafnet import SHIPPED_WEIGHTS
 
 
@@ -69,21 +70,14 @@ def _cpu_kernels() -> Finding:
 
 
 def _cuda() -> Finding:
-    if not torch.cuda.is_available():
-        built = (
-            f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
-            if torch.version.cuda
-            else (f"torch {torch.__version__} is built without CUDA")
-        )
-        return Finding("fits on CUDA", False, f"{built}, no device found", "everything runs on the CPU instead")
+    obstacle = cuda_setup.find_device_obstacle() or cuda_setup.find_build_obstacle()
+    if obstacle is not None:
+        seen, _, remedy = obstacle.partition("; ")
+        return Finding("fits on CUDA", False, seen, f"{remedy}; until then the CPU is used")
     name = torch.cuda.get_device_name(0)
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-    compiler = shutil.which("nvcc")
-    if compiler is None:
-        return Finding("fits on CUDA", False, f"{name}, but no nvcc for gsplat's kernels", "install the CUDA toolkit")
-    return Finding(
-        "fits on CUDA", True, f"{torch.cuda.device_count()} x {name}, {memory:.0f} GB (gsplat compiles once)"
-    )
+    compiled = "gsplat is compiled" if cuda_setup.is_gsplat_compiled() else "gsplat compiles at the first fit"
+    return Finding("fits on CUDA", True, f"{torch.cuda.device_count()} x {name}, {memory:.0f} GB; {compiled}")
 
 
 def _packages() -> list[Finding]:

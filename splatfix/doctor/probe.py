@@ -18,6 +18,7 @@ from urllib.request import urlopen
 
 import splatfix
 from splatfix import storage
+from splatfix.cuda_setup import find_toolkit, is_gsplat_compiled
 from splatfix.runs import source_digest
 
 PACKAGES = ("torch", "ray", "gsplat", "numba")
@@ -76,7 +77,7 @@ def probe(request: Request) -> NodeReport:
         gpus=gpus,
         cuda=cuda,
         compiled=is_gsplat_compiled(),
-        compiler=has_compiler(),
+        compiler=find_toolkit() is not None,
         temp=temp,
         temp_free_gb=shutil.disk_usage(temp).free / 1e9,
         shm_gb=shutil.disk_usage("/dev/shm").total / 1e9 if Path("/dev/shm").is_dir() else None,
@@ -98,25 +99,6 @@ def find_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def has_compiler() -> bool:
-    """Whether there is a CUDA toolkit (nvcc)."""
-    toolkit = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
-    return shutil.which("nvcc") is not None or (toolkit / "bin/nvcc").is_file()
-
-
-def is_gsplat_compiled() -> bool:
-    """Whether gsplat's CUDA kernels are compiled here: in its package, or in the folder of torch's extensions."""
-    from importlib.util import find_spec
-
-    spec = find_spec("gsplat")
-    packages = [Path(place) for place in (spec.submodule_search_locations or ())] if spec is not None else []
-    if any(found for package in packages for found in package.glob("csrc*.so")):
-        return True
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch_extensions"
-    extensions = Path(os.environ.get("TORCH_EXTENSIONS_DIR", default))
-    return any(extensions.glob("**/gsplat_cuda/gsplat_cuda.so"))
 
 
 def _find_gpus() -> tuple[tuple[str, ...], str | None]:

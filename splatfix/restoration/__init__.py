@@ -64,11 +64,15 @@ def open_restorer(choice: str | Path | RestorerChoice, device: torch.device | st
         ValueError: neither a known name (they are listed) nor a checkpoint of a known kind, or options that the
             restorer does not have or refuses.
     """
-    from splatfix.process import choose_device
-
     choice = RestorerChoice.of(choice)
     options = restorer_options(choice)
-    return _find_factory(choice.name).open(options, choose_device(device) if isinstance(device, str) else device)
+    return _find_factory(choice.name).open(options, _choose(device))
+
+
+def _choose(device: torch.device | str) -> torch.device:
+    from splatfix.process import choose_device
+
+    return choose_device(device, renders=False) if isinstance(device, str) else device
 
 
 def restorer_options(choice: str | Path | RestorerChoice) -> Any:

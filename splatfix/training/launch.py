@@ -236,7 +236,7 @@ def _run_process(work: _Work) -> None:
     if work.token is not None:
         check_token(mirror.place, work.token)
     if config.device == "cuda":
-        require_cuda("a GPU", "train on CPUs with --workers.gpus 0")
+        require_cuda("a GPU", "train on CPUs with --workers.gpus 0", renders=False)
     import ray.train
 
     main = ray.train.get_context().get_world_rank() == 0

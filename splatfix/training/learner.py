@@ -67,7 +67,7 @@ def build_learner(config: TrainConfig) -> Learner:
     Raises:
         ValueError: a setting that does not fit the device, or a checkpoint of another network in ``start_from``.
     """
-    on_cpu = choose_device(config.device).type == "cpu"
+    on_cpu = choose_device(config.device, renders=False).type == "cpu"
     require(not (on_cpu and config.precision == "float16"), "precision", "float16", "float32 or bfloat16 on the CPU")
     timeout = InitProcessGroupKwargs(timeout=timedelta(hours=1))  # the others wait while one validates and saves
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=MIXED_PRECISION[config.precision], kwargs_handlers=[timeout])

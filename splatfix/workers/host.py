@@ -108,19 +108,19 @@ def take_gpu_share(gpus: float) -> None:
         torch.cuda.set_per_process_memory_fraction(gpus)
 
 
-def require_cuda(held: str, remedy: str) -> None:
-    """Check that torch can use the GPU that a worker holds; ``held`` and ``remedy`` are for the message.
+def require_cuda(held: str, remedy: str, *, renders: bool = True) -> None:
+    """Check that a worker can use the GPU that it holds; ``held`` and ``remedy`` are for the message.
+
+    ``renders``: it needs gsplat, which is compiled if needed (`cuda_setup`); otherwise torch is enough.
 
     Raises:
-        MachineError: torch sees no CUDA device, so that the worker would run on the CPU.
+        MachineError: CUDA does not work, so that the worker would run on the CPU.
     """
-    import torch
+    from splatfix import cuda_setup
 
-    if not torch.cuda.is_available():
-        raise MachineError(
-            f"{describe_machine()}: this worker holds {held}, but torch {torch.__version__} sees no CUDA device; check "
-            f"the driver and the image of this node, or {remedy}"
-        )
+    obstacle = cuda_setup.find_obstacle() if renders else cuda_setup.find_device_obstacle()
+    if obstacle is not None:
+        raise MachineError(f"{describe_machine()}: this worker holds {held}, but {obstacle}, or {remedy}")
 
 
 def _is_temporary(name: str | None) -> bool:

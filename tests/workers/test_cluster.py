@@ -124,7 +124,7 @@ def test_a_worker_keeps_to_its_share_of_the_memory_of_a_gpu(monkeypatch) -> None
     import torch
 
     shares: list[float] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("splatfix.cuda_setup.find_obstacle", lambda: None)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
     take_gpu_share(0.25)
     take_gpu_share(1.0)

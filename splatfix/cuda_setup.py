@@ -1,0 +1,165 @@
+"""Whether Gaussians can be rendered on the GPUs of this machine, or why not: torch, gsplat, and what compiles gsplat.
+
+gsplat ships sources. It compiles itself when ``gsplat.cuda._backend`` is imported for the first time, which takes
+minutes, and deletes what another process has compiled so far. So it is imported here alone, under a lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import importlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+BACKEND = "gsplat.cuda._backend"
+LEAST_CAPABILITY = (7, 0)  # of gsplat's kernels, which reduce gradients over labeled groups of threads
+BUILD_MINUTES = 45.0  # to wait for another process that compiles
+NOTICE_SECONDS = 30.0
+
+
+@functools.cache
+def find_obstacle() -> str | None:
+    """Why this process cannot render on CUDA; None if it can. Compiles gsplat if needed.
+
+    The text is one line, with the remedy behind a semicolon.
+    """
+    return find_device_obstacle() or find_build_obstacle() or load_gsplat()
+
+
+def find_device_obstacle() -> str | None:
+    """Why torch cannot compute on a GPU of this machine; None if it can."""
+    import torch
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__}, built without CUDA, sees no CUDA device; install a build with CUDA"
+    if not torch.cuda.is_available():
+        return (
+            f"torch {torch.__version__}, built for CUDA {torch.version.cuda}, sees no CUDA device; check the driver "
+            "(nvidia-smi) and CUDA_VISIBLE_DEVICES"
+        )
+    name, capability = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
+    if capability < LEAST_CAPABILITY:
+        least = ".".join(map(str, LEAST_CAPABILITY))
+        return f"{name}: compute capability {capability[0]}.{capability[1]}; gsplat needs {least} or newer"
+    return None
+
+
+def find_build_obstacle() -> str | None:
+    """Why gsplat cannot be compiled here; None if it can, or is compiled already."""
+    import torch
+
+    if find_spec("gsplat") is None:
+        return "gsplat is not installed; pip install gsplat"
+    if is_gsplat_compiled():
+        return None
+    wanted = torch.version.cuda or "?"
+    toolkit = find_toolkit()
+    if toolkit is None:
+        return (
+            f"gsplat is not compiled, and there is no CUDA compiler (nvcc); install the CUDA toolkit {wanted}, or use "
+            "an image with compiled gsplat (cluster/Dockerfile)"
+        )
+    version = _nvcc_version(toolkit)
+    if version is not None and version.split(".")[0] != wanted.split(".")[0]:
+        return (
+            f"gsplat cannot be compiled: {toolkit} is of CUDA {version}, and torch is built for CUDA {wanted}; set "
+            f"CUDA_HOME to a toolkit of CUDA {wanted.split('.')[0]}"
+        )
+    headers = [*toolkit.glob("include/cuda_runtime.h"), *toolkit.glob("targets/*/include/cuda_runtime.h")]
+    if not headers:
+        return f"gsplat cannot be compiled: {toolkit} has no headers (cuda_runtime.h); install the whole CUDA toolkit"
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        return f"gsplat cannot be compiled: there is no C++ compiler ({compiler}); install g++, or set CXX"
+    if shutil.which("ninja") is None and not _own_ninja().is_file():
+        return "gsplat cannot be compiled: there is no ninja; pip install ninja"
+    return None
+
+
+def load_gsplat() -> str | None:
+    """Import gsplat's kernels, and compile them if that was not done yet; returns why that failed, else None."""
+    if shutil.which("ninja") is None and _own_ninja().is_file():  # torch looks for it in PATH alone
+        os.environ["PATH"] = f"{_own_ninja().parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    with _alone():
+        if not is_gsplat_compiled():
+            log.info("gsplat: compiling its kernels for the GPUs of this machine, once; this takes minutes")
+        try:
+            backend = importlib.import_module(BACKEND)
+        except Exception as error:  # of the compiler, of torch or of gsplat
+            sys.modules.pop(BACKEND, None)
+            reason = " ".join(str(error).split())[-300:]
+            return f"gsplat does not compile ({type(error).__name__}: {reason}); VERBOSE=1 shows more"
+    if backend._C is None:
+        return "gsplat has no compiled kernels; see its messages above (VERBOSE=1 shows those of the compiler)"
+    return None
+
+
+def find_toolkit() -> Path | None:
+    """The folder of the CUDA toolkit, as torch finds it; None if it has no nvcc."""
+    given = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    found = shutil.which("nvcc")
+    default = Path(found).parent.parent if found is not None else Path("/usr/local/cuda")
+    toolkit = Path(given) if given else default
+    return toolkit if (toolkit / "bin/nvcc").is_file() else None
+
+
+def is_gsplat_compiled() -> bool:
+    """Whether gsplat's CUDA kernels are compiled here: in its package, or in the folder of torch's extensions."""
+    spec = find_spec("gsplat")
+    packages = [Path(place) for place in (spec.submodule_search_locations or ())] if spec is not None else []
+    if any(found for package in packages for found in package.glob("csrc*.so")):
+        return True
+    return any(_extensions_folder().glob("**/gsplat_cuda/gsplat_cuda.so"))
+
+
+def _extensions_folder() -> Path:
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "torch_extensions"
+    return Path(os.environ.get("TORCH_EXTENSIONS_DIR", default))
+
+
+def _own_ninja() -> Path:
+    """The ninja of the environment that runs this process, which need not be activated."""
+    return Path(sys.executable).parent / "ninja"
+
+
+def _nvcc_version(toolkit: Path) -> str | None:
+    try:
+        done = subprocess.run([toolkit / "bin/nvcc", "--version"], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"release (\d+\.\d+)", done.stdout)
+    return found[1] if found else None
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the lock of all processes of this user that import or compile gsplat."""
+    folder = _extensions_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "gsplat.lock").open("ab") as file:
+        start = noticed = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                now = time.monotonic()
+            if now - start > 60 * BUILD_MINUTES:
+                raise TimeoutError(f"{file.name}: another process has compiled gsplat for {BUILD_MINUTES:g} minutes")
+            if now - noticed > NOTICE_SECONDS:
+                noticed = now
+                log.info("gsplat: waiting for another process that compiles it")
+            time.sleep(0.2)
+        yield
