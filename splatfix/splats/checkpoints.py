@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,15 +19,18 @@ def write_checkpoint(path: Path, identity: str, state: dict) -> None:
 
 
 def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:
-    """Read the state from a checkpoint.
+    """Read the state from a checkpoint; its tensors are put on ``device``.
 
     Raises:
         ValueError: the file is damaged, was written by another version, or belongs to another ``identity``.
+        MemoryError, torch.OutOfMemoryError: there is no memory for it.
     """
     path = Path(path)
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         schema, found, state = checkpoint.get("schema", 1), checkpoint["identity"], checkpoint["state"]
+    except MemoryError:
+        raise
     except Exception as error:  # torch.load raises many kinds; each means that the file is damaged
         raise ValueError(f"{path}: damaged checkpoint ({error}); delete it to start again") from error
     if schema != CHECKPOINT_SCHEMA:
@@ -38,4 +42,13 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:
         raise ValueError(
             f"{path}: checkpoint of another fit (other capture, photos, config or seed); delete it to start again"
         )
-    return state
+    return _move(state, device)
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    """Move the tensors in dicts and lists to a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: _move(each, device) for name, each in value.items()}
+    return type(value)(_move(each, device) for each in value) if isinstance(value, list | tuple) else value

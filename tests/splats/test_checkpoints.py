@@ -83,6 +83,26 @@ def test_checkpoints_of_other_fits_and_damaged_ones_are_errors(tmp_path):
         read_checkpoint(path, "one", CPU)
 
 
+def test_a_full_memory_is_no_damaged_checkpoint(tmp_path, monkeypatch):
+    """A fit that is told to delete its checkpoint loses its work."""
+    path = tmp_path / "a.pt"
+    write_checkpoint(path, "one", {"params": {"means": torch.zeros(3)}, "list": [(torch.ones(2), 1)]})
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "to", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            read_checkpoint(path, "one", torch.device("cuda"))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(MemoryError):
+            read_checkpoint(path, "one", CPU)
+    on_meta = read_checkpoint(path, "one", torch.device("meta"))
+    assert on_meta["params"]["means"].is_meta and on_meta["list"][0][0].is_meta and on_meta["list"][0][1] == 1
+
+
 @pytest.mark.parametrize("schema", [None, 99])
 def test_checkpoints_of_another_version_are_errors(schema, tmp_path):
     path = tmp_path / "a.pt"
