@@ -37,7 +37,7 @@ def breaks_cuda(error: BaseException) -> bool:
 
 
 def retry_with_free_memory(call: Callable[[], Result]) -> Result:
-    """Call a function; if the memory of the GPU is full, free what this process only keeps, and call it once more."""
+    """Call a function; if the memory of the GPU is full, free what torch has cached, and call it once more."""
     try:
         return call()
     except Exception as error:

@@ -67,7 +67,7 @@ class WorkerHost:
 
         Raises:
             NodeDiskFullError: no space is left in a folder that only this node uses.
-            BrokenProcessError: CUDA no longer works in this process, or it has failed several tasks at once.
+            BrokenProcessError: CUDA no longer works in this process, or two tasks in a row failed within a second.
         """
         assert self._worker is not None
         start = time.monotonic()

@@ -20,6 +20,7 @@ from splatfix.workers.relay import WarningRelay
 from splatfix.workers.tasks import Outcome, Worker
 
 POLL_SECONDS = 1.0
+MAX_NAMES = 1000  # of tasks, in Ray's dashboard: Ray keeps about 34 kB for each in the driver
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")  # in Ray's tracebacks
 T = TypeVar("T")
 
@@ -48,6 +49,7 @@ class ActorPool(Generic[T]):
         self._held: Counter[Hashable] = Counter()  # workers by the group of their last task
         self._attempts: dict[str, Attempts] = {}  # of unfinished tasks that have failed
         self._relay = WarningRelay()
+        self._num_named = 0
 
     def run(self) -> Generator[Outcome[T], None, None]:
         """Run all tasks, and yield the outcome of each as it ends. Errors as `run_tasks`."""
@@ -113,7 +115,10 @@ class ActorPool(Generic[T]):
         self._hold(actor)
         actor.upcoming = self._queue.next(actor.group, self._held, lambda task: self._is_allowed(task, actor))
         self._hold(actor)
-        method = actor.handle.run.options(name=self._queue.name(actor.task))
+        method = actor.handle.run
+        if self._num_named < MAX_NAMES:
+            self._num_named += 1
+            method = method.options(name=self._queue.name(actor.task))
         self._waiting[method.remote(actor.task, actor.upcoming)] = actor
         return True
 

@@ -12,7 +12,7 @@ from splatfix.workers import MachineError, Outcome, RunAborted, WorkersConfig, c
 from splatfix.workers.failures import NodeDiskFullError
 from splatfix.workers.pool import ActorPool
 from splatfix.workers.queue import TaskQueue
-from tests.workers.fake_ray import DIES, PREEMPTED, FakeActor, FakeRay
+from tests.workers.fake_ray import DIES, PREEMPTED, FakeActor, FakeRay, _Method
 
 TASKS = [f"task{number}" for number in range(24)]
 MISSING = ValueError("/mnt/captures/room: no such file or folder")
@@ -331,3 +331,13 @@ def test_a_group_is_shared_when_nothing_else_is_left(fake) -> None:
         fake.add_node(name)
     run_pool(fake, [f"scene-f{fit}" for fit in range(16)], group=lambda _: "scene")
     assert fake.clock.now < 60 and {node for node, _ in fake.log} == set("abcd")
+
+
+def test_ray_remembers_the_names_of_a_bounded_number_of_tasks(fake, monkeypatch) -> None:
+    """A driver of 100,000 fits had gigabytes of names."""
+    monkeypatch.setattr("splatfix.workers.pool.MAX_NAMES", 5)
+    named: list[str] = []
+    monkeypatch.setattr(_Method, "options", lambda method, *, name: named.append(name) or method)
+    fake.add_node("a")
+    assert not failed(run_pool(fake, TASKS))
+    assert named == TASKS[:5]
