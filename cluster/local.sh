@@ -11,7 +11,8 @@ token authentication is on. Needs Linux, root, iproute2, util-linux, and splatfi
   cluster/local.sh start [--workers 2] [--cpus 1] [--gpus 0] [--shared DIR | --no-shared] [--alone NODE]... [--s3]
                          [--env NAME=VALUE]... [--ports BASE] [--timeout SECONDS]
                                     start the head and the workers w1, w2, ..., and wait until all are up
-  cluster/local.sh run COMMAND...   run a command on the head, in the current folder
+  cluster/local.sh run [--node NODE] COMMAND...
+                                    run a command on the head or another node, in the current folder; Ctrl-C ends it
   cluster/local.sh status           list the nodes
   cluster/local.sh dashboard [PORT] make Ray's dashboard available at http://127.0.0.1:PORT of this machine (8265)
   cluster/local.sh kill NODE        switch a node off, as a lost machine
@@ -438,11 +439,28 @@ REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 NAME=splatfix NAME_OPTION=''
 COMMAND=${1:-help}
 [ $# -eq 0 ] || shift
-if [ "${1-}" = --name ]; then
-    NAME=${2:?--name: which name?}
-    NAME_OPTION=" --name $NAME"
-    shift 2
-fi
+words=()
+while [ $# -gt 0 ]; do # --name may be anywhere before the command that "run" runs
+    case $COMMAND:$1 in
+    *:--name)
+        NAME=${2:?--name: which name?}
+        NAME_OPTION=" --name $NAME"
+        shift
+        ;;
+    run:--node)
+        words+=("$1" "${2:?--node: which node?}")
+        shift
+        ;;
+    run:*) break ;;
+    *) words+=("$1") ;;
+    esac
+    shift
+done
+set -- "${words[@]}" "$@"
+case $COMMAND:$# in
+kill:0 | kill:1 | dashboard:0 | dashboard:1 | status:0 | stop:0) ;;
+kill:* | dashboard:* | status:* | stop:*) fail "$COMMAND: too many arguments: $*" ;;
+esac
 [[ $NAME =~ ^[a-z0-9_-]{1,20}$ ]] || fail "--name '$NAME': want up to 20 small letters, digits, - and _"
 ROOT=/var/tmp/splatfix-local/$NAME
 if [ -z "${PYTHON-}" ]; then

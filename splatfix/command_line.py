@@ -14,6 +14,7 @@ import difflib
 import errno
 import inspect
 import logging
+import os
 import pkgutil
 import shlex
 import sys
@@ -30,7 +31,7 @@ from splatfix.errors import DiskFull, MachineError, RunAborted
 from splatfix.flags import Command, Function, full_help, short_help, split_words
 from splatfix.process import set_up_logging, stop_on_signals, stop_requested
 from splatfix.runs import REMEDIES, has_started
-from splatfix.shared_folder import refuse_relative_output
+from splatfix.shared_folder import RAY_JOB, refuse_relative_output
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +206,8 @@ def explain_error(error: BaseException, wanted: Command, argv: Sequence[str]) ->
     if code is None:
         return None
     if wanted.may_resume and (code in EXIT_CODES.values() or _is_disk_full(error)):
-        message += f"; this resumes it:\n  {rerun_line(argv)}"
+        in_job = RAY_JOB in os.environ  # where the config file is a copy that the job took along
+        message += "; the same submission resumes it" if in_job else f"; this resumes it:\n  {rerun_line(argv)}"
     return code, message
 
 

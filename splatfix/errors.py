@@ -11,5 +11,9 @@ class RunAborted(Exception):  # noqa: N818 - the end of a run, rather than the e
     """Raised when no other task can succeed either, so that the run ends."""
 
 
+class LeaseLost(BaseException):
+    """Raised in the thread that holds a lease when another driver has taken it over: it must write nothing more."""
+
+
 class DiskFull(RunAborted):
     """Raised when there is no space for results."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import getpass
 import hashlib
 import json
 import math
@@ -131,3 +132,11 @@ def _replace_non_finite(value: Any) -> Any:
 def hash_text(text: str) -> str:
     """The first 16 hex digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def user_name() -> str:
+    """The user's name, or in a container that does not know its user the number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

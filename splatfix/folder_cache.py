@@ -13,7 +13,6 @@ nothing runs.
 from __future__ import annotations
 
 import fcntl
-import getpass
 import json
 import logging
 import os
@@ -27,7 +26,7 @@ from typing import Any
 from uuid import uuid4
 
 from splatfix import storage
-from splatfix.files import hash_text
+from splatfix.files import hash_text, user_name
 from splatfix.process import progress
 from splatfix.storage import StoredFile
 
@@ -169,7 +168,7 @@ class CachedFolder:
 def cache_folder() -> Path:
     """Return the folder of the cache, which is created if needed. ValueError if it is another user's."""
     given = os.environ.get(FOLDER_VARIABLE)
-    folder = Path(given) if given else Path(tempfile.gettempdir()) / f"splatfix-cache-{getpass.getuser()}"
+    folder = Path(given) if given else Path(tempfile.gettempdir()) / f"splatfix-cache-{user_name()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise ValueError(f"{folder}: belongs to another user; wanted a folder that is yours in {FOLDER_VARIABLE}")

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from splatfix import storage
-from splatfix.errors import RunAborted
+from splatfix.errors import LeaseLost, RunAborted
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,6 @@ class _Holder:
         return (json.dumps(asdict(self) | {"renewed_at": time.time()}) + "\n").encode()
 
 
-class _LeaseLost(BaseException):
-    """Raised in the thread that holds a lease when another driver has taken it over."""
-
-
 @contextlib.contextmanager
 def hold_lease(url: str, command: str) -> Iterator[None]:
     """Hold the lease of an output; ``command`` says what runs, to other drivers.
@@ -95,7 +91,7 @@ def hold_lease(url: str, command: str) -> Iterator[None]:
             yield
         finally:
             renewal.stop()
-    except _LeaseLost:
+    except LeaseLost:
         raise RunAborted(
             f"{url}: another driver took over while this one was suspended or could not write; finished work is kept"
         ) from None
@@ -106,7 +102,7 @@ def hold_lease(url: str, command: str) -> Iterator[None]:
 
 
 class _Renewal(threading.Thread):
-    """Renews a lease until it is stopped; raises `_LeaseLost` in the thread that created it if the lease is lost."""
+    """Renews a lease until it is stopped; raises `LeaseLost` in the thread that created it if the lease is lost."""
 
     def __init__(self, where: str, holder: _Holder) -> None:
         super().__init__(name="lease", daemon=True)
@@ -134,7 +130,7 @@ class _Renewal(threading.Thread):
             with self._lock:
                 if is_lost and not self._stopped.is_set():
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                        ctypes.c_ulong(self._caller), ctypes.py_object(_LeaseLost)
+                        ctypes.c_ulong(self._caller), ctypes.py_object(LeaseLost)
                     )
                     return
 

@@ -12,22 +12,23 @@ store, or in the local folder, before the files that it speaks of.
 from __future__ import annotations
 
 import fcntl
-import getpass
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from splatfix import runs, storage
-from splatfix.files import hash_text, write_text, write_whole
+from splatfix.errors import LeaseLost, RunAborted
+from splatfix.files import hash_text, user_name, write_text, write_whole
 from splatfix.runs import mark_started
 from splatfix.storage import StoredFile
 
@@ -70,8 +71,9 @@ class Mirror:
         Args:
             parts: folders in the run folder, or `TOP`.
             skip: folders in the run folder that are left out.
-            discard: of a part in which another node has changed a file, delete what was never pushed. For the process
-                that is going to write the part: what an earlier one left half done does not fit to the rest any more.
+            discard: where another node has changed a file of a part, delete the local files of that part that were
+                never pushed: an earlier process of this node left them half done. For the process that is going to
+                write the part.
 
         Raises:
             OSError: the store cannot be reached, or refuses access.
@@ -117,6 +119,47 @@ class Mirror:
         if self.url is not None:
             mark_started(self.url)
 
+    @contextmanager
+    def drive(self) -> Iterator[None]:
+        """Be the driver of the run: push at the end, also after an error, and name the URL in errors.
+
+        Nothing is pushed if another driver has taken over the run: it may have pushed newer files meanwhile.
+        """
+        with self.name_errors(), self._keep():
+            try:
+                yield
+            except LeaseLost:
+                raise
+            except BaseException:
+                self.push()
+                raise
+            self.push()
+
+    @contextmanager
+    def name_errors(self) -> Iterator[None]:
+        """Name the URL in the place of the local folder in errors that users see."""
+        try:
+            yield
+        except (ValueError, RunAborted) as error:
+            if self.url is not None and error.args and isinstance(error.args[0], str):
+                error.args = (error.args[0].replace(str(self.path), self.url), *error.args[1:])
+            raise
+
+    @contextmanager
+    def _keep(self) -> Iterator[None]:
+        """Hold a lock on the local folder, so that systemd-tmpfiles leaves old files in it alone (tmpfiles.d(5))."""
+        if self.url is None:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with suppress(OSError):
+                fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(folder)
+
     def remove(self) -> None:
         """Delete all files on the store and in the local folder."""
         if self.url is None:
@@ -161,7 +204,10 @@ class Mirror:
         local = self._list_local(part)
         changed = []
         for name in local:
-            status = (self.path / name).stat()
+            try:
+                status = (self.path / name).stat()
+            except FileNotFoundError:  # another process of this node works on this part, too
+                continue
             entry = index.get(name)
             if entry is not None and entry[:2] == (status.st_size, status.st_mtime_ns):
                 continue
@@ -169,7 +215,7 @@ class Mirror:
                 index[name] = entry._replace(mtime_ns=status.st_mtime_ns)
             else:
                 changed.append(name)
-        present = set(local)
+        present = {name for name in local if (self.path / name).is_file()}
         gone = [name for name in index if _is_in(name, part) and name not in present]
         for name in sorted(gone, key=_is_record, reverse=True):  # before the files that it speaks of
             self._delete_stored(name)
@@ -194,8 +240,13 @@ class Mirror:
         index[name] = self._describe(name, file.version)
 
     def _upload(self, name: str, index: dict[str, Known]) -> None:
-        before = self._describe(name, "")
-        version = storage.upload(self.path / name, self._stored(name))
+        try:
+            before = self._describe(name, "")
+            version = storage.upload(self.path / name, self._stored(name))
+        except (OSError, storage.MissingFileError):
+            if (self.path / name).exists():
+                raise
+            return  # deleted meanwhile, as above
         index[name] = before._replace(version=version)
 
     def _delete_stored(self, name: str) -> None:
@@ -270,13 +321,16 @@ def open_mirror(out: str | Path) -> Mirror:
     """Find the local folder of a run: the path itself, or for a URL a folder in the temporary folder of this machine.
 
     Raises:
-        ValueError: the protocol is not allowed.
+        ValueError: the protocol is not allowed, or the folder for copies belongs to another user.
     """
     if "://" not in str(out) or storage.is_local(out):
         return Mirror(Path(storage.absolute(out)).resolve())
     url = str(out).rstrip("/")
-    folder = Path(tempfile.gettempdir()) / f"splatfix-runs-{getpass.getuser()}" / hash_text(url)
-    return Mirror(folder / url.rsplit("/", 1)[-1], url)
+    copies = Path(tempfile.gettempdir()) / f"splatfix-runs-{user_name()}"
+    copies.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if copies.stat().st_uid != os.getuid():
+        raise ValueError(f"{copies}: belongs to another user; set TMPDIR to a folder that is yours")
+    return Mirror(copies / hash_text(url) / url.rsplit("/", 1)[-1], url)
 
 
 def stored_settings(out: str | Path, command: str) -> dict[str, Any] | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import uuid
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from splatfix import storage
+from splatfix.errors import LeaseLost, RunAborted
 from splatfix.mirror import Mirror, open_mirror
 
 
@@ -192,3 +195,66 @@ def test_files_that_were_lost_on_a_node_stay_on_the_store(node) -> None:
     node.push()
     assert read(node) == {"a": "1"}
     assert storage.list_tree(str(node.url)) == ["a", "shared/b"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("x"), None])
+def test_a_driver_pushes_at_its_end(node: Mirror, other: Mirror, error: BaseException | None) -> None:
+    with pytest.raises(type(error)) if error is not None else nullcontext(), node.drive():
+        write(node, a="done")
+        if error is not None:
+            raise error
+    other.pull()
+    assert read(other) == {"a": "done"}
+
+
+def test_a_driver_that_another_one_replaced_pushes_nothing(node: Mirror, other: Mirror) -> None:
+    def lose() -> None:
+        with node.drive():
+            other.pull()
+            write(other, state_json="2")
+            other.push()
+            write(node, state_json="old", x="old")
+            raise LeaseLost
+
+    write(node, state_json="1")
+    node.push()
+    with pytest.raises(LeaseLost):
+        lose()
+    again = Mirror(node.path.parent.parent / "c" / "run", node.url)
+    again.pull()
+    assert read(again) == {"state.json": "2"}
+
+
+@pytest.mark.parametrize("error", [ValueError, RunAborted])
+def test_errors_name_the_url(node: Mirror, error: type[Exception]) -> None:
+    for context in (node.drive, node.name_errors):
+        with pytest.raises(error, match=rf"^{node.url}/run.json: steps was 3$"), context():
+            raise error(f"{node.path}/run.json: steps was 3")
+    with pytest.raises(UnicodeDecodeError), node.drive():
+        b"\xff".decode()
+
+
+def test_files_that_vanish_during_a_push_are_left_out(node: Mirror, other: Mirror, monkeypatch) -> None:
+    write(node, a="1", b="2", c="3")
+    real_upload = storage.upload
+
+    def upload(path: Path, url: str) -> str:
+        if path.name == "b":  # another process of this node deletes it
+            path.unlink()
+        return real_upload(path, url)
+
+    monkeypatch.setattr(storage, "upload", upload)
+    real_list = Mirror._list_local
+    monkeypatch.setattr(Mirror, "_list_local", lambda self, part: [*real_list(self, part), "gone"])
+    node.push()
+    other.pull()
+    assert read(other) == {"a": "1", "c": "3"}
+
+
+def test_copies_are_in_a_folder_of_the_user(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    copies = open_mirror("memory://x/run").path.parents[1]
+    assert copies.parent == tmp_path and copies.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.raises(ValueError, match="belongs to another user; set TMPDIR"):
+        open_mirror("memory://x/run")

@@ -87,7 +87,7 @@ def run_compare(config: CompareConfig, out: Path | str, *, fresh: bool = False) 
     if not config.captures:
         raise ValueError("captures: none given; wanted at least one folder of posed photos")
     cases = find_cases(config.captures, config.seeds)
-    with hold_lease(mirror.place, "splatfix compare"):
+    with hold_lease(mirror.place, "splatfix compare"), mirror.name_errors():
         mirror.pull(skip=[] if fresh else [SHARED])
         run = open_run(
             mirror.path,
@@ -100,11 +100,8 @@ def run_compare(config: CompareConfig, out: Path | str, *, fresh: bool = False) 
         )
         mirror.begin()
         on_nodes = nullcontext(None) if runs_in_process(config.workers) else shared_token(mirror.place)
-        try:
-            with CompareTracker(config, mirror.path) as tracker, on_nodes as token:
-                return _run_entries(config, run, mirror, cases, labels, tracker, token)
-        finally:
-            mirror.push()
+        with mirror.drive(), CompareTracker(config, mirror.path) as tracker, on_nodes as token:
+            return _run_entries(config, run, mirror, cases, labels, tracker, token)
 
 
 def _run_entries(

@@ -74,8 +74,9 @@ def run_sweep(config: SweepConfig, out: Path | str, *, fresh: bool = False, sour
     settings = hide_password(config)
     record = describe_run(settings, command="sweep", files=SWEEP_FILES)
     mirror.pull(TOP)
-    check_run(out, record, may_change=MAY_CHANGE, fresh=fresh)  # before the lease, which is in the folder
-    with hold_lease(mirror.place, "splatfix sweep"):
+    with mirror.name_errors():
+        check_run(out, record, may_change=MAY_CHANGE, fresh=fresh)  # before the lease, which is in the folder
+    with hold_lease(mirror.place, "splatfix sweep"), mirror.name_errors():
         mirror.pull(skip=[] if fresh else [SHARED])
         run = open_run(
             out,
@@ -90,10 +91,8 @@ def run_sweep(config: SweepConfig, out: Path | str, *, fresh: bool = False, sour
             log.info("%s: this sweep is finished", mirror.place)
             return read_sweep(out)
         mirror.begin()
-        try:
+        with mirror.drive():
             return _run_or_resume(config, run, mirror, num_trials, source)
-        finally:
-            mirror.push()
 
 
 def _is_complete(config: SweepConfig, out: Path) -> bool:

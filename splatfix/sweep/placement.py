@@ -57,8 +57,8 @@ class BoundedWait:
         waited = now - self._since
         if waited > 60 * self._minutes:
             raise RunAborted(
-                f"for {waited / 60:.0f} minutes no node had room for a trial ({self._needs}): they are lost, busy, or "
-                "have failed it; ended trials are kept, and the same command resumes (workers.wait_minutes)"
+                f"for {waited / 60:.0f} minutes no node had room for a trial ({self._needs}): nodes are lost, busy, or "
+                "failed it; ended trials are kept, and the same command resumes (workers.wait_minutes)"
             )
         if waited > NOTICE_SECONDS and not self._has_warned:
             self._has_warned = True

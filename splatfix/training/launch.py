@@ -24,7 +24,6 @@ from splatfix.files import write_whole
 from splatfix.lease import hold_lease
 from splatfix.mirror import Mirror, open_mirror
 from splatfix.process import keeping_handler, log, setting_environment
-from splatfix.runs import mark_started
 from splatfix.shared_folder import check_token, refuse_relative_output, shared_token
 from splatfix.telemetry import Telemetry
 from splatfix.training.cluster import choose_gpus, telling_lost_nodes, wait_for_room
@@ -68,7 +67,7 @@ def launch(shards_url: str | Path, out: Path | str, config: TrainConfig, *, fres
     check_divides(config.data.batch_size, workers.num)
     inputs = family_of(config.network).inputs(config.network)
     data = open_data(shards_url, config.data, inputs, config.seed)  # an error is raised here, once, before Ray starts
-    with hold_lease(mirror.place, "splatfix train"):
+    with hold_lease(mirror.place, "splatfix train"), mirror.drive():
         mirror.pull()
         if open_training(out, config, data, fresh=fresh).is_finished:
             return
@@ -83,18 +82,21 @@ def launch(shards_url: str | Path, out: Path | str, config: TrainConfig, *, fres
 def _train_here(shards_url: str | Path, mirror: Mirror, config: TrainConfig, *, fresh: bool) -> None:
     """Train in this process, or in this one of those that torchrun has started; the first of them writes."""
     if int(os.environ.get("RANK", 0)) != 0:
-        mirror.pull()
         train(shards_url, mirror.path, config, fresh=fresh, place=mirror.place)
         return
-    with hold_lease(mirror.place, "splatfix train"):
-        mirror.pull()
-        if mirror.url is not None:
-            mark_started(mirror.url)
-        try:
-            push = lambda _: mirror.push()  # noqa: E731
-            train(shards_url, mirror.path, config, on_segment=push, fresh=fresh, place=mirror.place)
-        finally:
-            mirror.push()
+
+    def push(_: TrainingState) -> None:
+        mirror.push()
+
+    with hold_lease(mirror.place, "splatfix train"), mirror.drive():
+        mirror.pull(discard=True)
+        train(
+            *(shards_url, mirror.path, config),
+            on_start=mirror.begin,
+            on_segment=push,
+            fresh=fresh,
+            place=mirror.place,
+        )
 
 
 def _train_on_ray(ray: Any, shards_url: str, mirror: Mirror, config: TrainConfig) -> None:

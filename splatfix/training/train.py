@@ -51,6 +51,7 @@ def train(
     out: Path,
     config: TrainConfig,
     *,
+    on_start: Callable[[], object] = lambda: None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     on_segment: Callable[[TrainingState], None] | None = None,
     fresh: bool = False,
@@ -60,7 +61,8 @@ def train(
 
     An interrupted run is resumed, of a finished one the state is returned; ``fresh`` starts over.
 
-    ``on_step`` gets the step and its numbers on the main process, for tracking; ``on_segment`` is called on every
+    ``on_start`` is called on the main process when the run in ``out`` has been opened and is not finished. ``on_step``
+    gets the step and its numbers on the main process, for tracking; ``on_segment`` is called on every
     process after each saved state, for reporting to a launcher. ``place`` is where the run is kept, for messages, if
     ``out`` is only a copy.
 
@@ -77,6 +79,8 @@ def train(
     state = restore_learner(learner, Path(out) / STATE, config, fixed_settings(config, data))
     if broadcast_object_list([run.is_finished])[0]:
         return state
+    if is_main:
+        on_start()
     if is_main and state.history:  # an earlier process may have been killed between writing the state and this
         write_json(run.path / HISTORY, state.history)
     seconds_before = state.seconds
