@@ -423,10 +423,10 @@ def test_a_generation_sends_its_metrics(tmp_path: Path, ray_metrics: FakeRayMetr
 
 
 class _BadMachineWorker(StubWorker):
-    """Fails each attempt as a machine does whose GPU is broken."""
+    """Fails each attempt as a machine does that lacks a library."""
 
     def run(self, task: Task, upcoming: Task | None) -> TaskResult:  # noqa: ARG002
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
 
 
 @pytest.mark.parametrize(("attempts", "num_failed"), [(1, 3), (2, 6)])
