@@ -1,4 +1,4 @@
-"""One cluster for all tests of this folder, whose nodes are switched on again before each test."""
+"""One cluster for the tests of each file, whose nodes are switched on again before each test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cluster.nodes import BUCKET, NodeCluster, find_missing, start_cluster
 from tests.cluster.settings import CAPTURES
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Ray finds processes of other clusters on a machine, so it ends before other tests
 def node_cluster() -> Iterator[NodeCluster]:
     """A cluster with two workers and an S3 server; captures are in its shared folder and on S3."""
     missing = find_missing()
