@@ -247,9 +247,9 @@ def _run_in_process(scheduler: SweepScheduler, config: SweepConfig, cases: Seque
         while continues:
             with using_threads(config.workers.cpus), silence_loops():
                 report = next(reports)
+            continues = scheduler.report(record.number, report)
             if isinstance(report, AttemptEnd) and report.outcome == "error" and breaks_cuda(RuntimeError(report.error)):
                 raise RunAborted(f"trial {record.number}: {report.error}: {CUDA_IS_BROKEN}")
-            continues = scheduler.report(record.number, report)
 
 
 def _connect(config: SweepConfig) -> AbstractContextManager[Any]:

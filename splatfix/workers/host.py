@@ -73,7 +73,7 @@ class WorkerHost:
         start = time.monotonic()
         try:
             result = retry_with_free_memory(lambda: self._worker.run(task, upcoming))  # type: ignore[union-attr]
-        except (ValueError, RunAborted):
+        except RunAborted:
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -81,7 +81,7 @@ class WorkerHost:
                     raise
                 place = error.filename or tempfile.gettempdir()
                 raise NodeDiskFullError(f"{describe_machine()}: no space is left ({place})") from error
-            is_instant = time.monotonic() - start < INSTANT_SECONDS
+            is_instant = time.monotonic() - start < INSTANT_SECONDS and not isinstance(error, ValueError)
             self._num_instant_failures = self._num_instant_failures + 1 if is_instant else 0
             if breaks_cuda(error) or self._num_instant_failures >= MAX_INSTANT_FAILURES:
                 reason = f"{type(error).__name__}: {error}"

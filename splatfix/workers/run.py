@@ -79,7 +79,7 @@ def _try_task(
                 return Outcome(task, retry_with_free_memory(lambda: worker.run(task, upcoming)), None, attempt)
         except Exception as error:
             failure = classify_failure(error)
-            if failure.kind == "machine" and breaks_cuda(error):
+            if breaks_cuda(error):
                 raise RunAborted(f"{failure.reason}: {CUDA_IS_BROKEN}") from error
             if failure.kind == "content" or attempt == config.attempts:
                 return Outcome(task, None, failure.reason, attempt, failure.traceback, kind=failure.kind)

@@ -130,3 +130,14 @@ def test_two_instant_failures_in_a_row_replace_a_worker(monkeypatch) -> None:
         host.run("a", None)
     with pytest.raises(BrokenProcessError, match=r"KeyError: 'x'; a worker of .* is replaced"):
         host.run("b", None)
+
+
+def test_a_fault_of_content_that_broke_cuda_replaces_the_worker(monkeypatch) -> None:
+    monkeypatch.setattr("splatfix.workers.host.current_node", lambda: "node")
+
+    class Failing:
+        def run(self, task: str, upcoming: str | None) -> str:  # noqa: ARG002 - of the protocol
+            raise caused(ValueError("restorer nafnet: failed"), RuntimeError(ILLEGAL))
+
+    with pytest.raises(BrokenProcessError, match=r"restorer nafnet: failed; a worker of .* is replaced"):
+        WorkerHost(Failing, 0).run("a", None)
