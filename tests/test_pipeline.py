@@ -18,12 +18,15 @@ from PIL import Image
 from splatfix.captures import open_capture
 from splatfix.captures.photos import WHITE
 from splatfix.cli import main
+from splatfix.command_line import explain_error, find_command
+from splatfix.errors import DiskFull
 from splatfix.files import read_json
 from splatfix.gaussians import Gaussians, Splat, read_ply
 from splatfix.rendering import render
 from splatfix.restoration.baselines import Warp
 from splatfix.runs import remove_run
 from splatfix.sample import sample_path
+from splatfix.shared_folder import RAY_JOB
 
 SMALL = [
     *("--views.size-px", "64", "--views.num-train", "4", "--views.max-test", "5"),
@@ -423,6 +426,17 @@ def test_doctor_says_how_to_install_what_diffusion_models_need(capsys, monkeypat
     said = capsys.readouterr().out
     assert "not installed: diffusers, opencv-python-headless" in said
     assert "-> pip install 'splatfix[diffusion]'" in said
+
+
+@pytest.mark.parametrize("in_job", [False, True])
+def test_what_resumes_a_full_disk_is_the_line_or_the_submission(in_job, monkeypatch):
+    """In a job, --config names a copy that is gone with it."""
+    monkeypatch.delenv(RAY_JOB, raising=False)
+    if in_job:
+        monkeypatch.setenv(RAY_JOB, "{}")
+    _, message = explain_error(DiskFull("/disk"), find_command("fit"), ["fit", "scene", "--out", "run"])
+    hint = "; the same submission resumes it" if in_job else "; this resumes it:\n  splatfix fit scene --out run"
+    assert message.endswith(hint)
 
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
