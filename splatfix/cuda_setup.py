@@ -6,7 +6,6 @@ minutes, and deletes what another process has compiled so far. So it is imported
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import importlib
 import logging
@@ -15,18 +14,16 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+from splatfix.files import hold_lock
 
 log = logging.getLogger(__name__)
 
 BACKEND = "gsplat.cuda._backend"
 LEAST_CAPABILITY = (7, 0)  # of gsplat's kernels, which reduce gradients over labeled groups of threads
-BUILD_MINUTES = 45.0  # to wait for another process that compiles
-NOTICE_SECONDS = 30.0
+BUILD_SECONDS = 2700.0  # to wait for another process that compiles
 
 
 @functools.cache
@@ -35,7 +32,7 @@ def find_obstacle() -> str | None:
 
     The text is one line, with the remedy behind a semicolon.
     """
-    return find_device_obstacle() or find_build_obstacle() or load_gsplat()
+    return find_device_obstacle() or find_gsplat_obstacle() or load_gsplat()
 
 
 def find_device_obstacle() -> str | None:
@@ -49,19 +46,18 @@ def find_device_obstacle() -> str | None:
             f"torch {torch.__version__}, built for CUDA {torch.version.cuda}, sees no CUDA device; check the driver "
             "(nvidia-smi) and CUDA_VISIBLE_DEVICES"
         )
-    name, capability = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
-    if capability < LEAST_CAPABILITY:
-        least = ".".join(map(str, LEAST_CAPABILITY))
-        return f"{name}: compute capability {capability[0]}.{capability[1]}; gsplat needs {least} or newer"
     return None
 
 
-def find_build_obstacle() -> str | None:
-    """Why gsplat cannot be compiled here; None if it can, or is compiled already."""
+def find_gsplat_obstacle() -> str | None:
+    """Why gsplat cannot run, or be compiled, on this machine; None if it can."""
     import torch
 
     if find_spec("gsplat") is None:
         return "gsplat is not installed; pip install gsplat"
+    if torch.cuda.is_available() and (capability := torch.cuda.get_device_capability(0)) < LEAST_CAPABILITY:
+        has, least = (".".join(map(str, each)) for each in (capability, LEAST_CAPABILITY))
+        return f"{torch.cuda.get_device_name(0)} has compute capability {has}; use a GPU with {least} or newer"
     if is_gsplat_compiled():
         return None
     wanted = torch.version.cuda or "?"
@@ -92,7 +88,10 @@ def load_gsplat() -> str | None:
     """Import gsplat's kernels, and compile them if that was not done yet; returns why that failed, else None."""
     if shutil.which("ninja") is None and _own_ninja().is_file():  # torch looks for it in PATH alone
         os.environ["PATH"] = f"{_own_ninja().parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    with _alone():
+    folder = _extensions_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = "gsplat: waiting for another process that compiles it"
+    with hold_lock(folder / "gsplat.lock", seconds=BUILD_SECONDS, waiting=waiting):
         if not is_gsplat_compiled():
             log.info("gsplat: compiling its kernels for the GPUs of this machine, once; this takes minutes")
         try:
@@ -141,25 +140,3 @@ def _nvcc_version(toolkit: Path) -> str | None:
         return None
     found = re.search(r"release (\d+\.\d+)", done.stdout)
     return found[1] if found else None
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Hold the lock of all processes of this user that import or compile gsplat."""
-    folder = _extensions_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "gsplat.lock").open("ab") as file:
-        start = noticed = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                now = time.monotonic()
-            if now - start > 60 * BUILD_MINUTES:
-                raise TimeoutError(f"{file.name}: another process has compiled gsplat for {BUILD_MINUTES:g} minutes")
-            if now - noticed > NOTICE_SECONDS:
-                noticed = now
-                log.info("gsplat: waiting for another process that compiles it")
-            time.sleep(0.2)
-        yield

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import getpass
 import hashlib
 import json
+import logging
 import math
 import os
 import re
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +22,9 @@ from typing import Any
 
 import numpy as np
 
+log = logging.getLogger(__name__)
+
+NOTICE_SECONDS = 15.0  # of waiting for a lock, before a message
 # .NAME.MACHINE-PROCESS-RANDOM.partial, and .NAME.RANDOM.partial of older versions
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-)?[0-9a-f]+\.partial")
 
@@ -140,3 +146,39 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def private_folder(path: Path, remedy: str) -> Path:
+    """Create a folder that only this user can enter. ValueError, with the remedy, if it is another user's."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_uid != os.getuid():
+        raise ValueError(f"{path}: belongs to another user; {remedy}")
+    return path
+
+
+@contextmanager
+def hold_lock(path: Path, *, seconds: float, waiting: str) -> Iterator[None]:
+    """Hold the lock of a file, which one process or thread of a machine can have.
+
+    Logs ``waiting`` every `NOTICE_SECONDS` while another one has it. TimeoutError after ``seconds``.
+    """
+    with path.open("ab") as file:
+        start = noticed = time.monotonic()
+        while not try_lock(file):
+            now = time.monotonic()
+            if now - start > seconds:
+                raise TimeoutError(f"{path}: another process has this lock for {now - start:.0f} s; is it stopped?")
+            if now - noticed > NOTICE_SECONDS:
+                noticed = now
+                log.info("%s", waiting)
+            time.sleep(0.05)
+        yield
+
+
+def try_lock(file: Any) -> bool:
+    """Lock an open file until it is closed; False if another process or thread has the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -18,15 +18,14 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
 from splatfix import storage
-from splatfix.files import hash_text, user_name
+from splatfix.files import hash_text, hold_lock, private_folder, try_lock, user_name
 from splatfix.process import progress
 from splatfix.storage import StoredFile
 
@@ -39,7 +38,6 @@ HEADER_BYTES = 65536  # of a file of which only the header is needed
 SMALL_BYTES = 2**26  # files of which the headers are needed are copied whole if they are smaller together
 BAR_BYTES = 2**26  # copies of more bytes have a progress bar
 LOCK_SECONDS = 1800.0  # to wait for a process that copies the same folder
-NOTICE_SECONDS = 15.0  # of waiting, before a message
 
 
 class CachedFolder:
@@ -151,17 +149,12 @@ class CachedFolder:
     @contextmanager
     def _copying(self) -> Iterator[None]:
         """Hold the lock of processes and threads that copy this folder."""
-        with (self._cache / f"{self._key}.copy").open("ab") as file:
-            start = noticed = time.monotonic()
-            while not _try_lock(file):
-                now = time.monotonic()
-                if now - start > LOCK_SECONDS:
-                    log.warning("%s: another process has copied it for %d s; copying it too", self.url, now - start)
-                    break
-                if now - noticed > NOTICE_SECONDS:
-                    noticed = now
-                    log.info("%s: waiting for another process of this node that copies it", self.url)
-                time.sleep(0.05)
+        waiting = f"{self.url}: waiting for another process of this node that copies it"
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(hold_lock(self._cache / f"{self._key}.copy", seconds=LOCK_SECONDS, waiting=waiting))
+            except TimeoutError:
+                log.warning("%s: another process has copied it for %.0f s; copying it too", self.url, LOCK_SECONDS)
             yield
 
 
@@ -169,10 +162,7 @@ def cache_folder() -> Path:
     """Return the folder of the cache, which is created if needed. ValueError if it is another user's."""
     given = os.environ.get(FOLDER_VARIABLE)
     folder = Path(given) if given else Path(tempfile.gettempdir()) / f"splatfix-cache-{user_name()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise ValueError(f"{folder}: belongs to another user; wanted a folder that is yours in {FOLDER_VARIABLE}")
-    return folder.resolve()
+    return private_folder(folder, f"wanted a folder that is yours in {FOLDER_VARIABLE}").resolve()
 
 
 def make_room(cache: Path, num_bytes: int) -> None:
@@ -203,7 +193,7 @@ def _remove_entry(cache: Path, use: Path) -> bool:
     """Remove an entry unless a process has it open."""
     try:
         with use.open("r+b") as file:
-            if not _try_lock(file) or not _is_same(file, use):
+            if not try_lock(file) or not _is_same(file, use):
                 return False
             shutil.rmtree(cache / use.stem, ignore_errors=True)
             use.with_suffix(".copy").unlink(missing_ok=True)
@@ -221,14 +211,6 @@ def _lock_shared(path: Path) -> Any:
         if _is_same(file, path):
             return file
         file.close()
-
-
-def _try_lock(file: Any) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_same(file: Any, path: Path) -> bool:

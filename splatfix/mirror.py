@@ -18,7 +18,6 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from typing import Any, NamedTuple
 
 from splatfix import runs, storage
 from splatfix.errors import LeaseLost, RunAborted
-from splatfix.files import hash_text, user_name, write_text, write_whole
+from splatfix.files import hash_text, hold_lock, private_folder, user_name, write_text, write_whole
 from splatfix.runs import mark_started
 from splatfix.storage import StoredFile
 
@@ -38,7 +37,7 @@ TOP = "."  # as a part: the files that are directly in the run folder
 RECORDS = ("*.json", "state.pt")  # the last is the state of a training
 LAST_RECORD = "run.json"
 NOT_MIRRORED = (".*", "mlflow.db*", "mlartifacts", "ray", "*.lock", "*.partial")  # names of files and folders
-LOCK_SECONDS, NOTICE_SECONDS = 1800.0, 15.0
+LOCK_SECONDS = 1800.0  # to wait for another process that copies
 
 
 class Known(NamedTuple):
@@ -202,12 +201,13 @@ class Mirror:
 
     def _push(self, part: str, index: dict[str, Known]) -> None:
         local = self._list_local(part)
-        changed = []
+        changed, present = [], set[str]()
         for name in local:
             try:
                 status = (self.path / name).stat()
             except FileNotFoundError:  # another process of this node works on this part, too
                 continue
+            present.add(name)
             entry = index.get(name)
             if entry is not None and entry[:2] == (status.st_size, status.st_mtime_ns):
                 continue
@@ -215,7 +215,6 @@ class Mirror:
                 index[name] = entry._replace(mtime_ns=status.st_mtime_ns)
             else:
                 changed.append(name)
-        present = {name for name in local if (self.path / name).is_file()}
         gone = [name for name in index if _is_in(name, part) and name not in present]
         for name in sorted(gone, key=_is_record, reverse=True):  # before the files that it speaks of
             self._delete_stored(name)
@@ -288,8 +287,8 @@ class Mirror:
         """Hold the lock of this node's copy, with what is known of its files, which is written at the end."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         index_file = self.path.parent / "index.json"
-        with (self.path.parent / "lock").open("ab") as file:
-            self._wait_for(file)
+        waiting = f"{self.url}: waiting for another process of this node that copies it"
+        with hold_lock(self.path.parent / "lock", seconds=LOCK_SECONDS, waiting=waiting):
             try:
                 index = {name: Known(*entry) for name, entry in json.loads(index_file.read_text()).items()}
             except (FileNotFoundError, ValueError, TypeError):
@@ -298,23 +297,6 @@ class Mirror:
                 yield index
             finally:
                 write_text(index_file, json.dumps(index))
-
-    def _wait_for(self, file: object) -> None:
-        start = noticed = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[arg-type]
-                return
-            except BlockingIOError:
-                now = time.monotonic()
-            if now - start > LOCK_SECONDS:
-                raise TimeoutError(
-                    f"{self.path}: another process has copied it for {now - start:.0f} s; is it stopped?"
-                )
-            if now - noticed > NOTICE_SECONDS:
-                noticed = now
-                log.info("%s: waiting for another process of this node that copies it", self.url)
-            time.sleep(0.05)
 
 
 def open_mirror(out: str | Path) -> Mirror:
@@ -327,9 +309,7 @@ def open_mirror(out: str | Path) -> Mirror:
         return Mirror(Path(storage.absolute(out)).resolve())
     url = str(out).rstrip("/")
     copies = Path(tempfile.gettempdir()) / f"splatfix-runs-{user_name()}"
-    copies.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if copies.stat().st_uid != os.getuid():
-        raise ValueError(f"{copies}: belongs to another user; set TMPDIR to a folder that is yours")
+    private_folder(copies, "set TMPDIR to a folder that is yours")
     return Mirror(copies / hash_text(url) / url.rsplit("/", 1)[-1], url)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from splatfix import files
-from splatfix.files import LEFTOVER, drop_leftovers, read_json, write_json, write_text, write_whole
+from splatfix.files import LEFTOVER, drop_leftovers, hold_lock, read_json, write_json, write_text, write_whole
 
 
 def test_json_has_no_nan(tmp_path):
@@ -97,3 +97,16 @@ def test_leftovers_of_one_file_are_dropped_from_every_machine(tmp_path: Path) ->
         path.touch()
     drop_leftovers(tmp_path, "a.tar")
     assert set(tmp_path.iterdir()) == {another_file}
+
+
+def test_a_lock_is_held_by_one_at_a_time_and_waited_for_with_a_bound(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("splatfix.files.NOTICE_SECONDS", 0.05)
+    caplog.set_level("INFO", "splatfix")
+    path = tmp_path / "lock"
+    with hold_lock(path, seconds=1, waiting="not said"):
+        other = hold_lock(path, seconds=0.3, waiting="waiting for the other one")
+        with pytest.raises(TimeoutError, match="lock: another process has this lock"):
+            other.__enter__()
+    assert "waiting for the other one" in caplog.text and "not said" not in caplog.text
+    with hold_lock(path, seconds=0.3, waiting="not said"):
+        pass

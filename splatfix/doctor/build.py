@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from splatfix.cuda_setup import find_build_obstacle, find_toolkit, is_gsplat_compiled, load_gsplat
+from splatfix.cuda_setup import find_gsplat_obstacle, find_toolkit, is_gsplat_compiled, load_gsplat
 from splatfix.errors import RunAborted
 from splatfix.process import hidden_bars, quiet
 
@@ -32,7 +32,7 @@ def build_kernels() -> None:
         )
         return
     start = time.monotonic()
-    obstacle = find_build_obstacle() or load_gsplat()
+    obstacle = find_gsplat_obstacle() or load_gsplat()
     if obstacle is not None:
         raise RunAborted(obstacle)
     print(f"gsplat for CUDA: {time.monotonic() - start:.0f} s")

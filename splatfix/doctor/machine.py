@@ -70,7 +70,7 @@ def _cpu_kernels() -> Finding:
 
 
 def _cuda() -> Finding:
-    obstacle = cuda_setup.find_device_obstacle() or cuda_setup.find_build_obstacle()
+    obstacle = cuda_setup.find_device_obstacle() or cuda_setup.find_gsplat_obstacle()
     if obstacle is not None:
         seen, _, remedy = obstacle.partition("; ")
         return Finding("fits on CUDA", False, seen, f"{remedy}; until then the CPU is used")

@@ -91,7 +91,9 @@ def _train_here(shards_url: str | Path, mirror: Mirror, config: TrainConfig, *, 
     with hold_lease(mirror.place, "splatfix train"), mirror.drive():
         mirror.pull(discard=True)
         train(
-            *(shards_url, mirror.path, config),
+            shards_url,
+            mirror.path,
+            config,
             on_start=mirror.begin,
             on_segment=push,
             fresh=fresh,
