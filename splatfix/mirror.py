@@ -16,7 +16,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -158,17 +157,6 @@ class Mirror:
             yield
         finally:
             os.close(folder)
-
-    def remove(self) -> None:
-        """Delete all files on the store and in the local folder."""
-        if self.url is None:
-            return
-        with self._index() as index:
-            names = [file.name for file in storage.list_files(self.url)]
-            for _ in storage.in_parallel(self._delete_stored, sorted(names, key=_is_record)):
-                pass
-            shutil.rmtree(self.path, ignore_errors=True)
-            index.clear()
 
     def _pull(self, part: str, index: dict[str, Known], skip: Sequence[str], discard: bool) -> None:
         def is_skipped(name: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from splatfix import files
 from splatfix.files import sync, temporary_beside, write_whole
-from splatfix.stores import MissingFileError, StorageError, resolve, translate_errors
+from splatfix.stores import MissingFileError, StorageError, ask, resolve, translate_errors
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 NUM_REQUESTS = 16  # to an object store at the same time
@@ -74,15 +74,19 @@ def open_binary(url: str) -> io.BufferedIOBase:
         OSError: the store or disk cannot be read.
     """
     place = resolve(url)
-    with translate_errors(url):
-        return place.open("rb") if isinstance(place, Path) else io.BytesIO(_get(*place))
+    if isinstance(place, Path):
+        with translate_errors(url):
+            return place.open("rb")
+    return io.BytesIO(_get(url, *place))
 
 
 def read_bytes(url: str) -> bytes:
     """Read a whole file. Errors as `open_binary`."""
     place = resolve(url)
-    with translate_errors(url):
-        return place.read_bytes() if isinstance(place, Path) else _get(*place)
+    if isinstance(place, Path):
+        with translate_errors(url):
+            return place.read_bytes()
+    return _get(url, *place)
 
 
 def exists(url: str) -> bool:
@@ -104,8 +108,7 @@ def list_folder(url: str | Path) -> tuple[list[str], list[str]]:
     import obstore
 
     store, prefix = place
-    with translate_errors(str(url)):
-        listing = obstore.list_with_delimiter(store, prefix or None)
+    listing = ask(str(url), lambda: obstore.list_with_delimiter(store, prefix or None))
     names = sorted(str(entry["path"]).rsplit("/", 1)[-1] for entry in listing["objects"])
     return names, sorted(str(prefix).rstrip("/").rsplit("/", 1)[-1] for prefix in listing["common_prefixes"])
 
@@ -124,8 +127,11 @@ def list_tree(url: str | Path) -> list[str]:
 
     store, prefix = place
     start = len(prefix) + 1 if prefix else 0
-    with translate_errors(str(url)):
-        return sorted(entry["path"][start:] for batch in obstore.list(store, prefix or None) for entry in batch)
+
+    def list_all() -> list[str]:
+        return [entry["path"][start:] for batch in obstore.list(store, prefix or None) for entry in batch]
+
+    return sorted(ask(str(url), list_all))
 
 
 def list_files(url: str | Path, *, recursive: bool = True, limit: int | None = None) -> list[StoredFile]:
@@ -134,8 +140,9 @@ def list_files(url: str | Path, *, recursive: bool = True, limit: int | None = N
     Raises:
         ValueError: more than ``limit`` files.
     """
-    place, found = resolve(str(url)), list[StoredFile]()
+    place = resolve(str(url))
     if isinstance(place, Path):
+        found = list[StoredFile]()
         for name in list_tree(url) if recursive else list_names(url):
             status = (place / name).stat()
             _refuse_many(url, len(found) + 1, limit)
@@ -145,12 +152,15 @@ def list_files(url: str | Path, *, recursive: bool = True, limit: int | None = N
 
     store, prefix = place
     start = len(prefix) + 1 if prefix else 0
-    with translate_errors(str(url)):
-        batches = obstore.list(store, prefix or None) if recursive else [_list_level(store, prefix)]
-        for batch in batches:
-            found += [_describe(dict(entry), str(entry["path"])[start:]) for entry in batch]
-            _refuse_many(url, len(found), limit)
-    return sorted((file for file in found if file.name), key=lambda file: file.name)
+
+    def list_all() -> list[StoredFile]:
+        listed = list[StoredFile]()
+        for batch in obstore.list(store, prefix or None) if recursive else [_list_level(store, prefix)]:
+            listed += [_describe(dict(entry), str(entry["path"])[start:]) for entry in batch]
+            _refuse_many(url, len(listed), limit)
+        return listed
+
+    return sorted((file for file in ask(str(url), list_all) if file.name), key=lambda file: file.name)
 
 
 def _refuse_many(url: str | Path, num_files: int, limit: int | None) -> None:
@@ -173,8 +183,7 @@ def find_file(url: str) -> StoredFile | None:
     import obstore
 
     try:
-        with translate_errors(url):
-            return _describe(dict(obstore.head(*place)), name)
+        return _describe(dict(ask(url, lambda: obstore.head(*place))), name)
     except MissingFileError:
         return None
 
@@ -191,15 +200,19 @@ def download(url: str, path: Path) -> None:
         return
     import obstore
 
+    def copy() -> int:
+        with path.open("wb") as file:
+            answer = obstore.get(*place)
+            for piece in answer.stream(min_chunk_size=PIECE_BYTES):
+                file.write(piece)
+        return int(answer.meta["size"])
+
     for attempt in range(3):
         try:
-            with translate_errors(url), path.open("wb") as file:
-                answer = obstore.get(*place)
-                for piece in answer.stream(min_chunk_size=PIECE_BYTES):
-                    file.write(piece)
-            if path.stat().st_size == answer.meta["size"]:
+            size_bytes = ask(url, copy)
+            if path.stat().st_size == size_bytes:
                 return
-            raise StorageError(f"{url}: {path.stat().st_size} of {answer.meta['size']} bytes were read")
+            raise StorageError(f"{url}: {path.stat().st_size} of {size_bytes} bytes were read")
         except StorageError:
             if attempt == 2:
                 raise
@@ -208,13 +221,12 @@ def download(url: str, path: Path) -> None:
 def read_start(url: str, num_bytes: int) -> bytes:
     """Read the first bytes of a file that is not shorter. Errors as `open_binary`."""
     place = resolve(url)
-    with translate_errors(url):
-        if isinstance(place, Path):
-            with place.open("rb") as file:
-                return file.read(num_bytes)
-        import obstore
+    if isinstance(place, Path):
+        with translate_errors(url), place.open("rb") as file:
+            return file.read(num_bytes)
+    import obstore
 
-        return bytes(obstore.get_range(*place, start=0, length=num_bytes))
+    return bytes(ask(url, lambda: obstore.get_range(*place, start=0, length=num_bytes)))
 
 
 def upload(path: Path, url: str) -> str:
@@ -230,8 +242,7 @@ def upload(path: Path, url: str) -> str:
         return str(place.stat().st_mtime_ns)
     import obstore
 
-    with translate_errors(url):
-        answer = dict(obstore.put(*place, path))
+    answer = dict(ask(url, lambda: obstore.put(*place, path)))
     if not answer.get("e_tag"):
         stored = find_file(url)
         return stored.version if stored is not None else ""
@@ -247,8 +258,7 @@ def write_bytes(url: str, content: bytes) -> None:
         return
     import obstore
 
-    with translate_errors(url):
-        obstore.put(*place, content)
+    ask(url, lambda: obstore.put(*place, content))
 
 
 def create(url: str, content: bytes) -> bool:
@@ -270,12 +280,19 @@ def create(url: str, content: bytes) -> bool:
     import obstore
     from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-    with translate_errors(url):
+    attempts = 0
+
+    def put() -> bool:
+        nonlocal attempts
+        attempts += 1
         try:
             obstore.put(*place, content, mode="create")
         except (AlreadyExistsError, PreconditionError):
-            return False
-    return True
+            # an earlier attempt may have succeeded although its answer was lost
+            return attempts > 1 and bytes(obstore.get(*place).bytes()) == content
+        return True
+
+    return ask(url, put)
 
 
 def delete(url: str) -> None:
@@ -287,8 +304,7 @@ def delete(url: str) -> None:
     import obstore
 
     try:
-        with translate_errors(url):
-            obstore.delete(*place)
+        ask(url, lambda: obstore.delete(*place))
     except MissingFileError:  # raised by some stores only
         return
 
@@ -325,10 +341,10 @@ def drop_leftovers(url: str) -> None:
         files.drop_leftovers(place)
 
 
-def _get(store: Any, path: str) -> bytes:
+def _get(url: str, store: Any, path: str) -> bytes:
     import obstore
 
-    return bytes(obstore.get(store, path).bytes())
+    return ask(url, lambda: bytes(obstore.get(store, path).bytes()))
 
 
 def _describe(entry: dict[str, Any], name: str) -> StoredFile:

@@ -8,17 +8,26 @@ from the environment variables of the stores' own tools (``AWS_ACCESS_KEY_ID``, 
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
 
 PROTOCOLS = ("file", "memory", "http", "https", "s3", "s3a", "gs", "az", "abfs", "abfss")
-RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}  # of requests to object stores
+RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}  # of obstore: about a second
+OUTAGE_SECONDS = 300.0  # to repeat a request to a store that has answered this process before
+MAX_PAUSE_SECONDS = 10.0  # between two of them
+NOTICE_SECONDS = 30.0  # between messages about a store that does not answer
+# In errors of obstore after which a request may succeed: no connection, or a busy server.
+NO_ANSWER = re.compile(r"HTTP error: |status code: (408|429|5\d\d)|after \d+ retries")
 REFUSALS = ("PermissionDeniedError", "UnauthenticatedError")  # of obstore
 CREDENTIALS = {  # what to set where a store refuses or does not know who asks
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (for a public bucket AWS_SKIP_SIGNATURE=true)",
@@ -29,6 +38,10 @@ CREDENTIALS = {  # what to set where a store refuses or does not know who asks
 NO_CREDENTIALS = ("/latest/api/token", "/latest/meta-data", "/computeMetadata/", "Account must be specified")
 
 _MEMORY_LOCK = threading.Lock()
+_answered = set[str]()  # stores that have answered this process
+_noticed: dict[str, float] = {}  # when it was last said that a store does not answer
+
+Answer = TypeVar("Answer")
 
 
 class MissingFileError(ValueError):
@@ -74,6 +87,50 @@ def _make_memory() -> Any:
     from obstore.store import MemoryStore
 
     return MemoryStore()
+
+
+def ask(url: str, request: Callable[[], Answer]) -> Answer:
+    """Send a request to a store, and repeat it while a store that has answered before does not answer.
+
+    A store that has never answered this process is likely named or configured wrongly: its first error is raised. Any
+    other has `OUTAGE_SECONDS` to come back, which is logged.
+
+    Args:
+        url: of the file or folder, for errors.
+        request: calls obstore; it may be called several times.
+
+    Raises:
+        MissingFileError: the file does not exist.
+        OSError: the store cannot be reached, or refuses access.
+    """
+    store, started, pause = "/".join(url.split("/", 3)[:3]), time.monotonic(), 0.5
+    while True:
+        try:
+            with translate_errors(url):
+                answer = request()
+        except MissingFileError:
+            _answered.add(store)
+            raise
+        except StorageError as error:
+            if NO_ANSWER.search(str(error)) is None or store not in _answered:
+                raise
+            if time.monotonic() - started > OUTAGE_SECONDS:
+                _answered.discard(store)  # what a command does at its end is not repeated as well
+                raise
+            _notice(store, error)
+            time.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+        else:
+            _answered.add(store)
+            return answer
+
+
+def _notice(store: str, error: Exception) -> None:
+    """Log that a store does not answer, at most once in `NOTICE_SECONDS`."""
+    now = time.monotonic()
+    if now - _noticed.get(store, -NOTICE_SECONDS) >= NOTICE_SECONDS:
+        _noticed[store] = now
+        log.warning("%s does not answer; trying again for up to %.0f s (%s)", store, OUTAGE_SECONDS, error)
 
 
 @contextmanager

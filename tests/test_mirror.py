@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import uuid
@@ -174,16 +173,6 @@ def test_a_local_folder_is_used_as_it_is(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     first, second = open_mirror("s3://bucket/runs/one/"), open_mirror("s3://bucket/runs/two")
     assert first.path.name == "one" and first.url == "s3://bucket/runs/one" and first.path.parent != second.path.parent
-
-
-def test_removing_a_run_deletes_its_records_last(node, copies) -> None:
-    write(node, run_json="1", a="2")
-    node.push()
-    copies.clear()
-    node.remove()
-    assert copies == ["delete a", "delete run.json"] and read(node) == {}
-    assert storage.list_tree(str(node.url)) == []
-    assert json.loads((node.path.parent / "index.json").read_text()) == {}
 
 
 def test_files_that_were_lost_on_a_node_stay_on_the_store(node) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,108 @@ def test_parallel_requests_keep_their_order_and_stop_at_an_error() -> None:
     with pytest.raises(OSError, match="no"):
         list(storage.in_parallel(fail, range(1000)))
     assert len(started) < 1000
+
+
+class FlakyStore(BaseHTTPRequestHandler):
+    """As much of S3 as is needed for one file: it is busy for a number of requests, and may lose an answer."""
+
+    busy, loses_answer = 0, False
+    content: bytes | None = None
+
+    def do_GET(self) -> None:
+        if not self.is_busy():
+            self.reply(404 if self.content is None else 200, self.content or b"")
+
+    do_HEAD = do_GET  # noqa: N815 - the name of the base class
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.is_busy():
+            return
+        if self.content is not None and self.headers.get("If-None-Match") == "*":
+            self.reply(412)
+            return
+        type(self).content = content
+        if self.loses_answer:
+            type(self).loses_answer = False
+            self.reply(503)
+        else:
+            self.reply(200)
+
+    def is_busy(self) -> bool:
+        if self.busy:
+            type(self).busy -= 1
+            self.reply(503)
+            return True
+        return False
+
+    def reply(self, status: int, content: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": len(content), "ETag": '"1"'}.items():
+            self.send_header(name, str(value))
+        self.send_header("Last-Modified", "Fri, 27 Nov 2026 06:00:00 GMT")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def flaky(monkeypatch) -> Iterator[type[FlakyStore]]:
+    """A store at ``s3://flaky``, and no retries by obstore."""
+    handler = type("Flaky", (FlakyStore,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_ALLOW_HTTP": "true"}
+    for name, value in (settings | {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(stores, "RETRIES", {"max_retries": 0})
+    monkeypatch.setattr(stores, "_answered", set())
+    monkeypatch.setattr(stores, "_noticed", {})
+    stores.open_store.cache_clear()
+    yield handler
+    stores.open_store.cache_clear()
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_request_waits_for_a_store_that_has_answered_before(flaky: type[FlakyStore], monkeypatch, caplog) -> None:
+    pauses = []
+    monkeypatch.setattr(stores.time, "sleep", pauses.append)
+    flaky.busy = 1
+    with pytest.raises(OSError, match="503"):  # it may be the wrong one
+        storage.read_bytes("s3://flaky/a")
+    storage.write_bytes("s3://flaky/a", b"x")
+    for read in (storage.read_bytes, storage.find_file, lambda url: storage.write_bytes(url, b"y")):
+        pauses.clear()
+        flaky.busy = 7
+        read("s3://flaky/a")
+        assert pauses == [0.5, 1, 2, 4, 8, 10, 10] and flaky.busy == 0
+    assert [record.getMessage()[:61] for record in caplog.records] == [
+        "s3://flaky does not answer; trying again for up to 300 s (s3:"
+    ]
+
+
+def test_an_outage_that_does_not_end_is_an_error(flaky: type[FlakyStore], monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(stores.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(stores.time, "monotonic", lambda: now[0])
+    assert storage.find_file("s3://flaky/a") is None
+    flaky.busy = 10**6
+    with pytest.raises(OSError, match=r"s3://flaky/a: .*503"):
+        storage.read_bytes("s3://flaky/a")
+    assert stores.OUTAGE_SECONDS < now[0] <= stores.OUTAGE_SECONDS + stores.MAX_PAUSE_SECONDS
+    with pytest.raises(OSError, match="503"):
+        storage.write_bytes("s3://flaky/a", b"")
+    assert now[0] <= stores.OUTAGE_SECONDS + stores.MAX_PAUSE_SECONDS  # at once
+
+
+def test_a_file_whose_creation_was_not_confirmed_is_the_creators(flaky: type[FlakyStore], monkeypatch) -> None:
+    monkeypatch.setattr(stores.time, "sleep", lambda _seconds: None)
+    assert storage.find_file("s3://flaky/a") is None
+    flaky.loses_answer = True
+    assert storage.create("s3://flaky/a", b"mine")
+    assert not storage.create("s3://flaky/a", b"other")
+    flaky.busy = 1
+    assert not storage.create("s3://flaky/a", b"other")
