@@ -9,6 +9,7 @@ same batches: they do not depend on the number of processes.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -34,6 +35,7 @@ from splatfix.training.run import STATE, open_training
 from splatfix.training.state import read_state
 from splatfix.training.train import train
 from splatfix.workers import RunAborted, connect_ray
+from splatfix.workers.cluster import ACCELERATOR_SHARE
 from splatfix.workers.host import require_cuda
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ RAY_FOLDER = "ray"  # Ray's own files, in the run's folder
 NOT_STORED = (RAY_FOLDER, "mlflow.db", "mlartifacts")  # not copied to the storage
 RESIZE_SECONDS = 60.0  # between two looks for nodes that could take in more workers (workers.min_num)
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of Ray Train, which waits for a minute by default
+POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # of Ray Train; a process that reports waits for the next look
+POLL_SECONDS = 0.5
 URI = "MLFLOW_TRACKING_URI"
 
 
@@ -75,7 +79,9 @@ def launch(shards_url: str | Path, out: Path | str, config: TrainConfig, *, fres
         if fresh and workers.storage is not None:  # Ray would take over the earlier run from there
             for file in storage.list_tree(earlier := storage.join(workers.storage, run_name(out))):
                 storage.delete(storage.join(earlier, file))
-        with connect_ray(workers.address, num_cpus=workers.num * workers.cpus, log_to_driver=True) as ray:
+        num_cpus = workers.num * workers.cpus
+        # Ray Train asks the dashboard for the state of its actors, and logs an error each second without it
+        with connect_ray(workers.address, num_cpus=num_cpus, log_to_driver=True, has_dashboard=True) as ray:
             _train_on_ray(ray, shards_url, mirror, config)
 
 
@@ -143,11 +149,11 @@ def _fit(ray: Any, work: _Work, gpus: bool, place: str) -> Any:
             **more,
         ),
     )
-    patience = {START_TIMEOUT: f"{max(60.0, 60 * workers.wait_minutes):g}"}
+    switches = {START_TIMEOUT: f"{max(60.0, 60 * workers.wait_minutes):g}", POLL_INTERVAL: f"{POLL_SECONDS:g}"}
     try:
         with (
             keeping_handler(signal.SIGINT),
-            setting_environment(patience),
+            setting_environment(switches),
             telling_lost_nodes(workers, gpus, ray.nodes),
             Telemetry("launch", work.mirror.place) as telemetry,
         ):
@@ -182,7 +188,7 @@ def _ask_for_nodes(workers: TrainWorkersConfig, gpus: bool) -> None:
 
     bundle: dict[str, float] = {"CPU": workers.cpus, **({"GPU": 1} if gpus else {})}
     if workers.accelerator is not None:
-        bundle[f"accelerator_type:{workers.accelerator}"] = 0.001
+        bundle[f"accelerator_type:{workers.accelerator}"] = ACCELERATOR_SHARE
     more: dict[str, Any] = {"bundle_label_selectors": [dict(workers.labels)] * workers.num} if workers.labels else {}
     request_resources(bundles=[bundle] * workers.num, **more)
 
@@ -261,9 +267,16 @@ def _run_process(work: _Work) -> None:
             shutil.copytree(out, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_STORED, ".*"))
             ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_wanted)
     train(work.shards_url, out, config, on_segment=report, place=mirror.place)
     if main:
         mirror.push()
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Whether to log a message: not the one of Ray Train about each report, whose logger has a path as its name."""
+    return record.levelno >= logging.WARNING or "/ray/train/" not in record.pathname.replace("\\", "/")
 
 
 def _copy_newer(checkpoint: Path, out: Path) -> None:

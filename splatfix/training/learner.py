@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -88,6 +89,8 @@ def build_learner(config: TrainConfig) -> Learner:
     optimizer = create_optimizer_v2(
         network.parameters(), config.optimizer, lr=config.learning_rate, weight_decay=config.weight_decay, **betas
     )
+    # with weights in channels-last order, torch says once in each process that exchanging gradients copies them
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     model, optimizer = accelerator.prepare(torch.compile(network) if config.compile else network, optimizer)
     inputs = family.inputs(config.network)
     return Learner(accelerator, family, inputs, network, model, ema, optimizer, earlier)

@@ -15,6 +15,7 @@ from splatfix.process import keeping_handler
 from splatfix.workers.config import WorkersConfig
 
 NODE_LABEL = "ray.io/node-id"  # Ray gives each node this label
+ACCELERATOR_SHARE = 0.001  # of a node's resource ``accelerator_type:A100``, which Ray takes for a worker, too
 UNLIMITED = 10_000  # nodes of an autoscaler's group without a maximum
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,9 @@ class Node:
 
 
 @contextmanager
-def connect_ray(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to_driver: bool = False) -> Iterator[Any]:
+def connect_ray(
+    address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to_driver: bool = False, has_dashboard: bool = False
+) -> Iterator[Any]:
     """Join a Ray cluster or start Ray, and yield the module; at the end, close the connection if it was opened here.
 
     Args:
@@ -45,6 +48,7 @@ def connect_ray(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to
         num_cpus: number of CPU cores that Ray schedules on, if it is started.
         gpus: number of GPUs that a worker needs; may be a fraction.
         log_to_driver: whether to print the output of the workers in this process.
+        has_dashboard: whether Ray gets a dashboard, if it is started.
 
     Raises:
         ValueError: Ray was started on this machine, which has fewer GPUs than ``gpus``.
@@ -54,7 +58,7 @@ def connect_ray(address: str | None, *, num_cpus: int, gpus: float = 0.0, log_to
     opens = not ray.is_initialized()
     if opens:
         joined = address or os.environ.get("RAY_ADDRESS")
-        start: dict[str, Any] = {} if joined else {"include_dashboard": False, "num_cpus": num_cpus}
+        start: dict[str, Any] = {} if joined else {"include_dashboard": has_dashboard, "num_cpus": num_cpus}
         quiet: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends no usage statistics
         with keeping_handler(signal.SIGTERM):  # Ray's handler would exit at once
@@ -140,6 +144,16 @@ def potential_workers(ray: Any, config: WorkersConfig, gpus: float) -> int:
         return 0
     groups = _autoscaler_groups(ray)
     return sum(node_capacity(resources, {}, config, gpus) * num_nodes for resources, num_nodes in groups)
+
+
+def worker_resources(config: WorkersConfig, gpus: float) -> dict[str, float]:
+    """Return the resources of a worker by Ray's names, for a placement group."""
+    resources = {"CPU": float(config.cpus), "GPU": float(gpus)}
+    if config.memory_gb is not None:
+        resources["memory"] = config.memory_gb * 1e9
+    if config.accelerator is not None:
+        resources[f"accelerator_type:{config.accelerator}"] = ACCELERATOR_SHARE
+    return resources
 
 
 def worker_options(config: WorkersConfig, gpus: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 
 from splatfix.pairs import write_shards
 from splatfix.restoration.nafnet.checkpoint import load_checkpoint
+from splatfix.training.launch import POLL_INTERVAL
 from tests.restoration.scenery import pair
 
 pytestmark = pytest.mark.slow
@@ -60,8 +61,8 @@ def start(folder: Path, out: str, *launcher: str, more: tuple[str, ...] = ()) ->
         *more,
     ]
     with (folder / f"{out}.log").open("w") as log:
-        threads = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | threads, cwd=folder)
+        settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), POLL_INTERVAL: "0.1"}
+        return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | settings, cwd=folder)
 
 
 def check_equal(folder: Path, out: str) -> None:
