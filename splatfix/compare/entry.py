@@ -16,7 +16,6 @@ from splatfix.compare.frames import FrameView, measure_frames
 from splatfix.config import changed_fields
 from splatfix.evaluation.error_maps import error_map
 from splatfix.evaluation.results import read_results
-from splatfix.evaluation.run import restorer_input
 from splatfix.files import hash_text, read_json, write_json
 from splatfix.fit import MAY_CHANGE, prepare_run
 from splatfix.flawed import FlawedView
@@ -40,6 +39,7 @@ from splatfix.report.compare.layout import FRAMES, frame_path
 from splatfix.report.compare.results import SCHEMA, Entry
 from splatfix.restoration import Repaired, Restorer, RestorerChoice, open_restorer
 from splatfix.restoration.choice import format_choice
+from splatfix.restoration.identity import restorer_input
 from splatfix.restoration.repair_cache import RepairCache
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import RUN_FILES, remove_run

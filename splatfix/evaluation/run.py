@@ -6,16 +6,15 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from splatfix import storage
 from splatfix.captures import fetch_photos, open_capture, resolve_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
 from splatfix.evaluation.results import Results, read_results
-from splatfix.files import hash_text, write_json
+from splatfix.files import write_json
 from splatfix.gaussians import RenderMode, read_splat
 from splatfix.process import choose_device
-from splatfix.restoration import RestorerChoice, identify_restorer, open_restorer
-from splatfix.restoration.checkpoint import find_checkpoint
+from splatfix.restoration import RestorerChoice, open_restorer
+from splatfix.restoration.identity import restorer_input
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import Input, files_input, open_run
 from splatfix.splats.scene import fit_identity, load_scene
@@ -23,7 +22,6 @@ from splatfix.views import read_split
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = "*.safetensors"
 MAY_CHANGE = ("device", "video")  # settings that decide no result: a resumed run may change them
 
 
@@ -111,19 +109,3 @@ def run_evaluate(
     )
     run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
     return results
-
-
-def restorer_input(restorer: RestorerSetting | None) -> dict[str, Input]:
-    """The files that decide what a restorer does, as an input of the run; empty where its name and options suffice.
-
-    They are the weights in its folder, or what `RestorerFactory.identify` says: the program of ``command``.
-    """
-    if restorer is None:
-        return {}
-    choice = RestorerChoice.of(restorer)
-    folder = Path(choice.name) if storage.is_local(choice.name) else find_checkpoint(choice.name, [WEIGHTS])
-    if weights := sorted(folder.glob(f"**/{WEIGHTS}")) if folder.is_dir() else []:
-        found = files_input(folder, weights)
-        return {"restorer": found if storage.is_local(choice.name) else replace(found, path=choice.name)}
-    content = identify_restorer(choice)
-    return {"restorer": Input(path=choice.name, digest=hash_text(content))} if content else {}

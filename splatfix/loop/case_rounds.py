@@ -13,6 +13,7 @@ from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import error_path, image_path
+from splatfix.evaluation.repairs import RepairRecord, write_repairs
 from splatfix.evaluation.results import Results, Summary, read_results
 from splatfix.files import read_json, write_json, write_whole
 from splatfix.fit import PreparedRun
@@ -70,11 +71,15 @@ def run_case(
     seconds = baseline.seconds - before.seconds + sum(sibling.seconds for sibling in sibling_fits)
     measured = _read_rounds(folder)
     repair_views: list[tuple[int, Camera]] = []
+    repairs: list[RepairRecord] = []
     for round_ in repair_rounds(run, scene, before, siblings, restorer, config):
         repair_views += [(round_.number, camera) for camera in round_.cameras]
+        repairs += round_.repairs
         seconds += round_.repair_seconds
         if round_.number > len(measured):
             write_splat(folder / "after.ply", round_.fit.splat())
+            if config.repair.compares_with_photos:
+                write_repairs(folder, repairs)
             results = _evaluate(run, capture, split, scene, config, baseline_folder(root, case), repair_views)
             run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
             psnr = results.summary.value("all", "after", "psnr")

@@ -72,6 +72,11 @@ class RepairConfig:
             require(references >= 1, "repair.num_references", references, wanted)
 
     @property
+    def compares_with_photos(self) -> bool:
+        """Whether repaired views are compared with photos, to correct or to weight them; ``repairs.json`` says how."""
+        return self.color_fit is not None or self.quality_scale is not None
+
+    @property
     def num_steps(self) -> int:
         """Steps of all rounds together."""
         return self.rounds * self.steps

@@ -12,7 +12,6 @@ from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import REPAIR_FILES
 from splatfix.evaluation.repairs import REPAIRS, RepairRecord, write_repairs
 from splatfix.evaluation.results import Results, read_results
-from splatfix.evaluation.run import restorer_input
 from splatfix.files import write_json
 from splatfix.fit import FIT_FILES, fit_scene, loss_records, prepare_run
 from splatfix.gaussians import read_splat, write_splat
@@ -21,6 +20,7 @@ from splatfix.loop.config import LoopConfig
 from splatfix.loop.rounds import repair_rounds
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, open_restorer
+from splatfix.restoration.identity import restorer_input
 
 LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, REPAIRS, "control.ply", "after.ply")
 
@@ -55,7 +55,7 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
         after = round_.fit
         repair_views += [(round_.number, camera) for camera in round_.cameras]
         repairs += round_.repairs
-    if config.repair.color_fit is not None or config.repair.quality_scale is not None:
+    if config.repair.compares_with_photos:
         write_repairs(run.path, repairs)
     write_splat(run.path / "after.ply", after.splat())
     later = loss_records({"control": control, "after": after}, after_step=before.step)

@@ -29,6 +29,7 @@ __all__ = [
     "RestorerFactory",
     "absolute_choice",
     "identify_restorer",
+    "is_name",
     "open_restorer",
     "restorer_options",
 ]
@@ -96,16 +97,21 @@ def restorer_options(choice: str | Path | RestorerChoice) -> Any:
 def identify_restorer(choice: str | Path | RestorerChoice) -> str:
     """What decides the results of a choice besides its name and options, as text; empty for nothing.
 
-    Weights in a folder are not meant: see `evaluation.run.restorer_input`.
+    Weights in a folder are not meant: see `identity.restorer_input`.
     """
     choice = RestorerChoice.of(choice)
     return _find_factory(choice.name).identify(restorer_options(choice))
 
 
+def is_name(name: str) -> bool:
+    """Whether this is the name of a restorer, also of a plugin; else it is a folder, a URL or an id of the Hub."""
+    return name in RESTORERS or name in plugin_names()
+
+
 def absolute_choice(choice: str | RestorerChoice) -> str | RestorerChoice:
     """The same choice for any working directory: a folder's path becomes absolute."""
     known = RestorerChoice.of(choice)
-    if known.name in RESTORERS or known.name in plugin_names() or not Path(known.name).is_dir():
+    if is_name(known.name) or not Path(known.name).is_dir():
         return choice
     return RestorerChoice(name=str(Path(known.name).resolve()), options=known.options).short
 

@@ -6,7 +6,9 @@ import torch
 
 from splatfix.loop.cases import find_cases
 from splatfix.process import choose_device
-from splatfix.restoration import open_restorer
+from splatfix.restoration import RestorerChoice, open_restorer
+from splatfix.restoration.identity import restorer_input
+from splatfix.runs import Input
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.proposals import ProposalStudy
 from splatfix.sweep.space import check_space
@@ -30,12 +32,26 @@ def check_sweep(config: SweepConfig, *, source: str) -> int:
     return ProposalStudy(config, source=source).num_trials
 
 
+def restorer_inputs(config: SweepConfig) -> dict[str, Input]:
+    """The weights and programs of all restorers of a sweep, as inputs of its run (`restoration.identity`)."""
+    return {
+        f"restorer {RestorerChoice.of(restorer).name}": found
+        for restorer in _list_restorers(config)
+        for found in restorer_input(restorer).values()
+    }
+
+
 def _check_restorers(config: SweepConfig, source: str) -> None:
     # the driver of a cluster may run on a node without a GPU
     device = choose_device(config.loop.device) if runs_in_process(config.workers) else torch.device("cpu")
-    searched = config.space["restorer"].choice if "restorer" in config.space else None
-    for restorer in [config.loop.restorer, *(searched or ())]:
+    for restorer in _list_restorers(config):
         try:
             open_restorer(restorer, device=device)
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
+
+
+def _list_restorers(config: SweepConfig) -> list[str | RestorerChoice]:
+    """The default restorer, and those that are searched."""
+    searched = config.space["restorer"].choice if "restorer" in config.space else None
+    return [config.loop.restorer, *(searched or ())]

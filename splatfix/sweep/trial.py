@@ -20,6 +20,7 @@ from splatfix.process import choose_device
 from splatfix.report import write_report
 from splatfix.report.sweep.results import CaseFigures
 from splatfix.restoration import open_restorer
+from splatfix.restoration.identity import restorer_input
 from splatfix.runs import RUN_FILES
 from splatfix.shared_folder import check_token
 from splatfix.sweep.contact_sheet import write_contact_sheet
@@ -92,7 +93,8 @@ def _run_rounds(
     loops = []
     for case in cases:
         own = configure_case(config, case)
-        prepared = prepare_run(case.capture, folder / case.name, own, command="sweep", files=CASE_FILES)
+        inputs, place = restorer_input(own.restorer), folder / case.name
+        prepared = prepare_run(case.capture, place, own, command="sweep", files=CASE_FILES, inputs=inputs)
         loops.append(run_case(sweep, case, own, restorer, prepared))
     for case_rounds in zip(*loops, strict=True):
         for case in cases:

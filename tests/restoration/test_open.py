@@ -11,7 +11,6 @@ import torch
 
 from splatfix import storage
 from splatfix.config import build_config, to_tree
-from splatfix.evaluation.run import restorer_input
 from splatfix.restoration import (
     KINDS,
     RESTORERS,
@@ -24,6 +23,7 @@ from splatfix.restoration import (
 from splatfix.restoration.baselines import Bilateral, Warp
 from splatfix.restoration.checkpoint import CONFIG
 from splatfix.restoration.choice import format_choice, parse_choice
+from splatfix.restoration.identity import restorer_input
 from tests.restoration.scenery import flawed_view
 from tests.test_storage import put_folder
 

@@ -1,0 +1,34 @@
+"""Which files decide what a restorer does: a run records their digest, and is not resumed with others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from splatfix import storage
+from splatfix.files import hash_text
+from splatfix.restoration import RestorerChoice, identify_restorer, is_name
+from splatfix.restoration.checkpoint import find_checkpoint
+from splatfix.runs import Input, files_input
+
+WEIGHTS = "*.safetensors"
+
+
+def restorer_input(restorer: str | RestorerChoice | None) -> dict[str, Input]:
+    """The files that decide what a restorer does, as an input of the run; empty where its name and options suffice.
+
+    They are the weights in its folder, or what `RestorerFactory.identify` says: the program of ``command``.
+    """
+    if restorer is None:
+        return {}
+    choice = RestorerChoice.of(restorer)
+    if is_name(choice.name):
+        content = identify_restorer(choice)
+        return {"restorer": Input(path=choice.name, digest=hash_text(content))} if content else {}
+    is_here = storage.is_local(choice.name)
+    folder = Path(choice.name) if is_here else find_checkpoint(choice.name, [WEIGHTS])
+    weights = sorted(folder.glob(f"**/{WEIGHTS}")) if folder.is_dir() else []
+    if not weights:
+        return {}
+    found = files_input(folder, weights)
+    return {"restorer": found if is_here else replace(found, path=choice.name)}
