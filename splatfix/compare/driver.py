@@ -51,7 +51,7 @@ from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import Run, open_run
 from splatfix.shared_folder import refuse_relative_output, shared_token
 from splatfix.tracking import end_status, hide_password
-from splatfix.workers import RunAborted, run_tasks, runs_in_process
+from splatfix.workers import RunAborted, run_tasks, runs_in_process, workers_for_device
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ def run_compare(config: CompareConfig, out: Path | str, *, fresh: bool = False) 
     refuse_relative_output(out)
     mirror = open_mirror(out)
     config = resolve_paths(config)
+    config = replace(config, workers=workers_for_device(config.workers, config.loop.device))
     labels = label_restorers(config.restorers)
     for setting in labels.values():
         restorer_options(setting)  # an unknown name or option is an error before the first fit

@@ -29,7 +29,7 @@ from splatfix.shared_folder import check_token
 from splatfix.splats.scene import fit_identity
 from splatfix.workers import WorkersConfig, run_tasks
 
-BASELINES, BASELINE, SHARED = "references", "reference.json", "shared"  # names on disk
+BASELINES, BASELINE, SHARED = "baselines", "baseline.json", "shared"  # names on disk
 BASELINE_FILES = (*LOOP_FILES, *RUN_FILES, BASELINE)  # glob patterns of all that a baseline writes
 
 

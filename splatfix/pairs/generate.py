@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from splatfix.process import progress, quiet, seconds_left, stop_requested
 from splatfix.runs import CONFIG, mark_started
 from splatfix.shared_folder import shared_token
 from splatfix.telemetry import Telemetry
-from splatfix.workers import DiskFull, Failure, Outcome, RunAborted, Worker, run_tasks
+from splatfix.workers import DiskFull, Failure, Outcome, RunAborted, Worker, run_tasks, workers_for_device
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _make_missing(
             outcomes = run_tasks(
                 run.missing_tasks(),
                 partial(make_worker, settings),
-                replace(config.workers, gpus=0.0) if config.device == "cpu" else config.workers,
+                workers_for_device(config.workers, config.device),
                 name=lambda task: task.stem,
                 after=lambda task: task.after,
                 group=lambda task: task.source.name,

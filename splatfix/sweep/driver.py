@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from splatfix.report.sweep.results import SWEEP, SweepResults, read_sweep
 from splatfix.runs import Run, check_run, describe_run, open_run, read_run
 from splatfix.shared_folder import refuse_relative_output, shared_token
 from splatfix.sweep.analysis import best_trial
-from splatfix.sweep.checks import check_sweep
+from splatfix.sweep.checks import check_sweep, restorer_inputs
 from splatfix.sweep.config import SweepConfig, resolve_paths
 from splatfix.sweep.files import OUTPUT_FILES, SweepWriter, format_value
 from splatfix.sweep.live_metrics import LiveMetrics
@@ -34,7 +34,14 @@ from splatfix.sweep.state import STATE, SweepState, read_state, write_state
 from splatfix.sweep.trial import TRIAL_FILES, prune_trial, run_trial
 from splatfix.telemetry import Telemetry
 from splatfix.tracking import TRACKING_FILES, hide_password
-from splatfix.workers import RunAborted, connect_ray, num_local_cpus, resolve_workers, runs_in_process
+from splatfix.workers import (
+    RunAborted,
+    connect_ray,
+    num_local_cpus,
+    resolve_workers,
+    runs_in_process,
+    workers_for_device,
+)
 from splatfix.workers.cuda_errors import CUDA_IS_BROKEN, breaks_cuda
 
 log = logging.getLogger(__name__)
@@ -70,9 +77,10 @@ def run_sweep(config: SweepConfig, out: Path | str, *, fresh: bool = False, sour
     mirror = open_mirror(out)
     out = mirror.path
     config = resolve_paths(config)
+    config = replace(config, workers=workers_for_device(config.workers, config.loop.device))
     num_trials = check_sweep(config, source=source)
-    settings = hide_password(config)
-    record = describe_run(settings, command="sweep", files=SWEEP_FILES)
+    settings, inputs = hide_password(config), restorer_inputs(config)
+    record = describe_run(settings, command="sweep", inputs=inputs, files=SWEEP_FILES)
     mirror.pull(TOP)
     with mirror.name_errors():
         check_run(out, record, may_change=MAY_CHANGE, fresh=fresh)  # before the lease, which is in the folder
@@ -82,6 +90,7 @@ def run_sweep(config: SweepConfig, out: Path | str, *, fresh: bool = False, sour
             out,
             settings,
             command="sweep",
+            inputs=inputs,
             may_change=MAY_CHANGE,
             files=SWEEP_FILES,
             is_complete=_is_complete(config, out),
@@ -158,7 +167,7 @@ def _run_stages(sweep: _Sweep) -> SweepResults:
     """Measure the baselines, run the trials, rerun the best config beside the default, and write what was found."""
     config, run = sweep.config, sweep.run
     cases = find_cases(config.captures, config.seeds)
-    with run.stage("references"):
+    with run.stage("baselines"):
         workers, token = config.workers, sweep.token
         baselines = measure_baselines(cases, config.loop, workers, sweep.mirror, command="sweep", token=token)
     writer = SweepWriter(config, run, cases, baselines, num_trials=sweep.num_trials, parallel=sweep.workers.parallel)

@@ -8,26 +8,31 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from splatfix.errors import RunAborted
+from splatfix.workers import WorkersConfig
+from splatfix.workers.cluster import node_capacity
 
 log = logging.getLogger(__name__)
 
 NOTICE_SECONDS = 60.0  # without a trial that runs, before a message
 
 
-def avoidable_nodes(nodes: Sequence[Mapping[str, Any]], avoided: set[str], resources: Mapping[str, float]) -> list[str]:
-    """The living nodes to avoid; none where no other node has such resources at all.
+def avoidable_nodes(
+    nodes: Sequence[Mapping[str, Any]], avoided: set[str], workers: WorkersConfig, gpus: float
+) -> list[str]:
+    """The living nodes to avoid; none where no other node can have a trial at all.
 
     Args:
         nodes: as `ray.nodes` describes them.
         avoided: their ids.
-        resources: that a trial needs.
+        workers: what a trial needs.
+        gpus: GPUs of a trial.
     """
-    fit = [
+    fit = {
         node["NodeID"]
         for node in nodes
-        if node["Alive"] and all(node["Resources"].get(name, 0) >= each for name, each in resources.items())
-    ]
-    return sorted(avoided & set(fit)) if set(fit) - avoided else []
+        if node["Alive"] and node_capacity(node["Resources"], node.get("Labels") or {}, workers, gpus) > 0
+    }
+    return sorted(avoided & fit) if fit - avoided else []
 
 
 class BoundedWait:

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +33,9 @@ from splatfix.sweep.placement import BoundedWait, avoidable_nodes
 from splatfix.sweep.record import AttemptEnd, report_from_json, report_to_json
 from splatfix.sweep.scheduler import SweepScheduler
 from splatfix.sweep.trial import run_trial
-from splatfix.workers import Failure, classify_failure
+from splatfix.workers import Failure, WorkersConfig, classify_failure
+from splatfix.workers.cluster import select_nodes, worker_resources
+from splatfix.workers.host import take_gpu_share
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +65,8 @@ def run_on_tune(
     Raises:
         RunAborted: no other trial can work, or none could start for ``workers.wait_minutes``.
     """
-    resources = {"CPU": float(config.workers.cpus), "GPU": float(gpus)}
-    work = _Work(mirror, token, config.loop, tuple(cases), config.metric, config.workers.cpus, resources)
-    driver = _Driver(scheduler, on_step, resources)
+    work = _Work(mirror, token, config.loop, tuple(cases), config.metric, config.workers, gpus)
+    driver = _Driver(scheduler, on_step, partial(_choose_avoided, config.workers, gpus))
     with (
         setting_environment(ENVIRONMENT),
         quiet("ray.tune", level=logging.CRITICAL),  # the scheduler logs failed attempts
@@ -86,7 +88,7 @@ def run_on_tune(
                 storage_path=storage,
                 # a checkpoint would be looked for in ``storage`` on the node of the trial, which has no such folder
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_TuneCallback(driver, BoundedWait(config.workers.wait_minutes, resources))],
+                callbacks=[_TuneCallback(driver, BoundedWait(config.workers.wait_minutes, work.resources))],
                 failure_config=tune.FailureConfig(max_failures=0),  # the scheduler retries trials
                 verbose=0,
             ),
@@ -103,8 +105,13 @@ class _Work:
     default: LoopConfig
     cases: tuple[Case, ...]
     metric: str
-    num_threads: int
-    resources: Mapping[str, float]
+    workers: WorkersConfig
+    gpus: float
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of a trial, by Ray's names."""
+        return worker_resources(self.workers, self.gpus)
 
 
 class TuneTrial(tune.Trainable):
@@ -114,22 +121,21 @@ class TuneTrial(tune.Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """Place the trial on a node that it does not avoid."""
-        avoided: list[str] = config["avoid"]
-        selector: dict[str, Any] = {}
-        if avoided:
-            selector["bundle_label_selector"] = [{"ray.io/node-id": f"!in({','.join(avoided)})"}]
-        return tune.PlacementGroupFactory([dict(cls.work.resources)], **selector)
+        """Place the trial on a node with the wanted labels that it does not avoid."""
+        labels = select_nodes(cls.work.workers.labels, config["avoid"])
+        selector: dict[str, Any] = {"bundle_label_selector": [labels]} if labels else {}
+        return tune.PlacementGroupFactory([cls.work.resources], **selector)
 
     def setup(self, config: dict[str, Any]) -> None:
         work = self.work
+        take_gpu_share(work.gpus)
         self._reports = run_trial(
             work.mirror, config["number"], config["values"], work.default, work.cases, work.metric, work.token
         )
         self._node = ray.get_runtime_context().get_node_id()
 
     def step(self) -> dict[str, Any]:
-        with using_threads(self.work.num_threads), silence_loops():
+        with using_threads(self.work.workers.cpus), silence_loops():
             report = next(self._reports)
         return {"report": report_to_json(report), "node": self._node, "done": isinstance(report, AttemptEnd)}
 
@@ -145,6 +151,10 @@ def _name_trial(trial: Any) -> str:
     return _name(trial.config["number"])
 
 
+def _choose_avoided(workers: WorkersConfig, gpus: float, avoided: set[str]) -> list[str]:
+    return avoidable_nodes(ray.nodes(), avoided, workers, gpus)
+
+
 class _Driver:
     """The scheduler, shared by all of Tune's parts. Tune pickles these for `Tuner.restore`, which is not used."""
 
@@ -152,9 +162,9 @@ class _Driver:
         self,
         scheduler: SweepScheduler | None = None,
         on_step: Callable[[], object] = lambda: None,
-        resources: Mapping[str, float] | None = None,
+        choose_avoided: Callable[[set[str]], list[str]] = sorted,
     ) -> None:
-        self._scheduler, self.on_step, self.resources = scheduler, on_step, resources or {}
+        self._scheduler, self.on_step, self.choose_avoided = scheduler, on_step, choose_avoided
 
     @property
     def scheduler(self) -> SweepScheduler:
@@ -180,7 +190,7 @@ class _TuneSearcher(Searcher):
         scheduler = self._driver.scheduler
         if (record := scheduler.next_trial()) is None:
             return Searcher.FINISHED if scheduler.is_finished else None
-        avoid = avoidable_nodes(ray.nodes(), scheduler.nodes_to_avoid(record.number), self._driver.resources)
+        avoid = self._driver.choose_avoided(scheduler.nodes_to_avoid(record.number))
         return {"number": record.number, "values": record.values, "avoid": avoid}
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:

@@ -8,7 +8,7 @@ retries are disabled, since they hang or lose tasks when nodes die.
 
 from splatfix.errors import DiskFull, MachineError, RunAborted
 from splatfix.workers.cluster import connect_ray, num_local_cpus, resolve_workers
-from splatfix.workers.config import WorkersConfig, runs_in_process
+from splatfix.workers.config import WorkersConfig, runs_in_process, workers_for_device
 from splatfix.workers.failures import Failure, classify_failure
 from splatfix.workers.run import run_tasks
 from splatfix.workers.tasks import Outcome, Worker
@@ -27,4 +27,5 @@ __all__ = [
     "resolve_workers",
     "run_tasks",
     "runs_in_process",
+    "workers_for_device",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from splatfix.config import require
 
@@ -59,6 +59,11 @@ class WorkersConfig:
             require(is_selector, f"workers.labels.{name}", value, "a value, !value, in(a, b) or !in(a, b)")
         require(self.attempts >= 1, "workers.attempts", self.attempts, "at least 1")
         require(self.wait_minutes > 0, "workers.wait_minutes", self.wait_minutes, "above 0")
+
+
+def workers_for_device(config: WorkersConfig, device: str) -> WorkersConfig:
+    """Return the workers for tasks on a device (``cpu``, ``cuda`` or ``auto``): on the CPU they take no GPU."""
+    return replace(config, gpus=0.0, accelerator=None) if device == "cpu" else config
 
 
 def runs_in_process(config: WorkersConfig) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import tempfile
 import time
@@ -47,8 +48,7 @@ class WorkerHost:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")  # into the node's own log
         logging.getLogger("splatfix").addHandler(self._warnings)
         try:
-            if gpus > 0:
-                take_gpu_share(gpus)
+            take_gpu_share(gpus)
             self._worker = create()
         except Exception as error:  # raised by `check_ready`: Ray would only report that the actor died
             self._error = error
@@ -100,7 +100,16 @@ def host_class(create: Callable[[], Worker]) -> type[WorkerHost]:
 
 
 def take_gpu_share(gpus: float) -> None:
-    """Check that CUDA works, and keep to a share of the memory of a GPU. MachineError as `require_cuda`."""
+    """Keep this process to its share of a GPU: to that share of its memory, or, with a share of 0, to the CPU.
+
+    For a process that has not used CUDA yet.
+
+    Raises:
+        MachineError: CUDA does not work, as `require_cuda`.
+    """
+    if gpus == 0:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides the GPUs of others only from workers that have one
+        return
     import torch
 
     require_cuda(f"{gpus:g} of a GPU", "set workers.gpus to 0 for the CPU")

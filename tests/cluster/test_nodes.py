@@ -111,29 +111,41 @@ OPEN_RESTORER = "import sys; from splatfix.restoration import open_restorer; ope
 WRITE_PAIRS = "import sys; from tests.cluster.settings import write_pairs; write_pairs(sys.argv[1])"
 
 
-@pytest.mark.parametrize("place", ["shared folder", "s3"])
-def test_a_sweep_is_stopped_and_resubmitted(nodes: NodeCluster, place: str) -> None:
-    out = str(nodes.shared / "sweep") if place == "shared folder" else f"{BUCKET}/sweep"
-    captures = nodes.shared / "captures" if place == "shared folder" else f"{BUCKET}/captures"
-    words = ["sweep", "--config", config_path("sweep"), "--captures", f"{captures}/first", "--out", out]
+def sweep(captures: str | Path, out: str | Path) -> list[str | Path]:
+    """The words of ``splatfix submit`` for a sweep."""
+    return ["sweep", "--config", config_path("sweep"), "--captures", f"{captures}/first", "--out", out]
+
+
+def check_sweep(nodes: NodeCluster, out: str | Path) -> None:
+    """Check that a sweep is finished and that no trial failed."""
+    done = json.loads(nodes.run("python", "-c", READ, f"{out}/sweep.json").stdout)
+    assert done["state"] == "finished" and [trial["status"] for trial in done["trials"]] == ["complete"] * NUM_TRIALS
+
+
+def test_a_sweep_on_s3_is_stopped_and_resubmitted(nodes: NodeCluster) -> None:
+    out = f"{BUCKET}/sweep"
+    words = sweep(f"{BUCKET}/captures", out)
     job = nodes.start_job(*words)
-    wait_for(lambda: has_rounds(nodes, out) or job.poll() is not None)
+    wait_for(lambda: has_trial(nodes, "sweep") or job.poll() is not None)
     name = output_of(nodes.run("splatfix", "submit", "list")).splitlines()[0].split()[0]
     nodes.run("splatfix", "submit", "stop", name)
     assert finish(job, 100).returncode == 143
     output_of(nodes.submit(*words))
-    done = json.loads(nodes.run("python", "-c", READ, f"{out}/sweep.json").stdout)
-    assert done["state"] == "finished" and [trial["status"] for trial in done["trials"]] == ["complete"] * NUM_TRIALS
+    check_sweep(nodes, out)
+
+
+def test_a_sweep_on_a_shared_disk_ends(nodes: NodeCluster) -> None:
+    out = nodes.shared / "sweep"
+    output_of(nodes.submit(*sweep(nodes.shared / "captures", out)))
+    check_sweep(nodes, out)
 
 
 READ = "import sys; from splatfix import storage; print(storage.read_bytes(sys.argv[1]).decode())"
 
 
-def has_rounds(nodes: NodeCluster, out: str) -> bool:
-    """Whether a trial of a sweep has finished a round."""
-    if out.startswith(BUCKET):
-        return any("/trials/0" in name and "trial.json" in name for name in nodes.list_objects("sweep/"))
-    return any(Path(out).glob("trials/*/trial.json"))
+def has_trial(nodes: NodeCluster, prefix: str) -> bool:
+    """Whether a trial of a sweep in the bucket has a record."""
+    return any("/trials/0" in name and "trial.json" in name for name in nodes.list_objects(f"{prefix}/"))
 
 
 @pytest.mark.parametrize(

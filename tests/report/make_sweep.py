@@ -55,13 +55,13 @@ def make_sweep(
         "num_trials": num,
         "search": {"method": "tpe", "seed": 0, "parallel": 2, "startup": 8},
         "halving": {"grace": 1, "factor": 3.0},
-        "seconds": {"references": 95.0, "trials": 812.3, "reruns": 301.0},
+        "seconds": {"baselines": 95.0, "trials": 812.3, "reruns": 301.0},
         "cases": [
             {
                 "case": case_name(k),
                 "capture": capture,
                 "seed": seed,
-                "folder": f"references/{case_name(k)}",
+                "folder": f"baselines/{case_name(k)}",
                 "before": before,
                 "control": control,
             }
@@ -186,7 +186,7 @@ def _reruns(best: int | None, rng: np.random.Generator) -> dict[str, Any]:
 def _write_pictures(path: Path, best: int, size: tuple[int, int], rng: np.random.Generator) -> None:
     """The best trial's results and pictures; photo, before and control are in the folders of the baselines."""
     for k in range(len(CASES)):
-        folder, reference = path / "trials" / f"{best:04d}" / case_name(k), path / "references" / case_name(k)
+        folder, reference = path / "trials" / f"{best:04d}" / case_name(k), path / "baselines" / case_name(k)
         views = []
         for j, name in enumerate(VIEWS):
             photo = _picture(size, j + 5 * k, rng, 0.0)

@@ -114,7 +114,7 @@ def test_a_running_sweep(tmp_path, kept, shown, sentence):
 
 def test_the_time_of_a_running_sweep_is_that_of_its_trials(tmp_path):
     trials = make_sweep(tmp_path, pictures=False)["trials"][:4]
-    ended = {"references": 95.0}  # the stage of the trials has not ended
+    ended = {"baselines": 95.0}  # the stage of the trials has not ended
     make_sweep(tmp_path, pictures=False, state="running", trials=trials, best=0, seconds=ended, **UNKNOWN)
     text = read(write_sweep_page(tmp_path)).text
     assert trials[-1]["elapsed"] == 227.0 and "running · 4 of 24 trials complete · 3 min 47 s" in text
@@ -209,12 +209,12 @@ def test_failed_trials_come_last(tmp_path):
 def test_pictures_of_the_trial_come_before_those_of_the_references(tmp_path):
     record = make_sweep(tmp_path)
     trial = tmp_path / "trials" / f"{record['best']:04d}"
-    photos = list(tmp_path.glob("references/tankard-s0/images/*/photo.jpg"))
+    photos = list(tmp_path.glob("baselines/tankard-s0/images/*/photo.jpg"))
     for photo in photos:
         photo.unlink()
     assert read(write_sweep_page(tmp_path)).tags.count("img") < 30
     for photo in photos:
-        own = trial / photo.relative_to(tmp_path / "references")
+        own = trial / photo.relative_to(tmp_path / "baselines")
         shutil.copy(own.with_name("after.jpg"), own)
     assert read(write_sweep_page(tmp_path)).tags.count("img") == 30
     shutil.rmtree(trial)

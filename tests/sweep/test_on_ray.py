@@ -117,7 +117,7 @@ def test_a_killed_sweep_resumes_with_the_results_of_an_uninterrupted_one(tmp_pat
 
 
 def test_a_terminated_sweep_ends_its_runs_in_mlflow(tmp_path, drivers):
-    config = write_config(tmp_path / "s.yaml", **ON_RAY)
+    config = write_config(tmp_path / "s.yaml", **{**ON_RAY, "search": {"trials": 3}})
     driver = drivers(config, tmp_path / "out")
     driver.wait_until(1, 1)
     driver.process.send_signal(signal.SIGTERM)
@@ -131,7 +131,8 @@ def test_a_terminated_sweep_ends_its_runs_in_mlflow(tmp_path, drivers):
 
 def test_an_unreachable_server_gets_all_records_when_it_is_back(tmp_path, drivers, mlflow_server: Start):
     address, stop = mlflow_server()
-    config = write_config(tmp_path / "s.yaml", **{**ON_RAY, "tracking": {"enabled": True, "uri": address}})
+    changes = {"tracking": {"enabled": True, "uri": address}, "search": {"trials": 4}}
+    config = write_config(tmp_path / "s.yaml", **{**ON_RAY, **changes})
     driver = drivers(config, tmp_path / "out")
     driver.wait_until(0, 1)
     wait_for(lambda: any(run.info.run_name == "trial-0000" for run in all_runs(address)))

@@ -7,26 +7,48 @@ from typing import Any
 import pytest
 
 from splatfix.errors import RunAborted
+from splatfix.loop import LoopConfig
+from splatfix.mirror import Mirror
 from splatfix.sweep.placement import BoundedWait, avoidable_nodes
+from splatfix.workers import WorkersConfig
 
 
-def node(name: str, cpus: float = 4, gpus: float = 0, alive: bool = True) -> dict[str, Any]:
-    return {"NodeID": name, "Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus}}
+def node(name: str, cpus: float = 4, gpus: float = 0, alive: bool = True, **labels: str) -> dict[str, Any]:
+    return {"NodeID": name, "Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus}, "Labels": labels}
 
 
 @pytest.mark.parametrize(
-    ("nodes", "resources", "expected"),
+    ("nodes", "needs", "expected"),
     [
-        ([node("bad"), node("good")], {"CPU": 1.0}, ["bad"]),
-        ([node("bad")], {"CPU": 1.0}, []),  # there is no other
-        ([node("bad"), node("good", alive=False)], {"CPU": 1.0}, []),
-        ([node("bad", gpus=1), node("good")], {"CPU": 1.0, "GPU": 0.5}, []),  # the other one has no GPU
-        ([node("head", cpus=0), node("bad"), node("good")], {"CPU": 1.0, "GPU": 0.0}, ["bad"]),
-        ([node("bad", alive=False), node("good")], {"CPU": 1.0}, []),  # nothing to avoid
+        ([node("bad"), node("good")], {}, ["bad"]),
+        ([node("bad")], {}, []),  # there is no other
+        ([node("bad"), node("good", alive=False)], {}, []),
+        ([node("bad", gpus=1), node("good")], {"gpus": 0.5}, []),  # the other one has no GPU
+        ([node("head", cpus=0), node("bad"), node("good")], {"gpus": 0.0}, ["bad"]),
+        ([node("bad", alive=False), node("good")], {}, []),  # nothing to avoid
+        ([node("bad"), node("good")], {"memory_gb": 1.0}, []),  # none has memory
+        ([node("bad", market="spot"), node("good")], {"labels": {"market": "spot"}}, []),
+        ([node("bad", market="spot"), node("good", market="spot")], {"labels": {"market": "spot"}}, ["bad"]),
+        ([node("bad", gpus=1), node("good", gpus=1)], {"gpus": 1.0, "accelerator": "A100"}, []),
     ],
 )
-def test_a_node_is_avoided_only_where_another_has_room(nodes, resources, expected):
-    assert avoidable_nodes(nodes, {"bad"}, resources) == expected
+def test_a_node_is_avoided_only_where_another_has_room(nodes, needs, expected):
+    workers = WorkersConfig(**needs)
+    assert avoidable_nodes(nodes, {"bad"}, workers, workers.gpus or 0.0) == expected
+
+
+def test_a_trial_asks_for_what_other_workers_ask_for(tmp_path):
+    from splatfix.sweep import ray_tune
+
+    workers = WorkersConfig(cpus=2, gpus=0.5, memory_gb=3.0, accelerator="A100", labels={"market": "!spot"})
+    work = ray_tune._Work(Mirror(tmp_path), "token", LoopConfig(), (), "psnr", workers, 0.5)
+    trial = type("Trial", (ray_tune.TuneTrial,), {"work": work})
+    wanted = trial.default_resource_request({"avoid": ["b", "a"]})
+    assert wanted.bundles == [{"CPU": 2.0, "GPU": 0.5, "memory": 3e9, "accelerator_type:A100": 0.001}]
+    assert wanted._bound.arguments["bundle_label_selector"] == [{"market": "!spot", "ray.io/node-id": "!in(a, b)"}]
+    work = ray_tune._Work(Mirror(tmp_path), "token", LoopConfig(), (), "psnr", WorkersConfig(), 0.0)
+    trial = type("Trial", (ray_tune.TuneTrial,), {"work": work})
+    assert trial.default_resource_request({"avoid": []}).bundles == [{"CPU": 1.0}]  # Tune leaves out zeros
 
 
 def test_trials_do_not_wait_for_ever(caplog):

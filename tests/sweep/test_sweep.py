@@ -9,15 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import yaml
 
 from splatfix.cli import main
 from splatfix.config import load_config, read_yaml
+from splatfix.evaluation.repairs import read_repairs
 from splatfix.files import read_json
 from splatfix.lease import hold_lease
 from splatfix.loop import LoopConfig, case_rounds, run_loop
 from splatfix.loop.cases import find_cases, measure_baseline
-from splatfix.restoration import RestorerChoice
+from splatfix.restoration import RestorerChoice, nafnet
 from splatfix.runs import remove_run
 from splatfix.sample import sample_path
 from splatfix.sweep import reruns
@@ -113,7 +115,7 @@ def test_the_best_config_makes_the_same_loop_as_the_trial(sweep, tmp_path):
 def test_a_trial_cannot_win_by_its_control(tmp_path):
     space = {"repair.steps": {"choice": [5, 40]}}
     run_sweep(small(space=space, search={"method": "grid", "trials": None}), tmp_path / "out")
-    reference = read_json(tmp_path / "out" / "references" / "tankard-s0" / "results.json")["summary"]["all"]
+    reference = read_json(tmp_path / "out" / "baselines" / "tankard-s0" / "results.json")["summary"]["all"]
     rival = max(reference[arm]["psnr"] for arm in ("before", "control"))
     for record in records(tmp_path / "out"):
         figures = record.cases["tankard-s0"]
@@ -192,6 +194,21 @@ def test_a_sweep_may_get_more_trials_but_no_other_settings(tmp_path):
         run_sweep(small(seeds=[5]), tmp_path / "out")
 
 
+def test_a_sweep_is_not_resumed_with_other_weights(tmp_path):
+    weights = tmp_path / "weights"
+    shutil.copytree(nafnet.SHIPPED_WEIGHTS, weights)
+    loop = {"restorer": str(weights), "repair": {**TREE["loop"]["repair"], "rounds": 1}}
+    space = {"repair.weight": {"loguniform": [0.1, 2.0]}}
+    run_sweep(small(loop=loop, space=space, search={"trials": 1}), tmp_path / "out")
+    (file,) = weights.glob("*.safetensors")
+    tensors = safetensors.torch.load_file(file)
+    with safetensors.safe_open(file, "pt") as stored:
+        metadata = stored.metadata()
+    safetensors.torch.save_file({name: 2 * value for name, value in tensors.items()}, file, metadata)
+    with pytest.raises(ValueError, match=rf"out: restorer {weights} .*has changed since the run began"):
+        run_sweep(small(loop=loop, space=space, search={"trials": 2}), tmp_path / "out")
+
+
 def test_a_failed_trial_is_marked_and_the_sweep_continues(tmp_path, monkeypatch):
     real, errors = case_rounds.repair_rounds, [MemoryError(), RuntimeError("not this time")]
 
@@ -254,7 +271,7 @@ def test_a_failed_rerun_keeps_the_others(tmp_path, monkeypatch):
 def test_options_of_restorers_are_searched_and_written_as_the_best(tmp_path):
     loop = {
         "restorer": {"name": "warp", "options": {"sigma_color": 0.2}},
-        "repair": {**TREE["loop"]["repair"], "rounds": 1},
+        "repair": {**TREE["loop"]["repair"], "rounds": 1, "color_fit": "gain"},
     }
     space = {
         "restorer": {"choice": ["warp", "classical"]},
@@ -275,6 +292,7 @@ def test_options_of_restorers_are_searched_and_written_as_the_best(tmp_path):
         name="warp", options={"sigma_color": 0.2, "num_references": 2}
     )
     assert read_json(run / "results.json")["restorer"] == "warp"
+    assert len(read_repairs(run)) > 0
 
 
 def test_checkpoints_of_ended_trials_are_deleted(sweep):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from splatfix.config import build_config
 from splatfix.errors import DiskFull, MachineError
 from splatfix.shared_folder import describe_machine
-from splatfix.workers import WorkersConfig, connect_ray
+from splatfix.workers import WorkersConfig, connect_ray, workers_for_device
 from splatfix.workers import cluster as view
 from splatfix.workers.host import WorkerHost, host_class, take_gpu_share
 
@@ -131,9 +132,22 @@ def test_a_worker_keeps_to_its_share_of_the_memory_of_a_gpu(monkeypatch) -> None
     assert shares == [0.25]
 
 
-def test_a_full_folder_of_the_node_is_no_full_output(tmp_path) -> None:
+def test_a_worker_without_a_gpu_sees_none(monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    take_gpu_share(0.0)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_tasks_on_the_cpu_reserve_no_gpu() -> None:
+    workers = WorkersConfig(gpus=0.5, accelerator="A100", cpus=3)
+    assert workers_for_device(workers, "cpu") == WorkersConfig(gpus=0.0, cpus=3)
+    assert workers_for_device(workers, "auto") == workers_for_device(workers, "cuda") == workers
+
+
+def test_a_full_folder_of_the_node_is_no_full_output(tmp_path, monkeypatch) -> None:
     from splatfix.workers.failures import NodeDiskFullError, classify_failure
 
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as the host sets it
     host = WorkerHost(_QuietWorker, 0.0)
     with pytest.raises(NodeDiskFullError, match="no space is left"):
         host.run(OSError(28, "No space left on device", str(tmp_path / "download")), None)
