@@ -13,11 +13,13 @@ from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from splatfix.shapes import Float
 
 SSIM_RADIUS_PX = 5  # the window has 11 x 11 pixels
 SSIM_SIGMA_PX = 1.5
+SSIM_BLOCK_PX = 32  # that are filtered by one matrix
 SSIM_C1 = 0.01**2  # K1 = 0.01, data range 1
 SSIM_C2 = 0.03**2  # K2 = 0.03
 VGG16_FILE = "vgg16-397923af.pth"  # torchvision's VGG16_Weights.IMAGENET1K_V1
@@ -66,12 +68,8 @@ def ssim_map(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> Float[Tens
     Gaussian Splatting does (Kerbl et al. 2023, ``utils/loss_utils.py``), hence what the papers report. torchmetrics
     pads by reflection instead; the two differ only at the border.
     """
-    height, width = a.shape[:2]
-    stack = torch.stack([a, b, a * a, b * b, a * b])  # [5, H, W, 3]
-    planes = stack.permute(0, 3, 1, 2).reshape(15, height, width)
-    # The window is separable; on a CPU, banded matrices are about eight times faster than convolutions.
-    planes = _banded_window(height, a.dtype, a.device) @ planes @ _banded_window(width, a.dtype, a.device)
-    mean_a, mean_b, mean_aa, mean_bb, mean_ab = planes.view(5, 3, height, width).unbind(0)
+    a, b = a.permute(2, 0, 1), b.permute(2, 0, 1)
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = (_filter(planes) for planes in (a, b, a * a, b * b, a * b))
     var_a, var_b, cov = mean_aa - mean_a**2, mean_bb - mean_b**2, mean_ab - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + SSIM_C1) / (mean_a**2 + mean_b**2 + SSIM_C1)
     structure = (2 * cov + SSIM_C2) / (var_a + var_b + SSIM_C2)
@@ -86,11 +84,10 @@ def color_corrected_psnr(render: Float[Tensor, "H W 3"], photo: Float[Tensor, "H
     test photo, it is a diagnostic, not a score.
     """
     _check_images(render, photo)
-    source = render.detach().double().cpu().reshape(-1, 3)
-    target = photo.detach().double().cpu().reshape(-1, 3)
+    source = render.detach().double().reshape(-1, 3)
+    target = photo.detach().double().reshape(-1, 3)
     source = torch.cat([source, torch.ones_like(source[:, :1])], dim=1)  # [P, 4]
-    # gelsd: the solution of least norm where the colors are rank-deficient (a render of a single color)
-    fit = torch.linalg.lstsq(source, target, driver="gelsd").solution  # [4, 3]
+    fit = _least_squares(source, target)  # [4, 3]
     return psnr((source @ fit).clamp(0, 1).reshape(photo.shape), target.reshape(photo.shape))
 
 
@@ -134,6 +131,21 @@ def compute_metrics(
     return values, reasons
 
 
+def _least_squares(source: Float[Tensor, "P M"], target: Float[Tensor, "P N"]) -> Float[Tensor, "M N"]:
+    """Compute the solution of least norm, since colors can be rank-deficient (a render of a single color)."""
+    tolerance = torch.finfo(source.dtype).eps * len(source)
+    device = source.device
+    if device.type != "cpu":  # the solver for that (gelsd) is for CPUs
+        source, target = (part.cpu() for part in _reduce_equations(source, target))
+    return torch.linalg.lstsq(source, target, rcond=tolerance, driver="gelsd").solution.to(device)
+
+
+def _reduce_equations(source: Float[Tensor, "P M"], target: Float[Tensor, "P N"]) -> tuple[Tensor, Tensor]:
+    """Reduce linear equations to M + N with the same least-squares solutions (Golub and Van Loan 2013, 5.3.3)."""
+    triangle = torch.linalg.qr(torch.cat([source, target], dim=1), mode="r").R
+    return triangle[:, : source.shape[1]], triangle[:, source.shape[1] :]
+
+
 @lru_cache(maxsize=2)
 def _lpips_network(device: str):
     """Load the LPIPS network: (network, None), or (None, reason). Cached, because reading VGG-16 takes seconds."""
@@ -163,13 +175,33 @@ def ssim_window(dtype: torch.dtype = torch.float64, device: torch.device | str =
     return (weight / weight.sum()).to(device, dtype)
 
 
+def _filter(planes: Float[Tensor, "P H W"]) -> Float[Tensor, "P H W"]:
+    """Filter planes with the window of SSIM along both axes, padded with zeros.
+
+    Blocks of an axis are multiplied by a small banded matrix: on CPUs that is faster than a convolution, and for large
+    images than one matrix for the whole axis.
+    """
+    num, height, width = planes.shape
+    window = _banded_window(planes.dtype, planes.device)  # [S, B]
+    span, block = window.shape
+    columns, rows = -(-width // block), -(-height // block)  # number of blocks
+    margin = SSIM_RADIUS_PX
+    planes = functional.pad(planes, (margin, margin + columns * block - width))
+    planes = planes.unfold(2, span, block).reshape(-1, span) @ window
+    planes = planes.view(num, height, columns * block)[..., :width]
+    planes = functional.pad(planes, (0, 0, margin, margin + rows * block - height))
+    planes = planes.unfold(1, span, block).transpose(2, 3).reshape(num * rows, span, width)
+    planes = torch.bmm(window.T.expand(num * rows, block, span), planes)
+    return planes.view(num, rows * block, width)[:, :height]
+
+
 @lru_cache(maxsize=8)
-def _banded_window(size_px: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "S S"]:
-    """Compute the matrix that filters an axis with the window: symmetric, banded, zero-padded at the edges."""
-    position = torch.arange(size_px)
-    offset = position[:, None] - position[None, :]
-    weight = ssim_window()[offset.clamp(-SSIM_RADIUS_PX, SSIM_RADIUS_PX) + SSIM_RADIUS_PX]
-    return torch.where(offset.abs() <= SSIM_RADIUS_PX, weight, 0.0).to(device=device, dtype=dtype)
+def _banded_window(dtype: torch.dtype, device: torch.device) -> Float[Tensor, "S B"]:
+    """Compute the matrix that filters a block of `SSIM_BLOCK_PX` pixels, given with a margin on both sides."""
+    offset = torch.arange(SSIM_BLOCK_PX + 2 * SSIM_RADIUS_PX)[:, None] - torch.arange(SSIM_BLOCK_PX)[None, :]
+    is_inside = (offset >= 0) & (offset <= 2 * SSIM_RADIUS_PX)
+    weight = ssim_window()[offset.clamp(0, 2 * SSIM_RADIUS_PX)]
+    return torch.where(is_inside, weight, 0.0).to(device=device, dtype=dtype)
 
 
 def _check_images(a: Tensor, b: Tensor) -> None:

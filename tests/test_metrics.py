@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from splatfix import metrics
 
@@ -136,6 +137,36 @@ def test_metrics_that_are_none_have_reasons(pair):
 def test_different_sizes_are_an_error(pair):
     with pytest.raises(ValueError, match=r"\(40, 53, 3\) and \(39, 53, 3\)"):
         metrics.psnr(pair[0], pair[1][1:])
+
+
+@pytest.mark.parametrize("size", [(7, 5), (32, 33), (90, 64)])  # smaller than a block, around it, several
+def test_ssim_in_blocks_equals_a_convolution(size):
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(2, *size, 3, dtype=torch.float64, generator=generator)
+    window = metrics.ssim_window()
+    kernel = (window[:, None] * window[None, :]).expand(3, 1, 11, 11)
+
+    def mean(image):
+        return functional.conv2d(image.permute(2, 0, 1)[None], kernel, padding=5, groups=3)[0].permute(1, 2, 0)
+
+    mean_a, mean_b = mean(a), mean(b)
+    covariance, variances = mean(a * b) - mean_a * mean_b, mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
+    expected = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+    expected = expected * (2 * covariance + 9e-4) / (variances + 9e-4)
+    torch.testing.assert_close(metrics.ssim_map(a, b), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("is_gray", [False, True])  # gray: the columns of the colors are equal
+def test_reduced_equations_have_the_same_solution_of_least_norm(is_gray):
+    generator = torch.Generator().manual_seed(0)
+    source = torch.rand(500, 1 if is_gray else 3, dtype=torch.float64, generator=generator).expand(500, 3)
+    source = torch.cat([source, torch.ones(500, 1, dtype=torch.float64)], dim=1)
+    target = torch.rand(500, 3, dtype=torch.float64, generator=generator)
+    whole, small = (
+        torch.linalg.lstsq(*equations, rcond=1e-12, driver="gelsd").solution
+        for equations in ((source, target), metrics._reduce_equations(source, target))
+    )
+    torch.testing.assert_close(small, whole, rtol=0, atol=1e-12)
 
 
 def test_ssim_equals_that_of_the_training_loss(pair):

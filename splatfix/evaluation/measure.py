@@ -66,9 +66,10 @@ def measure_views(
                     rgb = restore(name, splat)
                 else:
                     rgb = render(splat, [view.camera]).rgb[0]
-            rgb = rgb.cpu().clamp(0, 1)
-            renders[arm] = rgb.numpy()
-            metrics[arm], missing = compute_metrics(rgb, torch.from_numpy(photo.rgb), mask)
+            rgb = rgb.clamp(0, 1)
+            renders[arm] = rgb.cpu().numpy()
+            target = torch.from_numpy(photo.rgb).to(rgb.device)
+            metrics[arm], missing = compute_metrics(rgb, target, None if mask is None else mask.to(rgb.device))
             reasons.update(missing)
         results.append(
             ViewResult(
