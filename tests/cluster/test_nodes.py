@@ -96,11 +96,16 @@ def test_an_output_on_a_disk_that_is_not_shared_is_refused(nodes: NodeCluster) -
     assert re.search(r"^splatfix generate: .*w[12].*/tmp/pairs", output, re.MULTILINE), output
 
 
-def test_a_training_in_two_processes_is_kept_on_s3(nodes: NodeCluster) -> None:
+def test_a_training_on_s3_continues_when_a_node_is_lost(nodes: NodeCluster) -> None:
     pairs, run = f"{BUCKET}/training-pairs", f"{BUCKET}/restorer"
     output_of(nodes.run("python", "-c", WRITE_PAIRS, pairs))
-    config = config_path("train")
-    output = output_of(nodes.submit("train", "--shards", pairs, "--config", config, "--out", run))
+    config, wait = config_path("train"), "--workers.wait-minutes"
+    job = nodes.start_job("train", "--shards", pairs, "--config", config, "--out", run, "--steps", "600", wait, "3")
+    wait_for(lambda: "restorer/state.pt" in nodes.list_objects("restorer/") or job.poll() is not None)
+    nodes.kill("w2")
+    nodes.start("w2")
+    output = output_of(finish(job, 240))
+    assert "resuming after step" in output
     stored = nodes.list_objects("restorer/")
     wanted = {"restorer/state.pt", "restorer/run.json", "restorer/restorer/restorer.safetensors"}
     assert wanted <= set(stored), (stored, output)
