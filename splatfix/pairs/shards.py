@@ -26,6 +26,7 @@ from splatfix.pairs.pair import EXTENSIONS, Pair, decode, encode
 MANIFEST = "manifest.json"
 MAX_SHARD_BYTES = 256 * 2**20
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.tar")
+_HASH_IN_NAME = re.compile(r"-[0-9a-f]{12}(?=\.tar$)")
 _SPLAT_NAME = re.compile(r"[A-Za-z0-9_-]+-[0-9a-f]{12}\.ply")
 _GENERATED_NAME = re.compile(rf"[A-Za-z0-9_-]+-\d{{5}}-[0-9a-f]{{12}}\.tar|{_SPLAT_NAME.pattern}|{LEFTOVER.pattern}")
 
@@ -47,6 +48,11 @@ class Shard:
     samples: int
     bytes: int
     sha256: str
+
+    @property
+    def content_free_name(self) -> str:
+        """The name without the hash of the content: a shard that ``verify --repair`` makes again keeps it."""
+        return _HASH_IN_NAME.sub("", self.name)
 
 
 def write_shards(

@@ -79,6 +79,13 @@ class Densifier:
             )
             self.state = self.strategy.initialize_state()
 
+    def is_due(self, step: int) -> bool:
+        """Whether `after_step` refines the Gaussians at this step."""
+        strategy = self.strategy
+        if strategy is None or not strategy.refine_start_iter < step < strategy.refine_stop_iter:
+            return False
+        return step % strategy.refine_every == 0
+
     def before_backward(self, params: dict, optimizers: dict, step: int, info: dict[str, Any]) -> None:
         """Prepare for a step's gradients; to be called between the forward pass and ``loss.backward()``."""
         if self.strategy is not None and step < self.strategy.refine_stop_iter:

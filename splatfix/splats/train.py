@@ -324,6 +324,10 @@ def _train_step(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     with section("densify"):
+        if fit.densifier.is_due(fit.step):
+            _check_finite(
+                fit, float(loss.detach())
+            )  # with NaN, drawing Gaussians would break CUDA for the whole process
         fit.densifier.after_step(params, fit.optimizers, fit.step, rendering.info, means_lr)
     return loss.detach()
 

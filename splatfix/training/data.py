@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import itertools
 import os
 from collections import defaultdict
@@ -17,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from splatfix.config import require
+from splatfix.files import hash_text
 from splatfix.pairs import Pair, Shard, read_manifest, sample_pairs
 from splatfix.pairs.index import open_index
 from splatfix.pairs.pair import decode
@@ -123,8 +123,13 @@ class Data:
 
     @property
     def digest(self) -> str:
-        """A hash of the shards to train on."""
-        return hashlib.sha256("\n".join(sorted(shard.sha256 for shard in self.train)).encode()).hexdigest()[:16]
+        """A hash of the fits and numbers of pairs in the shards to train on.
+
+        It is none of their content: a shard that ``verify --repair`` makes again on a GPU, or on another machine, has
+        the same pairs with other rounding, and a training continues with them.
+        """
+        shards = sorted(f"{shard.content_free_name} {shard.samples}" for shard in self.train)
+        return hash_text("\n".join(shards))
 
     def provenance(self) -> dict[str, Any]:
         """The record of the data in a checkpoint: the groups and scenes that were trained on or held out."""

@@ -111,6 +111,20 @@ def test_nan_is_an_error_that_names_the_step_and_the_parameter(photos):
         advance(fit, photos, 50, seed=0)
 
 
+def test_nan_is_noticed_before_gaussians_are_drawn_by_their_opacities(photos):
+    """On CUDA it would end the process there, and losses are looked at every 25th step alone."""
+    fit = new_fit(replace(CONFIG, densify=DensifyConfig(strategy="mcmc", start=0.0, every=1)))
+    advance(fit, photos, 1, seed=0)
+
+    def spoil(*_: object) -> None:  # as an infinite gradient does
+        with torch.no_grad():
+            fit.params["opacities"][3] = float("nan")
+
+    fit.optimizers["opacities"].register_step_post_hook(spoil)
+    with pytest.raises(FloatingPointError, match=r"step 1: parameter 'opacities' is no longer finite"):
+        advance(fit, photos, 1, seed=0)
+
+
 def test_copies_are_independent(photos):
     fit = new_fit(replace(CONFIG, densify=DensifyConfig(strategy="default", every=10)))
     advance(fit, photos, 20, seed=0)

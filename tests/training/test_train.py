@@ -139,6 +139,26 @@ def test_a_longer_limit_is_resumed(shards, tmp_path):
     assert train(shards, tmp_path, replace(limited, max_seconds=None, steps=first.step)).step > first.step
 
 
+def test_a_training_resumes_with_shards_that_were_made_again_and_not_with_others(tmp_path):
+    folder, out = tmp_path / "shards", tmp_path / "run"
+
+    def make_shards(num_pairs: int, change: int = 0) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        pairs = [pair(i, scene) for scene in ("a", "b", "c") for i in range(num_pairs)]
+        pairs = [replace(each, artifact=each.artifact ^ np.uint8(change)) for each in pairs]
+        write_shards(pairs, folder, samples_per_shard=4)
+
+    make_shards(5)
+    before = {path.name for path in folder.glob("*.tar")}
+    train(folder, out, replace(CONFIG, steps=3))
+    make_shards(5, change=1)  # as on a GPU, whose sums differ from run to run
+    assert not before & {path.name for path in folder.glob("*.tar")}
+    assert train(folder, out, replace(CONFIG, steps=6)).step == 6
+    make_shards(6)
+    with pytest.raises(ValueError, match=r"shards .* has changed since the run began"):
+        train(folder, out, replace(CONFIG, steps=9))
+
+
 def test_a_refused_run_leaves_the_settings_as_they_were(shards, tmp_path):
     train(shards, tmp_path, replace(CONFIG, steps=3))
     before = (tmp_path / "config.yaml").read_text()
