@@ -19,6 +19,7 @@ from splatfix.files import write_json
 from splatfix.gaussians import SPLAT_FILE, read_splat, write_splat
 from splatfix.process import choose_device, progress, seed_everything
 from splatfix.profiling import record_profile, settle_on
+from splatfix.rendering.cuda import warn_of_needles
 from splatfix.runs import Input, Run, open_run
 from splatfix.splats.early_stopping import EarlyStoppingConfig, choose_stop
 from splatfix.splats.initial_points import InitializationConfig
@@ -165,6 +166,8 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bo
         if profile_result is not None:
             write_json(run.path / "profile.json", profile_result.to_json())
             log.info("time of a step by section:\n%s", profile_result.table())
+    if fit.device.type == "cuda":
+        warn_of_needles(fit.splat())
     write_splat(run.path / "before.ply", fit.splat())
     return fit
 

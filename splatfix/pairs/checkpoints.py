@@ -29,7 +29,7 @@ MAX_SAVE_SHARE = 0.05  # of the time that is spent on writing them
 class FitCheckpoints:
     """Trains the fits of a task in turn, from where an earlier attempt at the task was interrupted.
 
-    The result is the same as without interruption, bit for bit.
+    On the CPU, the result is the same as without interruption, bit for bit.
 
     Attributes:
         resumed_step: step at which the fit in progress was resumed; None if the task began anew.
