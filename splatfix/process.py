@@ -72,6 +72,7 @@ def seed_everything(seed: int) -> None:
 
 
 _requested: str | None = None
+_waits_for_progress = False
 
 
 def stop_on_signals() -> None:
@@ -88,8 +89,21 @@ def stop_on_signals() -> None:
 
 def _stop(number: int, _frame: object) -> None:
     global _requested
+    is_first = _requested is None
     _requested = "terminated" if number == signal.SIGTERM else "interrupted"
-    raise KeyboardInterrupt(_requested)
+    if not (is_first and _waits_for_progress):
+        raise KeyboardInterrupt(_requested)
+
+
+@contextmanager
+def stopping_at_progress() -> Iterator[None]:
+    """Let a stop signal wait for the next update of a progress bar, so that it interrupts no step; not a second one."""
+    global _waits_for_progress
+    before, _waits_for_progress = _waits_for_progress, True
+    try:
+        yield
+    finally:
+        _waits_for_progress = before
 
 
 def stop_requested() -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import signal
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -116,7 +117,7 @@ class Data:
         if num == 0:
             return (_raise_error(batch) for batch in dataset)
         # spawn, not fork: a fork would lose the threads of object stores, CUDA and process groups
-        how: dict[str, Any] = {"multiprocessing_context": "spawn", "worker_init_fn": _exit_without_cleanup}
+        how: dict[str, Any] = {"multiprocessing_context": "spawn", "worker_init_fn": _prepare_worker}
         loader = DataLoader(dataset, batch_size=None, num_workers=num, prefetch_factor=4, **how)
         batches = _merge_workers(iter(loader), [slots[worker::num] for worker in range(num)])
         return (Batch(*(part.pin_memory() for part in batch)) for batch in batches) if pin_memory else batches
@@ -286,9 +287,12 @@ class _BatchStream(IterableDataset):
             yield from itertools.islice(crops, self.segment_steps)
 
 
-def _exit_without_cleanup(_worker: int) -> None:
-    """Let a worker exit without cleanup: libraries abort in theirs where they still have running threads."""
+def _prepare_worker(_worker: int) -> None:
+    """Let a worker exit without cleanup, since libraries abort in theirs where they have running threads, and ignore
+    Ctrl-C, which reaches all processes of a terminal: it ends with the main process.
+    """
     atexit.register(os._exit, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _raise_error(batch: Batch | ValueError) -> Batch:

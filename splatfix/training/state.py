@@ -21,6 +21,7 @@ class TrainingState:
     Attributes:
         step: optimizer steps done.
         segment: segments done; the state is saved at the end of each.
+        unfinished: figures of the steps of the segment in progress, where the run was interrupted in it.
         seconds: training time so far, over all runs.
         planned: steps of the schedule: ``steps``, or as many as fit into ``max_seconds``.
         limits: the settings ``steps`` and ``max_seconds`` that ``planned`` was computed from.
@@ -31,6 +32,7 @@ class TrainingState:
     planned: int
     step: int = 0
     segment: int = 0
+    unfinished: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     limits: list[float | None] = field(default_factory=list)
     best: float | None = None

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from splatfix.files import write_json
 from splatfix.pairs import Pair
-from splatfix.process import log, progress
+from splatfix.process import log, progress, stopping_at_progress
 from splatfix.runs import Run
 from splatfix.telemetry import Telemetry
 from splatfix.tracking import Tracker, TrackingConfig, open_tracker
@@ -52,8 +53,8 @@ def train(
     config: TrainConfig,
     *,
     on_start: Callable[[], object] = lambda: None,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
-    on_segment: Callable[[TrainingState], None] | None = None,
+    on_step: Callable[[int, dict[str, float]], object] = lambda _step, _numbers: None,
+    on_segment: Callable[[TrainingState], object] = lambda _state: None,
     fresh: bool = False,
     place: str | Path | None = None,
 ) -> TrainingState:
@@ -61,16 +62,14 @@ def train(
 
     An interrupted run is resumed, of a finished one the state is returned; ``fresh`` starts over.
 
-    ``on_start`` is called on the main process when the run in ``out`` has been opened and is not finished. ``on_step``
-    gets the step and its numbers on the main process, for tracking; ``on_segment`` is called on every
-    process after each saved state, for reporting to a launcher. ``place`` is where the run is kept, for messages, if
-    ``out`` is only a copy.
+    ``on_start`` is called on the main process when the run in ``out`` has been opened and is not finished, ``on_step``
+    there after each step, and ``on_segment`` on every process after each saved state. ``place`` is where the run is
+    kept, for messages, if ``out`` is only a copy.
 
     Raises:
         ValueError: shards or settings that cannot be used, or a saved state of other settings.
         FloatingPointError: the loss or a gradient is not finite; the message names the step.
     """
-    start = time.perf_counter()
     learner = build_learner(config)
     accelerator, is_main = learner.accelerator, learner.accelerator.is_main_process
     data = open_data(shards_url, config.data, learner.inputs, config.seed)
@@ -81,46 +80,40 @@ def train(
         return state
     if is_main:
         on_start()
-    if is_main and state.history:  # an earlier process may have been killed between writing the state and this
-        write_json(run.path / HISTORY, state.history)
-    seconds_before = state.seconds
-    batches = data.batches(
-        state.segment,
-        segment_steps=config.segment_steps,
-        jitter=config.jitter,
-        rank=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-        pin_memory=accelerator.device.type == "cuda",
-    )
-
-    tracking = config.tracking if is_main else TrackingConfig(enabled=False)
+        if state.history:  # an earlier process may have been killed between writing the state and this
+            write_json(run.path / HISTORY, state.history)
+    start = time.perf_counter() - state.seconds
+    batches = _remaining_batches(data, config, state, accelerator)
     with (
         Telemetry("train", place or out, enabled=is_main) as telemetry,
-        open_tracker(out, tracking) as tracker,
-        progress(total=state.planned, description="train", quiet=not is_main) as bar,
+        open_tracker(out, config.tracking if is_main else TrackingConfig(enabled=False)) as tracker,
+        progress(total=state.planned, initial=state.step, description="train", quiet=not is_main) as bar,
+        stopping_at_progress() if accelerator.num_processes == 1 else nullcontext(),
     ):
+
+        def report(step: int, numbers: dict[str, float]) -> None:
+            send_step(telemetry, numbers, num_crops=config.data.batch_size, steps_left=state.planned - step)
+            if step % TRACKED_STEPS == 0:
+                tracker.metrics({f"train.{name}": value for name, value in numbers.items()}, step)
+            if is_main:
+                on_step(step, numbers)
+            bar.update()  # last: a stop signal acts here
+
         track_settings(tracker, config, data)
-        bar.initial = bar.n = state.step
         send_start(telemetry, state, accelerator.device, bar)
         while state.step < state.planned:
-            num_steps = min(config.segment_steps, state.planned - state.step)
-            steps = []
-            for step, numbers in _train_segment(learner, islice(batches, num_steps), config, state):
-                steps.append(numbers)
-                bar.update()
-                send_step(telemetry, numbers, num_crops=config.data.batch_size, steps_left=state.planned - step)
-                if step % TRACKED_STEPS == 0:
-                    tracker.metrics({f"train.{name}": value for name, value in numbers.items()}, step)
-                if on_step and is_main:
-                    on_step(step, numbers)
+            try:
+                steps = _finish_segment(learner, batches, config, state, report)
+            except KeyboardInterrupt:
+                state.seconds = time.perf_counter() - start
+                _save_unfinished(learner, config, data, state, run)
+                raise
             trained = time.perf_counter()
-            state.step, state.segment = state.step + num_steps, state.segment + 1
-            state.seconds = seconds_before + time.perf_counter() - start
+            state.seconds = trained - start
             if state.step < state.planned:
                 state.planned = plan_steps(state, config)
-            is_last = state.step >= state.planned
-            is_validated = bool(data.validation) and (is_last or state.segment % config.validate_every == 0)
-            validation = _validate(learner, data.validation) if is_validated else None
+            is_due = state.step >= state.planned or state.segment % config.validate_every == 0
+            validation = _validate(learner, data.validation) if data.validation and is_due else None
             state.history.append(segment_record(state, steps, validation))
             tracker.metrics(flatten_record(state.history[-1]), state.step)
             if is_main:
@@ -129,17 +122,35 @@ def train(
                 _save_segment(learner, config, data, state, run, tracker)
                 send_segment(telemetry, state, time.perf_counter() - trained)
             accelerator.wait_for_everyone()
-            if on_segment:
-                on_segment(state)
+            on_segment(state)
         if (Path(out) / RESTORER).exists():
             tracker.artifact(Path(out) / RESTORER, "")
     if is_main:
-        run.seconds["train"] = state.seconds
-        run.write_provenance(seed=config.seed, device=accelerator.device, steps=state.step)
-        gain = "not validated" if state.best is None else f"{state.best:+.2f} dB PSNR on held-out scenes"
-        place = place or out
-        log.info("restorer: %s/%s (%s); use it with splatfix loop CAPTURE --restorer %s", place, RESTORER, gain, place)
+        _conclude(run, config, state, accelerator.device, place or out)
     return state
+
+
+def _remaining_batches(
+    data: Data, config: TrainConfig, state: TrainingState, accelerator: Accelerator
+) -> Iterator[Batch]:
+    """This process's share of all batches that have not been trained on."""
+    batches = data.batches(
+        state.segment,
+        segment_steps=config.segment_steps,
+        jitter=config.jitter,
+        rank=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    return islice(batches, len(state.unfinished), None)
+
+
+def _conclude(run: Run, config: TrainConfig, state: TrainingState, device: torch.device, place: Path | str) -> None:
+    """Record that the run is finished, and say what was trained."""
+    run.seconds["train"] = state.seconds
+    run.write_provenance(seed=config.seed, device=device, steps=state.step)
+    gain = "not validated" if state.best is None else f"{state.best:+.2f} dB PSNR on held-out scenes"
+    log.info("restorer: %s/%s (%s); use it with splatfix loop CAPTURE --restorer %s", place, RESTORER, gain, place)
 
 
 def _save_segment(
@@ -158,6 +169,40 @@ def _save_segment(
         tracker.artifact(picture, "previews")
     save_state(run.path / STATE, state, *learner.stateful, fixed_settings(config, data), learner.accelerator.scaler)
     write_json(run.path / HISTORY, state.history)
+
+
+def _save_unfinished(learner: Learner, config: TrainConfig, data: Data, state: TrainingState, run: Run) -> None:
+    """Save the state within a segment after an interruption; of several processes, each may be at another step."""
+    if learner.accelerator.num_processes > 1:
+        log.info("interrupted; the state after step %d is saved", state.step - len(state.unfinished))
+        return
+    save_state(run.path / STATE, state, *learner.stateful, fixed_settings(config, data), learner.accelerator.scaler)
+    log.info("interrupted; the state after step %d is saved", state.step)
+
+
+def _finish_segment(
+    learner: Learner,
+    batches: Iterable[Batch],
+    config: TrainConfig,
+    state: TrainingState,
+    report: Callable[[int, dict[str, float]], object],
+) -> list[dict[str, float]]:
+    """Train to the end of a segment, counting the steps in the state; returns the figures of all steps of the segment.
+
+    ``report`` is called after each step; it may raise KeyboardInterrupt.
+    """
+    num_steps = min(config.segment_steps - len(state.unfinished), state.planned - state.step)
+    figures = list(state.unfinished)
+    try:
+        for step, numbers in _train_segment(learner, islice(batches, num_steps), config, state):
+            figures.append(numbers)
+            report(step, numbers)
+    except KeyboardInterrupt:
+        state.step += len(figures) - len(state.unfinished)
+        state.unfinished = figures
+        raise
+    state.step, state.segment, state.unfinished = state.step + num_steps, state.segment + 1, []
+    return figures
 
 
 def _train_segment(

@@ -100,7 +100,7 @@ def test_a_training_on_s3_continues_when_a_node_is_lost(nodes: NodeCluster) -> N
     pairs, run = f"{BUCKET}/training-pairs", f"{BUCKET}/restorer"
     output_of(nodes.run("python", "-c", WRITE_PAIRS, pairs))
     config, wait = config_path("train"), "--workers.wait-minutes"
-    job = nodes.start_job("train", "--shards", pairs, "--config", config, "--out", run, "--steps", "600", wait, "3")
+    job = nodes.start_job("train", "--shards", pairs, "--config", config, "--out", run, "--steps", "60", wait, "3")
     wait_for(lambda: "restorer/state.pt" in nodes.list_objects("restorer/") or job.poll() is not None)
     nodes.kill("w2")
     nodes.start("w2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from splatfix import storage
+from splatfix import process, storage
 from splatfix.config import build_config, to_tree
 from splatfix.files import read_json, write_json
 from splatfix.images import read_image
 from splatfix.pairs import write_shards
+from splatfix.process import stop_on_signals
 from splatfix.restoration import open_restorer
 from splatfix.restoration.nafnet.checkpoint import load_checkpoint
 from splatfix.runs import remove_run
@@ -86,6 +88,30 @@ def test_stopping_and_resuming_equals_never_stopping(shards, tmp_path):
     assert [record["loss"] for record in a["progress"]["history"]] == [
         record["loss"] for record in b["progress"]["history"]
     ]
+
+
+@pytest.mark.parametrize("steps_before", [1, 2, 4])
+def test_a_stop_signal_ends_a_step_and_its_state_is_saved(shards, tmp_path, steps_before):
+    """Twice: within a segment, and in the same or the next one. The steps are those of an uninterrupted run."""
+    train(shards, tmp_path / "uninterrupted", CONFIG)
+    stop_on_signals()
+
+    def stop(step, _numbers):
+        if step in (steps_before, 5):
+            signal.raise_signal(signal.SIGINT)
+
+    for step in (steps_before, 5):
+        process._requested = None  # as in a new process
+        with pytest.raises(KeyboardInterrupt):
+            train(shards, tmp_path / "interrupted", CONFIG, on_step=stop)
+        assert torch.load(tmp_path / "interrupted/state.pt", weights_only=True)["progress"]["step"] == step
+    process._requested = None
+    train(shards, tmp_path / "interrupted", CONFIG)
+    a, b = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("uninterrupted", "interrupted"))
+    for part in ("network", "ema"):
+        assert all(torch.equal(tensor, b[part][name]) for name, tensor in a[part].items())
+    histories = ([(r["step"], r["loss"]) for r in saved["progress"]["history"]] for saved in (a, b))
+    assert next(histories) == next(histories)
 
 
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(shards, tmp_path):
