@@ -84,7 +84,8 @@ def render(
         raise ValueError(f"render: sh_degree = {degree}; the Gaussians store degree 0 to {gaussians.sh_degree}")
     if keep is not None and (keep.dtype != torch.bool or keep.shape != (len(gaussians),)):
         raise ValueError(f"render: keep is {keep.dtype} {tuple(keep.shape)}; wanted torch.bool ({len(gaussians)},)")
-    background = torch.zeros(3) if splat.background is None else torch.as_tensor(splat.background)
+    black = torch.zeros(3, device=gaussians.device)  # made there: a copy of it would wait for the device
+    background = black if splat.background is None else torch.as_tensor(splat.background)
     if background.shape != (3,):
         raise ValueError(f"render: background has shape {tuple(background.shape)}; wanted three numbers, (3,)")
     background = background.to(gaussians.device, torch.float32)
