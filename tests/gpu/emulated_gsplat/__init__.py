@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 import torch
@@ -59,13 +59,13 @@ BACKEND = "gsplat.cuda._backend"
 
 
 @contextmanager
-def render_through_gsplat(compiled: Any = None) -> Iterator[None]:
-    """Render CPU tensors as if they were on CUDA: through gsplat's Python over ``compiled``, this module by default."""
+def render_through_gsplat() -> Iterator[None]:
+    """Render CPU tensors as if they were on CUDA: through gsplat's Python over this module."""
     from splatfix import rendering
     from splatfix.splats import densify
 
     backend = ModuleType(BACKEND)
-    vars(backend)["_C"] = compiled or sys.modules[__name__]
+    vars(backend)["_C"] = sys.modules[__name__]
     use_helpers_of = densify._patch_mcmc_helpers
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, BACKEND, backend)

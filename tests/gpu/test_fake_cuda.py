@@ -1,0 +1,256 @@
+"""What splatfix does on a GPU, traced without one on fake CUDA tensors: where it waits, copies or computes in float64.
+
+A fit's step must not wait for the device. Elsewhere the waits and copies are listed, so that a new one is a decision.
+The strategies of growth are not traced: they count Gaussians, and so wait, every few steps.
+
+Skipped where torch is built without CUDA, or where private parts of it have moved, but not with the version in
+constraints.txt. The last part adds a wait, a copy, a float64 and a tensor on the CPU, and expects the trace to notice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from splatfix.captures.capture import Capture, Photo, View
+from splatfix.evaluation.measure import measure_views
+from splatfix.flawed import FlawedView, render_flawed, render_references
+from splatfix.gaussians import Splat
+from splatfix.loop.config import RepairConfig
+from splatfix.loop.repaired_views import make_training_views, prepare_repairs
+from splatfix.pairs import build_pair
+from splatfix.rendering import cuda
+from splatfix.restoration.baselines import Bilateral, Warp
+from splatfix.restoration.nafnet.checkpoint import CheckpointConfig
+from splatfix.restoration.nafnet.restorer import NafnetRestorer
+from splatfix.restoration.restorer import Repaired
+from splatfix.splats import train
+from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
+from splatfix.views import Split
+from tests.rendering.scenes import camera, cloud
+from tests.restoration.networks import SMALL, random_network
+
+pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="torch is built without CUDA")
+
+
+def skip_with_another_torch(error: Exception) -> None:
+    """Skip where private parts of torch differ from those of the pinned version; with that one it is an error."""
+    constraints = (Path(__file__).parents[2] / "constraints.txt").read_text()
+    [pinned] = re.findall(r"^torch==(\S+)$", constraints, re.MULTILINE)
+    if torch.__version__.split("+")[0] == pinned:
+        raise error
+    pytest.skip(f"torch {torch.__version__}, not {pinned}: {error}", allow_module_level=True)
+
+
+try:
+    from tests.gpu.fake_cuda import use_fake_cuda
+except ImportError as moved:
+    skip_with_another_torch(moved)
+
+# Events of one render. gsplat inverts the poses, and fetches the number of pairs of a tile and a Gaussian.
+RENDER = {
+    "asynchronous copy: splatfix/cameras.py stack_cameras": 2,
+    "wait: gsplat/rendering.py rasterization": 1,
+    "wait: gsplat/cuda/_wrapper.py isect_tiles": 1,
+}
+# Events of a call of `advance`: the background, and once in a process the window of SSIM.
+ADVANCE = {"wait: splatfix/splats/train.py advance": 1, "wait: splatfix/metrics.py ssim_window": 1}
+# Events of warping a photo: copies of the two cameras and of the size of its image.
+WARP = {"wait: splatfix/warping.py reproject": 2, "wait: splatfix/warping.py sample_bilinear": 1}
+# Events of a depth: whether there is any, and its median.
+NEARNESS = {"wait: splatfix/conditioning.py compute_nearness": 3}
+
+
+@pytest.fixture
+def events() -> Iterator[Counter[str]]:
+    """Fake CUDA tensors, and the events of the test so far."""
+    try:
+        with use_fake_cuda():
+            assert (torch.ones(3).to("cuda") + 1)[torch.ones(3, device="cuda") > 0].sum().cpu() == 0.5
+    except Exception as error:
+        skip_with_another_torch(error)
+    with use_fake_cuda() as found:
+        yield found
+
+
+def expect(events: Counter[str], *expected: tuple[int, dict[str, int]]) -> None:
+    """Compare the events with those expected, as tables and how often each of them."""
+    wanted: Counter[str] = Counter()
+    for times, table in expected:
+        wanted.update({place: times * count for place, count in table.items()})
+    more, fewer = events - wanted, wanted - events
+    assert not more, f"more than is listed: {dict(more)}"
+    assert not fewer, f"fewer than is listed (shorten the list): {dict(fewer)}"
+
+
+def make_fit(**settings: Any) -> tuple[Fit, list[TrainingView]]:
+    """Make a fit of two photos on the device."""
+    photos = [TrainingView(camera(48, 36), torch.rand(36, 48, 3).to("cuda")) for _ in range(2)]
+    config = FitConfig(steps=100, exposure_lr=1e-3, opacity_regularizer=0.1, scale_regularizer=0.1, **settings)
+    return Fit(cloud(30, degree=1).to("cuda"), config, scene_scale=4.0, num_photos=2), photos
+
+
+def make_flawed_view() -> FlawedView:
+    """Render a view of two fits with two references: eight renders."""
+    splats = [Splat(cloud(30, seed=seed).to("cuda")) for seed in range(2)]
+    cameras = [camera(48, 36, name=f"photo {k}", angle_rad=0.3 * k) for k in range(3)]
+    references = render_references(splats, cameras, [torch.rand(36, 48, 3).to("cuda") for _ in cameras])
+    [view] = render_flawed(splats, [camera(48, 36, angle_rad=0.5)], references, 4.0)
+    return view
+
+
+@pytest.mark.parametrize("mode", ["classic", "antialiased"])
+def test_a_step_of_a_fit_waits_only_in_gsplat(events, mode: str) -> None:
+    fit, photos = make_fit(mode=mode)
+    events.clear()
+    advance(fit, photos, 4, seed=0)
+    expect(events, (4, RENDER), (1, ADVANCE))
+    assert all(value.device.type == "cuda" for value in fit.params.values())
+
+
+def test_a_recorded_step_fetches_the_loss_and_checks_the_parameters(events) -> None:
+    fit, photos = make_fit()
+    fit.step = train.RECORD_EVERY - 1
+    events.clear()
+    advance(fit, photos, 1, seed=0)
+    recording = {"wait: splatfix/splats/train.py advance": 1, "wait: splatfix/splats/train.py _check_finite": 6}
+    expect(events, (1, RENDER), (1, ADVANCE), (1, recording))
+    assert fit.losses == [(train.RECORD_EVERY, 0.5)]
+
+
+def test_a_step_on_a_repaired_view_waits_only_in_gsplat(events) -> None:
+    fit, photos = make_fit()
+    repaired = [replace(photos[0], weight=0.5, confidence=torch.rand(36, 48).to("cuda"))]
+    events.clear()
+    advance(fit, photos, 4, seed=0, repaired=repaired, repaired_probability=1.0)
+    expect(events, (4, RENDER), (1, ADVANCE))
+
+
+def test_flawed_views_wait_only_in_gsplat(events) -> None:
+    splats = [Splat(cloud(30, seed=seed).to("cuda")) for seed in range(2)]
+    photo = torch.rand(36, 48, 3).to("cuda")
+    events.clear()
+    references = render_references(splats, [camera(48, 36)], [photo])
+    [view] = render_flawed(splats, [camera(48, 36, angle_rad=0.5)], references, 4.0)
+    expect(events, (4, RENDER))
+    images = (view.rgb, view.alpha, view.depth, view.spread, view.references[0].depth)
+    assert all(image.device.type == "cuda" for image in images)
+
+
+def test_a_repaired_view_of_a_loop_stays_on_the_device(events) -> None:
+    view = make_flawed_view()
+    config = RepairConfig(spread_scale=0.1, color_fit="gain", quality_scale=0.1)
+    events.clear()
+    [prepared] = prepare_repairs([view], [Repaired(view.rgb, view.alpha)], config)
+    [training_view] = make_training_views([prepared], 0.5)
+    color_fit = {"wait: splatfix/restoration/color_match.py _paired_colors": 4, "wait: splatfix/color_fit.py apply": 2}
+    expect(events, (4, WARP), (1, color_fit))  # two references, for the colors and for the quality
+    assert training_view.rgb.device.type == training_view.confidence.device.type == "cuda"
+
+
+def test_a_pair_is_copied_from_the_device_once(events) -> None:
+    view, clean = make_flawed_view(), torch.rand(36, 48, 3).to("cuda")
+    events.clear()
+    build_pair(view, clean, scene="scene", fit="fit")
+    images = {"wait: splatfix/pairs/pair.py _to_bytes": 5, "wait: splatfix/pairs/pair.py build_pair": 1}
+    expect(events, (1, NEARNESS), (2, WARP), (1, images))
+
+
+def test_restorers_stay_on_the_device(events) -> None:
+    view = make_flawed_view()
+    nafnet = NafnetRestorer(random_network(), CheckpointConfig(network=SMALL), "cuda")
+    for restorer, expected in (
+        (nafnet, [(1, NEARNESS), (2, WARP)]),
+        (Warp(), [(1, NEARNESS), (2, WARP)]),
+        (Bilateral(), []),
+    ):
+        events.clear()
+        [repaired] = restorer.repair([view], seed=0)
+        expect(events, *expected)
+        assert repaired.rgb.device.type == "cuda"
+
+
+def test_an_evaluation_copies_each_render_once(events) -> None:
+    cameras = [camera(48, 36, name=f"photo {k}", angle_rad=0.3 * k) for k in range(3)]
+    views = tuple(View(each, lambda: Photo(np.full((36, 48, 3), 0.25, np.float32))) for each in cameras)
+    capture = Capture("made up", "nowhere", "colmap", views)
+    arms = {name: Splat(cloud(30).to("cuda")) for name in ("before", "after")}
+    split = Split(("photo 0", "photo 2"), ("photo 1",))
+    events.clear()
+    [result] = measure_views(capture, split, arms, reasons={})
+    expect(events, (2, RENDER), (2, {"wait: splatfix/evaluation/measure.py measure_views": 1}))
+    assert result.after["psnr"] == pytest.approx(-20 * np.log10(0.25))  # of the made-up 0.5
+
+
+def wait_for_a_value(gaussians: Any, dropout: float) -> Any:
+    gaussians.opacities.mean().item()
+    return ORIGINAL["compensate_dropout"](gaussians, dropout)
+
+
+def select_by_a_mask(gaussians: Any, dropout: float) -> Any:
+    assert len(gaussians.means[gaussians.opacities > 0.5])
+    return ORIGINAL["compensate_dropout"](gaussians, dropout)
+
+
+def assign_by_a_mask(gaussians: Any, dropout: float) -> Any:
+    opacities = gaussians.opacities.detach().clone()
+    opacities[opacities > 0.5] = torch.zeros((), device="cuda")
+    return ORIGINAL["compensate_dropout"](gaussians, dropout)
+
+
+def copy_to_the_cpu(rgb: Tensor, target: Tensor, *settings: Any) -> Tensor:
+    target.cpu()
+    return ORIGINAL["photometric_loss"](rgb, target, *settings)
+
+
+def take_the_loss_in_float64(rgb: Tensor, target: Tensor, *settings: Any) -> Tensor:
+    return ORIGINAL["photometric_loss"](rgb.double(), target, *settings).float()
+
+
+def copy_cameras_without_pinned_memory(cameras: Any, device: Any) -> tuple[Tensor, ...]:
+    return tuple(t.to(device, non_blocking=True) for t in ORIGINAL["stack_cameras"](cameras))
+
+
+ORIGINAL: dict[str, Callable] = {
+    "compensate_dropout": train.compensate_dropout,
+    "photometric_loss": train.photometric_loss,
+    "stack_cameras": cuda.stack_cameras,
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "broken", "words"),
+    [
+        (train, "compensate_dropout", wait_for_a_value, "more than is listed: .*wait"),
+        (train, "compensate_dropout", select_by_a_mask, "more than is listed: .*wait"),
+        (train, "compensate_dropout", assign_by_a_mask, "more than is listed: .*wait"),
+        (train, "photometric_loss", copy_to_the_cpu, "more than is listed: .*wait"),
+        (train, "photometric_loss", take_the_loss_in_float64, "more than is listed: .*float64"),
+        (cuda, "stack_cameras", copy_cameras_without_pinned_memory, "more than is listed: .*wait"),
+    ],
+)
+def test_a_broken_step_is_noticed(monkeypatch, events, module: Any, name: str, broken: Callable, words: str) -> None:
+    monkeypatch.setattr(module, name, broken)
+    with pytest.raises(AssertionError, match=words):
+        test_a_step_of_a_fit_waits_only_in_gsplat(events, "classic")
+
+
+@pytest.mark.usefixtures("events")
+def test_a_tensor_on_another_device_is_noticed() -> None:
+    fit, photos = make_fit()
+    with pytest.raises(RuntimeError, match="same device"):
+        advance(fit, [replace(photo, rgb=torch.rand(36, 48, 3)) for photo in photos], 1, seed=0)
+
+
+def test_a_list_with_an_event_that_no_longer_happens_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="fewer than is listed"):
+        expect(Counter(), (1, RENDER))
