@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 import splatfix
-from splatfix.metrics import ssim_window
+from splatfix import metrics
 from tests.gpu.emulated_gsplat import BACKEND, PINHOLE, CameraModelType
 
 PACKAGES = [Path(str(package.__file__)).parent for package in (splatfix, gsplat)]
@@ -142,12 +142,18 @@ def use_fake_cuda() -> Iterator[Counter[str]]:
         patch.setattr(Tensor, "pin_memory", pin_memory)
         patch.setattr(Tensor, "backward", backward)
         patch.setattr(torch, "Generator", lambda _="cpu": make_generator())
-        ssim_window.cache_clear()  # it keeps a tensor for each device
+        _forget_windows()
         try:
             with without_values, mode:
                 yield mode.events
         finally:
-            ssim_window.cache_clear()
+            _forget_windows()
+
+
+def _forget_windows() -> None:
+    """Drop the windows of SSIM, which keep a tensor for each device."""
+    metrics.ssim_window.cache_clear()
+    metrics._banded_window.cache_clear()
 
 
 def _find_parameters(loss: Tensor) -> list[Tensor]:
