@@ -188,6 +188,8 @@ def check_run(
         raise ValueError(f"{path}: is a URL; this command writes to a folder: choose one as --out, and copy it later")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path}: is a file; wanted a folder for the run")
+    if file := next((parent for parent in path.parents if parent.is_file()), None):
+        raise ValueError(f"{path}: {file} is a file; wanted a folder for the run")
     earlier = read_run(path)
     if earlier is None:
         for pattern in (CONFIG, RECORD, *record["files"]):

@@ -33,6 +33,8 @@ def test_a_file_is_not_a_run_folder(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(ValueError, match="is a file; wanted a folder"):
         open_run(tmp_path / "run", Outer(), command="fit")
+    with pytest.raises(ValueError, match=r"run/a/b: .*/run is a file; wanted a folder"):
+        open_run(tmp_path / "run" / "a" / "b", Outer(), command="fit")
 
 
 def test_stages_add_up(tmp_path):

@@ -71,4 +71,7 @@ def _describe_unknown(path: Path, files: CaptureFiles) -> str:
     captures = [folder.name for folder in folders if any(reader.find(folder, files) for reader in FORMATS.values())]
     hint = f" ({captures[0]}/ is a capture: pass that folder)" if captures else ""
     contents = ", ".join(entries[:8]) + (", ..." if len(entries) > 8 else "") or "nothing"
-    return f"{path}: no capture found{hint}; it contains {contents}; wanted one of: {wanted}"
+    return (
+        f"{path}: no capture found{hint}; it contains {contents}; wanted one of: {wanted}. For photos without cameras, "
+        "COLMAP estimates them: see docs/your-own-photos.md"
+    )

@@ -41,7 +41,7 @@ def find_checkpoint(place: str | Path, files: Sequence[str]) -> Path:
         return inner if not (folder / CONFIG).exists() and (inner / CONFIG).exists() else folder
     if folder.exists():
         raise ValueError(f"{folder}: is a file; wanted a checkpoint folder with {CONFIG}")
-    if re.fullmatch(r"[\w-]+/[\w.-]+", str(place)):
+    if re.fullmatch(r"[\w-]+/[\w.-]+", str(place)) and not folder.parent.exists():
         return _download(str(place), files)
     raise ValueError(f"{folder}: no such folder; wanted a checkpoint folder with {CONFIG}")
 
@@ -87,6 +87,8 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def _check_header(folder: Path, known: Collection[str]) -> tuple[str, dict[str, Any]]:
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder}: has no {CONFIG}; wanted a checkpoint folder, or the --out of a training")
     tree = read_json(folder / CONFIG)
     if not isinstance(tree, dict) or tree.pop("format", None) != FORMAT:
         raise ValueError(f"{folder / CONFIG}: not a restorer of splatfix (format is not {FORMAT!r})")

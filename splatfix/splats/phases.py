@@ -55,6 +55,9 @@ def train_phase(run: Run, fit: Fit, scene: SparseScene, phase: TrainingPhase, *,
     checkpoint = checkpoint_path(run, phase.name)
     if checkpoint.is_file():
         fit.load(checkpoint, phase.identity)
+        if fit.step >= phase.last_step:
+            log.info("%s: done earlier, from %s", phase.title, checkpoint)
+            return
         log.info("%s: resuming at step %d from %s", phase.title, fit.step, checkpoint)
     start = saved = time.monotonic()
     earlier_seconds = fit.seconds

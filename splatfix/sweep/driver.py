@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -201,6 +202,9 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter) -> li
     """
     config, out, workers, mirror = sweep.config, sweep.run.path, sweep.workers, sweep.mirror
     objective = config.objectives[0]
+    found = {record.number for folder in out.glob("trials/*") if (record := read_record(folder)) and record.has_ended}
+    if found:
+        log.info("%d trials found, %d remain", len(found), max(sweep.num_trials - len(found), 0))
     with (
         Telemetry("sweep", mirror.place) as telemetry,
         progress(total=sweep.num_trials, description="trials") as bar,
@@ -212,7 +216,8 @@ def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter) -> li
             sweep.tracker.update_trial(record)
             live_metrics.update(record)
             if record.has_ended:
-                _log_trial(record, objective)
+                if record.number not in found:
+                    _log_trial(record, objective)
                 prune_trial(out, record.number, keep_splats=True)
                 best = best_trial(scheduler.records, objective)
                 if best is not None:
@@ -277,7 +282,8 @@ def _plan_workers(config: SweepConfig, state: SweepState | None, ray: Any) -> _W
         num = wanted  # not all nodes of a growing cluster are up yet
     elif ray is not None and config.workers.num is None and state is None:
         log.info("search.parallel is not set: %d trials at once, for which the cluster has room now", num)
-    if ray is not None and config.workers.gpus is None and gpus == 0:
+    joins = config.workers.address is not None or "RAY_ADDRESS" in os.environ
+    if joins and ray is not None and config.workers.gpus is None and gpus == 0:
         log.info("the cluster has no GPU now: trials run on CPUs; set workers.gpus if nodes with GPUs start later")
     parallel = (state.parallel if state is not None else wanted) or num
     if wanted not in (None, parallel):

@@ -164,7 +164,7 @@ class Sender:
             while held.get(name, value) != value:
                 num += 1
                 name = f"{key[: MAX_KEY - 20]} changed {num}"
-            if num:
+            if num and name not in held:
                 self._warn_once("changed", f"{key} was {held[key]!r} and is {value!r}: kept as {name!r}")
             if name not in held:
                 held[name] = value

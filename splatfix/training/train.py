@@ -275,4 +275,9 @@ def _check_held_out(config: TrainConfig, data: Data, earlier: dict[str, Any]) ->
     if seen:
         raise ValueError(f"validation_groups: {min(seen)!r} was trained on by start_from = {config.start_from!r}")
     if not data.validation:
-        log.info("%s: no group is held out: nothing is validated, strength = %s", data.url, config.strength)
+        log.info(
+            "no group of captures is held out of %s: the restorer is not validated, and applies %g of each correction "
+            "(strength)",
+            data.url,
+            config.strength,
+        )

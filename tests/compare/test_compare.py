@@ -42,6 +42,20 @@ def entry(folder: Path, label: str) -> Entry:
     return found
 
 
+def test_restorers_that_are_as_good_as_the_best_are_named_beside_it(monkeypatch):
+    from splatfix.report.compare.headline import compare_headline
+    from splatfix.report.compare.results import CompareResults, RestorerResult
+
+    gains = {"identity": 0.37, "warp": 0.30, "nafnet": 0.40}
+    monkeypatch.setattr(RestorerResult, "mean", lambda self, *keys: gains[self.label] if keys == ("gain",) else None)
+    monkeypatch.setattr(RestorerResult, "spread", lambda *_: None)
+    restorers = tuple(RestorerResult(label=label, restorer=label) for label in gains)
+    results = CompareResults(state="finished", cases=(), restorers=restorers)
+    headline = compare_headline(results)
+    assert headline.sentence.startswith("nafnet gains most in 3D: +0.40 dB")
+    assert headline.details[0] == "As good, within 0.05 dB of nafnet: identity."
+
+
 def test_each_restorer_has_frames_drift_consistency_and_a_gain(comparison):
     for label in ("identity", "warp"):
         found = entry(comparison, label)

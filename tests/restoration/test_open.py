@@ -46,6 +46,12 @@ def test_missing_weights_say_what_to_do(tmp_path, monkeypatch):
 def test_places_without_a_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="no such folder"):
         open_restorer(tmp_path / "nowhere")
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^runs/nothing: no such folder"):  # the Hub is not asked
+        open_restorer("runs/nothing")
+    with pytest.raises(ValueError, match=r"^runs: has no config.json; wanted a checkpoint folder"):
+        open_restorer(tmp_path.joinpath("runs").relative_to(tmp_path))
     file = tmp_path / "file.pth"
     file.touch()
     with pytest.raises(ValueError, match="is a file; wanted a checkpoint folder"):

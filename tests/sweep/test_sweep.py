@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 import shutil
 from dataclasses import replace
@@ -184,10 +185,14 @@ def test_an_interrupted_sweep_equals_an_uninterrupted_one(sweep, tmp_path, monke
     assert (tmp_path / "out" / "trials" / "0003" / "trial.json").read_text() == before
 
 
-def test_a_sweep_may_get_more_trials_but_no_other_settings(tmp_path):
+def test_a_sweep_may_get_more_trials_but_no_other_settings(tmp_path, caplog):
     run_sweep(small(search={"trials": 2}), tmp_path / "out")
     first = [without_times(record) for record in records(tmp_path / "out")]
+    caplog.clear()
+    caplog.set_level(logging.INFO, "splatfix")
     run_sweep(small(search={"trials": 3}), tmp_path / "out")
+    assert "2 trials found, 1 remain" in caplog.text
+    assert "trial 2 complete" in caplog.text and "trial 1 complete" not in caplog.text
     longer = [without_times(record) for record in records(tmp_path / "out")]
     assert longer[:2] == first and len(longer) == 3
     with pytest.raises(ValueError, match=r"seeds was \[0\], now it is \[5\]; use the same settings"):

@@ -18,6 +18,7 @@ def compare_headline(results: CompareResults) -> Headline:
     figure = f"{format_number(gains[best], 2, signed=True)} dB"
     spread = next(r for r in results.restorers if r.label == best).spread("gain")
     cases = format_count(len(results.cases), "case")
+    equal = [label for label in gains if label != best and PSNR.improves(gains[best] - gains[label]) is None]
     if PSNR.improves(gains[best]):
         sentence = f"{best} gains most in 3D: {figure} PSNR over {cases}"
         sentence += "." if spread is None else f", with a standard deviation of {format_number(spread, 2)} dB."
@@ -27,6 +28,8 @@ def compare_headline(results: CompareResults) -> Headline:
     else:
         sentence, tone = f"No restorer gains noticeably in 3D; {best} comes first with {figure}.", "plain"
     details = [detail for detail in (_frames_sentence(results, best), _consistency_sentence(results)) if detail]
+    if equal:
+        details.append(f"As good, within {PSNR.noticeable:g} dB of {best}: {', '.join(equal)}.")
     if len(results.cases) < 3:
         details.append("Fewer than three cases: small differences may be chance.")
     return Headline(sentence, tuple(details), figure, "largest PSNR gain", tone)
