@@ -202,7 +202,7 @@ def test_an_interrupted_loop_goes_on_where_it_was(loop_run, tmp_path, monkeypatc
     stamps = {name: (out / "checkpoints" / name).stat().st_mtime_ns for name in done}
     capsys.readouterr()
     assert run("loop", sample_path(), "--out", out, *SMALL_LOOP) == 0
-    assert "control: resuming at step" in capsys.readouterr().err
+    assert "control: done earlier" in capsys.readouterr().err
     assert {name: (out / "checkpoints" / name).stat().st_mtime_ns for name in done} == stamps
     for arm in ("before", "control", "after"):
         assert (out / f"{arm}.ply").read_bytes() == (loop_run / f"{arm}.ply").read_bytes(), arm

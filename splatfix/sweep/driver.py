@@ -27,7 +27,7 @@ from splatfix.sweep.config import SweepConfig, resolve_paths
 from splatfix.sweep.files import OUTPUT_FILES, SweepWriter, format_value
 from splatfix.sweep.live_metrics import LiveMetrics
 from splatfix.sweep.mlflow_runs import SweepTracker
-from splatfix.sweep.record import AttemptEnd, TrialRecord, read_record, trial_part
+from splatfix.sweep.record import AttemptEnd, TrialRecord, read_record, trial_name, trial_part
 from splatfix.sweep.reruns import RERUN_FILES, run_reruns
 from splatfix.sweep.scheduler import SweepScheduler
 from splatfix.sweep.settings import apply
@@ -43,7 +43,7 @@ from splatfix.workers import (
     runs_in_process,
     workers_for_device,
 )
-from splatfix.workers.cuda_errors import CUDA_IS_BROKEN, breaks_cuda
+from splatfix.workers.cuda_errors import CUDA_IS_BROKEN
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def _run_stages(sweep: _Sweep) -> SweepResults:
     writer.write(records, state="running")
     if config.reruns > 0 and best_config != config.loop:
         with run.stage("reruns"):
-            for rows in run_reruns(config, best_config, f"trial-{best.name}", sweep.mirror, sweep.token):
+            for rows in run_reruns(config, best_config, trial_name(best.number), sweep.mirror, sweep.token):
                 writer.reruns = rows
                 writer.update(records)
                 sweep.mirror.push(TOP)
@@ -262,7 +262,7 @@ def _run_in_process(scheduler: SweepScheduler, config: SweepConfig, cases: Seque
             with using_threads(config.workers.cpus), silence_loops():
                 report = next(reports)
             continues = scheduler.report(record.number, report)
-            if isinstance(report, AttemptEnd) and report.outcome == "error" and breaks_cuda(RuntimeError(report.error)):
+            if isinstance(report, AttemptEnd) and report.breaks_process:
                 raise RunAborted(f"trial {record.number}: {report.error}: {CUDA_IS_BROKEN}")
 
 

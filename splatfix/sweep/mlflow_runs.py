@@ -16,7 +16,7 @@ from types import TracebackType
 from splatfix.config import to_tree
 from splatfix.report.sweep.results import FIGURES, PAGE, SWEEP, SweepResults
 from splatfix.sweep.config import SweepConfig
-from splatfix.sweep.record import RoundRecord, TrialRecord, read_record, trial_folder
+from splatfix.sweep.record import RoundRecord, TrialRecord, read_record, trial_folder, trial_name
 from splatfix.sweep.summary import BEST
 from splatfix.sweep.trial import PICTURES
 from splatfix.tracking import Status, Tracker, end_status, is_sent, open_tracker, send_unsent
@@ -70,7 +70,7 @@ class SweepTracker:
 
     def conclude(self, results: SweepResults) -> None:
         """Log the results of the whole sweep: a description, figures, the best trial, and files."""
-        best = None if results.best is None else f"trial-{results.best:04d}"
+        best = None if results.best is None else trial_name(results.best)
         verdicts = {} if results.reruns is None else results.reruns.verdicts
         differences = {f"reruns/{name}_difference": verdict.difference for name, verdict in verdicts.items()}
         self._parent.tags({NOTE: _describe_sweep(results), "splatfix.best": best or "none"})
@@ -90,7 +90,7 @@ class SweepTracker:
         return True
 
     def _open(self, record: TrialRecord, folder: Path) -> Tracker:
-        config = replace(self._config.tracking, name=f"trial-{record.name}")
+        config = replace(self._config.tracking, name=trial_name(record.number))
         tracker = open_tracker(folder, config, key=f"{self._parent.key}-{record.name}", parent=self._parent)
         tracker.params(record.values)
         return tracker
@@ -178,7 +178,7 @@ def _describe_sweep(results: SweepResults) -> str:
     verdicts = {} if results.reruns is None else results.reruns.verdicts
     return "\n\n".join(
         [
-            f"Best: trial-{results.best:04d}" if results.best is not None else "No trial was completed.",
+            f"Best: {trial_name(results.best)}" if results.best is not None else "No trial was completed.",
             *(verdict.sentence for verdict in verdicts.values()),
             f"Under Artifacts: pictures and report of the best trial, the whole page ({PAGE}), and {BEST}.",
         ]

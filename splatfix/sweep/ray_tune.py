@@ -30,7 +30,7 @@ from splatfix.mirror import Mirror
 from splatfix.process import quiet, setting_environment, using_threads
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.placement import BoundedWait, avoidable_nodes
-from splatfix.sweep.record import AttemptEnd, report_from_json, report_to_json
+from splatfix.sweep.record import AttemptEnd, report_from_json, report_to_json, trial_name
 from splatfix.sweep.scheduler import SweepScheduler
 from splatfix.sweep.trial import run_trial
 from splatfix.workers import Failure, WorkersConfig, classify_failure
@@ -140,15 +140,11 @@ class TuneTrial(tune.Trainable):
         return {"report": report_to_json(report), "node": self._node, "done": isinstance(report, AttemptEnd)}
 
     def __repr__(self) -> str:
-        return _name(self.config["number"])
-
-
-def _name(number: int) -> str:
-    return f"trial-{number:04d}"
+        return trial_name(self.config["number"])
 
 
 def _name_trial(trial: Any) -> str:
-    return _name(trial.config["number"])
+    return trial_name(trial.config["number"])
 
 
 def _choose_avoided(workers: WorkersConfig, gpus: float, avoided: set[str]) -> list[str]:

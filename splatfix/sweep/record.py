@@ -25,6 +25,11 @@ def trial_part(number: int) -> str:
     return f"trials/{number:04d}"
 
 
+def trial_name(number: int) -> str:
+    """The name of a trial in Ray's dashboard, in MLflow and among the reruns."""
+    return f"trial-{number:04d}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord(RoundFigures):
     """A round of a trial.
@@ -46,11 +51,13 @@ class AttemptEnd:
         outcome: complete; failed by the trial's own settings; error, which another attempt may not meet; disk full.
         error: why, unless it is complete.
         traceback: of the exception, if there was one.
+        breaks_process: whether CUDA no longer works in the process of the attempt.
     """
 
     outcome: Literal["complete", "failed", "error", "disk full"]
     error: str | None = None
     traceback: str | None = None
+    breaks_process: bool = False
 
 
 TrialReport = RoundRecord | AttemptEnd  # what a running trial reports: rounds, and last its end

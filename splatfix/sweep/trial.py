@@ -30,6 +30,7 @@ from splatfix.sweep.settings import apply
 from splatfix.tracking import TRACKING_FILES
 from splatfix.views import BANDS
 from splatfix.workers import RunAborted, classify_failure
+from splatfix.workers.cuda_errors import breaks_cuda
 
 PICTURES = "before-control-after"
 TRIAL_FILES = (  # glob patterns of all that a trial writes
@@ -74,7 +75,12 @@ def run_trial(
     except Exception as error:
         try:
             failure = classify_failure(error)
-            end = AttemptEnd(outcome="error", error=failure.reason, traceback=failure.traceback)
+            end = AttemptEnd(
+                outcome="error",
+                error=failure.reason,
+                traceback=failure.traceback,
+                breaks_process=breaks_cuda(error),
+            )
         except RunAborted as disk_full:
             end = AttemptEnd(outcome="disk full", error=str(disk_full))
     yield end

@@ -48,7 +48,8 @@ class WorkerHost:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")  # into the node's own log
         logging.getLogger("splatfix").addHandler(self._warnings)
         try:
-            take_gpu_share(gpus)
+            if gpus > 0:  # else its environment hides all GPUs (`cluster.worker_options`)
+                take_gpu_share(gpus)
             self._worker = create()
         except Exception as error:  # raised by `check_ready`: Ray would only report that the actor died
             self._error = error

@@ -15,6 +15,7 @@ import yaml
 
 from splatfix.cli import main
 from splatfix.config import load_config, read_yaml
+from splatfix.errors import RunAborted
 from splatfix.evaluation.repairs import read_repairs
 from splatfix.files import read_json
 from splatfix.lease import hold_lease
@@ -236,6 +237,21 @@ def test_a_failed_trial_is_marked_and_the_sweep_continues(tmp_path, monkeypatch)
     assert results.best in (0, 3) and "loss = nan" in (tmp_path / "out" / "sweep.html").read_text()
     statuses = {r.info.run_name: r.info.status for r in all_runs(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")}
     assert statuses["trial-0001"] == "FAILED" and statuses["trial-0003"] == statuses["out"] == "FINISHED"
+
+
+def test_a_broken_cuda_ends_a_sweep_in_one_process(tmp_path, monkeypatch):
+    """Also where the error of CUDA is the cause of another one: each later trial would fail at once."""
+
+    def fail(*_, **__):
+        try:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        except RuntimeError as error:
+            raise ValueError("restorer warp: failed") from error
+
+    monkeypatch.setattr(case_rounds, "repair_rounds", fail)
+    with pytest.raises(RunAborted, match=r"trial 0: restorer warp: failed.*CUDA no longer works in this process"):
+        run_sweep(small(search={"trials": 2}), tmp_path / "out")
+    assert [record.number for record in records(tmp_path / "out")] == [0]
 
 
 def test_a_splat_that_cannot_be_measured_fails_its_trial(tmp_path, monkeypatch):

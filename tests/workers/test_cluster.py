@@ -144,10 +144,9 @@ def test_tasks_on_the_cpu_reserve_no_gpu() -> None:
     assert workers_for_device(workers, "auto") == workers_for_device(workers, "cuda") == workers
 
 
-def test_a_full_folder_of_the_node_is_no_full_output(tmp_path, monkeypatch) -> None:
+def test_a_full_folder_of_the_node_is_no_full_output(tmp_path) -> None:
     from splatfix.workers.failures import NodeDiskFullError, classify_failure
 
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as the host sets it
     host = WorkerHost(_QuietWorker, 0.0)
     with pytest.raises(NodeDiskFullError, match="no space is left"):
         host.run(OSError(28, "No space left on device", str(tmp_path / "download")), None)

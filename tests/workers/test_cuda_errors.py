@@ -107,7 +107,6 @@ def test_without_workers_the_run_ends(tmp_path: Path) -> None:
 
 def test_two_instant_failures_in_a_row_replace_a_worker(monkeypatch) -> None:
     monkeypatch.setattr("splatfix.workers.host.current_node", lambda: "node")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as the host sets it
     errors: list[Exception] = []
 
     class Failing:
@@ -135,7 +134,6 @@ def test_two_instant_failures_in_a_row_replace_a_worker(monkeypatch) -> None:
 
 def test_a_fault_of_content_that_broke_cuda_replaces_the_worker(monkeypatch) -> None:
     monkeypatch.setattr("splatfix.workers.host.current_node", lambda: "node")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as the host sets it
 
     class Failing:
         def run(self, task: str, upcoming: str | None) -> str:  # noqa: ARG002 - of the protocol

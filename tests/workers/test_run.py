@@ -65,7 +65,8 @@ def check_outcomes(outcomes: dict[str, Outcome], retried: list[str]) -> None:
     for task in ("a", "b", "c", "d", "slow", "once"):
         assert outcomes[task].error is None and outcomes[task].result[0] == task
     assert outcomes["never"].error == "cannot work" and outcomes["never"].attempts == 1
-    assert outcomes["always"].error == "RuntimeError: fails each time" and outcomes["always"].attempts == 3
+    # the last attempt may be the second instant failure of its actor, whose replacement is named, too
+    assert "RuntimeError: fails each time" in outcomes["always"].error and outcomes["always"].attempts == 3
     assert outcomes["once"].attempts == 2
     assert sorted(retried) == ["always", "always", "once"]
 

@@ -37,7 +37,7 @@ def run_program(argv: Sequence[str], *, env: Mapping[str, str], timeout_seconds:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **env},
+                env={"PYTHONUNBUFFERED": "1", **os.environ, **env},  # so that a Python program's output comes in order
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:  # not executable, an argument that is too long or has a null byte, ...

@@ -162,7 +162,8 @@ def test_what_the_program_writes_is_checked(program, body, message):
     assert text.startswith("restorer 'command': /") and text.endswith("; the option folder keeps the files of a call")
 
 
-def test_a_failing_program_shows_its_last_lines(program, caplog):
+def test_a_failing_program_shows_its_last_lines(program, caplog, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     body = "for i in range(50): print('step', i)\nprint('CUDA out of memory', file=sys.stderr); sys.exit(3)"
     with (
         caplog.at_level(logging.INFO, logger="splatfix"),

@@ -65,7 +65,7 @@ def _edit(**changes):
         (_garbage, "cannot be read as safetensors"),
         (_rename_tensor, "do not fit config.json"),
         (lambda folder: (folder / WEIGHTS).unlink(), "no such file"),
-        (lambda folder: (folder / CONFIG).unlink(), "no such file"),
+        (lambda folder: (folder / CONFIG).unlink(), "has no config.json"),
         (lambda folder: (folder / CONFIG).write_text("{"), "not valid JSON"),
         (_edit(format="something else"), "not a restorer of splatfix"),
         (_edit(schema=2), "schema = 2"),
