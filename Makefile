@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: help setup demo test test-all lint docs bench bench-compare bench-mask bench-pairs bench-training gpu-check clean
+GPU_PACKAGES := gsplat pydantic pydantic-core annotated-types typing-inspection plyfile webdataset braceexpand jaxtyping
+
+.PHONY: help setup demo test test-all lint docs bench bench-compare bench-mask bench-pairs bench-training
+.PHONY: gpu-check gpu-run gpu-report gpu-wheels clean
 
 help:
 	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
@@ -18,6 +21,8 @@ help:
 	@echo "make bench-pairs PAIRS=folder   what Ray, 100,000 scenes and reading cost beside the fits"
 	@echo "make bench-mask   precision and recall of artifact masks"
 	@echo "make bench-training PAIRS=folder   steps, the loader, and one process beside two"
+	@echo "make gpu-run    checks and measures on a borrowed GPU in ten minutes, into OUT=runs/gpu; gpu-report: as tables"
+	@echo "make gpu-wheels the packages to carry to a bare image, FOR=312 (its Python)"
 	@echo "make gpu-check  the gpu tests with any interpreter that has torch, numpy and gsplat: PYTHON=python3"
 
 setup: $(STAMP)
@@ -73,6 +78,23 @@ bench-training: setup
 # Installs nothing: runs with whatever interpreter is named.
 gpu-check:
 	$(PYTHON) -m tests.gpu.run
+
+# Installs nothing, as above. OUT: folder for the results; SECONDS_MAX: longest time of all sections.
+OUT ?= runs/gpu
+SECONDS_MAX ?= 540
+gpu-run:
+	$(PYTHON) -m tests.gpu.run --out $(OUT) --seconds $(SECONDS_MAX)
+
+gpu-report:
+	@$(PYTHON) -m tests.gpu.report $(OUT)
+
+# Packages that a bare image with torch lacks, for the Python of that image: make gpu-wheels FOR=312
+FOR ?= 312
+gpu-wheels: setup
+	rm -rf gpu_wheels
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --python-version $(FOR) --implementation cp \
+		--platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 --constraint constraints.txt --dest gpu_wheels $(GPU_PACKAGES)
+	@du -sh gpu_wheels
 
 clean:
 	rm -rf $(VENV) runs build dist site *.egg-info
