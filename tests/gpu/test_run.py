@@ -44,6 +44,7 @@ def test_without_cuda_each_section_says_what_it_would_do_and_what_it_lacks(tmp_p
     assert report.returncode == 0 and "### fits" in report.stdout and "| what | value |" in report.stdout
 
 
+@pytest.mark.slow
 def test_what_a_stopped_section_has_found_is_kept(tmp_path: Path, monkeypatch) -> None:
     """A section that takes too long, one that breaks, and no time for the last one."""
     (tmp_path / "slow.py").write_text(
@@ -105,6 +106,7 @@ def test_a_resumed_fit_equals_a_whole_one_on_the_cpu() -> None:
     assert found["resumed_db"] == found["whole_db"] and found["spread_db"] == 0
 
 
+@pytest.mark.slow
 def test_fits_run_side_by_side(monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     assert run_fits_side_by_side(2, "cpu", seconds=0.5) > 0
