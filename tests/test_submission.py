@@ -86,6 +86,13 @@ class FakeClient:
         return True
 
 
+@pytest.fixture(autouse=True)
+def own_authentication(monkeypatch) -> None:
+    """What a command sets for Ray stays in its test: later ones start Ray in this process."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # so that it is restored
+    monkeypatch.delenv("RAY_AUTH_MODE")
+
+
 @pytest.fixture
 def cluster(monkeypatch) -> FakeClient:
     """The cluster at `URL`."""
