@@ -17,6 +17,7 @@ from splatfix.sample import sample_path
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 def test_generate_takes_the_arguments_of_the_command(tmp_path: Path) -> None:
     small = ("--recipes.photos.size-px", "32", "--recipes.photos.steps", "5", "--fits-per-capture", "1")
     few = ("--recipes.photos.num-train", "3", "3", "--recipes.photos.max-views", "2", "--workers.num", "0")

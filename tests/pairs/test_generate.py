@@ -73,6 +73,7 @@ def test_a_rerun_makes_only_the_missing_fits_with_the_same_bytes(tmp_path: Path)
     assert record["recipe"] == "photos" and record["fingerprint"] and set(record["seconds"]) >= {"fit", "render"}
 
 
+@pytest.mark.slow
 def test_clean_renders_share_one_dense_fit(tmp_path: Path) -> None:
     recipes = {"renders": replace(SMALL, clean="renders")}
     config = replace(REAL, recipes=recipes, dense=DenseConfig(size_px=48, steps=40, min_psnr=5.0))

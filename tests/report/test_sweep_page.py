@@ -174,6 +174,7 @@ def test_ssim_and_the_worst_case_as_objective(tmp_path):
     assert best is not None and load_sweep(tmp_path).gain(best) == best.gain_worst
 
 
+@pytest.mark.slow
 def test_many_trials_stay_readable(tmp_path):
     record = make_sweep(tmp_path, num=1000, pictures=False)
     record["trials"][0]["gain"] = -0.3  # the default is far down the table

@@ -160,6 +160,7 @@ def test_the_address_of_the_run_in_mlflow_is_known(sweep):
     assert page_of(sweep.parent) is None
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_equals_an_uninterrupted_one(sweep, tmp_path, monkeypatch):
     """Interrupted in the middle of a round of the second trial."""
     config = small(seeds=[0, 1], search={"trials": 4})
@@ -271,6 +272,7 @@ def test_a_splat_that_cannot_be_measured_fails_its_trial(tmp_path, monkeypatch):
     assert found[1].error == "tankard-s0, round 1: PSNR of after = nan"
 
 
+@pytest.mark.slow
 def test_a_failed_rerun_keeps_the_others(tmp_path, monkeypatch):
     real = reruns.run_loop
 
@@ -344,6 +346,7 @@ def test_a_password_is_not_written(tmp_path):
         assert b"secret" not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_sweep_and_keeps_its_trials(tmp_path, monkeypatch, capsys):
     real, config = case_rounds.repair_rounds, write_config(tmp_path / "s.yaml", search={"trials": 3})
 

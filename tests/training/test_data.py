@@ -19,6 +19,7 @@ from tests.restoration.scenery import pair
 from tests.training.small import CONFIG, INPUTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2, 9])
 def test_batches_are_the_same_in_any_number_of_processes_and_workers(shards, num_workers):
     alone = open_data(shards, CONFIG.data, INPUTS, 0)

@@ -157,6 +157,7 @@ def test_a_history_older_than_its_state_is_completed(shards, tmp_path):
         assert history.read_text() == whole
 
 
+@pytest.mark.slow
 def test_a_longer_limit_is_resumed(shards, tmp_path):
     limited = replace(CONFIG, steps=10**6, max_seconds=2.0, validate_every=1000)
     first = train(shards, tmp_path, limited)
@@ -211,6 +212,7 @@ def test_a_broken_shard_is_reported_in_one_line_by_workers_too(shards, tmp_path)
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_workers_read_from_an_object_store(shards, tmp_path, bucket):
     for file in Path(shards).iterdir():
         storage.write_bytes(f"{bucket}/shards/{file.name}", file.read_bytes())
@@ -221,6 +223,7 @@ def test_workers_read_from_an_object_store(shards, tmp_path, bucket):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_workers_make_the_batches_of_a_training(shards, tmp_path):
     with_workers = replace(CONFIG, data=replace(CONFIG.data, num_workers=2))
     losses = [

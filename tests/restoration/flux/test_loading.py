@@ -37,6 +37,7 @@ def message(call: Any) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_pipeline_is_loaded_once_for_options_that_do_not_change_it(tiny: TinyModels) -> None:
     first = open_flux(tiny)
     assert open_flux(tiny, strength=0.75, loading={"views_per_batch": 2}).pipeline is first.pipeline
