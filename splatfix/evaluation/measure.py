@@ -49,11 +49,13 @@ def measure_views(
     """
     distances = measure_distances(capture, split)
     bands = assign_bands(distances)
+    device = next(iter(arms.values())).gaussians.device
     results = []
     for name in split.test_ids:
         view = capture.view(name)
         photo = view.load()
-        mask = None if photo.mask is None else torch.from_numpy(photo.mask)
+        target = torch.from_numpy(photo.rgb).to(device)
+        mask = None if photo.mask is None else torch.from_numpy(photo.mask).to(device)
         renders: dict[Arm, np.ndarray] = {}
         metrics: dict[Arm, Metrics] = {}
         for arm in ARMS:
@@ -66,10 +68,9 @@ def measure_views(
                     rgb = restore(name, splat)
                 else:
                     rgb = render(splat, [view.camera]).rgb[0]
-            rgb = rgb.clamp(0, 1)
+            rgb = rgb.to(device).clamp(0, 1)
             renders[arm] = rgb.cpu().numpy()
-            target = torch.from_numpy(photo.rgb).to(rgb.device)
-            metrics[arm], missing = compute_metrics(rgb, target, None if mask is None else mask.to(rgb.device))
+            metrics[arm], missing = compute_metrics(rgb, target, mask)
             reasons.update(missing)
         results.append(
             ViewResult(
