@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -38,35 +38,9 @@ def render(
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, camera in enumerate(cameras):
         groups[camera.width_px, camera.height_px].append(index)
-    arguments = (background, antialiased, sh_degree, keep, absgrad)
-    parts = [_render_size(gaussians, [cameras[i] for i in indices], *arguments) for indices in groups.values()]
-    if len(parts) == 1:
-        return parts[0]
-    width, height = (max(size[axis] for size in groups) for axis in (0, 1))
-    order = torch.tensor([i for indices in groups.values() for i in indices]).argsort().to(gaussians.device)
-    rgb, alpha, depth = (
-        torch.cat([_pad(images, width, height) for images in kind])[order]
-        for kind in zip(*((rgb.movedim(-1, 1), alpha, depth) for rgb, alpha, depth, _ in parts), strict=True)
-    )
-    info = {name: torch.cat([part[-1][name] for part in parts])[order] for name in ("means2d", "radii")}
-    return rgb.movedim(1, -1), alpha, depth, info
-
-
-def _pad(images: Tensor, width: int, height: int) -> Tensor:
-    """Pad images ``[..., H, W]`` with zeros on the right and at the bottom."""
-    return functional.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
-
-
-def _render_size(
-    gaussians: Gaussians,
-    cameras: Sequence[Camera],
-    background: Tensor,  # [3]
-    antialiased: bool,
-    sh_degree: int,
-    keep: Tensor | None,  # [N] bool
-    absgrad: bool,
-) -> tuple[Tensor, Tensor, Tensor, dict]:
-    """Render cameras of one size."""
+    if len(groups) > 1:
+        settings = (background, antialiased, sh_degree, keep, absgrad)
+        return _join([render(gaussians, [cameras[i] for i in same], *settings) for same in groups.values()], groups)
     from gsplat import rasterization
 
     g = gaussians
@@ -96,6 +70,28 @@ def _render_size(
         absgrad=absgrad,
     )
     return images[..., :3], alpha[..., 0], images[..., 3], info
+
+
+def _join(
+    parts: Sequence[tuple[Tensor, Tensor, Tensor, dict]], groups: Mapping[tuple[int, int], Sequence[int]]
+) -> tuple[Tensor, Tensor, Tensor, dict]:
+    """Join the images of groups of cameras, in the order of the cameras, padded to the largest size.
+
+    ``groups``: the indices of the cameras by their size, (width, height).
+    """
+    width, height = (max(size[axis] for size in groups) for axis in (0, 1))
+    order = torch.tensor([i for same in groups.values() for i in same]).argsort().to(parts[0][0].device)
+    rgb, alpha, depth = (
+        torch.cat([_pad(images, width, height) for images in kind])[order]
+        for kind in zip(*((rgb.movedim(-1, 1), alpha, depth) for rgb, alpha, depth, _ in parts), strict=True)
+    )
+    info = {name: torch.cat([part[-1][name] for part in parts])[order] for name in ("means2d", "radii")}
+    return rgb.movedim(1, -1), alpha, depth, info
+
+
+def _pad(images: Tensor, width: int, height: int) -> Tensor:
+    """Pad images ``[..., H, W]`` with zeros on the right and at the bottom."""
+    return functional.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
 
 
 def warn_of_needles(splat: Splat) -> None:
