@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -38,6 +37,7 @@ from splatfix.tracking import TRACKING_FILES, hide_password
 from splatfix.workers import (
     RunAborted,
     connect_ray,
+    joins_cluster,
     num_local_cpus,
     resolve_workers,
     runs_in_process,
@@ -172,8 +172,9 @@ def _run_stages(sweep: _Sweep) -> SweepResults:
         workers, token = config.workers, sweep.token
         baselines = measure_baselines(cases, config.loop, workers, sweep.mirror, command="sweep", token=token)
     writer = SweepWriter(config, run, cases, baselines, num_trials=sweep.num_trials, parallel=sweep.workers.parallel)
-    with _resumed_stage(run):
-        records = _run_trials(sweep, cases, writer)
+    earlier = [record for folder in run.path.glob("trials/*") if (record := read_record(folder)) is not None]
+    with _resumed_stage(run, earlier):
+        records = _run_trials(sweep, cases, writer, {record.number for record in earlier if record.has_ended})
     best = best_trial(records, config.objectives[0])
     if best is None:
         writer.write(records, state="finished")
@@ -194,15 +195,14 @@ def _run_stages(sweep: _Sweep) -> SweepResults:
     return results
 
 
-def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter) -> list[TrialRecord]:
-    """Run all trials, in this process or on Ray Tune; returns their records.
+def _run_trials(sweep: _Sweep, cases: Sequence[Case], writer: SweepWriter, found: set[int]) -> list[TrialRecord]:
+    """Run all trials, in this process or on Ray Tune; returns their records. ``found``: those that ended earlier.
 
     Raises:
         RunAborted: no further trial can work, or some were not run.
     """
     config, out, workers, mirror = sweep.config, sweep.run.path, sweep.workers, sweep.mirror
     objective = config.objectives[0]
-    found = {record.number for folder in out.glob("trials/*") if (record := read_record(folder)) and record.has_ended}
     if found:
         log.info("%d trials found, %d remain", len(found), max(sweep.num_trials - len(found), 0))
     with (
@@ -282,8 +282,7 @@ def _plan_workers(config: SweepConfig, state: SweepState | None, ray: Any) -> _W
         num = wanted  # not all nodes of a growing cluster are up yet
     elif ray is not None and config.workers.num is None and state is None:
         log.info("search.parallel is not set: %d trials at once, for which the cluster has room now", num)
-    joins = config.workers.address is not None or "RAY_ADDRESS" in os.environ
-    if joins and ray is not None and config.workers.gpus is None and gpus == 0:
+    if ray is not None and joins_cluster(config.workers.address) and config.workers.gpus is None and gpus == 0:
         log.info("the cluster has no GPU now: trials run on CPUs; set workers.gpus if nodes with GPUs start later")
     parallel = (state.parallel if state is not None else wanted) or num
     if wanted not in (None, parallel):
@@ -292,10 +291,9 @@ def _plan_workers(config: SweepConfig, state: SweepState | None, ray: Any) -> _W
 
 
 @contextmanager
-def _resumed_stage(run: Run) -> Iterator[None]:
+def _resumed_stage(run: Run, earlier: Sequence[TrialRecord]) -> Iterator[None]:
     """The stage of the trials; its seconds continue from the last trial that ended, also after a kill."""
-    ended = [record.elapsed or 0.0 for folder in (run.path / "trials").glob("*") if (record := read_record(folder))]
-    run.seconds["trials"] = max([run.seconds.get("trials", 0.0), *ended])
+    run.seconds["trials"] = max(run.seconds.get("trials", 0.0), *(record.elapsed or 0.0 for record in earlier), 0.0)
     with run.stage("trials"):
         yield
 

@@ -34,7 +34,7 @@ from splatfix.training.families import family_of
 from splatfix.training.run import STATE, open_training
 from splatfix.training.state import read_state
 from splatfix.training.train import train
-from splatfix.workers import RunAborted, connect_ray
+from splatfix.workers import RunAborted, connect_ray, joins_cluster
 from splatfix.workers.cluster import ACCELERATOR_SHARE
 from splatfix.workers.host import require_cuda
 
@@ -112,7 +112,7 @@ def _train_on_ray(ray: Any, shards_url: str, mirror: Mirror, config: TrainConfig
     workers, out = config.workers, mirror.path
     gpus = choose_gpus(config, ray.nodes())
     config = replace(config, device="cuda" if gpus else "cpu")
-    joins = workers.address is not None or "RAY_ADDRESS" in os.environ
+    joins = joins_cluster(workers.address)
     wait_for_room(workers, gpus, find_nodes=ray.nodes, ask=partial(_ask_for_nodes, workers, gpus) if joins else None)
     if sum(node["Alive"] for node in ray.nodes()) > 1:
         _warn_of_lone_disks(mirror, config)

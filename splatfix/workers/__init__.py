@@ -8,7 +8,7 @@ retries are disabled, since they hang or lose tasks when nodes die.
 
 from splatfix.errors import DiskFull, MachineError, RunAborted
 from splatfix.workers.cluster import connect_ray, num_local_cpus, resolve_workers
-from splatfix.workers.config import WorkersConfig, runs_in_process, workers_for_device
+from splatfix.workers.config import WorkersConfig, joins_cluster, runs_in_process, workers_for_device
 from splatfix.workers.failures import Failure, classify_failure
 from splatfix.workers.run import run_tasks
 from splatfix.workers.tasks import Outcome, Worker
@@ -23,6 +23,7 @@ __all__ = [
     "WorkersConfig",
     "classify_failure",
     "connect_ray",
+    "joins_cluster",
     "num_local_cpus",
     "resolve_workers",
     "run_tasks",

@@ -61,6 +61,11 @@ class WorkersConfig:
         require(self.wait_minutes > 0, "workers.wait_minutes", self.wait_minutes, "above 0")
 
 
+def joins_cluster(address: str | None) -> bool:
+    """Whether tasks run on a Ray cluster that is there already, and not on one that is started on this machine."""
+    return address is not None or "RAY_ADDRESS" in os.environ
+
+
 def workers_for_device(config: WorkersConfig, device: str) -> WorkersConfig:
     """Return the workers for tasks on a device (``cpu``, ``cuda`` or ``auto``): on the CPU they take no GPU."""
     return replace(config, gpus=0.0, accelerator=None) if device == "cpu" else config
@@ -68,5 +73,5 @@ def workers_for_device(config: WorkersConfig, device: str) -> WorkersConfig:
 
 def runs_in_process(config: WorkersConfig) -> bool:
     """Whether the tasks run in this process, without Ray."""
-    has_one_core = (os.cpu_count() or 1) == 1 and "RAY_ADDRESS" not in os.environ
-    return config.num == 0 or (config.num is None and config.address is None and has_one_core)
+    has_one_core = (os.cpu_count() or 1) == 1
+    return config.num == 0 or (config.num is None and has_one_core and not joins_cluster(config.address))
