@@ -50,8 +50,8 @@ class Shard:
     sha256: str
 
     @property
-    def content_free_name(self) -> str:
-        """The name without the hash of the content: a shard that ``verify --repair`` makes again keeps it."""
+    def name_without_hash(self) -> str:
+        """The part of the name that stays when ``verify --repair`` makes the shard again with other content."""
         return _HASH_IN_NAME.sub("", self.name)
 
 

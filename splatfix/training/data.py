@@ -129,7 +129,7 @@ class Data:
         It is none of their content: a shard that ``verify --repair`` makes again on a GPU, or on another machine, has
         the same pairs with other rounding, and a training continues with them.
         """
-        shards = sorted(f"{shard.content_free_name} {shard.samples}" for shard in self.train)
+        shards = sorted(f"{shard.name_without_hash} {shard.samples}" for shard in self.train)
         return hash_text("\n".join(shards))
 
     def provenance(self) -> dict[str, Any]:

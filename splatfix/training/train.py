@@ -174,7 +174,8 @@ def _save_segment(
 def _save_unfinished(learner: Learner, config: TrainConfig, data: Data, state: TrainingState, run: Run) -> None:
     """Save the state within a segment after an interruption; of several processes, each may be at another step."""
     if learner.accelerator.num_processes > 1:
-        log.info("interrupted; the state after step %d is saved", state.step - len(state.unfinished))
+        saved = state.step - len(state.unfinished)
+        log.info("interrupted; %s", f"the state after step {saved} is saved" if saved else "no state was saved yet")
         return
     save_state(run.path / STATE, state, *learner.stateful, fixed_settings(config, data), learner.accelerator.scaler)
     log.info("interrupted; the state after step %d is saved", state.step)

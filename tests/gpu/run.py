@@ -94,7 +94,7 @@ def run_sections(out: Path, seconds: float, device: str, names: Sequence[str]) -
 
 
 def run_apart(name: str, out: Path, device: str, limit: float) -> dict[str, Any]:
-    """Run a section in a process of its own session, and kill all of it after ``limit`` seconds."""
+    """Run a section in a separate process; after ``limit`` seconds, kill it and all processes that it started."""
     file = out / f"{name}.json"
     file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "tests.gpu.run", "--section", name, "--out", str(out), "--device", device]

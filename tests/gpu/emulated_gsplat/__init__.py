@@ -6,7 +6,8 @@ function here by name and pass arguments by position. The functions are written 
 arXiv:2312.02121) and 3DGS-MCMC (Kheradmand et al. 2024). Each backward function differentiates the same forward
 function by autograd. The arithmetic is float64 within a function and float32 between functions.
 
-Memory that CUDA does not write (the projection and the color of culled Gaussians) is NaN here: whoever reads it fails.
+Memory that CUDA does not write (the projection and the color of culled Gaussians) is NaN here, so that a test fails
+where the code reads it.
 
 This tests our call and gsplat's Python. It proves nothing about the CUDA code itself: `make gpu-check` does.
 """
