@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from splatfix.captures import Capture, fetch_photos, open_capture, resolve_capture
+from splatfix.config import require
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
-from splatfix.evaluation.results import Results, read_results
+from splatfix.evaluation.leave_one_out import estimate_quality
+from splatfix.evaluation.results import Estimate, Results, read_results
 from splatfix.files import write_json
 from splatfix.gaussians import SPLAT_FILE, read_splat, write_splat
 from splatfix.process import choose_device, progress, seed_everything
@@ -53,6 +55,8 @@ class FitRunConfig:
         device: auto, cpu, cuda or cuda:N.
         video: write a video along a path between and beyond the training cameras.
         checkpoint_seconds: seconds between checkpoints.
+        estimate: where no photo is left to test on, so many are left out of further fits, one at a time, to estimate
+            the quality; 0 for no estimate.
         views: which photos are used, at which size.
         initial: the initial Gaussians.
         fit: the training of the splat.
@@ -63,10 +67,14 @@ class FitRunConfig:
     device: str = "auto"
     video: bool = True
     checkpoint_seconds: float = 30.0
+    estimate: int = 3
     views: ViewsConfig = field(default_factory=ViewsConfig)
     initial: InitializationConfig = field(default_factory=InitializationConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     choose: EarlyStoppingConfig = field(default_factory=EarlyStoppingConfig)
+
+    def __post_init__(self) -> None:
+        require(self.estimate >= 0, "estimate", self.estimate, "0 or more photos")
 
 
 def run_fit(
@@ -98,6 +106,7 @@ def run_fit(
         num_references=0,
         video=config.video,
         scene=scene,
+        estimate=estimate_without_tests(run, split, scene, config, steps=fit.step),
     )
     run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
     return results
@@ -146,7 +155,7 @@ def prepare_run(
         for note in capture.notes:
             log.info("%s: %s", capture.name, note)
         log.info(
-            "%s: %d photos to fit from, %d to test on, of %d",
+            "%s: %d photos to fit from, %d to test on, of %d (views.num_train = all fits from all)",
             *(capture.name, len(split.train_ids), len(split.test_ids), len(capture.views)),
         )
         write_json(run.path / "split.json", split.to_json())
@@ -170,6 +179,24 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bo
         warn_of_needles(fit.splat())
     write_splat(run.path / "before.ply", fit.splat())
     return fit
+
+
+def estimate_without_tests(
+    run: Run, split: Split, scene: SparseScene, config: FitRunConfig, *, steps: int
+) -> Estimate | None:
+    """Estimate the quality of the sparse fit, where no photo is left to test on; None where there are test photos."""
+    if split.test_ids:
+        return None
+    return estimate_quality(
+        run,
+        scene,
+        config.initial,
+        config.fit,
+        num=config.estimate,
+        steps=steps,
+        seed=config.seed,
+        checkpoint_seconds=config.checkpoint_seconds,
+    )
 
 
 def choose_steps(run: Run, scene: SparseScene, config: FitRunConfig) -> int:

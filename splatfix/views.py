@@ -41,7 +41,8 @@ class ViewsConfig:
 
     Attributes:
         size_px: longest side of every image, in pixels; the size in the split file, if there is one, takes precedence.
-        num_train: number of photos to fit from, chosen by farthest point over position and direction.
+        num_train: number of photos to fit from, chosen by farthest point over position and direction; all leaves no
+            photo to test on.
         train_ids: names of the photos to fit from; overrides num_train.
         test_every: dense fits: hold out every n-th photo, sorted by name, for testing and train on all others.
         split: a ``split.json`` with train_ids and test_ids, which replaces num_train, train_ids, test_every and
@@ -50,7 +51,7 @@ class ViewsConfig:
     """
 
     size_px: int = 320
-    num_train: int = 6
+    num_train: int | Literal["all"] = 6
     train_ids: tuple[str, ...] | None = None
     test_every: int | None = None
     split: Annotated[Path | None, tyro.conf.arg(name="split", prefix_name=False)] = None
@@ -110,13 +111,15 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
                 "the number of photos"
             )
         train = tuple(name for i, name in enumerate(sorted(capture.names)) if i % config.test_every != 0)
+    elif config.num_train == "all":
+        train = capture.names
     else:
         if config.num_train < 1:
-            raise ValueError(f"num_train = {config.num_train}: wanted at least 1 photo (3 to 9 are usual)")
+            raise ValueError(f"num_train = {config.num_train}: wanted at least 1 photo (3 to 9 are usual), or all")
         if config.num_train >= len(capture.views):
             raise ValueError(
                 f"{capture.path}: num_train = {config.num_train}, but the capture has {len(capture.views)} photos and "
-                "at least one must be held out for testing; choose fewer"
+                "at least one must be held out for testing; choose fewer, or all, which leaves none to test on"
             )
         train = select_farthest_views(capture.cameras, config.num_train)
     points = None if capture.points is None else capture.points.admissible(train)

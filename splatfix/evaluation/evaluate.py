@@ -14,7 +14,7 @@ from splatfix.evaluation.camera_path import path_cameras
 from splatfix.evaluation.error_maps import error_map
 from splatfix.evaluation.layout import VIDEO, error_path, image_path
 from splatfix.evaluation.measure import MeasuredView, measure_views, summarize
-from splatfix.evaluation.results import Elongation, Results, ViewResult, write_results
+from splatfix.evaluation.results import Elongation, Estimate, Results, ViewResult, write_results
 from splatfix.evaluation.video import write_video
 from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
 from splatfix.flawed import render_flawed, render_references
@@ -45,12 +45,13 @@ def evaluate_arms(
     scene: SparseScene,
     repair_views: Sequence[tuple[int, Camera]] = (),
     known: Results | None = None,
+    estimate: Estimate | None = None,
 ) -> Results:
     """Measure all arms; write pictures, video, ``views.json`` and ``results.json`` into the run.
 
     ``post`` (the restorer once more, on the rendered test view) is measured where a restorer and ``after`` are given.
     ``repair_views`` (round, camera) are only recorded. ``known`` holds results of the same splats on the same test
-    views, from another run: its arms are taken from there and not measured again.
+    views, from another run: its arms are taken from there and not measured again. ``estimate`` is only recorded.
     """
     reasons: dict[str, str] = {}
     repaired: dict[str, torch.Tensor] = {}
@@ -96,6 +97,7 @@ def evaluate_arms(
         seconds={name: round(value, 2) for name, value in run.seconds.items()},
         num_gaussians={arm: len(splat.gaussians) for arm, splat in arms.items()},
         reasons=reasons,
+        estimate=estimate,
     )
     write_view_cameras(run.path, locate_views(capture, split, views, repair_views))
     write_results(run.path, results)

@@ -99,6 +99,21 @@ class Elongation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """An estimate of ``before`` where no photo is left to test on (`leave_one_out.estimate_quality`).
+
+    Attributes:
+        photos: names of the training photos that were left out, one at a time.
+        psnr: mean over them, in dB; None where it is not known.
+        ssim: mean over them.
+    """
+
+    photos: tuple[str, ...]
+    psnr: float | None
+    ssim: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """The whole of ``results.json``.
 
@@ -114,6 +129,7 @@ class Results:
         seconds: by stage.
         num_gaussians: by exported arm.
         reasons: why a metric is None, by metric.
+        estimate: of ``before``, where no photo is left to test on.
     """
 
     schema: int = SCHEMA
@@ -127,6 +143,7 @@ class Results:
     seconds: dict[str, float]
     num_gaussians: dict[str, int]
     reasons: dict[str, str]
+    estimate: Estimate | None = None
 
     @property
     def arms(self) -> list[Arm]:

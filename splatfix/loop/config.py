@@ -93,6 +93,8 @@ class LoopConfig(FitRunConfig):
         device: auto, cpu, cuda or cuda:N.
         video: write a before/after video along a path between and beyond the training cameras.
         checkpoint_seconds: seconds between checkpoints.
+        estimate: where no photo is left to test on, so many are left out of further sparse fits, one at a time, to
+            estimate the quality; 0 for no estimate.
         views: which photos, at which size.
         initial: where the Gaussians start.
         fit: the sparse fit.
