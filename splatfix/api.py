@@ -63,7 +63,7 @@ def fit_capture(capture: Capture, config: LoopConfig | None = None) -> FittedCap
     scene = load_scene(capture, split.train_ids, choose_device(config.device))
     stop = choose_stop(scene, config.initial, config.fit, config.choose, seed=config.seed)
     fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
-    advance(fit, scene.views(), stop.steps, seed=config.seed)
+    advance(fit, scene.views(), stop.steps - fit.step, seed=config.seed)
     return FittedCapture(capture=capture, split=split, config=config, scene=scene, fit=fit)
 
 

@@ -5,13 +5,14 @@ Every command that has settings takes ``--config FILE.yaml``; flags override the
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional
 
-from splatfix import cli_cluster  # noqa: F401  (the commands doctor and submit)
+from splatfix import cli_cluster, cli_splats  # noqa: F401  (their commands)
 from splatfix.command_line import DONE, QUARANTINED, command, main
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from splatfix.fit import FitRunConfig
     from splatfix.loop import LoopConfig
     from splatfix.pairs.config import GenerateConfig
-    from splatfix.restoration.artifact_mask import MaskOptions
     from splatfix.sweep.config import SweepConfig
     from splatfix.training.config import TrainConfig
 
@@ -28,7 +28,6 @@ CapturePath = Annotated[str, tyro.conf.arg(metavar="CAPTURE")]
 SplatPath = Annotated[Path, tyro.conf.arg(metavar="SPLAT.ply")]
 RunPath = Annotated[Path, tyro.conf.arg(metavar="RUN")]
 Captures = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CAPTURE ...")]
-Images = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="IMAGE ...")]
 Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN ...")]
 Url = Annotated[str, tyro.conf.arg(metavar="URL")]
 OutUrl = Annotated[str, tyro.conf.arg(metavar="RUN")]
@@ -65,9 +64,17 @@ def demo(*, out: RunPath = Path("runs/demo"), fresh: bool, settings: "LoopConfig
     examples=[
         "splatfix loop scenes/banana --out runs/banana",
         "splatfix loop scenes/banana --out runs/nine --views.num-train 9 --restorer runs/restorer",
+        "splatfix loop scenes/banana --out runs/mine --start point_cloud.ply --views.num-train all",
     ],
 )
-def loop(capture: Positional[CapturePath], *, out: RunPath, fresh: bool, settings: "LoopConfig") -> None:
+def loop(
+    capture: Positional[CapturePath],
+    *,
+    out: RunPath,
+    start: Annotated[Path | None, tyro.conf.arg(metavar="SPLAT.ply")] = None,
+    fresh: bool,
+    settings: "LoopConfig",
+) -> None:
     """Fit a capture from a few photos, repair novel views, and retrain on them.
 
     The gain is measured on photos that the fit has not seen, against a fit of the same length without repair.
@@ -75,9 +82,12 @@ def loop(capture: Positional[CapturePath], *, out: RunPath, fresh: bool, setting
     Args:
         capture: folder or URL of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
         out: folder of the run.
+        start: repair this splat, which was trained with the same poses, instead of a fit of splatfix.
     """
     from splatfix.loop import run_loop
 
+    if start is not None:
+        settings = replace(settings, initial=replace(settings.initial, start=start))
     run_loop(capture, out, settings, fresh=fresh)
     _finish(out)
 
@@ -325,32 +335,6 @@ def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(
         print(f"report: {write_compare_page(runs[0], out)}")
     else:
         print(f"report: {write_report(runs, out)}")
-
-
-@command(
-    config="splatfix.restoration.artifact_mask:MaskOptions",
-    shown=(
-        *("sigmas_px", "threshold", "max_opposite", "min_elongation", "min_fill", "max_detail"),
-        *("dilation_px", "min_area_px", "alpha_threshold", "holes"),
-    ),
-    examples=[
-        "splatfix mask render.png --out masks",
-        "splatfix mask renders/ more/*.jpg --out masks --threshold 0.03 --dilation-px 4",
-    ],
-)
-def mask(images: Positional[Images], *, out: Path, settings: "MaskOptions") -> None:
-    """Mark stretched and floating Gaussians in renders: the mask that the restorer flux-fill repaints.
-
-    Writes NAME.mask.png for each image, in which artifacts are white.
-
-    Args:
-        images: image files, or folders of them; where they have an alpha channel, holes are marked as well.
-        out: folder for the masks.
-    """
-    from splatfix.restoration.mask_files import write_masks
-
-    for written in write_masks(images, out, settings):
-        print(f"{written.path}: {100 * written.share:.1f} % of {written.image} masked")
 
 
 @command(examples=["splatfix view runs/banana/after.ply", "splatfix view runs/banana/after.ply scenes/banana"])

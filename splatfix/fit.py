@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,7 +22,7 @@ from splatfix.gaussians import SPLAT_FILE, read_splat, write_splat
 from splatfix.process import choose_device, progress, seed_everything
 from splatfix.profiling import record_profile, settle_on
 from splatfix.rendering.cuda import warn_of_needles
-from splatfix.runs import Input, Run, open_run
+from splatfix.runs import Input, Run, files_input, open_run
 from splatfix.splats.early_stopping import EarlyStoppingConfig, choose_stop
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.phases import TrainingPhase, train_phase
@@ -43,6 +43,7 @@ FIT_FILES = (  # glob patterns of the files that a fit writes
 )
 
 
+ConfigT = TypeVar("ConfigT", bound="FitRunConfig")
 PreparedRun = tuple[Run, Capture, Split, SparseScene, torch.device]
 
 
@@ -77,6 +78,16 @@ class FitRunConfig:
         require(self.estimate >= 0, "estimate", self.estimate, "0 or more photos")
 
 
+def with_absolute_paths(config: ConfigT) -> ConfigT:
+    """Make the paths of files absolute: workers may have other working directories."""
+    views, initial = config.views, config.initial
+    return replace(
+        config,
+        views=views if views.split is None else replace(views, split=views.split.resolve()),
+        initial=initial if initial.start is None else replace(initial, start=initial.start.resolve()),
+    )
+
+
 def run_fit(
     capture_path: str | Path, out: str | Path, config: FitRunConfig, *, fresh: bool = False, profile: bool = False
 ) -> Results:
@@ -88,6 +99,11 @@ def run_fit(
     Raises:
         ValueError: the capture, the split or a setting is not usable, or the folder holds another run.
     """
+    if config.initial.start is not None:
+        raise ValueError(
+            f"initial.start = {config.initial.start}: a fit that starts from a splat trains nothing; use splatfix "
+            "loop, or splatfix evaluate to measure the splat"
+        )
     run, capture, split, scene, device = prepare_run(
         capture_path, out, config, command="fit", files=FIT_FILES, fresh=fresh
     )
@@ -108,7 +124,7 @@ def run_fit(
         scene=scene,
         estimate=estimate_without_tests(run, split, scene, config, steps=fit.step),
     )
-    run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
+    run.write_provenance(seed=config.seed, device=device, notes=list_notes(capture, config))
     return results
 
 
@@ -133,6 +149,12 @@ def prepare_run(
     """
     device = choose_device(config.device)
     config = replace(config, views=resolve_size(config.views))
+    start = config.initial.start
+    if start is not None:
+        if not start.is_file():
+            raise ValueError(f"{start}: no such file; wanted the 3DGS .ply to start from")
+        config = with_absolute_paths(config)
+        inputs = {**(inputs or {}), "start": files_input(start, [start])}
     capture = open_capture(capture_path, longest_side_px=config.views.size_px)
     split = make_split(capture, config.views)
     fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids))
@@ -152,7 +174,7 @@ def prepare_run(
     if run.is_finished:
         log.info("%s: this run is finished", run.path)
     else:
-        for note in capture.notes:
+        for note in list_notes(capture, config):
             log.info("%s: %s", capture.name, note)
         log.info(
             "%s: %d photos to fit from, %d to test on, of %d (views.num_train = all fits from all)",
@@ -179,6 +201,17 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bo
         warn_of_needles(fit.splat())
     write_splat(run.path / "before.ply", fit.splat())
     return fit
+
+
+def list_notes(capture: Capture, config: FitRunConfig) -> list[str]:
+    """What readers of a run should know: what the reader of the capture did, and where the fit started."""
+    if config.initial.start is None:
+        return list(capture.notes)
+    return [
+        *capture.notes,
+        f"starts from {config.initial.start}: it may have been trained on the test photos; all arms start from it, so "
+        "the gain compares like with like, but their PSNR may be higher than on photos that it has not seen",
+    ]
 
 
 def estimate_without_tests(

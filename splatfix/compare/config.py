@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from splatfix.captures import resolve_capture
 from splatfix.config import require
+from splatfix.fit import with_absolute_paths
 from splatfix.loop import LoopConfig
 from splatfix.restoration import absolute_choice
 from splatfix.restoration.setting import RestorerSettings
@@ -45,8 +45,6 @@ class CompareConfig:
 
 def resolve_paths(config: CompareConfig) -> CompareConfig:
     """Make the paths of a config absolute: workers may have other working directories."""
-    split = config.loop.views.split
-    views = replace(config.loop.views, split=None if split is None else Path(split).resolve())
     restorers = tuple(absolute_choice(choice) for choice in config.restorers)
     captures = tuple(resolve_capture(capture) for capture in config.captures)
-    return replace(config, captures=captures, restorers=restorers, loop=replace(config.loop, views=views))
+    return replace(config, captures=captures, restorers=restorers, loop=with_absolute_paths(config.loop))

@@ -46,9 +46,10 @@ def estimate_quality(
         checkpoint_seconds: seconds between checkpoints.
 
     Returns:
-        The means over the photos; None without an estimate: ``num`` is 0, or there are fewer than three photos.
+        The means over the photos; None without an estimate: ``num`` is 0, there are fewer than three photos, or the
+        fit starts from a splat that may know all of them.
     """
-    if num < 1 or len(scene.cameras) < MIN_PHOTOS:
+    if num < 1 or initial.start is not None or len(scene.cameras) < MIN_PHOTOS:
         return None
     with run.stage("estimate"):
         indices = pick_evenly(range(len(scene.cameras)), num)

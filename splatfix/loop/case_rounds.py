@@ -16,7 +16,7 @@ from splatfix.evaluation.layout import error_path, image_path
 from splatfix.evaluation.repairs import RepairRecord, write_repairs
 from splatfix.evaluation.results import Results, Summary, read_results
 from splatfix.files import read_json, write_json, write_whole
-from splatfix.fit import PreparedRun
+from splatfix.fit import PreparedRun, list_notes
 from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop.cache import SharedFits
 from splatfix.loop.cases import Case, baseline_folder, read_baseline, shared_folder
@@ -81,7 +81,7 @@ def run_case(
             if config.repair.compares_with_photos:
                 write_repairs(folder, repairs)
             results = _evaluate(run, capture, split, scene, config, baseline_folder(root, case), repair_views)
-            run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
+            run.write_provenance(seed=config.seed, device=device, notes=list_notes(capture, config))
             psnr = results.summary.value("all", "after", "psnr")
             if psnr is None or not math.isfinite(psnr):
                 raise FloatingPointError(f"{case.name}, round {round_.number}: PSNR of after = {psnr}")

@@ -16,7 +16,7 @@ from splatfix.captures import is_remote, resolve_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.results import RESULTS, Results, read_results
 from splatfix.files import read_json, write_json
-from splatfix.fit import choose_steps, prepare_run
+from splatfix.fit import choose_steps, list_notes, prepare_run
 from splatfix.gaussians import write_splat
 from splatfix.loop.cache import SharedFits
 from splatfix.loop.config import LoopConfig
@@ -170,7 +170,7 @@ def measure_baseline(case: Case, default: LoopConfig, root: Path, *, command: st
         video=False,
         scene=scene,
     )
-    run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
+    run.write_provenance(seed=config.seed, device=device, notes=list_notes(capture, config))
     seconds = round(run.seconds["choose"] + before.seconds, 3)
     write_json(run.path / BASELINE, asdict(Baseline(identity, steps, seconds)))
     return results

@@ -13,7 +13,7 @@ from splatfix.evaluation.layout import REPAIR_FILES
 from splatfix.evaluation.repairs import REPAIRS, RepairRecord, write_repairs
 from splatfix.evaluation.results import Results, read_results
 from splatfix.files import write_json
-from splatfix.fit import FIT_FILES, estimate_without_tests, fit_scene, loss_records, prepare_run
+from splatfix.fit import FIT_FILES, estimate_without_tests, fit_scene, list_notes, loss_records, prepare_run
 from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop.baselines import fit_control, fit_siblings
 from splatfix.loop.config import LoopConfig
@@ -75,5 +75,5 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
         repair_views=repair_views,
         estimate=estimate_without_tests(run, split, scene, config, steps=before.step),
     )
-    run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
+    run.write_provenance(seed=config.seed, device=device, notes=list_notes(capture, config))
     return results

@@ -63,9 +63,11 @@ def choose_stop(
 ) -> Stop:
     """Choose the last step with one probe fit per held-out photo. With fewer than three photos, use the full schedule.
 
+    A fit that starts from a splat has ended already.
+
     ``on_probe`` is called after every probe fit.
     """
-    if not config.enabled or len(scene.cameras) < 3:
+    if not config.enabled or initial.start is not None or len(scene.cameras) < 3:
         return Stop(fit.steps)
     small = shrink_scene(scene, config.scale)
     curves = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ class InitializationConfig:
     """Settings of the initial Gaussians.
 
     Attributes:
+        start: a 3DGS .ply to begin from, in the world of the capture; all other settings are then not used.
         sources: any of points (SfM points that two of the photos saw), triangulated (SIFT on the photos), stereo
             (dense, from the photos) and random; or auto alone, which chooses from the results on the photos.
         num_random: number of random points.
@@ -55,6 +57,7 @@ class InitializationConfig:
         stereo: settings of stereo.
     """
 
+    start: Path | None = None
     sources: tuple[Literal["auto", "points", "triangulated", "stereo", "random"], ...] = ("auto",)
     num_random: int = 2000
     random_spread: float = 0.15

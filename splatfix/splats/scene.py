@@ -26,6 +26,7 @@ from splatfix.splats.backdrop import find_plain_color, make_shell, mask_plain_ba
 from splatfix.splats.checkpoints import CHECKPOINT_SCHEMA
 from splatfix.splats.initial_points import InitializationConfig, Survey, find_initial_points, survey_photos
 from splatfix.splats.initialization import initialize_gaussians
+from splatfix.splats.start import hash_splat, start_from_splat
 from splatfix.splats.train import Fit, FitConfig, TrainingView, scene_scale
 from splatfix.views import scene_depth
 
@@ -93,9 +94,16 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
     A scene without a background gets a shell of Gaussians behind it. If the photos show an object on a plain
     background, masks are derived from it, which confine the initial points to the object.
 
+    With ``initial.start`` the fit begins from that splat, and the sparse fit counts as finished (`splats.start`).
+
     Raises:
-        ValueError: invalid initialization settings, or no initial point from any source.
+        ValueError: invalid initialization settings, no initial point from any source, or a splat that cannot be used.
     """
+    scale = scene_scale(scene.cameras, scene.depth)
+    if initial.start is not None:
+        return start_from_splat(
+            initial.start, scene.cameras, scene.photos, fit, scene_scale=scale, background=scene.background
+        )
     photos, masks, plain_color, survey = _prepare_photos(scene, initial)
     if plain_color is not None:
         log.info("the photos have a plain background: initial points are confined to the object")
@@ -115,7 +123,6 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
             device=device,
         )
         gaussians = gaussians.concatenate(backdrop)
-    scale = scene_scale(scene.cameras, scene.depth)
     return Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos), background=scene.background)
 
 
@@ -144,5 +151,7 @@ def fit_identity(scene: SparseScene, **settings: Any) -> str:
         digest.update(camera.camera_from_world.tobytes() + camera.intrinsics.tobytes())
         digest.update(photo.cpu().numpy().tobytes())
     tree = {"schema": CHECKPOINT_SCHEMA, **{name: changed_fields(value) for name, value in settings.items()}}
+    starts = [value.start for value in settings.values() if isinstance(value, InitializationConfig) and value.start]
+    tree |= {"start": [hash_splat(path) for path in starts]} if starts else {}
     digest.update(json.dumps(tree, sort_keys=True).encode())
     return digest.hexdigest()[:16]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from splatfix.captures import resolve_capture
 from splatfix.config import require
+from splatfix.fit import with_absolute_paths
 from splatfix.loop import LoopConfig
 from splatfix.restoration import absolute_choice
 from splatfix.sweep.parameter import Parameter
@@ -128,12 +129,10 @@ def resolve_paths(config: SweepConfig) -> SweepConfig:
             names = [resolve_name(each) for each in names] if isinstance(names, list) else resolve_name(names)
             parameter = replace(parameter, when={**parameter.when, "restorer": names})
         space[name] = parameter
-    views = config.loop.views
-    views = replace(views, split=None if views.split is None else views.split.resolve())
     return replace(
         config,
         captures=tuple(resolve_capture(capture) for capture in config.captures),
         held_out=tuple(resolve_capture(capture) for capture in config.held_out),
-        loop=replace(config.loop, restorer=absolute_choice(config.loop.restorer), views=views),
+        loop=replace(with_absolute_paths(config.loop), restorer=absolute_choice(config.loop.restorer)),
         space=space,
     )

@@ -1,0 +1,97 @@
+"""Start a fit from a splat that exists, instead of from points: to repair a splat that another program trained.
+
+The splat takes the place of a finished sparse fit: it is trained no further before the loop, and the learning rates
+continue from the end of their schedule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from splatfix.cameras import Camera
+from splatfix.gaussians import Splat, read_splat
+from splatfix.metrics import psnr
+from splatfix.rendering import render
+from splatfix.shapes import Float
+from splatfix.splats.train import Fit, FitConfig
+
+Photos = Sequence[Float[Tensor, "_ _ 3"]]  # sizes may differ
+
+
+def start_from_splat(
+    path: Path,
+    cameras: Sequence[Camera],
+    photos: Photos,
+    config: FitConfig,
+    *,
+    scene_scale: float,
+    background: Sequence[float] | None,
+) -> Fit:
+    """Create the optimizers for a splat that was read from a file, at the end of the schedule of the sparse fit.
+
+    Args:
+        path: a 3DGS ``.ply`` in the world of the cameras.
+        cameras: of the photos.
+        photos: the training photos.
+        config: of the fit.
+        scene_scale: size of the scene in world units (`splats.train.scene_scale`).
+        background: RGB behind the scene; None is black.
+
+    Raises:
+        ValueError: the splat cannot be read, has no Gaussians, has another render mode than the fit, or does not look
+            like the photos.
+    """
+    splat = read_splat(path, background=background).to(photos[0].device)
+    if len(splat.gaussians) == 0:
+        raise ValueError(f"{path}: no Gaussians; wanted at least one to start from")
+    if splat.mode != config.mode:
+        raise ValueError(
+            f"{path}: was fitted in the mode {splat.mode} (splat.json), but fit.mode = {config.mode}; "
+            f"wanted --fit.mode {splat.mode}"
+        )
+    check_world(splat, cameras, photos, path)
+    fit = Fit(splat.gaussians, config, scene_scale=scene_scale, num_photos=len(photos), background=background)
+    fit.step = config.steps
+    return fit
+
+
+def check_world(splat: Splat, cameras: Sequence[Camera], photos: Photos, path: Path) -> None:
+    """Check that a splat lies in the world of the cameras: its renders must be nearer to the photos than plain colors.
+
+    Raises:
+        ValueError: for at least half of the photos, the mean color of the photo is nearer to it than the render.
+    """
+    renders, plain = [], []
+    for camera, photo in zip(cameras, photos, strict=True):
+        with torch.no_grad():
+            rgb = render(splat, [camera]).rgb[0].clamp(0, 1)
+        renders.append(psnr(rgb, photo))
+        plain.append(psnr(photo.mean((0, 1)).expand_as(photo), photo))
+    if sum(render_db <= plain_db for render_db, plain_db in zip(renders, plain, strict=True)) * 2 >= len(renders):
+        raise ValueError(
+            f"{path}: its renders reach {_median(renders):.1f} dB PSNR on the photos, the mean color of each photo "
+            f"{_median(plain):.1f} dB; wanted a splat in the world of the capture (trained with the same poses, not "
+            "moved or scaled since)"
+        )
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def hash_splat(path: Path) -> str:
+    """Hash the content of a splat's file; cached until the file changes."""
+    status = path.stat()
+    return _hash_file(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4)
+def _hash_file(path: Path, mtime_ns: int, size: int) -> str:  # noqa: ARG001 (parts of the cache key)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
