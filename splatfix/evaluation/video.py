@@ -11,7 +11,7 @@ from numpy import ndarray
 from splatfix.files import write_whole
 
 
-def write_video(path: Path, frames: Iterable[ndarray], fps: int = 24, there_and_back: bool = True) -> None:
+def write_video(path: Path, frames: Iterable[ndarray], fps: float = 24, there_and_back: bool = True) -> None:
     """Write uint8 frames ``[H, W, 3]`` as a small MP4 that every browser plays, whole or not at all.
 
     H.264, yuv420p, index in front; an odd width or height loses its last column or row. ``there_and_back`` appends the
@@ -45,12 +45,12 @@ def write_video(path: Path, frames: Iterable[ndarray], fps: int = 24, there_and_
                 if even.shape != size:
                     raise ValueError(f"{path}: frame of shape {frame.shape} after frames of {size}; wanted one size")
                 writer.send(even)
-                backwards.append(even)
+                if there_and_back:
+                    backwards.append(even)
             if writer is None:
                 raise ValueError(f"{path}: no frames to write")
-            if there_and_back:
-                for even in backwards[-2:0:-1]:
-                    writer.send(even)
+            for even in backwards[-2:0:-1]:
+                writer.send(even)
         finally:
             if writer is not None:
                 writer.close()

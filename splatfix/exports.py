@@ -1,0 +1,153 @@
+"""Write splats in the formats that other programs read: compressed files, and pages that show a splat in the browser.
+
+gsplat's exporter writes ``.splat`` and compressed ``.ply`` files, PlayCanvas' program splat-transform (if installed)
+``.spz`` and ``.sog``, and viser (an extra) the pages.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from splatfix.evaluation.results import RESULTS, read_results
+from splatfix.files import write_whole
+from splatfix.gaussians import Splat, read_splat, write_ply
+from splatfix.report.wording import PSNR, baseline_arm
+
+Format = Literal["ply", "compressed-ply", "splat", "spz", "sog", "html"]
+PROGRAM = "splat-transform"
+INSTALL = "npm install --global @playcanvas/splat-transform"
+ANTIALIASED = "the splat was fitted antialiased, which most viewers do not draw: thin parts look bolder there"
+MAX_SECONDS = 3600  # a splat of ten million Gaussians takes minutes
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format that splats are exported in.
+
+    Attributes:
+        ending: of its files.
+        write: writes a splat into a file.
+        loss: what the file does not hold, for the user; empty for a format without loss.
+    """
+
+    ending: str
+    write: Callable[[Splat, Path], None]
+    loss: str
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported file, and sentences on what it does not hold."""
+
+    path: Path
+    losses: tuple[str, ...]
+
+
+def export_splat(source: Path, form: Format, out: Path | None = None) -> Export:
+    """Export a splat in another format.
+
+    Args:
+        source: a 3DGS ``.ply``, or the folder of a run: then the splat that its report recommends.
+        form: name of the format.
+        out: file to write; by default beside the splat, with the ending of the format.
+
+    Returns:
+        The file that was written, whole or not at all, and what it does not hold.
+
+    Raises:
+        ValueError: no splat, or what writes the format is not installed; the message says what to install.
+    """
+    path = recommended_splat(source) if source.is_dir() else source
+    splat, export_format = read_splat(path), FORMATS[form]
+    out = path.with_name(path.stem + export_format.ending) if out is None else out
+    if out.resolve() == path.resolve():
+        raise ValueError(f"{out}: is the splat itself; wanted another file for --out, or another format")
+    if len(splat.gaussians) == 0:
+        raise ValueError(f"{path}: no Gaussians; wanted at least one")
+    if not out.name.endswith(export_format.ending):
+        raise ValueError(f"{out}: wanted a name that ends in {export_format.ending}, by which programs know the format")
+    with write_whole(out) as temporary:
+        export_format.write(splat, temporary)
+    losses = [export_format.loss, ANTIALIASED if splat.mode == "antialiased" else ""]
+    return Export(out, tuple(filter(None, losses)))
+
+
+def recommended_splat(run: Path) -> Path:
+    """The splat of a run that is best on its test photos: ``after.ply``, unless the loop made it worse.
+
+    Raises:
+        ValueError: the folder holds no finished run.
+    """
+    results = read_results(run)
+    arms = [arm for arm in ("after", "control", "before") if (run / f"{arm}.ply").is_file()]
+    if not arms:
+        raise ValueError(f"{run}: no after.ply, control.ply or before.ply beside {RESULTS}; pass a .ply")
+    gain = results.summary.value("all", "gain", "psnr")
+    baseline = baseline_arm(results)
+    lost = PSNR.improves(gain) is False
+    return run / f"{baseline if lost and baseline in arms else arms[0]}.ply"
+
+
+def _write_plain(splat: Splat, path: Path) -> None:
+    write_ply(path, splat.gaussians)
+
+
+def _write_with_gsplat(splat: Splat, path: Path, form: Literal["splat", "ply_compressed"]) -> None:
+    from gsplat.exporter import export_splats
+
+    g = splat.gaussians.detach().to("cpu")
+    export_splats(g.means, g.log_scales, g.quats, g.opacity_logits, g.sh0, g.sh_rest, format=form, save_to=str(path))
+
+
+def _write_with_program(splat: Splat, path: Path, ending: str) -> None:
+    """Write a plain ``.ply`` and let splat-transform convert it, on the CPU: it knows formats by their endings."""
+    program = shutil.which(PROGRAM)
+    if program is None:
+        raise ValueError(f"{ending} files are written by {PROGRAM}, which is not on the PATH; remedy: {INSTALL}")
+    with tempfile.TemporaryDirectory(prefix="splatfix-") as folder:
+        plain, converted = Path(folder) / "splat.ply", Path(folder) / f"converted{ending}"
+        write_ply(plain, splat.gaussians)
+        command = [program, "--quiet", "--gpu", "cpu", str(plain), str(converted)]
+        try:
+            run = subprocess.run(command, capture_output=True, text=True, timeout=MAX_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise ValueError(f"{PROGRAM} has not ended after {MAX_SECONDS} s; it was stopped") from None
+        if run.returncode != 0 or not converted.is_file():
+            lines = [line for line in (run.stderr + run.stdout).splitlines() if line.strip()]
+            raise ValueError(f"{PROGRAM} failed: {lines[-1].strip() if lines else f'exit code {run.returncode}'}")
+        shutil.copyfile(converted, path)
+
+
+def _write_page(splat: Splat, path: Path) -> None:
+    """Write a page that shows the splat without a server: viser's client with the scene in it."""
+    from splatfix.viewer import serve
+
+    server = serve(splat)
+    try:
+        path.write_text(server.scene.as_html(), encoding="utf-8")
+    finally:
+        server.stop()
+
+
+NO_VIEW_DEPENDENCE = "without view dependence: the color of each Gaussian is that of its constant band"
+FORMATS: dict[Format, ExportFormat] = {
+    "ply": ExportFormat(".ply", _write_plain, ""),
+    "compressed-ply": ExportFormat(
+        ".compressed.ply",
+        partial(_write_with_gsplat, form="ply_compressed"),
+        "positions and scales with 11, 10 and 11 bits in each block of 256, colors and opacities with 8",
+    ),
+    "splat": ExportFormat(
+        ".splat", partial(_write_with_gsplat, form="splat"), f"8 bits for color and rotation, {NO_VIEW_DEPENDENCE}"
+    ),
+    "spz": ExportFormat(".spz", partial(_write_with_program, ending=".spz"), "quantized"),
+    "sog": ExportFormat(".sog", partial(_write_with_program, ending=".sog"), "quantized, view dependence clustered"),
+    "html": ExportFormat(".html", _write_page, NO_VIEW_DEPENDENCE),
+}

@@ -1,0 +1,88 @@
+"""Render a splat along a path of cameras, into a video or a folder of images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from splatfix.cameras import Camera
+from splatfix.captures import is_remote, open_capture
+from splatfix.captures.camera_path import CameraPath, read_camera_path
+from splatfix.evaluation.layout import view_stem
+from splatfix.evaluation.video import write_video
+from splatfix.gaussians import RenderMode, Splat, read_splat
+from splatfix.images import to_bytes, write_image
+from splatfix.process import choose_device, progress
+from splatfix.rendering import render
+
+CAPTURE_FPS = 10.0  # of a video of a capture's cameras
+
+
+def render_path(
+    splat_path: Path,
+    path: str,
+    out: Path,
+    *,
+    longest_side_px: int | None = None,
+    mode: RenderMode | None = None,
+    device: str = "auto",
+) -> int:
+    """Render a splat at the cameras of a path.
+
+    Args:
+        splat_path: a 3DGS ``.ply``.
+        path: a camera path of nerfstudio's viewer (JSON), or a capture, whose cameras are then used.
+        out: an ``.mp4``, or a folder for PNG files, named by number or by photo.
+        longest_side_px: longest side of the images; None keeps that of the path.
+        mode: how the splat is drawn; None takes its ``splat.json``, else classic.
+        device: auto, cpu, cuda or cuda:N.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        ValueError: the splat or the path cannot be used, or the frames of a video have several sizes.
+    """
+    splat = read_splat(splat_path, mode=mode).to(choose_device(device))
+    camera_path = _open_path(path)
+    cameras = [camera.with_longest_side(longest_side_px) for camera in camera_path.cameras]
+    if out.suffix.lower() == ".mp4":
+        _check_one_size(cameras, path)
+        write_video(out, _render_frames(splat, cameras), fps=camera_path.fps, there_and_back=False)
+    else:
+        _write_images(splat, cameras, out)
+    return len(cameras)
+
+
+def _open_path(path: str) -> CameraPath:
+    if not is_remote(path) and path.endswith(".json") and not Path(path).name.startswith(("transforms", "cameras")):
+        return read_camera_path(Path(path))
+    return CameraPath(open_capture(path, longest_side_px=None).cameras, CAPTURE_FPS)
+
+
+def _check_one_size(cameras: Sequence[Camera], path: str) -> None:
+    sizes = sorted({(camera.width_px, camera.height_px) for camera in cameras})
+    if len(sizes) > 1:
+        listed = ", ".join(f"{width}x{height}" for width, height in sizes[:4])
+        raise ValueError(f"{path}: frames of several sizes ({listed}); wanted one for a video: write a folder instead")
+
+
+def _render_frames(splat: Splat, cameras: Sequence[Camera]) -> Iterator[np.ndarray]:
+    """Render each camera; yields uint8 ``[H, W, 3]``."""
+    with progress(total=len(cameras), description="frames") as bar:
+        for camera in cameras:
+            with torch.no_grad():
+                rgb = render(splat, [camera]).rgb[0].clamp(0, 1)
+            yield to_bytes(rgb.cpu().numpy())
+            bar.update()
+
+
+def _write_images(splat: Splat, cameras: Sequence[Camera], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for camera, frame in zip(cameras, _render_frames(splat, cameras), strict=True):
+        stem = camera.name if re.fullmatch(r"[0-9A-Za-z_-]+", camera.name) else view_stem(camera.name)
+        write_image(folder / f"{stem}.png", frame.astype(np.float32) / 255)

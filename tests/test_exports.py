@@ -1,0 +1,168 @@
+"""Splats in the formats of other programs, read back by their published layouts or by the other program itself."""
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from plyfile import PlyData
+
+from splatfix.cli import main
+from splatfix.evaluation.measure import summarize
+from splatfix.evaluation.results import Results, ViewResult, write_results
+from splatfix.exports import FORMATS, PROGRAM, Format, export_splat, recommended_splat
+from splatfix.gaussians import SH_C0, Gaussians, Splat, read_ply, write_splat
+from splatfix.metrics import psnr
+from splatfix.rendering import render
+from tests.splats.scene import random_gaussians, ring_cameras
+
+SPLAT_ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
+
+
+@pytest.fixture
+def gaussians() -> Gaussians:
+    return random_gaussians(300, seed=0, sh_rest=3)
+
+
+@pytest.fixture
+def splat(tmp_path, gaussians) -> Path:
+    path = tmp_path / "after.ply"
+    write_splat(path, Splat(gaussians))
+    return path
+
+
+def test_every_format_of_the_command_line_is_written():
+    assert set(get_args(Format)) == set(FORMATS)
+
+
+def test_a_plain_copy_has_no_loss(splat, tmp_path, gaussians):
+    exported = export_splat(splat, "ply", tmp_path / "copy.ply")
+    assert exported.losses == ()
+    assert torch.equal(read_ply(exported.path).means, gaussians.means)
+
+
+def test_a_splat_file_holds_the_gaussians(splat, gaussians):
+    rows = np.fromfile(export_splat(splat, "splat").path, SPLAT_ROW)
+    assert len(rows) == len(gaussians)
+    by_x, known = np.argsort(rows["mean"][:, 0]), np.argsort(gaussians.means[:, 0].numpy())
+    np.testing.assert_array_equal(rows["mean"][by_x], gaussians.means.numpy()[known])
+    np.testing.assert_allclose(rows["scale"][by_x], gaussians.scales.numpy()[known], rtol=1e-5)
+    colors = (0.5 + SH_C0 * gaussians.sh0[:, 0]).clamp(0, 1).numpy()[known]
+    np.testing.assert_allclose(rows["rgba"][by_x, :3] / 255, colors, atol=1 / 255)
+    np.testing.assert_allclose(rows["rgba"][by_x, 3] / 255, gaussians.opacities.numpy()[known], atol=1 / 255)
+
+
+def test_a_compressed_ply_holds_the_positions(splat, gaussians):
+    exported = export_splat(splat, "compressed-ply")
+    assert exported.path.name == "after.compressed.ply"
+    ply = PlyData.read(str(exported.path))
+    chunk, packed = ply["chunk"].data, ply["vertex"].data["packed_position"]
+    block = np.arange(len(packed)) // 256
+    parts = zip("xyz", ((packed >> 21) / 2047, (packed >> 11 & 1023) / 1023, (packed & 2047) / 2047), strict=True)
+    axes = [chunk[f"min_{a}"][block] + t * (chunk[f"max_{a}"] - chunk[f"min_{a}"])[block] for a, t in parts]
+    positions = np.sort(np.stack(axes, axis=1)[:, 0])
+    extent = np.ptp(gaussians.means[:, 0].numpy())
+    np.testing.assert_allclose(positions, np.sort(gaussians.means[:, 0].numpy()), atol=extent / 2000)
+
+
+def test_a_page_holds_the_splat(splat):
+    pytest.importorskip("viser")
+    page = export_splat(splat, "html").path.read_text(encoding="utf-8")
+    assert page.lstrip().lower().startswith("<!doctype html")
+    assert "__VISER_EMBED_DATA__" in page
+
+
+@pytest.mark.parametrize("form", ["spz", "sog"])
+def test_what_is_missing_is_named_with_the_remedy(splat, monkeypatch, form):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match=r"splat-transform, which is not on the PATH; remedy: npm install"):
+        export_splat(splat, form)
+    assert sorted(path.name for path in splat.parent.iterdir()) == ["after.ply", "splat.json"]
+
+
+def fake_program(folder: Path, body: str) -> None:
+    path = folder / PROGRAM
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_a_failure_of_the_program_is_one_line_and_leaves_nothing(splat, tmp_path, monkeypatch):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    fake_program(tools, 'echo "reading" >&2; echo "  bad input: 0 splats" >&2; exit 3')
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(ValueError, match=r"^splat-transform failed: bad input: 0 splats$"):
+        export_splat(splat, "spz")
+    assert not list(tmp_path.glob("*.spz*"))
+
+
+@pytest.mark.skipif(shutil.which(PROGRAM) is None, reason=f"{PROGRAM} is not installed")
+@pytest.mark.parametrize(("form", "least_db"), [("compressed-ply", 38), ("splat", 25), ("spz", 35), ("sog", 35)])
+def test_splat_transform_reads_what_was_exported(splat, tmp_path, gaussians, form, least_db):
+    again = tmp_path / "again.ply"
+    subprocess.run([PROGRAM, "--quiet", str(export_splat(splat, form).path), str(again)], check=True)
+    cameras = ring_cameras(3)
+    with torch.no_grad():
+        wanted = render(Splat(gaussians), cameras).rgb.clamp(0, 1)
+        seen = render(Splat(read_ply(again)), cameras).rgb.clamp(0, 1)
+    assert min(psnr(a, b) for a, b in zip(seen, wanted, strict=True)) > least_db
+
+
+def write_run(folder: Path, gaussians: Gaussians, *, before: float, control: float, after: float) -> None:
+    values = {"before": {"psnr": before}, "control": {"psnr": control}, "after": {"psnr": after}}
+    view = ViewResult(name="a", band="near", distance=0.1, post=None, **values)
+    for arm in values:
+        write_splat(folder / f"{arm}.ply", Splat(gaussians))
+    write_results(
+        folder,
+        Results(
+            capture="room",
+            restorer="warp",
+            seed=0,
+            size_px=64,
+            views=(view,),
+            summary=summarize([view]),
+            elongation={},
+            seconds={},
+            num_gaussians={},
+            reasons={},
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "control", "after", "best"),
+    [
+        (20.0, 20.5, 21.0, "after"),
+        (20.0, 21.0, 20.5, "control"),
+        (21.5, 21.0, 20.5, "before"),
+        (20, 21, 20.98, "after"),
+    ],
+)
+def test_of_a_run_the_best_splat_is_exported(tmp_path, gaussians, before, control, after, best):
+    write_run(tmp_path, gaussians, before=before, control=control, after=after)
+    assert recommended_splat(tmp_path) == tmp_path / f"{best}.ply"
+
+
+def test_the_command_says_what_it_wrote_and_what_it_leaves_out(tmp_path, gaussians, capsys):
+    write_run(tmp_path, gaussians, before=20, control=20, after=21)
+    write_splat(tmp_path / "after.ply", Splat(gaussians, "antialiased"))
+    assert main(["export", str(tmp_path), "--format", "splat"]) == 0
+    said = capsys.readouterr().out
+    assert str(tmp_path / "after.splat") in said
+    assert "without view dependence" in said
+    assert "fitted antialiased" in said
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "message"),
+    [("ply", "after.ply", "is the splat itself"), ("splat", "after.ply2", r"wanted a name that ends in \.splat")],
+)
+def test_names_that_would_mislead_are_refused(splat, form, name, message):
+    with pytest.raises(ValueError, match=message):
+        export_splat(splat, form, splat.with_name(name))
