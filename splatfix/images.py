@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from PIL import Image
 from splatfix.files import write_whole
 from splatfix.shapes import Float
 
+OPAQUE_ALPHA = 254  # of 255: an alpha of 1, to within rounding
+FIRST_ROWS, FIRST_BYTES = 16, 2**16  # of a PNG, which are looked at before the whole of it
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 
@@ -60,6 +64,46 @@ def read_image(path: Path) -> Float[ndarray, "H W C"]:
         except _UNREADABLE as error:
             raise ValueError(f"{path}: cannot be decoded ({error}); is the file whole?") from error
     return pixels.astype(np.float32) / 255.0
+
+
+def has_transparency(path: Path) -> bool:
+    """Whether an image has a pixel whose alpha is not 1, to within a rounding error of 8 bits.
+
+    Most images with transparent pixels have some in the first rows, which are all that is decoded of a PNG then.
+
+    Raises:
+        ValueError: the file is missing, truncated or not an image.
+    """
+    with Path(path).open("rb") as file:
+        start = file.read(FIRST_BYTES)
+    if (first_rows := _cut_png(start)) is not None:
+        try:
+            with Image.open(io.BytesIO(first_rows), formats=["PNG"]) as image:
+                if _least_alpha(image) < OPAQUE_ALPHA:
+                    return True
+        except _UNREADABLE:
+            pass  # the start holds fewer rows, or the file is broken, which the whole of it shows
+    with _open(Path(path)) as image:
+        try:
+            return _least_alpha(image) < OPAQUE_ALPHA
+        except _UNREADABLE as error:
+            raise ValueError(f"{path}: cannot be decoded ({error}); is the file whole?") from error
+
+
+def _cut_png(start: bytes) -> bytes | None:
+    """Cut a PNG to its first rows, given its first bytes, by the height in its header; None for other formats."""
+    if not start.startswith(b"\x89PNG\r\n\x1a\n") or start[12:16] != b"IHDR" or len(start) < 33:
+        return None
+    height = min(int.from_bytes(start[20:24], "big"), FIRST_ROWS)
+    header = start[12:20] + height.to_bytes(4, "big") + start[24:29]  # width, height, and five bytes of the format
+    return start[:12] + header + zlib.crc32(header).to_bytes(4, "big") + start[33:]
+
+
+def _least_alpha(image: Image.Image) -> int:
+    """The least alpha of an image, from 0 to 255."""
+    low, _ = (image if image.mode == "RGBA" else image.convert("RGBA")).getchannel("A").getextrema()
+    assert isinstance(low, int)
+    return low
 
 
 def _open(path: Path) -> Image.Image:

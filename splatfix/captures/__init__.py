@@ -15,21 +15,37 @@ from pathlib import Path
 from splatfix.captures import blender, colmap, llff, splat, transforms
 from splatfix.captures.capture import Capture, Photo, Points, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
+from splatfix.captures.masks import apply_mask_choice
+from splatfix.captures.options import PhotoOptions
 from splatfix.captures.photos import fetch_photos
 from splatfix.captures.remote import open_remote_capture
 
-__all__ = ["FORMATS", "Capture", "Photo", "Points", "View", "fetch_photos", "open_capture", "resolve_capture"]
+__all__ = [
+    "FORMATS",
+    "Capture",
+    "Photo",
+    "PhotoOptions",
+    "Points",
+    "View",
+    "fetch_photos",
+    "open_capture",
+    "resolve_capture",
+]
 
 FORMATS = {"transforms": transforms, "blender": blender, "colmap": colmap, "llff": llff, "splat": splat}
+_DEFAULT_OPTIONS = PhotoOptions()
 
 
-def open_capture(path: Path | str, *, longest_side_px: int | None = 320) -> Capture:
+def open_capture(
+    path: Path | str, *, longest_side_px: int | None = 320, options: PhotoOptions = _DEFAULT_OPTIONS
+) -> Capture:
     """Open a capture of any known format, with exact pinhole cameras and photos that are loaded on demand.
 
     Args:
         path: folder of the capture, or its main file (``transforms.json``, ``poses_bounds.npy``, a ``.ply``). It may
             be a URL of an object store (`splatfix.folder_cache` has its copy).
         longest_side_px: cameras and photos are scaled down to this longest side; None keeps the size of the files.
+        options: how photos are read.
 
     Raises:
         ValueError: no capture, or a broken one. One line with the file, the field, the value seen and the value wanted.
@@ -38,8 +54,8 @@ def open_capture(path: Path | str, *, longest_side_px: int | None = 320) -> Capt
     if longest_side_px is not None and longest_side_px < 1:
         raise ValueError(f"longest_side_px is {longest_side_px}; wanted at least 1, or None for the files' size")
     if is_remote(path):
-        return open_remote_capture(str(path), lambda path, files: _open(path, longest_side_px, files))
-    return _open(Path(path), longest_side_px, LOCAL)
+        return open_remote_capture(str(path), lambda path, files: _open(path, longest_side_px, files, options))
+    return _open(Path(path), longest_side_px, LOCAL, options)
 
 
 def is_remote(path: Path | str) -> bool:
@@ -52,13 +68,14 @@ def resolve_capture(path: Path | str) -> str:
     return str(path).rstrip("/") if is_remote(path) else str(Path(path).resolve())
 
 
-def _open(path: Path, longest_side_px: int | None, files: CaptureFiles) -> Capture:
+def _open(path: Path, longest_side_px: int | None, files: CaptureFiles, options: PhotoOptions) -> Capture:
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; wanted a capture")
     for reader in FORMATS.values():
         found = reader.find(path, files)
         if found is not None:
-            return replace(reader.read(*found, longest_side_px, files), path=path)
+            capture = reader.read(*found, longest_side_px, files)
+            return apply_mask_choice(replace(capture, path=path), options.masks)
     raise ValueError(_describe_unknown(path, files))
 
 

@@ -24,12 +24,15 @@ class Photo:
     """The image of a view, at the size of its camera.
 
     Attributes:
-        rgb: float32 sRGB in [0, 1], ``[H, W, 3]``; if the capture has masks, composited over its background.
-        mask: float32 in [0, 1], 1 on the object, ``[H, W]``; None if the capture has no mask for it.
+        rgb: float32 sRGB in [0, 1], ``[H, W, 3]``; if the capture has object masks, composited over its background.
+            Ignored pixels have made-up colors, blended from those around them.
+        mask: float32 in [0, 1], 1 on the object, ``[H, W]``; None if the capture has no object mask for it.
+        validity: share of each pixel that is not ignored, float32 in [0, 1], ``[H, W]``; None if no pixel is ignored.
     """
 
     rgb: Float[ndarray, "H W 3"]
     mask: Float[ndarray, "H W"] | None = None
+    validity: Float[ndarray, "H W"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +87,7 @@ class Capture:
         format: ``colmap``, ``transforms``, ``blender``, ``llff`` or ``splat``.
         views: sorted by name.
         points: SfM points, if the format has any.
-        background: RGB behind the object (white) if the capture has masks or alpha; None for a capture without.
+        background: RGB behind the object (white) if the capture has object masks; None for a capture without.
         notes: messages about what the reader did (files skipped, sizes rescaled).
         splat: the `.ply` whose renders serve as photos; None for real photos.
     """

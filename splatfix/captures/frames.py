@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from splatfix.captures.lenses import Lens, make_lens
+from splatfix.captures.options import MaskMeaning
 from splatfix.captures.records import Record
 
 FOCAL_FIELDS = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
@@ -45,6 +46,7 @@ class FramesFile(Intrinsics):
     """The content of a ``transforms*.json``."""
 
     frames: list[Frame]
+    mask_meaning: MaskMeaning = "ignore"  # of all mask_path: of splatfix, nerfstudio knows "ignore" alone
     ply_file_path: str | None = None
 
 

@@ -6,6 +6,7 @@ pycolmap implements the models; this module represents them as plain values and 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -134,11 +135,18 @@ def _rays(intrinsics: Float[ndarray, "3 3"], x: ndarray, y: ndarray) -> Float[nd
     return pixels @ np.linalg.inv(intrinsics).T
 
 
-def undistort(image: Float[ndarray, "H W C"], lens: Lens, width_px: int, height_px: int) -> Float[ndarray, "h w C"]:
+def undistort(
+    image: Float[ndarray, "H W C"],
+    lens: Lens,
+    width_px: int,
+    height_px: int,
+    *,
+    shrink: Callable[[Float[ndarray, "H W C"], int, int], Float[ndarray, "h w C"]] = resize,
+) -> Float[ndarray, "h w C"]:
     """Resample a photo through ``lens`` to its pinhole image, at ``width_px x height_px``.
 
     The photo may have another size than the lens. It is resampled once (bicubic), at its own resolution or at twice the
-    wanted one if that is lower, and then averaged over areas.
+    wanted one if that is lower, and then averaged over areas. ``shrink`` resizes it before that, to width and height.
     """
     height, width = image.shape[:2]
     ideal = compute_pinhole(lens)
@@ -147,7 +155,7 @@ def undistort(image: Float[ndarray, "H W C"], lens: Lens, width_px: int, height_
     work_width = max(width_px, round(work_px * ideal.width_px / max(ideal.width_px, ideal.height_px)))
     work_height = max(height_px, round(work_px * ideal.height_px / max(ideal.width_px, ideal.height_px)))
     source_scale = work_px / (max(ideal.width_px, ideal.height_px) * scale)
-    source = resize(image, *limit_size(width, height, int(np.ceil(source_scale * max(width, height)))))
+    source = shrink(image, *limit_size(width, height, int(np.ceil(source_scale * max(width, height)))))
     grid = torch.from_numpy(_sampling_grid(lens, work_width, work_height))
     planes = torch.from_numpy(np.ascontiguousarray(source)).permute(2, 0, 1)[None]
     sampled = torch.nn.functional.grid_sample(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Photo, Points, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.lenses import Lens, compute_pinhole, undistort
+from splatfix.captures.options import MaskMeaning
+from splatfix.captures.validity import resize_valid
 from splatfix.images import SUFFIXES, Header, read_header, read_image, resize
 from splatfix.shapes import Float
 
@@ -22,8 +24,9 @@ WHITE = (1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """Loads one photo: composites it over white by alpha and mask, undistorts it, and scales it to its camera's size.
+    """Loads one photo: applies its alpha and mask, undistorts it, and scales it to its camera's size.
 
+    Alpha and mask either mark the object, which is set on white, or the pixels to ignore (`captures.masks` decides).
     It has no state, so that it can be pickled and sent to other processes.
     """
 
@@ -34,16 +37,13 @@ class PhotoFile:
     has_alpha: bool
     mask_path: Path | None = None
     files: CaptureFiles = LOCAL
+    alpha_marks: MaskMeaning = "ignore"
+    mask_marks: MaskMeaning = "ignore"
 
     @property
     def paths(self) -> list[Path]:
         """The files that are read."""
         return [self.path] if self.mask_path is None else [self.path, self.mask_path]
-
-    @property
-    def has_mask(self) -> bool:
-        """Whether the loaded `Photo` has a mask."""
-        return self.has_alpha or self.mask_path is not None
 
     def __call__(self) -> Photo:
         """Read the photo. ValueError if the file is broken or has changed since the capture was opened."""
@@ -52,19 +52,31 @@ class PhotoFile:
         height, width = image.shape[:2]
         if (width, height) != self.file_size or (image.shape[2] == 4) != self.has_alpha:
             raise ValueError(f"{self.path}: changed while in use (now {width}x{height}); open the capture again")
-        rgb = image[..., :3]
-        if not self.has_mask:
-            return Photo(np.ascontiguousarray(self._fit_to_camera(rgb)))
-        mask = image[..., 3:] if self.has_alpha else np.ones_like(rgb[..., :1])
+        rgb, given = image[..., :3], dict[MaskMeaning, ndarray]()
+        if self.has_alpha:
+            given[self.alpha_marks] = image[..., 3:]
         if self.mask_path is not None:
-            mask = mask * _read_mask(self.mask_path, width, height)[..., None]
-        rgba = self._fit_to_camera(np.concatenate([rgb * mask + (1 - mask), mask], axis=2))
-        return Photo(np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3]))
+            mask = _read_mask(self.mask_path, width, height)[..., None]
+            given[self.mask_marks] = given[self.mask_marks] * mask if self.mask_marks in given else mask
+        photo = rgb
+        if "object" in given:
+            photo = np.concatenate([rgb * given["object"] + (1 - given["object"]), given["object"]], axis=2)
+        if "ignore" in given and not (is_valid := given["ignore"] > 0.5).all():
+            if not is_valid.any():
+                where = self.path if self.mask_path is None else self.mask_path
+                raise ValueError(f"{where}: every pixel is ignored; wanted some to learn from: leave the photo out")
+            photo = np.concatenate([photo, is_valid.astype(np.float32)], axis=2)
+            photo = self._fit_to_camera(photo, resize_valid)
+            validity = np.ascontiguousarray(photo[..., -1])
+        else:
+            photo, validity = self._fit_to_camera(photo, resize), None
+        object_mask = np.ascontiguousarray(photo[..., 3]) if "object" in given else None
+        return Photo(np.ascontiguousarray(photo[..., :3]), object_mask, validity)
 
-    def _fit_to_camera(self, image: Float[ndarray, "H W C"]) -> Float[ndarray, "h w C"]:
+    def _fit_to_camera(self, image: Float[ndarray, "H W C"], shrink: Callable[..., ndarray]) -> Float[ndarray, "h w C"]:
         if self.lens.is_pinhole:
-            return resize(image, *self.camera_size)
-        return undistort(image, self.lens, *self.camera_size)
+            return shrink(image, *self.camera_size)
+        return undistort(image, self.lens, *self.camera_size, shrink=shrink)
 
 
 def _read_mask(path: Path, width_px: int, height_px: int) -> Float[ndarray, "H W"]:
@@ -83,6 +95,7 @@ def open_photo(
     where: str,
     *,
     mask_path: Path | None = None,
+    mask_marks: MaskMeaning = "ignore",
     files: CaptureFiles = LOCAL,
 ) -> View:
     """Make the view of a photo on disk, reading only headers.
@@ -115,7 +128,8 @@ def open_photo(
     camera = camera.resize(max(1, round(ideal.width_px * scale_x)), max(1, round(ideal.height_px * scale_y)))
     camera = camera.with_longest_side(longest_side_px)
     size = (camera.width_px, camera.height_px)
-    return View(camera, PhotoFile(path, (width, height), size, lens, header.has_alpha, mask_path, files))
+    photo = PhotoFile(path, (width, height), size, lens, header.has_alpha, mask_path, files, mask_marks=mask_marks)
+    return View(camera, photo)
 
 
 def read_photo_header(path: Path, files: CaptureFiles) -> Header:
@@ -190,7 +204,7 @@ def describe_missing(missing: Sequence[str], num_wanted: int) -> list[str]:
 def assemble_capture(
     root: Path, path: Path, kind: str, views: Iterable[View], points: Points | None, notes: Sequence[str]
 ) -> Capture:
-    """Make the capture of a reader's views: sorts them, checks that names are unique, adds the background and notes.
+    """Make the capture of a reader's views: sorts them, checks that names are unique, adds notes.
 
     Raises:
         ValueError: no views, or two with the same name.
@@ -202,19 +216,17 @@ def assemble_capture(
     if repeated:
         raise ValueError(f"{path}: {len(repeated)} names occur twice (the first: {repeated[0]}); wanted unique images")
     files = [view.load for view in views if isinstance(view.load, PhotoFile)]
-    num_masks = sum(file.has_mask for file in files)
     return Capture(
         name=root.resolve().name,
         path=path,
         format=kind,
         views=views,
         points=points,
-        background=WHITE if num_masks else None,
-        notes=(*notes, *_describe_photos(files, num_masks)),
+        notes=(*notes, *_describe_photos(files)),
     )
 
 
-def _describe_photos(files: Sequence[PhotoFile], num_masks: int) -> list[str]:
+def _describe_photos(files: Sequence[PhotoFile]) -> list[str]:
     notes = []
     rescaled = [file for file in files if file.file_size != (file.lens.width_px, file.lens.height_px)]
     if rescaled:
@@ -230,6 +242,4 @@ def _describe_photos(files: Sequence[PhotoFile], num_masks: int) -> list[str]:
             f"{len(distorted)} images are undistorted on load ({lens.model} {lens.width_px}x{lens.height_px}, cropped "
             f"to {ideal.width_px}x{ideal.height_px} without blank pixels)"
         )
-    if 0 < num_masks < len(files):
-        notes.append(f"{len(files) - num_masks} of {len(files)} images have no mask: taken as they are")
     return notes

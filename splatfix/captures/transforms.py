@@ -80,7 +80,13 @@ def open_frames(
         header = read_photo_header(image, files)
         lens = make_frame_lens(record, frame, (header.width_px, header.height_px), where)
         mask = _find_mask(file, frame, where)
-        views.append(open_photo(name, image, lens, pose, longest_side_px, where, mask_path=mask, files=files))
+        view = open_photo(
+            *(name, image, lens, pose, longest_side_px, where),
+            mask_path=mask,
+            mask_marks=record.mask_meaning,
+            files=files,
+        )
+        views.append(view)
         scales.append(scale)
     if not views:
         raise ValueError(

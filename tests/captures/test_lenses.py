@@ -4,7 +4,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from splatfix.captures import open_capture
+from splatfix.captures import PhotoOptions, open_capture
 from splatfix.captures.lenses import NUM_PARAMS, Lens, compute_pinhole, make_lens, undistort
 from splatfix.images import write_image
 from tests.captures import writers
@@ -137,7 +137,7 @@ def test_masks_are_undistorted_with_their_photo(tmp_path):
     lens = open_capture(root).views[0].load.lens
     photo = photo_through(lens)
     write_image(root / "images" / "a.png", np.concatenate([photo, photo[..., :1]], axis=2))
-    view = open_capture(root).view("a.png")
+    view = open_capture(root, options=PhotoOptions(masks="object")).view("a.png")
     wanted = photo_of(view.camera.intrinsics, view.camera.width_px, view.camera.height_px)[..., 0]
     loaded = view.load()
     assert np.abs(loaded.mask - wanted).max() < 0.05

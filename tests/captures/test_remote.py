@@ -92,7 +92,7 @@ def test_masks_and_points_of_transforms_are_copied(store: str, requests, tmp_pat
     edit_json(root / "transforms.json", refer)
     put_folder(root, f"{store}/thing")
     capture = open_capture(f"{store}/thing/transforms.json")
-    assert capture.points is not None and capture.views[0].load().mask is not None
+    assert capture.points is not None and capture.views[0].load().validity is not None
     assert "thing/masks/a.png" in requests and "thing/point_cloud.ply" in requests
     assert "thing/cameras.json" not in requests
 

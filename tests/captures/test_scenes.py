@@ -29,7 +29,7 @@ NUM_VIEWS = {
     "splat_furlogo": 60, "splat_greenchair": 60, "splat_guitar": 60, "splat_plaidchair": 60, "splat_playbot": 60,
     "statue": 9, "tankard": 36, "terrace": 75,
 }  # fmt: skip
-MASKED = {"sample_tankard", "nerfsyn_chair", "nerfsyn_lego", "tankard", *SCENES["splat"].split()}
+MASKED = {"nerfsyn_chair", "nerfsyn_lego", "tankard", *SCENES["splat"].split()}
 # For these points say more, or there are too few distinct features (fur, smooth wood).
 NOT_MATCHED = {*SCENES["colmap"].split(), "splat_furlogo", "splat_plaidchair"}
 WITH_POINTS = [*SCENES["colmap"].split(), "plush"]

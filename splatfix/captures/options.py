@@ -1,0 +1,23 @@
+"""What a user says about the photos of a capture that its files do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MaskMeaning = Literal["object", "ignore"]  # what the black or transparent pixels of masks are: see `PhotoOptions`
+MaskChoice = Literal["auto", "object", "ignore"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoOptions:
+    """How photos are read.
+
+    Attributes:
+        masks: what black or transparent pixels of masks are. ``object``: the surroundings of an object, which is set
+            on white. ``ignore``: pixels not to learn from, such as passers-by; the scene keeps its background.
+            ``auto``: alpha marks an object if all photos have it, and mask files (``mask_path``) mark pixels to ignore
+            unless their ``transforms.json`` says ``"mask_meaning": "object"``.
+    """
+
+    masks: MaskChoice = "auto"
