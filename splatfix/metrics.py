@@ -54,14 +54,25 @@ def psnr_from_mse(mse: float) -> float:
     return math.inf if mse == 0 else -10 * math.log10(mse)
 
 
-def ssim(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> float:
-    """Compute the structural similarity (Wang et al. 2004), the mean of `ssim_map`."""
+def ssim(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"], validity: Float[Tensor, "H W"] | None = None) -> float:
+    """Compute the structural similarity (Wang et al. 2004), the mean of `ssim_map` weighted by ``validity``.
+
+    Pixels of validity 0 have no influence, neither by themselves nor in the windows of others. ``nan`` if all are 0.
+    """
     _check_images(a, b)
-    return float(ssim_map(a.double(), b.double()).mean())
+    if validity is None:
+        return float(ssim_map(a.double(), b.double()).mean())
+    weight = validity.double()
+    similarity = ssim_map(a.double(), b.double(), weight).mean(dim=-1)
+    return float((similarity * weight).sum() / weight.sum()) if weight.sum() > 0 else math.nan
 
 
-def ssim_map(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
+def ssim_map(
+    a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"], validity: Float[Tensor, "H W"] | None = None
+) -> Float[Tensor, "H W 3"]:
     """Compute the structural similarity per pixel and channel, differentiable, in the dtype of the images.
+
+    With a ``validity`` the moments of each window are means weighted by it, over the pixels that are valid.
 
     Gaussian window of 11 x 11 pixels with sigma 1.5, K1 = 0.01, K2 = 0.03, data range 1. The images are padded with
     zeros by 5 pixels, so that the map has the size of the image: this is what the reference implementation of 3D
@@ -69,35 +80,55 @@ def ssim_map(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> Float[Tens
     pads by reflection instead; the two differ only at the border.
     """
     a, b = a.permute(2, 0, 1), b.permute(2, 0, 1)
-    mean_a, mean_b, mean_aa, mean_bb, mean_ab = (_filter(planes) for planes in (a, b, a * a, b * b, a * b))
+    if validity is None:
+        mean_a, mean_b, mean_aa, mean_bb, mean_ab = (_filter(planes) for planes in (a, b, a * a, b * b, a * b))
+    else:
+        weight = validity[None].to(a)
+        total = (1 - _filter(1 - weight)).clamp(min=1e-6)  # pixels outside of the image count as zeros, as ever
+        mean_a, mean_b, mean_aa, mean_bb, mean_ab = (
+            _filter(weight * planes) / total for planes in (a, b, a * a, b * b, a * b)
+        )
     var_a, var_b, cov = mean_aa - mean_a**2, mean_bb - mean_b**2, mean_ab - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + SSIM_C1) / (mean_a**2 + mean_b**2 + SSIM_C1)
     structure = (2 * cov + SSIM_C2) / (var_a + var_b + SSIM_C2)
     return (luminance * structure).permute(1, 2, 0)
 
 
-def color_corrected_psnr(render: Float[Tensor, "H W 3"], photo: Float[Tensor, "H W 3"]) -> float:
+def color_corrected_psnr(
+    render: Float[Tensor, "H W 3"], photo: Float[Tensor, "H W 3"], validity: Float[Tensor, "H W"] | None = None
+) -> float:
     """Compute the PSNR in dB after the affine color map (3 x 3 and offset) that fits the render to the photo best.
 
     The map is fitted by least squares over all pixels and its result clipped to [0, 1]. It removes exposure and white
     balance, which differ between photos of one capture, and is never below the plain PSNR. Since it is fitted to the
-    test photo, it is a diagnostic, not a score.
+    test photo, it is a diagnostic, not a score. Pixels are weighted by ``validity``.
     """
     _check_images(render, photo)
     source = render.detach().double().reshape(-1, 3)
     target = photo.detach().double().reshape(-1, 3)
     source = torch.cat([source, torch.ones_like(source[:, :1])], dim=1)  # [P, 4]
-    fit = _least_squares(source, target)  # [4, 3]
-    return psnr((source @ fit).clamp(0, 1).reshape(photo.shape), target.reshape(photo.shape))
+    if validity is None:
+        fit = _least_squares(source, target)  # [4, 3]
+    else:
+        weight = validity.double().reshape(-1, 1).sqrt()
+        fit = _least_squares(source * weight, target * weight)
+    return psnr((source @ fit).clamp(0, 1).reshape(photo.shape), target.reshape(photo.shape), validity)
 
 
-def lpips(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> tuple[float | None, str | None]:
+def lpips(
+    a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"], validity: Float[Tensor, "H W"] | None = None
+) -> tuple[float | None, str | None]:
     """Compute LPIPS with VGG-16 (Zhang et al. 2018, v0.1; as in 3DGS papers): (value, None) or (None, reason).
 
     Needs torchvision's ImageNet weights of VGG-16 on disk; nothing is downloaded. The linear heads ship with
-    torchmetrics.
+    torchmetrics. Pixels of ``validity`` 0 are the same in both images, and the mean is over the others.
     """
     _check_images(a, b)
+    if validity is not None:
+        share = float(validity.mean())
+        if share <= 0:
+            return None, "every pixel of the photo is ignored"
+        b = torch.where(validity[..., None] > 0, b, a)
     if min(a.shape[:2]) < LPIPS_MIN_SIDE_PX:
         return None, f"LPIPS needs images of at least {LPIPS_MIN_SIDE_PX} px on each side"
     network, reason = _lpips_network(str(a.device))
@@ -105,29 +136,39 @@ def lpips(a: Float[Tensor, "H W 3"], b: Float[Tensor, "H W 3"]) -> tuple[float |
         return None, reason
     with torch.no_grad():
         batch = [image.float().clamp(0, 1).permute(2, 0, 1)[None] for image in (a, b)]
-        return float(network(*batch, normalize=True).squeeze()), None
+        value = float(network(*batch, normalize=True).squeeze())
+    return value if validity is None else value / share, None
 
 
 def compute_metrics(
-    render: Float[Tensor, "H W 3"], photo: Float[Tensor, "H W 3"], mask: Float[Tensor, "H W"] | None = None
+    render: Float[Tensor, "H W 3"],
+    photo: Float[Tensor, "H W 3"],
+    mask: Float[Tensor, "H W"] | None = None,
+    validity: Float[Tensor, "H W"] | None = None,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Compute all metrics of one render, as stored in ``results.json``, and the reasons for those that are None.
 
-    Keys: ``psnr``, ``ssim``, ``lpips``, ``psnr_color_corrected``, and ``psnr_mask`` where a mask is given.
+    Keys: ``psnr``, ``ssim``, ``lpips``, ``psnr_color_corrected``, and ``psnr_mask`` where a mask is given. Pixels count
+    as far as their ``validity`` says, in [0, 1].
     """
-    values: dict[str, float | None] = {"psnr": psnr(render, photo), "ssim": ssim(render, photo)}
-    values["lpips"], lpips_reason = lpips(render, photo)
-    values["psnr_color_corrected"] = color_corrected_psnr(render, photo)
+    values: dict[str, float | None] = {"psnr": psnr(render, photo, validity), "ssim": ssim(render, photo, validity)}
+    values["lpips"], lpips_reason = lpips(render, photo, validity)
+    values["psnr_color_corrected"] = color_corrected_psnr(render, photo, validity)
     if mask is not None:
+        mask = mask if validity is None else mask * validity
         values["psnr_mask"] = psnr(render, photo, mask)
     reasons = {"lpips": lpips_reason} if lpips_reason else {}
     for name, value in values.items():
         if value is not None and math.isinf(value):
             values[name], reasons[name] = None, "the images are equal, so their PSNR is infinite"
         elif value is not None and math.isnan(value):
-            empty = name == "psnr_mask" and mask is not None and float(mask.sum()) <= 0
             values[name] = None
-            reasons[name] = "the mask is empty" if empty else "the render or the photo contains NaN"
+            if name == "psnr_mask" and mask is not None and float(mask.sum()) <= 0:
+                reasons[name] = "the mask is empty"
+            elif validity is not None and float(validity.sum()) <= 0:
+                reasons[name] = "every pixel of the photo is ignored"
+            else:
+                reasons[name] = "the render or the photo contains NaN"
     return values, reasons
 
 

@@ -43,6 +43,30 @@ def test_psnr_closed_form():
     assert metrics.psnr(a, a) == math.inf
 
 
+def test_ignored_pixels_have_no_influence_on_any_metric():
+    generator = torch.Generator().manual_seed(0)
+    render, photo = torch.rand(2, 40, 50, 3, generator=generator)
+    validity = (torch.rand(40, 50, generator=generator) > 0.3).float()
+    validity[10:20, 30:] = 0
+    mask = torch.rand(40, 50, generator=generator)
+    values = []
+    for color in (0.0, 1.0):
+        images = [torch.where(validity[..., None] > 0, image, color) for image in (render, photo)]
+        for changed in ([render, images[1]], [images[0], photo], images):
+            values.append(metrics.compute_metrics(*changed, mask, validity)[0])
+    assert all(each == pytest.approx(values[0], abs=1e-9) for each in values)
+    expected = metrics.psnr(render, photo, mask * validity)
+    assert values[0]["psnr_mask"] == pytest.approx(expected) != pytest.approx(metrics.psnr(render, photo, mask))
+
+
+def test_full_validity_changes_no_metric():
+    render, photo = torch.rand(2, 40, 50, 3, generator=torch.Generator().manual_seed(0))
+    expected, _ = metrics.compute_metrics(render, photo)
+    assert metrics.compute_metrics(render, photo, None, torch.ones(40, 50))[0] == pytest.approx(expected, abs=1e-12)
+    values, reasons = metrics.compute_metrics(render, photo, None, torch.zeros(40, 50))
+    assert values["psnr"] is values["ssim"] is None and "every pixel" in reasons["ssim"]
+
+
 def test_psnr_mask_weights_the_errors():
     photo = torch.zeros(2, 2, 3)
     render = torch.tensor([[0.1, 0.5], [0.5, 0.2]])[..., None].expand(2, 2, 3)

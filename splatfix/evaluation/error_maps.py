@@ -10,19 +10,35 @@ from torch import Tensor
 
 from splatfix.shapes import Float
 
+IGNORED_GRAY = 0.5
 ERROR_MAX = 0.3  # mean absolute error that takes the hottest color; the same for every arm and view
 
 
 def error_map(
-    render: Float[Tensor, "H W 3"] | ndarray, photo: Float[Tensor, "H W 3"] | ndarray, vmax: float = ERROR_MAX
+    render: Float[Tensor, "H W 3"] | ndarray,
+    photo: Float[Tensor, "H W 3"] | ndarray,
+    vmax: float = ERROR_MAX,
+    *,
+    validity: Float[Tensor, "H W"] | Float[ndarray, "H W"] | None = None,
 ) -> Float[ndarray, "H W 3"]:
     """Absolute error, mean over the channels, as colors: black is none, hotter is larger, ``vmax`` and more is palest.
+
+    Pixels that the ``validity`` of the photo ignores are gray.
 
     The color map is matplotlib's perceptually uniform "inferno". Returns float32 RGB in [0, 1].
     """
     error = np.abs(_array(render) - _array(photo)).mean(axis=-1) / vmax
     index = np.clip(np.nan_to_num(error, nan=1.0) * 255 + 0.5, 0, 255).astype(np.uint8)
-    return _inferno()[index]
+    colors = _inferno()[index]
+    return colors if validity is None else mark_ignored(colors, validity)
+
+
+def mark_ignored(
+    image: Float[ndarray, "H W 3"], validity: Float[Tensor, "H W"] | Float[ndarray, "H W"]
+) -> Float[ndarray, "H W 3"]:
+    """Paint the ignored pixels of an image gray."""
+    share = _array(validity)[..., None]
+    return share * image + (1 - share) * np.float32(IGNORED_GRAY)
 
 
 def error_legend(num_stops: int = 9) -> list[str]:

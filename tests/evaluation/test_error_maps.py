@@ -21,3 +21,12 @@ def test_legend_runs_from_the_color_of_no_error_to_the_hottest():
     ends = error_map(np.array([[[0.0] * 3, [1.0] * 3]]), np.zeros((1, 2, 3)))[0]
     as_hex = ["#" + "".join(f"{round(float(c) * 255):02x}" for c in end) for end in ends]
     assert [stops[0], stops[-1]] == as_hex and len(stops) == 5
+
+
+def test_ignored_pixels_are_gray():
+    photo = np.zeros((2, 2, 3), np.float32)
+    validity = np.float32([[1, 0], [1, 0.5]])
+    plain, marked = error_map(photo + 1, photo), error_map(photo + 1, photo, validity=validity)
+    np.testing.assert_array_equal(marked[:, 0], plain[:, 0])
+    np.testing.assert_allclose(marked[0, 1], 0.5)
+    np.testing.assert_allclose(marked[1, 1], (plain[1, 1] + 0.5) / 2)
