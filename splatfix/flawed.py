@@ -20,12 +20,16 @@ from splatfix.splats.backdrop import remove_backdrop
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A training photo near a flawed view, with the fit's depth and alpha at its camera (for occlusion tests)."""
+    """A training photo near a flawed view, with the fit's depth and alpha at its camera (for occlusion tests).
+
+    The ``validity`` is 0 where the photo is ignored; None is 1 everywhere. Ignored pixels have made-up colors.
+    """
 
     camera: Camera
     rgb: Float[Tensor, "H W 3"]
     depth: Float[Tensor, "H W"]
     alpha: Float[Tensor, "H W"]
+    validity: Float[Tensor, "H W"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +54,20 @@ class FlawedView:
 
 
 def render_references(
-    splats: Sequence[Splat], cameras: Sequence[Camera], photos: Sequence[Float[Tensor, "_ _ 3"]]
+    splats: Sequence[Splat],
+    cameras: Sequence[Camera],
+    photos: Sequence[Float[Tensor, "_ _ 3"]],
+    validities: Sequence[Float[Tensor, "_ _"] | None] | None = None,
 ) -> list[Reference]:
-    """Render depth and alpha at the cameras of training photos, averaged over several fits of them."""
+    """Render depth and alpha at the cameras of training photos, averaged over several fits of them.
+
+    ``validities`` are those of the photos; None if no pixel is ignored.
+    """
     scenes = [remove_backdrop(splat) for splat in splats]
     references = []
-    for camera, photo in zip(cameras, photos, strict=True):
+    for camera, photo, validity in zip(cameras, photos, validities or [None] * len(photos), strict=True):
         view = _render_mean(splats, scenes, camera)
-        references.append(Reference(camera, photo, view.depth, view.alpha))
+        references.append(Reference(camera, photo, view.depth, view.alpha, validity))
     return references
 
 

@@ -27,6 +27,8 @@ class PosedPhoto(Protocol):
     def depth(self) -> Float[Tensor, "H W"]: ...
     @property
     def alpha(self) -> Float[Tensor, "H W"]: ...
+    @property
+    def validity(self) -> Float[Tensor, "H W"] | None: ...
 
 
 def warp_reference(
@@ -40,14 +42,19 @@ def warp_reference(
     """Warp a reference photo into a view: colors ``[H, W, 3]`` and their validity in [0, 1], ``[H, W]``.
 
     Each pixel of the view is lifted by its rendered depth (along the axis, world units) and projected into the
-    photo. Its validity is the product of both alphas and of the depth agreement with the reference,
-    ``exp(-(relative difference / depth_tolerance)^2 / 2)``, so that occluded surfaces fade out; it is 0 outside of the
-    photo. The color of pixels with validity 0 is 0. Sizes of view and reference may differ.
+    photo. Its validity is the product of both alphas, of the photo's own validity and of the depth agreement with the
+    reference, ``exp(-(relative difference / depth_tolerance)^2 / 2)``, so that occluded surfaces fade out; it is 0
+    outside of the photo. The color of pixels with validity 0 is 0. Sizes of view and reference may differ.
     """
     pixels, depth = reproject(view_camera, view_depth, reference.camera)
     layers = torch.cat([reference.rgb, reference.depth[..., None], reference.alpha[..., None]], dim=-1)
     sampled = sample_bilinear(layers.to(view_depth), pixels)
     rgb, seen_depth, seen_alpha = sampled[..., :3], sampled[..., 3], sampled[..., 4]
+    if reference.validity is not None:  # the mean color of the valid pixels alone
+        share = reference.validity[..., None]
+        sampled = sample_bilinear(torch.cat([share * reference.rgb, share], dim=-1).to(view_depth), pixels)
+        rgb = sampled[..., :3] / sampled[..., 3:].clamp(min=1e-6)
+        seen_alpha = seen_alpha * sampled[..., 3]
     disagreement = (seen_depth - depth) / depth.clamp(min=1e-12)
     agreement = torch.exp(-0.5 * (disagreement / depth_tolerance) ** 2)
     usable = are_inside(pixels, reference.camera) & (view_depth > 0) & (depth > 0)

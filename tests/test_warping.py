@@ -37,7 +37,7 @@ def painted(of: Camera) -> torch.Tensor:
 
 def posed(of: Camera, depth: torch.Tensor | None = None) -> SimpleNamespace:
     depth = plane_depth(of) if depth is None else depth
-    return SimpleNamespace(camera=of, rgb=painted(of), depth=depth, alpha=torch.ones_like(depth))
+    return SimpleNamespace(camera=of, rgb=painted(of), depth=depth, alpha=torch.ones_like(depth), validity=None)
 
 
 def test_reproject_agrees_with_the_cameras_in_float64():
@@ -83,6 +83,22 @@ def test_validity_follows_alpha_and_needs_depth():
     assert (validity[:5] == 0).all()
     assert (rgb[:5] == 0).all()
     torch.testing.assert_close(validity[8:], alpha[8:], atol=0.01, rtol=0)
+
+
+def test_ignored_pixels_of_a_photo_are_not_warped_into_a_view():
+    view, reference = camera(0.3), posed(camera(-0.3))
+    reference.validity = torch.ones(HEIGHT_PX, WIDTH_PX)
+    reference.validity[8:20, 10:25] = 0
+    given = (view, plane_depth(view), torch.ones(HEIGHT_PX, WIDTH_PX))
+    red = torch.tensor([1.0, 0.0, 0.0])
+    reference.rgb = torch.where(reference.validity[..., None] > 0, reference.rgb, red)
+    rgb, validity = warp_reference(*given, reference)
+    _, hidden = warp_reference(*given, SimpleNamespace(**{**vars(reference), "validity": 1 - reference.validity}))
+    reference.validity, reference.rgb = None, painted(reference.camera)
+    plain, everywhere = warp_reference(*given, reference)
+    assert validity[hidden > 0.99].max() < 0.01 and int((hidden > 0.99).sum()) > 50
+    torch.testing.assert_close(validity + hidden, everywhere, atol=1e-5, rtol=0)
+    torch.testing.assert_close(rgb[validity > 0], plain[validity > 0], atol=0.05, rtol=0)
 
 
 def test_large_world_coordinates_keep_their_precision():

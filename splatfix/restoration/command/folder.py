@@ -8,6 +8,7 @@
     depth/0000.npy           its depth, float32 [H, W]
     spread/0000.npy          where several fits were averaged: standard deviation of their colors, float32 [H, W]
     photos_1/0000.png        the training photo nearest to the view; photos_2: the second nearest, ...
+    validity_1/0000.png      only if pixels of that photo are ignored: gray, black where its colors are made up
     warped_1/0000.png        that photo, warped into the view by depth: RGBA, where A is its validity
 
 ``output/``, written by the program::
@@ -99,6 +100,8 @@ def _write_view(folder: Path, stem: str, view: FlawedView) -> dict[str, Any]:
             "photo": _write_image(folder, f"photos_{rank}/{stem}.png", reference.rgb),
             "warped": _write_image(folder, f"warped_{rank}/{stem}.png", warped),
         }
+        if reference.validity is not None:
+            files["validity"] = _write_image(folder, f"validity_{rank}/{stem}.png", reference.validity)
         tree["references"].append(reference.camera.to_json() | files)
     return tree
 
