@@ -144,7 +144,7 @@ def render_novel_views(
         outward=config.outward,
         depth=scene.depth,
     )
-    references = render_references(splats, scene.cameras, scene.photos)
+    references = render_references(splats, scene.cameras, scene.photos, scene.validities)
     usual = float(torch.tensor([compute_coverage(reference.alpha) for reference in references]).median())
     views = render_flawed(splats, cameras, references, scene.depth, config.num_references)
     covered = [view for view in views if compute_coverage(view.alpha) >= config.min_coverage * usual]

@@ -211,7 +211,8 @@ def _render_cycle_scene(scene: SparseScene, fits: Sequence[Splat]) -> SparseScen
         cameras = list(scene.cameras)
         with torch.no_grad():
             images = [render(fits[0], [camera]).rgb[0].clamp(0, 1) for camera in cameras]
-    return replace(scene, cameras=tuple(cameras), photos=tuple(images), masks=(None,) * len(cameras), points=None)
+    none = (None,) * len(cameras)
+    return replace(scene, cameras=tuple(cameras), photos=tuple(images), masks=none, validities=none, points=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +262,7 @@ def _pair_views(
     meta: dict[str, Any],
 ) -> Iterator[Pair | None]:
     """Pair the mean render of the fits with each clean view; None where the render covers too little of the image."""
-    references = render_references(fits, scene.cameras, scene.photos)
+    references = render_references(fits, scene.cameras, scene.photos, scene.validities)
     typical_coverage = float(np.median([compute_coverage(reference.alpha) for reference in references]))
     for clean in clean_views:
         others = [reference for reference in references if reference.camera.name != clean.camera.name]
@@ -269,14 +270,17 @@ def _pair_views(
         if compute_coverage(view.alpha) < recipe.min_coverage * typical_coverage:
             yield None
             continue
-        image = clean.image
+        image, validity = clean.image, None
         if image is None:
-            image = torch.from_numpy(capture.view(clean.camera.name).load().rgb).to(scene.photos[0].device)
+            photo, device = capture.view(clean.camera.name).load(), scene.photos[0].device
+            image = torch.from_numpy(photo.rgb).to(device)
+            validity = None if photo.validity is None else torch.from_numpy(photo.validity).to(device)
         yield build_pair(
             view,
             image,
             scene=capture.name,
             fit=name,
+            mask=validity,
             num_references=recipe.num_references,
             band=clean.band,
             distance=clean.distance,

@@ -114,6 +114,9 @@ def build_pair(
 ) -> Pair:
     """Build the pair of a flawed view and the clean view at its camera. Warps are computed as in the loop.
 
+    ``mask`` is 0 where the clean view is ignored: such pixels have no part in training and in figures. None is 1
+    everywhere.
+
     ``meta`` is stored as JSON, such as group, source, settings, seed, band and distance; the camera, the cameras of the
     references, the scale of the depth and the PSNR of the artifact are added to it.
 
@@ -123,6 +126,7 @@ def build_pair(
     conditioning = compute_conditioning(view, num_references)
     camera = view.camera
     artifact, clean_bytes = _to_bytes(conditioning.rgb), _to_bytes(clean)
+    mask_bytes = None if mask is None else _to_bytes(mask)
     if artifact.shape != clean_bytes.shape:
         raise ValueError(
             f"{scene}/{camera.name}: render is {artifact.shape}, clean view is {clean_bytes.shape}; wanted the same"
@@ -136,12 +140,12 @@ def build_pair(
         alpha=_to_bytes(conditioning.alpha),
         nearness=(conditioning.nearness.cpu().double().numpy() * 65535 + 0.5).astype(np.uint16),
         warps=tuple(_to_bytes(warp) for warp in conditioning.warps),
-        mask=None if mask is None else _to_bytes(mask),
+        mask=mask_bytes,
         meta={
             "camera": camera.to_json(),
             "references": [reference.camera.to_json() for reference in view.references[:num_references]],
             "inverse_depth_scale": conditioning.inverse_depth_scale,
-            "artifact_psnr": _psnr(artifact, clean_bytes),
+            "artifact_psnr": _psnr(artifact, clean_bytes, mask_bytes),
             **meta,
         },
     )
@@ -227,6 +231,10 @@ def _to_float(pixels: ndarray) -> Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / largest)
 
 
-def _psnr(a: ndarray, b: ndarray) -> float | None:
-    mse = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)) / 255**2
+def _psnr(a: ndarray, b: ndarray, mask: ndarray | None) -> float | None:
+    """Compute the PSNR in dB over the pixels of the mask; None for equal images and for a mask without weight."""
+    squared = (a.astype(np.float64) - b.astype(np.float64)) ** 2
+    if mask is not None and not mask.any():
+        return None
+    mse = float(np.mean(squared) if mask is None else np.average(squared.mean(axis=2), weights=mask)) / 255**2
     return psnr_from_mse(mse) if mse > 0 else None

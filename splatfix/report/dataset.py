@@ -158,7 +158,9 @@ def _some_pairs(url: str, fits: Sequence[CommittedFit]) -> list[Pair]:
 def _sample(pair: Pair) -> dict[str, Any]:
     settings = pair.meta.get("fit_settings", {})
     what = f"{len(settings.get('train_ids', []))} photos, {settings.get('num_steps')} steps"
-    error = to_bytes(error_map(pair.artifact.astype(np.float32) / 255, pair.clean.astype(np.float32) / 255))
+    artifact, clean = (image.astype(np.float32) / 255 for image in (pair.artifact, pair.clean))
+    mask = None if pair.mask is None else pair.mask.astype(np.float32) / 255
+    error = to_bytes(error_map(artifact, clean, validity=mask))
     return {
         "title": f"{pair.scene}, {pair.view}",
         "detail": f"{settings.get('recipe')}, {what}, {pair.meta.get('band')}",

@@ -16,7 +16,7 @@ from numpy import ndarray
 from splatfix.cameras import Camera
 from splatfix.gaussians import Gaussians, Splat, make_isotropic_gaussians
 from splatfix.shapes import Float
-from splatfix.splats.hull import sample_colors
+from splatfix.splats.hull import find_seen_valid, find_valid, sample_colors
 
 BORDER_PX = 2  # width of the border of a photo that decides whether its background is plain
 COLOR_TOLERANCE = 10 / 255  # largest difference of a channel from the plain color
@@ -27,22 +27,39 @@ MIN_SHELL_SIZE = 50  # Gaussians; fewer far ones are floaters
 SHELL_OVERLAP = 0.8  # standard deviation of a shell Gaussian over the distance between neighbors
 
 
-def find_plain_color(photos: Sequence[Float[ndarray, "_ _ 3"]]) -> Float[ndarray, "3"] | None:
-    """Find the color of a plain background: that of nearly all border pixels of all photos. None if there is none."""
-    borders = np.concatenate([photo[_border_mask(photo.shape[:2])] for photo in photos])
+def find_plain_color(
+    photos: Sequence[Float[ndarray, "_ _ 3"]], validities: Sequence[Float[ndarray, "_ _"] | None] | None = None
+) -> Float[ndarray, "3"] | None:
+    """Find the color of a plain background: that of nearly all valid border pixels of all photos.
+
+    None if there is none, or if no border pixel is valid.
+    """
+    borders = np.concatenate(
+        [
+            photo[_border_mask(photo.shape[:2]) & find_valid(photo, validity)]
+            for photo, validity in zip(photos, validities or [None] * len(photos), strict=True)
+        ]
+    )
+    if not len(borders):
+        return None
     color = np.median(borders, axis=0)
     plain_share = (np.abs(borders - color).max(-1) <= COLOR_TOLERANCE).mean()
     return color.astype(np.float32) if plain_share >= MIN_PLAIN_SHARE else None
 
 
-def mask_plain_background(photo: Float[ndarray, "H W 3"], color: Float[ndarray, "3"]) -> Float[ndarray, "H W"]:
-    """Compute a mask that is 1 on the object: everywhere but in regions of the plain color that reach the border."""
+def mask_plain_background(
+    photo: Float[ndarray, "H W 3"], color: Float[ndarray, "3"], validity: Float[ndarray, "H W"] | None = None
+) -> Float[ndarray, "H W"]:
+    """Compute a mask that is 1 on the object: everywhere but in regions of the plain color that reach the border.
+
+    Ignored pixels may hide the object, so the mask is 1 there too.
+    """
     from scipy import ndimage  # here, because kernels and fits must import with torch, numpy and numba alone
 
     is_plain = np.abs(photo - color).max(-1) <= COLOR_TOLERANCE
     regions, _ = ndimage.label(is_plain)
     outside = np.unique(regions[_border_mask(is_plain.shape) & is_plain])
-    return (~np.isin(regions, outside[outside > 0])).astype(np.float32)
+    return (~np.isin(regions, outside[outside > 0]) | ~find_valid(photo, validity)).astype(np.float32)
 
 
 def make_shell(
@@ -54,13 +71,14 @@ def make_shell(
     num: int,
     sh_degree: int,
     color: Float[ndarray, "3"] | None = None,
+    validities: Sequence[Float[ndarray, "_ _"] | None] | None = None,
     device: torch.device | str = "cpu",
 ) -> Gaussians:
     """Make round, overlapping, nearly opaque Gaussians on a sphere around the cameras (a Fibonacci lattice).
 
     The radius is ``distance`` times the distance of the farthest point or camera from the mean camera center, so that
     no camera is outside. Without ``color`` each Gaussian has the color of the photos that see it, or else the
-    mean color of all photos.
+    mean color of all photos, without their ignored pixels.
     """
     k = np.arange(num) + 0.5
     polar, azimuth = np.arccos(1 - 2 * k / num), np.pi * (3 - np.sqrt(5)) * k
@@ -69,8 +87,10 @@ def make_shell(
     radius = distance * float(np.linalg.norm(np.concatenate([centers, points]) - centers.mean(0), axis=1).max())
     positions = centers.mean(0) + radius * directions
     if color is None:
-        mean = np.mean([photo.mean((0, 1)) for photo in photos], axis=0)
+        validities = validities or [None] * len(photos)
+        mean = np.mean([_mean_color(*each) for each in zip(photos, validities, strict=True)], axis=0)
         seen = np.stack([camera.sees(positions) for camera in cameras], axis=1)
+        seen &= find_seen_valid(positions, cameras, validities)
         colors = sample_colors(positions, seen, cameras, photos)
         colors = np.where(seen.any(axis=1, keepdims=True), colors, mean)
     else:
@@ -102,6 +122,13 @@ def remove_backdrop(splat: Splat) -> Splat:
         return splat
     gaussians = remove_shell(splat.gaussians)
     return splat if gaussians is splat.gaussians else replace(splat, gaussians=gaussians)
+
+
+def _mean_color(photo: Float[ndarray, "H W 3"], validity: Float[ndarray, "H W"] | None) -> Float[ndarray, "3"]:
+    """Compute the mean color of a photo without its ignored pixels."""
+    if validity is None:
+        return photo.mean((0, 1))
+    return np.average(photo.reshape(-1, 3), axis=0, weights=validity.ravel())
 
 
 def _border_mask(shape: tuple[int, ...]) -> ndarray:

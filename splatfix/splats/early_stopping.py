@@ -8,7 +8,7 @@ for those: with dropout and without growth, the full schedule was better on all 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -97,14 +97,16 @@ def shrink_scene(scene: SparseScene, scale: float) -> SparseScene:
         small = F.interpolate(channels, size=(height, width), mode="area")[0].permute(1, 2, 0)
         return small.reshape(height, width, *image.shape[2:])
 
+    def shrink_all(images: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+        return tuple(None if each is None else shrink(each, *size) for each, size in zip(images, sizes, strict=True))
+
     sizes = [(max(round(c.width_px * scale), 16), max(round(c.height_px * scale), 16)) for c in scene.cameras]
     return replace(
         scene,
         cameras=tuple(c.resize(*size) for c, size in zip(scene.cameras, sizes, strict=True)),
         photos=tuple(shrink(photo, *size) for photo, size in zip(scene.photos, sizes, strict=True)),
-        masks=tuple(
-            None if mask is None else shrink(mask, *size) for mask, size in zip(scene.masks, sizes, strict=True)
-        ),
+        masks=shrink_all(scene.masks),
+        validities=shrink_all(scene.validities),
     )
 
 
@@ -131,8 +133,16 @@ def _run_probe(
 
 
 def _score_photo(splat: Splat, scene: SparseScene, index: int) -> float:
-    """Compute the PSNR of the held-out photo in dB, in float32 on the device of the fit; finite for equal images."""
+    """Compute the PSNR of the held-out photo in dB, in float32 on the device of the fit; finite for equal images.
+
+    Ignored pixels of the photo are left out.
+    """
     with torch.no_grad():
         rendering = render(splat, [scene.cameras[index]])
-    error = (rendering.rgb[0].clamp(0, 1) - scene.photos[index]).square().mean()
+    squared = (rendering.rgb[0].clamp(0, 1) - scene.photos[index]).square()
+    validity = scene.validities[index]
+    if validity is None:
+        error = squared.mean()
+    else:
+        error = (squared.mean(-1) * validity).sum() / validity.sum().clamp_min(1e-6)
     return -10 * float(torch.log10(error.clamp_min(1e-10)))

@@ -13,6 +13,8 @@ from splatfix.shapes import Bool, Float
 
 log = logging.getLogger(__name__)
 
+MIN_VALIDITY = 0.5  # of a pixel that is used as a whole; its color comes from its valid part alone
+
 
 def neighbor_angles_deg(cameras: Sequence[Camera], depth: float) -> Float[ndarray, "C C"]:
     """Compute the angles in degrees between each camera and each other, seen from the point on its axis at ``depth``.
@@ -93,6 +95,26 @@ def is_in_hull(
         inside &= seen | (beyond & touched).any(axis=1)
         inside[seen] &= dilated[y[seen].astype(int), x[seen].astype(int)]
     return inside
+
+
+def find_valid(photo: Float[ndarray, "H W 3"], validity: Float[ndarray, "H W"] | None) -> Bool[ndarray, "H W"]:
+    """Find the pixels of a photo of which at least half is valid, boolean; all of them for a validity of None."""
+    return np.ones(photo.shape[:2], bool) if validity is None else validity >= MIN_VALIDITY
+
+
+def find_seen_valid(
+    positions: Float[ndarray, "P 3"],
+    cameras: Sequence[Camera],
+    validities: Sequence[Float[ndarray, "_ _"] | None],
+) -> Bool[ndarray, "P C"]:
+    """Find the photos in which the pixel of a point is not ignored. True outside of a photo."""
+    seen = np.ones((len(positions), len(cameras)), bool)
+    for index, (camera, validity) in enumerate(zip(cameras, validities, strict=True)):
+        if validity is not None and len(positions):
+            visible = camera.sees(positions)
+            x, y = camera.project(positions[visible])[0].astype(int).T
+            seen[visible, index] = validity[y, x] >= MIN_VALIDITY
+    return seen
 
 
 def sample_colors(

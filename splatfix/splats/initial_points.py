@@ -17,7 +17,14 @@ from numpy import ndarray
 
 from splatfix.cameras import Camera
 from splatfix.shapes import Bool, Float, Int
-from splatfix.splats.hull import depth_ranges, draw_random_points, is_in_hull, neighbor_angles_deg, sample_colors
+from splatfix.splats.hull import (
+    depth_ranges,
+    draw_random_points,
+    find_seen_valid,
+    is_in_hull,
+    neighbor_angles_deg,
+    sample_colors,
+)
 from splatfix.splats.stereo.config import StereoConfig
 from splatfix.splats.stereo.plane_sweep import StereoPoints, find_stereo_points, thin_points
 from splatfix.splats.triangulate import TriangulateConfig, TriangulatedPoints, triangulate
@@ -154,16 +161,27 @@ def survey_photos(
     masks: Sequence[Float[ndarray, "_ _"] | None],
     points: Points | None,
     config: InitializationConfig,
+    validities: Sequence[Float[ndarray, "_ _"] | None] | None = None,
 ) -> Survey:
     """Find the structure in the photos. Arguments and errors as in `find_initial_points`."""
     wanted = _check_sources(cameras, photos, config)
     notes: list[str] = []
-    sparse, seen, sources = _find_sparse_points(cameras, photos, masks, points, config, wanted, notes)
+    validities = validities or [None] * len(cameras)
+    usable = [_combine_masks(*each) for each in zip(masks, validities, strict=True)]
+    sparse, seen, sources = _find_sparse_points(cameras, photos, usable, points, config, wanted, notes)
+    keep = is_in_hull(sparse, cameras, masks)
+    sparse, seen, sources = sparse[keep], seen[keep], sources[keep]
+    if any(validity is not None for validity in validities):
+        seen = seen & find_seen_valid(sparse, cameras, validities)
+        keep = seen.sum(axis=1) >= 2
+        sparse, seen, sources = sparse[keep], seen[keep], sources[keep]
     ranges = depth_ranges(cameras, sparse)
     depths = np.concatenate([camera.project(sparse)[1][camera.sees(sparse)] for camera in cameras])
     depth_scale = float(np.median(depths)) if len(depths) >= 20 else float(np.sqrt(np.prod(ranges, axis=1)).mean())
     needs_stereo = bool({"auto", "stereo"} & wanted) and len(cameras) >= 2
-    dense = find_stereo_points(cameras, photos, masks, ranges, config.stereo) if needs_stereo else None
+    dense = None
+    if needs_stereo:
+        dense = find_stereo_points(cameras, photos, masks, ranges, config.stereo, validities=validities)
     return Survey(sparse, seen, sources, ranges, depth_scale, dense, tuple(notes))
 
 
@@ -175,6 +193,8 @@ def find_initial_points(
     config: InitializationConfig,
     rng: np.random.Generator,
     survey: Survey | None = None,
+    *,
+    validities: Sequence[Float[ndarray, "_ _"] | None] | None = None,
 ) -> InitialPoints:
     """Find the points that a fit from these photos starts from.
 
@@ -186,6 +206,8 @@ def find_initial_points(
         config: settings.
         rng: generator for the random points and for thinning.
         survey: result of `survey_photos` for the same photos, if already computed.
+        validities: 0 where a photo is ignored, ``[H, W]``; None for a photo without such pixels, or for no such photo.
+            Nothing is matched there and no color comes from there, but points may be there.
 
     Raises:
         ValueError: no photos, invalid sources, or no point from any source.
@@ -193,7 +215,7 @@ def find_initial_points(
     wanted = _check_sources(cameras, photos, config)
     auto = wanted == {"auto"}
     if survey is None:
-        survey = survey_photos(cameras, photos, masks, points, config)
+        survey = survey_photos(cameras, photos, masks, points, config, validities)
     dense, notes = survey.dense, list(survey.notes)
     positions, labels = [survey.sparse], [survey.sources]
     colors = [sample_colors(survey.sparse, survey.seen, cameras, photos)]
@@ -213,7 +235,7 @@ def find_initial_points(
         known = rng.permutation(np.concatenate(positions))[:2000]  # enough to estimate depths
         random_points = draw_random_points(cameras, masks, known, survey.ranges, num_random, config.random_spread, rng)
         positions.append(random_points)
-        seen = np.ones((len(random_points), len(cameras)), bool)
+        seen = find_seen_valid(random_points, cameras, validities or [None] * len(cameras))
         colors.append(sample_colors(random_points, seen, cameras, photos))
         labels.append(np.full(len(random_points), SOURCES.index("random")))
         shortfall = "" if len(random_points) == num_random else f" of {num_random} (the photos share little space)"
@@ -259,7 +281,10 @@ def _find_sparse_points(
     wanted: set[str],
     notes: list[str],
 ) -> tuple[Float[ndarray, "P 3"], Bool[ndarray, "P C"], Int[ndarray, " P"]]:
-    """Find admissible and triangulated points on the object: positions, the photos that see them, and sources."""
+    """Find admissible and triangulated points: positions, the photos that see them, and sources.
+
+    ``masks`` are 1 where keypoints may be.
+    """
     names = [camera.name for camera in cameras]
     positions, seen, labels = np.zeros((0, 3)), np.zeros((0, len(names)), bool), np.zeros(0, int)
     if "points" in wanted or "auto" in wanted:
@@ -282,8 +307,14 @@ def _find_sparse_points(
         positions = np.concatenate([positions, triangulated.positions])
         seen = np.concatenate([seen, triangulated.seen])
         labels = np.concatenate([labels, np.full(len(triangulated), SOURCES.index("triangulated"))])
-    keep = is_in_hull(positions, cameras, masks)
-    return positions[keep], seen[keep], labels[keep]
+    return positions, seen, labels
+
+
+def _combine_masks(mask: ndarray | None, validity: ndarray | None) -> ndarray | None:
+    """Multiply two masks, either of which may be missing."""
+    if mask is None or validity is None:
+        return validity if mask is None else mask
+    return mask * validity
 
 
 def _sample_stereo_colors(

@@ -13,12 +13,18 @@ def photometric_loss(
     target: Float[Tensor, "H W 3"],
     ssim_weight: float,
     confidence: Float[Tensor, "H W"] | None = None,
+    validity: Float[Tensor, "H W"] | None = None,
 ) -> Float[Tensor, ""]:
     """Compute ``(1 - w) L1 + w (1 - SSIM)``, a scalar, with ``w = ssim_weight``.
 
     The ``confidence`` of each pixel (0 to 1) blends the target with the render itself, so that pixels of confidence 0
-    have no gradient, neither from L1 nor through the windows of SSIM.
+    have no gradient, neither from L1 nor through the windows of SSIM. Pixels of ``validity`` 0 are ignored: they never
+    have a gradient, and windows of SSIM that reach them see the render in their place.
     """
+    if validity is not None:
+        share = validity[..., None]
+        target = share * target + (1 - share) * rgb.detach()
+        rgb = share * rgb + (1 - share) * rgb.detach()
     if confidence is not None:
         weight = confidence[..., None]
         target = weight * target + (1 - weight) * rgb.detach()

@@ -40,7 +40,8 @@ class SparseScene:
     Attributes:
         cameras: training cameras, sorted by name.
         photos: their images, float32 ``[H, W, 3]`` each, on the device of the fit.
-        masks: their masks ``[H, W]``; None for a photo without.
+        masks: their object masks ``[H, W]``; None for a photo without.
+        validities: share of each of their pixels that is not ignored, in [0, 1], ``[H, W]``; None for all of a photo.
         points: the admissible points, which at least two of the chosen photos saw.
         background: RGB behind the scene; None is black.
         depth: scene depth in world units (`views.scene_depth`).
@@ -49,6 +50,7 @@ class SparseScene:
     cameras: tuple[Camera, ...]
     photos: tuple[Float[Tensor, "_ _ 3"], ...]  # sizes may differ
     masks: tuple[Float[Tensor, "_ _"] | None, ...]
+    validities: tuple[Float[Tensor, "_ _"] | None, ...]
     points: Points | None
     background: tuple[float, float, float] | None
     depth: float
@@ -62,6 +64,7 @@ class SparseScene:
             cameras,
             tuple(self.photos[i] for i in keep),
             tuple(self.masks[i] for i in keep),
+            tuple(self.validities[i] for i in keep),
             points,
             self.background,
             scene_depth(cameras, points),
@@ -69,7 +72,15 @@ class SparseScene:
 
     def views(self) -> list[TrainingView]:
         """Return the photos as training views."""
-        return [TrainingView(camera, photo) for camera, photo in zip(self.cameras, self.photos, strict=True)]
+        return [
+            TrainingView(camera, photo, validity=validity)
+            for camera, photo, validity in zip(self.cameras, self.photos, self.validities, strict=True)
+        ]
+
+    @property
+    def ignored_share(self) -> float:
+        """Share of the pixels that is ignored, in [0, 1]: the mean over the photos."""
+        return float(np.mean([0.0 if each is None else 1 - float(each.mean()) for each in self.validities]))
 
 
 def load_scene(capture: Capture, train_ids: Sequence[str], device: torch.device) -> SparseScene:
@@ -82,6 +93,7 @@ def load_scene(capture: Capture, train_ids: Sequence[str], device: torch.device)
         cameras,
         tuple(torch.from_numpy(photo.rgb).to(device) for photo in photos),
         tuple(None if photo.mask is None else torch.from_numpy(photo.mask).to(device) for photo in photos),
+        tuple(None if photo.validity is None else torch.from_numpy(photo.validity).to(device) for photo in photos),
         points,
         capture.background,
         scene_depth(cameras, points),
@@ -102,13 +114,18 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
     scale = scene_scale(scene.cameras, scene.depth)
     if initial.start is not None:
         return start_from_splat(
-            initial.start, scene.cameras, scene.photos, fit, scene_scale=scale, background=scene.background
+            *(initial.start, scene.cameras, scene.photos, fit),
+            scene_scale=scale,
+            background=scene.background,
+            validities=scene.validities,
         )
-    photos, masks, plain_color, survey = _prepare_photos(scene, initial)
+    photos, masks, validities, plain_color, survey = _prepare_photos(scene, initial)
     if plain_color is not None:
         log.info("the photos have a plain background: initial points are confined to the object")
     rng = np.random.default_rng(seed)
-    points = find_initial_points(scene.cameras, photos, masks, scene.points, initial, rng, survey)
+    points = find_initial_points(
+        scene.cameras, photos, masks, scene.points, initial, rng, survey=survey, validities=validities
+    )
     device = scene.photos[0].device
     gaussians = initialize_gaussians(points, initial, device)
     if scene.background is None and initial.num_backdrop > 0:
@@ -120,6 +137,7 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
             num=initial.num_backdrop,
             sh_degree=initial.sh_degree,
             color=plain_color,
+            validities=validities,
             device=device,
         )
         gaussians = gaussians.concatenate(backdrop)
@@ -129,14 +147,20 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
 @lru_cache(maxsize=1)
 def _prepare_photos(
     scene: SparseScene, initial: InitializationConfig
-) -> tuple[list[ndarray], list[ndarray | None], ndarray | None, Survey]:
-    """Return photos, masks, the color of a plain background, and the survey; cached for other fits of these photos."""
+) -> tuple[list[ndarray], list[ndarray | None], list[ndarray | None], ndarray | None, Survey]:
+    """Return photos, masks, validities, the color of a plain background, and the survey; cached for other fits."""
     photos = [photo.cpu().numpy() for photo in scene.photos]
     masks = [None if mask is None else mask.cpu().numpy() for mask in scene.masks]
-    plain_color = find_plain_color(photos) if scene.background is None and all(mask is None for mask in masks) else None
+    validities = [None if validity is None else validity.cpu().numpy() for validity in scene.validities]
+    is_scene = scene.background is None and all(mask is None for mask in masks)
+    plain_color = find_plain_color(photos, validities) if is_scene else None
     if plain_color is not None:
-        masks = [mask_plain_background(photo, plain_color) for photo in photos]
-    return photos, masks, plain_color, survey_photos(scene.cameras, photos, masks, scene.points, initial)
+        masks = [
+            mask_plain_background(photo, plain_color, validity)
+            for photo, validity in zip(photos, validities, strict=True)
+        ]
+    survey = survey_photos(scene.cameras, photos, masks, scene.points, initial, validities)
+    return photos, masks, validities, plain_color, survey
 
 
 def fit_identity(scene: SparseScene, **settings: Any) -> str:
@@ -150,6 +174,9 @@ def fit_identity(scene: SparseScene, **settings: Any) -> str:
         digest.update(camera.name.encode())
         digest.update(camera.camera_from_world.tobytes() + camera.intrinsics.tobytes())
         digest.update(photo.cpu().numpy().tobytes())
+    for index, validity in enumerate(scene.validities):
+        if validity is not None:
+            digest.update(index.to_bytes(4, "big") + validity.cpu().numpy().tobytes())
     tree = {"schema": CHECKPOINT_SCHEMA, **{name: changed_fields(value) for name, value in settings.items()}}
     starts = [value.start for value in settings.values() if isinstance(value, InitializationConfig) and value.start]
     tree |= {"start": [hash_splat(path) for path in starts]} if starts else {}

@@ -32,6 +32,7 @@ def start_from_splat(
     *,
     scene_scale: float,
     background: Sequence[float] | None,
+    validities: Sequence[Float[Tensor, "_ _"] | None] | None = None,
 ) -> Fit:
     """Create the optimizers for a splat that was read from a file, at the end of the schedule of the sparse fit.
 
@@ -42,6 +43,7 @@ def start_from_splat(
         config: of the fit.
         scene_scale: size of the scene in world units (`splats.train.scene_scale`).
         background: RGB behind the scene; None is black.
+        validities: 0 where a photo is ignored, ``[H, W]``; None for no such photo.
 
     Raises:
         ValueError: the splat cannot be read, has no Gaussians, has another render mode than the fit, or does not look
@@ -55,24 +57,33 @@ def start_from_splat(
             f"{path}: was fitted in the mode {splat.mode} (splat.json), but fit.mode = {config.mode}; "
             f"wanted --fit.mode {splat.mode}"
         )
-    check_world(splat, cameras, photos, path)
+    check_world(splat, cameras, photos, path, validities)
     fit = Fit(splat.gaussians, config, scene_scale=scene_scale, num_photos=len(photos), background=background)
     fit.step = config.steps
     return fit
 
 
-def check_world(splat: Splat, cameras: Sequence[Camera], photos: Photos, path: Path) -> None:
+def check_world(
+    splat: Splat,
+    cameras: Sequence[Camera],
+    photos: Photos,
+    path: Path,
+    validities: Sequence[Float[Tensor, "_ _"] | None] | None = None,
+) -> None:
     """Check that a splat lies in the world of the cameras: its renders must be nearer to the photos than plain colors.
 
     Raises:
         ValueError: for at least half of the photos, the mean color of the photo is nearer to it than the render.
     """
     renders, plain = [], []
-    for camera, photo in zip(cameras, photos, strict=True):
+    for camera, photo, validity in zip(cameras, photos, validities or [None] * len(photos), strict=True):
         with torch.no_grad():
             rgb = render(splat, [camera]).rgb[0].clamp(0, 1)
-        renders.append(psnr(rgb, photo))
-        plain.append(psnr(photo.mean((0, 1)).expand_as(photo), photo))
+        mean = photo.mean((0, 1))
+        if validity is not None:
+            mean = (photo * validity[..., None]).sum((0, 1)) / validity.sum()
+        renders.append(psnr(rgb, photo, validity))
+        plain.append(psnr(mean.expand_as(photo), photo, validity))
     if sum(render_db <= plain_db for render_db, plain_db in zip(renders, plain, strict=True)) * 2 >= len(renders):
         raise ValueError(
             f"{path}: its renders reach {_median(renders):.1f} dB PSNR on the photos, the mean color of each photo "

@@ -83,12 +83,14 @@ class TrainingView:
         rgb: a photo or a repaired view, ``[H, W, 3]``, on the device of the fit.
         weight: factor of its loss.
         confidence: of each pixel in [0, 1], ``[H, W]``; None is 1 everywhere.
+        validity: of each pixel in [0, 1], ``[H, W]``, 0 where it is ignored; None is 1 everywhere.
     """
 
     camera: Camera
     rgb: Float[Tensor, "H W 3"]
     weight: float = 1.0
     confidence: Float[Tensor, "H W"] | None = None
+    validity: Float[Tensor, "H W"] | None = None
 
 
 class Fit:
@@ -310,7 +312,7 @@ def _train_step(
         exposure = fit.exposure[photo] - fit.exposure.mean(0)
         rgb = rgb + rgb @ exposure[:, :3].T + exposure[:, 3]
     with section("loss"):
-        loss = view.weight * photometric_loss(rgb, view.rgb, config.ssim_weight, view.confidence)
+        loss = view.weight * photometric_loss(rgb, view.rgb, config.ssim_weight, view.confidence, view.validity)
     if config.opacity_regularizer > 0:
         loss = loss + config.opacity_regularizer * params["opacities"].sigmoid().mean()
     if config.scale_regularizer > 0:

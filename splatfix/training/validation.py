@@ -38,7 +38,7 @@ def measure_gains(repair: Repair, pair: Pair) -> list[Row]:
     mask = None if pair.mask is None else weight
 
     def score(image: torch.Tensor) -> tuple[float, float]:
-        return min(metrics.psnr(image, clean, mask), 100.0), metrics.ssim(image, clean)
+        return min(metrics.psnr(image, clean, mask), 100.0), metrics.ssim(image, clean, mask)
 
     psnr, ssim = score(conditioning.rgb)
     rows = []

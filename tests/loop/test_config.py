@@ -79,7 +79,7 @@ def test_checkpoints_depend_on_the_options(monkeypatch):
 
     def identity(config: LoopConfig) -> str:
         def capture(_scene: object, **settings: object) -> str:
-            raise Asked(fit_identity(SparseScene((), (), (), None, None, 1.0), **settings))
+            raise Asked(fit_identity(SparseScene((), (), (), (), None, None, 1.0), **settings))
 
         monkeypatch.setattr("splatfix.loop.rounds.fit_identity", capture)
         with pytest.raises(Asked) as caught:

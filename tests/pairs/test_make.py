@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from splatfix.captures import open_capture
+from splatfix.captures import PhotoOptions, open_capture
+from splatfix.images import to_bytes
 from splatfix.pairs.ground_truth import DenseConfig, fit_densely, read_reference_splat, render_clean_views
 from splatfix.pairs.make import FitPairs, make_pairs
 from splatfix.pairs.recipes import Recipe
@@ -50,6 +51,18 @@ def test_several_fits_of_the_same_photos_are_paired_alone_and_as_their_mean():
     assert not np.array_equal(alone[0].artifact, mean[0].artifact)
     np.testing.assert_array_equal(alone[0].clean, mean[0].clean)
     assert [pair.meta["fit_settings"]["num_fits"] for pair in several] == [1] * len(alone) + [2] * len(mean)
+
+
+def test_pairs_of_photos_with_ignored_pixels_have_masks():
+    given = {"seed": 0, "recipe": SMALL, "device": CPU}
+    options = PhotoOptions(masks="ignore")
+    capture = open_capture(sample_path(), longest_side_px=48, options=options)
+    pairs = make_pairs(capture, 0, **given).pairs
+    assert pairs and capture.background is None
+    for pair in pairs:
+        np.testing.assert_array_equal(pair.mask, to_bytes(capture.view(pair.view).load().validity))
+        assert 0.2 < (pair.mask == 0).mean() < 0.9
+    assert all(pair.mask is None for pair in make_small_pairs(0))
 
 
 def test_a_reference_splat_is_rendered_in_its_recorded_mode(tmp_path):

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from splatfix.conditioning import compute_conditioning, compute_nearness, depth_from_nearness
-from splatfix.pairs.pair import decode, encode
+from splatfix.pairs.pair import build_pair, decode, encode
 from splatfix.restoration.nafnet.network import NetworkConfig, network_inputs
 from tests.restoration.scenery import flawed_view, pair, random_mask
+from tests.test_warping import painted
 
 
 def test_encode_and_decode_lose_nothing():
@@ -96,3 +97,13 @@ def test_meta_is_plain_json():
     assert meta["camera"]["width_px"] == 40
     assert 5 < meta["artifact_psnr"] < 40
     assert meta["band"] == "near"
+
+
+def test_ignored_pixels_do_not_count_in_the_psnr_of_the_artifact():
+    view, mask = flawed_view(1), random_mask()
+    clean = painted(view.camera)
+    given = {"scene": "plane", "fit": "f0", "mask": mask}
+    pairs = [build_pair(view, torch.where(mask[..., None] > 0, clean, color), **given) for color in (0.0, 1.0)]
+    psnrs = [pair.meta["artifact_psnr"] for pair in pairs]
+    assert psnrs[0] == psnrs[1] != build_pair(view, clean, **{**given, "mask": None}).meta["artifact_psnr"]
+    assert build_pair(view, clean, **{**given, "mask": torch.zeros_like(mask)}).meta["artifact_psnr"] is None

@@ -46,4 +46,4 @@ def small_scene() -> SparseScene:
     """Five photos of random Gaussians, without points or masks."""
     cameras = tuple(ring_cameras(5))
     photos = tuple(view.rgb for view in photos_of(random_gaussians(300, seed=0), cameras))
-    return SparseScene(cameras, photos, (None,) * 5, None, None, scene_depth(cameras))
+    return SparseScene(cameras, photos, (None,) * 5, (None,) * 5, None, None, scene_depth(cameras))

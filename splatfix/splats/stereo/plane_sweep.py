@@ -20,7 +20,7 @@ from numpy import ndarray
 
 from splatfix.cameras import Camera
 from splatfix.shapes import Float, Int
-from splatfix.splats.hull import is_in_hull, neighbor_angles_deg
+from splatfix.splats.hull import find_valid, is_in_hull, neighbor_angles_deg
 from splatfix.splats.stereo import cpu
 from splatfix.splats.stereo.config import StereoConfig
 from splatfix.splats.triangulate import GRAY_WEIGHTS
@@ -54,6 +54,8 @@ def find_stereo_points(
     masks: Sequence[Float[ndarray, "_ _"] | None],
     depth_ranges: Sequence[tuple[float, float]],
     config: StereoConfig,
+    *,
+    validities: Sequence[Float[ndarray, "_ _"] | None] | None = None,
 ) -> StereoPoints:
     """Find points at the pixels whose depth other photos agree on.
 
@@ -62,6 +64,7 @@ def find_stereo_points(
         photos: sRGB in [0, 1], each ``[H, W, 3]`` with the size of its camera.
         masks: 1 on the object, ``[H, W]``; only these pixels are matched. None matches all pixels.
         depth_ranges: nearest and farthest depth to search per photo, in world units.
+        validities: 0 where a photo is ignored, ``[H, W]``, which is not matched; None matches all pixels.
 
     Raises:
         ValueError: fewer than two cameras, or a depth range that is not positive and rising.
@@ -73,8 +76,8 @@ def find_stereo_points(
             raise ValueError(f"{camera.name}: depth range {low:.4g} to {high:.4g}; wanted 0 < nearest < farthest")
     middle_depths = [float(np.sqrt(low * high)) for low, high in depth_ranges]
     valid = [
-        np.ones(photo.shape[:2], bool) if mask is None else mask > 0.5
-        for photo, mask in zip(photos, masks, strict=True)
+        find_valid(photo, validity) if mask is None else (mask > 0.5) & find_valid(photo, validity)
+        for photo, mask, validity in zip(photos, masks, validities or [None] * len(photos), strict=True)
     ]
     grays = [np.ascontiguousarray(photo @ GRAY_WEIGHTS - 0.5, np.float32) for photo in photos]
     depth_maps = []
