@@ -14,7 +14,7 @@ import torch
 from splatfix.compare.config import CompareConfig
 from splatfix.compare.frames import FrameView, measure_frames
 from splatfix.config import changed_fields
-from splatfix.evaluation.error_maps import error_map
+from splatfix.evaluation.error_maps import error_map, mark_ignored
 from splatfix.evaluation.results import read_results
 from splatfix.files import hash_text, read_json, write_json
 from splatfix.fit import MAY_CHANGE, prepare_run
@@ -212,11 +212,11 @@ def _run_entry(
 def _write_frame(folder: Path, view: FrameView) -> None:
     render, repaired = view.flawed.rgb.cpu().clamp(0, 1), view.repaired.rgb.cpu()
     pictures = {
-        "photo": view.photo.numpy(),
+        "photo": view.photo.numpy() if view.validity is None else mark_ignored(view.photo.numpy(), view.validity),
         "render": render.numpy(),
         "repaired": repaired.numpy(),
-        "error_render": error_map(render, view.photo),
-        "error_repaired": error_map(repaired, view.photo),
+        "error_render": error_map(render, view.photo, validity=view.validity),
+        "error_repaired": error_map(repaired, view.photo, validity=view.validity),
     }
     if view.repaired.mask is not None:
         pictures["mask"] = view.repaired.mask.cpu().float()[..., None].expand(-1, -1, 3).numpy()

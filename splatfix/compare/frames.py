@@ -38,6 +38,7 @@ class FrameView:
     flawed: FlawedView
     repaired: Repaired
     result: FrameResult
+    validity: Float[Tensor, "H W"] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def measure_frames(
         splats: the sparse fit and its siblings; their renders are averaged.
         on_view: called with each test view (to write pictures).
     """
-    references = render_references(splats, scene.cameras, scene.photos)
+    references = render_references(splats, scene.cameras, scene.photos, scene.validities)
     reasons: dict[str, str] = {}
 
     def repair(cameras: Sequence[Camera]) -> tuple[list[FlawedView], list[Repaired]]:
@@ -80,14 +81,16 @@ def measure_frames(
     photos = [capture.view(name).load() for name in names]
     flawed, repaired = repair([capture.view(name).camera for name in names])
     bands = assign_bands(measure_distances(capture, split))
-    clean, goods, frames = [], [], []
+    clean, validities, goods, frames = [], [], [], []
     for name, photo, view, result in zip(names, photos, flawed, repaired, strict=True):
         rgb = torch.from_numpy(photo.rgb)
-        good = good_pixels(view.rgb.cpu(), rgb)
         mask = None if photo.mask is None else torch.from_numpy(photo.mask)
-        frame = _measure_frame(name, bands[name], rgb, mask, view, result, good, reasons)
-        on_view(FrameView(name, rgb, view, result, frame))
+        validity = None if photo.validity is None else torch.from_numpy(photo.validity)
+        good = good_pixels(view.rgb.cpu(), rgb, validity)
+        frame = _measure_frame(name, bands[name], rgb, mask, validity, view, result, good, reasons)
+        on_view(FrameView(name, rgb, view, result, frame, validity))
         clean.append(rgb)
+        validities.append(validity)
         goods.append(good.float())
         frames.append(frame)
     rgbs = [result.rgb.cpu() for result in repaired]
@@ -97,22 +100,35 @@ def measure_frames(
         [view.depth.cpu() for view in flawed],
         [view.alpha.cpu() for view in flawed],
         clean,
+        clean_validities=validities,
     )
     return Frames(
         frames=tuple(frames),
-        drift=_measure_test_drift(rgbs, clean, flawed, goods, names),
+        drift=_measure_test_drift(rgbs, clean, flawed, goods, validities, names),
         path_drift=_path_drift(scene.cameras, path_frames, repair) if path_frames else None,
         consistency=consistency,
         reasons=reasons,
     )
 
 
-def good_pixels(render: Float[Tensor, "H W 3"], photo: Float[Tensor, "H W 3"]) -> Bool[Tensor, "H W"]:
-    """Where a render is good: its mean absolute color error over a window is below `GOOD_ERROR`."""
-    error = (render.clamp(0, 1) - photo).abs().mean(-1)[None, None]
+def good_pixels(
+    render: Float[Tensor, "H W 3"], photo: Float[Tensor, "H W 3"], validity: Float[Tensor, "H W"] | None = None
+) -> Bool[Tensor, "H W"]:
+    """Where a render is good: its mean absolute color error over the valid pixels of a window is below `GOOD_ERROR`.
+
+    Ignored pixels, those of validity 0, are not good.
+    """
+    error = (render.clamp(0, 1) - photo).abs().mean(-1)
+    if validity is None:
+        return _window_mean(error) < GOOD_ERROR
+    share = _window_mean(validity)
+    return (_window_mean(error * validity) < GOOD_ERROR * share) & (validity > 0)
+
+
+def _window_mean(image: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
     pad = GOOD_WINDOW_PX // 2
-    padded = torch.nn.functional.pad(error, (pad,) * 4, mode="replicate")
-    return torch.nn.functional.avg_pool2d(padded, GOOD_WINDOW_PX, stride=1)[0, 0] < GOOD_ERROR
+    padded = torch.nn.functional.pad(image[None, None], (pad,) * 4, mode="replicate")
+    return torch.nn.functional.avg_pool2d(padded, GOOD_WINDOW_PX, stride=1)[0, 0]
 
 
 def _measure_frame(
@@ -120,26 +136,28 @@ def _measure_frame(
     band: Band,
     photo: Float[Tensor, "H W 3"],
     mask: Float[Tensor, "H W"] | None,
+    validity: Float[Tensor, "H W"] | None,
     view: FlawedView,
     repaired: Repaired,
     good: Bool[Tensor, "H W"],
     reasons: dict[str, str],
 ) -> FrameResult:
     metrics: dict[str, Metrics] = {}
+    weight = torch.ones_like(view.rgb[..., 0], device="cpu") if validity is None else validity
     parts: dict[str, dict[str, float | None]] = {"good": {}, "bad": {}}
     for kind, rgb in (("render", view.rgb), ("repaired", repaired.rgb)):
         image = rgb.detach().cpu().clamp(0, 1)
-        metrics[kind], missing = compute_metrics(image, photo, mask)
+        metrics[kind], missing = compute_metrics(image, photo, mask, validity)
         reasons.update(missing)
         for part, where in (("good", good), ("bad", ~good)):
-            value = psnr(image, photo, where.float())
+            value = psnr(image, photo, where * weight)
             parts[part][kind] = value if math.isfinite(value) else None
     marked = repaired.mask
     return FrameResult(
         name=name,
         band=band,
         **metrics,
-        good_share=float(good.float().mean()),
+        good_share=float(good.float().mean()) if validity is None else float((good * weight).sum() / weight.sum()),
         **parts,
         mask_share=None if marked is None else float(marked.float().mean()),
     )
@@ -150,6 +168,7 @@ def _measure_test_drift(
     photos: Sequence[Float[Tensor, "_ _ 3"]],
     views: Sequence[FlawedView],
     goods: Sequence[Float[Tensor, "_ _"]],
+    validities: Sequence[Float[Tensor, "_ _"] | None],
     names: Sequence[str],
 ) -> Drift:
     """Drift of the test views where their renders are good, against the photo or the render.
@@ -160,10 +179,12 @@ def _measure_test_drift(
     """
     renders = [view.rgb.cpu().clamp(0, 1) for view in views]
     chosen = []
-    for name, frame, photo, render, good in zip(names, frames, photos, renders, goods, strict=True):
+    for name, frame, photo, render, good, validity in zip(
+        names, frames, photos, renders, goods, validities, strict=True
+    ):
         fits = [_fit_frame(name, frame, clean, good) for clean in (render, photo)]
         if all(fit.gain is None for fit in fits):  # no good pixels, or all of them in a white background
-            fits = [_fit_frame(name, frame, clean, None) for clean in (render, photo)]
+            fits = [_fit_frame(name, frame, clean, validity) for clean in (render, photo)]
         chosen.append(min(fits, key=lambda fit: math.inf if fit.residual is None else fit.residual))
     return summarize_drift(chosen)
 

@@ -114,6 +114,7 @@ def measure_consistency(
     alphas: Sequence[Float[Tensor, "_ _"]],
     clean_frames: Sequence[Float[Tensor, "_ _ 3"]] | None = None,
     *,
+    clean_validities: Sequence[Float[Tensor, "_ _"] | None] | None = None,
     pairs: Sequence[tuple[int, int]] | None = None,
 ) -> Consistency:
     """Measure the consistency of repaired views with their neighbors.
@@ -124,6 +125,7 @@ def measure_consistency(
         depths: of the fit at these cameras, along the axis in world units, ``[H, W]``; 0 where nothing is.
         alphas: opacity of the fit, ``[H, W]``.
         clean_frames: the photo of each view, or its render by a dense fit; None where there is none: no ratios then.
+        clean_validities: of the clean frames, 0 where a photo is ignored, ``[H, W]``; ratios leave such pixels out.
         pairs: indices of a view and of the neighbor that is warped into it; by default `nearest_pairs`. For frames
             along a path, pass consecutive ones.
 
@@ -133,7 +135,10 @@ def measure_consistency(
     _check_sizes(cameras, frames=frames, depths=depths, alphas=alphas, clean_frames=clean_frames)
     pairs = nearest_pairs(cameras, depths, alphas) if pairs is None else pairs
     sources = list(map(Reference, cameras, frames, depths, alphas))
-    cleans = None if clean_frames is None else list(map(Reference, cameras, clean_frames, depths, alphas))
+    cleans = None
+    if clean_frames is not None:
+        clean_validities = clean_validities or [None] * len(clean_frames)
+        cleans = list(map(Reference, cameras, clean_frames, depths, alphas, clean_validities))
     results = tuple(
         _measure_pair(sources[i], sources[j], None if cleans is None else (cleans[i], cleans[j])) for i, j in pairs
     )
@@ -182,11 +187,18 @@ def _measure_pair(view: Reference, neighbor: Reference, clean: tuple[Reference, 
     if repaired is not None and clean is None:
         reason = "there are no clean views"
     elif repaired is not None and clean is not None:
-        clean_warped, _ = warp_reference(view.camera, view.depth, view.alpha, clean[1])
-        clean_error = _pair_error(clean[0].rgb, clean_warped, seen)
-        if clean_error.trimmed >= MIN_ERROR:
-            ratio = repaired.mean_absolute / clean_error.mean_absolute
-            trimmed_ratio = repaired.trimmed / clean_error.trimmed
+        clean_warped, clean_validity = warp_reference(view.camera, view.depth, view.alpha, clean[1])
+        known = seen & (clean_validity > MIN_VALIDITY)
+        if clean[0].validity is not None:
+            known &= clean[0].validity > MIN_VALIDITY
+        num_known = int(known.sum())
+        clean_error = _pair_error(clean[0].rgb, clean_warped, known) if num_known >= MIN_PIXELS else None
+        if clean_error is None:
+            reason = f"the photos are ignored in all but {num_known} of the pixels that both see; wanted {MIN_PIXELS}"
+        elif clean_error.trimmed >= MIN_ERROR:
+            compared = repaired if num_known == num_seen else _pair_error(view.rgb, warped, known)
+            ratio = compared.mean_absolute / clean_error.mean_absolute
+            trimmed_ratio = compared.trimmed / clean_error.trimmed
         else:
             reason = f"the clean views agree to {MIN_ERROR}, and no ratio to such an error says anything"
     return PairConsistency(

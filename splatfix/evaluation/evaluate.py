@@ -11,10 +11,10 @@ import torch
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture
 from splatfix.evaluation.camera_path import path_cameras
-from splatfix.evaluation.error_maps import error_map
+from splatfix.evaluation.error_maps import error_map, mark_ignored
 from splatfix.evaluation.layout import VIDEO, error_path, image_path
 from splatfix.evaluation.measure import MeasuredView, measure_views, summarize
-from splatfix.evaluation.results import Elongation, Estimate, Results, ViewResult, write_results
+from splatfix.evaluation.results import Elongation, Estimate, IgnoredPixels, Results, ViewResult, write_results
 from splatfix.evaluation.video import write_video
 from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
 from splatfix.flawed import render_flawed, render_references
@@ -54,12 +54,13 @@ def evaluate_arms(
     views, from another run: its arms are taken from there and not measured again. ``estimate`` is only recorded.
     """
     reasons: dict[str, str] = {}
+    ignored_shares: list[float] = []
     repaired: dict[str, torch.Tensor] = {}
 
     def restore(name: str, splat: Splat) -> torch.Tensor:
         if not repaired:  # all at once: a restorer may load a model at every call
             assert restorer is not None
-            references = render_references([splat], scene.cameras, scene.photos)
+            references = render_references([splat], scene.cameras, scene.photos, scene.validities)
             cameras = [capture.view(test_id).camera for test_id in split.test_ids]
             flawed = render_flawed([splat], cameras, references, scene.depth, num_references)
             results = restorer.repair(flawed, seed=seed)
@@ -70,6 +71,7 @@ def evaluate_arms(
 
         def on_view(view: MeasuredView) -> None:
             write_pictures(run, view)
+            ignored_shares.append(0.0 if view.validity is None else 1 - float(view.validity.mean()))
             bar.update()
 
         views = measure_views(
@@ -98,10 +100,17 @@ def evaluate_arms(
         num_gaussians={arm: len(splat.gaussians) for arm, splat in arms.items()},
         reasons=reasons,
         estimate=estimate,
+        ignored=_describe_ignored(scene, ignored_shares),
     )
     write_view_cameras(run.path, locate_views(capture, split, views, repair_views))
     write_results(run.path, results)
     return results
+
+
+def _describe_ignored(scene: SparseScene, test_shares: Sequence[float]) -> IgnoredPixels | None:
+    train = scene.ignored_share
+    test = float(np.mean(test_shares)) if test_shares else None
+    return IgnoredPixels(train=train, test=test) if train > 0 or (test or 0) > 0 else None
 
 
 def _with_known_arms(views: Sequence[ViewResult], known: Results) -> list[ViewResult]:
@@ -112,10 +121,11 @@ def _with_known_arms(views: Sequence[ViewResult], known: Results) -> list[ViewRe
 def write_pictures(run: Run, view: MeasuredView) -> None:
     """Photo, renders and error maps of one test view, where `layout` says."""
     name = view.result.name
-    write_image(image_path(run.path, name, "photo"), view.photo)
+    photo = view.photo if view.validity is None else mark_ignored(view.photo, view.validity)
+    write_image(image_path(run.path, name, "photo"), photo)
     for arm, rgb in view.renders.items():
         write_image(image_path(run.path, name, arm), rgb)
-        write_image(error_path(run.path, name, arm), error_map(rgb, view.photo))
+        write_image(error_path(run.path, name, arm), error_map(rgb, view.photo, validity=view.validity))
 
 
 def video_frames(training: Sequence[Camera], splats: Sequence[Splat]) -> Iterator[np.ndarray]:

@@ -67,7 +67,8 @@ def estimate_quality(
             train_phase(run, left_out, others, phase, checkpoint_seconds=checkpoint_seconds)
             with torch.no_grad():
                 rgb = render(left_out.splat(), [scene.cameras[index]]).rgb[0].clamp(0, 1)
-            metrics, _ = compute_metrics(rgb, scene.photos[index], scene.masks[index])
+            given = (scene.photos[index], scene.masks[index], scene.validities[index])
+            metrics, _ = compute_metrics(rgb, *given)
             measured.append(metrics)
     return _average([scene.cameras[index].name for index in indices], measured)
 

@@ -23,11 +23,12 @@ from splatfix.views import BANDS, Split, assign_bands, view_distances
 
 @dataclass(frozen=True, eq=False)
 class MeasuredView:
-    """One test view: its result, its photo, and the render of each arm."""
+    """One test view: its result, its photo with the validity of its pixels, and the render of each arm."""
 
     result: ViewResult
     photo: Float[np.ndarray, "H W 3"]
     renders: dict[Arm, Float[np.ndarray, "H W 3"]]
+    validity: Float[np.ndarray, "H W"] | None = None
 
 
 def measure_views(
@@ -56,6 +57,7 @@ def measure_views(
         photo = view.load()
         target = torch.from_numpy(photo.rgb).to(device)
         mask = None if photo.mask is None else torch.from_numpy(photo.mask).to(device)
+        validity = None if photo.validity is None else torch.from_numpy(photo.validity).to(device)
         renders: dict[Arm, np.ndarray] = {}
         metrics: dict[Arm, Metrics] = {}
         for arm in ARMS:
@@ -70,7 +72,7 @@ def measure_views(
                     rgb = render(splat, [view.camera]).rgb[0]
             rgb = rgb.to(device).clamp(0, 1)
             renders[arm] = rgb.cpu().numpy()
-            metrics[arm], missing = compute_metrics(rgb, target, mask)
+            metrics[arm], missing = compute_metrics(rgb, target, mask, validity)
             reasons.update(missing)
         results.append(
             ViewResult(
@@ -84,7 +86,7 @@ def measure_views(
             )
         )
         if on_view is not None:
-            on_view(MeasuredView(results[-1], photo.rgb, renders))
+            on_view(MeasuredView(results[-1], photo.rgb, renders, photo.validity))
     return results
 
 

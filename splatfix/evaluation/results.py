@@ -114,6 +114,17 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IgnoredPixels:
+    """Share of the pixels that masks exclude, in [0, 1]: means over the training photos, and over the test photos.
+
+    ``test`` is None without test photos.
+    """
+
+    train: float
+    test: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """The whole of ``results.json``.
 
@@ -130,6 +141,7 @@ class Results:
         num_gaussians: by exported arm.
         reasons: why a metric is None, by metric.
         estimate: of ``before``, where no photo is left to test on.
+        ignored: what masks exclude from the fit and from all metrics; None where that is nothing.
     """
 
     schema: int = SCHEMA
@@ -144,6 +156,7 @@ class Results:
     num_gaussians: dict[str, int]
     reasons: dict[str, str]
     estimate: Estimate | None = None
+    ignored: IgnoredPixels | None = None
 
     @property
     def arms(self) -> list[Arm]:

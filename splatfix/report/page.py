@@ -83,7 +83,7 @@ def run_page(run: RunFiles) -> str:
         "seconds": list(results.seconds.items()),
         "all_views": sorted(results.views, key=lambda view: (view.distance or 0.0, view.name)),
         "provenance": _provenance(run),
-        "notes": run.provenance.get("notes") or [],
+        "notes": [*(run.provenance.get("notes") or []), *wording.describe_ignored(results)],
         "config_text": run.config_text,
         "video": None,
     }

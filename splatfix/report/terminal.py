@@ -17,7 +17,7 @@ from splatfix.report.compare.results import CompareResults
 from splatfix.report.load import RunFiles
 from splatfix.report.svg import cut
 from splatfix.report.sweep.results import PAGE, SweepResults
-from splatfix.report.wording import MAIN_METRICS, METRICS, PSNR_COLOR, format_number, headline
+from splatfix.report.wording import MAIN_METRICS, METRICS, PSNR_COLOR, describe_ignored, format_number, headline
 from splatfix.tracking import page_of
 from splatfix.views import BANDS
 
@@ -61,6 +61,8 @@ def results_table(results: Results) -> str:
             lines.append("  " + f"{label:<14}" + "".join(f"{cell:>{_CELL}}" for cell in cells))
     if has_gain:
         lines += ["", "gain: after minus the better of before and control; (n): test photos in the band"]
+    for sentence in describe_ignored(results):
+        lines += ["", textwrap.fill(sentence, WIDTH)]
     return "\n".join(lines).lstrip("\n") + _reasons(results.reasons)
 
 

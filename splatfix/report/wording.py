@@ -96,6 +96,16 @@ def format_number(value: float | None, digits: int, signed: bool = False) -> str
     return text.replace("-", "−")
 
 
+def describe_ignored(results: Results) -> list[str]:
+    """Say how much of the photos masks leave out: a list of one sentence, or of none."""
+    if results.ignored is None:
+        return []
+    sentence = f"Masks leave out {100 * results.ignored.train:.1f} % of the pixels of the training photos"
+    if results.ignored.test is not None:
+        sentence += f", and {100 * results.ignored.test:.1f} % of those of the test photos"
+    return [f"{sentence}."]
+
+
 def format_count(num: int, singular: str) -> str:
     """Format a number of things: ``3 photos``, ``1 photo``."""
     return f"{num} {singular}" if num == 1 else f"{num} {singular}s"

@@ -278,6 +278,16 @@ def test_a_second_driver_is_refused(tmp_path, capsys):
     assert "splatfix compare (process" in error and "is at work here" in error and list(tmp_path.iterdir()) == []
 
 
+def test_good_pixels_do_not_depend_on_ignored_ones():
+    render, photo = torch.rand(2, 20, 30, 3, generator=torch.Generator().manual_seed(0))
+    photo = render + 0.08 * photo
+    validity = torch.ones(20, 30)
+    validity[5:12, 8:20] = 0
+    good = [good_pixels(render, torch.where(validity[..., None] > 0, photo, color), validity) for color in (0.0, 1.0)]
+    assert torch.equal(*good) and good[0].any() and not good[0][validity == 0].any()
+    assert torch.equal(good_pixels(render, photo, torch.ones(20, 30)), good_pixels(render, photo))
+
+
 def test_good_pixels_are_those_with_a_small_error_around():
     photo = torch.full((20, 20, 3), 0.5)
     render = photo.clone()

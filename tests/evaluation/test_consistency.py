@@ -142,3 +142,22 @@ def test_sizes_and_counts_are_checked():
         measure_consistency(images, cameras, depths[:1], alphas)
     with pytest.raises(ValueError, match=r"clean_frames of 'p0': 39 x 30 pixels; wanted 40 x 30"):
         measure_consistency(images, cameras, depths, alphas, [image[:, :-1] for image in images])
+
+
+def test_ratios_leave_out_what_is_ignored_of_the_photos():
+    cameras, images, depths, alphas = plane()
+    clean = noisy(images, 2)
+    validities = []
+    for left, image in zip((2, 14, 26), clean, strict=True):  # somebody walks through the photos
+        image[5:20, left : left + 10] = torch.tensor([1.0, 0.0, 0.0])
+        validity = torch.ones(image.shape[:2])
+        validity[5:20, left : left + 10] = 0
+        validities.append(validity)
+    given = (noisy(images, 1), cameras, depths, alphas)
+    plain = measure_consistency(*given, noisy(images, 2))
+    masked = measure_consistency(*given, clean, clean_validities=validities)
+    assert masked.ratio == pytest.approx(plain.ratio, abs=0.1)
+    assert measure_consistency(*given, clean).ratio < 0.5 * plain.ratio
+    assert [pair.repaired for pair in masked.pairs] == [pair.repaired for pair in plain.pairs]
+    none = measure_consistency(*given, clean, clean_validities=[torch.zeros_like(depth) for depth in depths])
+    assert none.ratio is None and "the photos are ignored in all but 0" in none.reasons["ratio"]

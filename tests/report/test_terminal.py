@@ -1,9 +1,10 @@
 """The table and the verdict in the terminal."""
 
+import json
 import os
 from dataclasses import replace
 
-from splatfix.evaluation.results import ARMS
+from splatfix.evaluation.results import ARMS, IgnoredPixels, Results, write_results
 from splatfix.report import describe_run, load_runs, results_table, update_report
 from splatfix.report.wording import headline
 from tests.report.make_run import make_results, make_run
@@ -24,6 +25,16 @@ def test_null_is_a_dash_and_missing_arms_are_left_out(tmp_path):
     table = results_table(replace(results, summary=replace(results.summary, mid=None)))
     assert "control" not in table and "gain" not in table
     assert next(line for line in table.splitlines() if line.split()[:1] == ["mid"]).split()[-1] == "—"
+
+
+def test_what_masks_leave_out_is_said(tmp_path):
+    results = make_run(tmp_path)
+    assert "Masks" not in results_table(results)
+    masked = replace(results, ignored=IgnoredPixels(train=0.0612, test=0.25))
+    assert "6.1 % of the pixels of the training photos, and 25.0 % of those" in " ".join(results_table(masked).split())
+    assert Results.from_json(json.loads(json.dumps(masked.to_json()))) == masked
+    write_results(tmp_path, masked)
+    assert "Masks leave out 6.1 %" in update_report(load_runs([tmp_path])[0]).read_text()
 
 
 def test_nothing_measured():
