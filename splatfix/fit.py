@@ -155,7 +155,7 @@ def prepare_run(
             raise ValueError(f"{start}: no such file; wanted the 3DGS .ply to start from")
         config = with_absolute_paths(config)
         inputs = {**(inputs or {}), "start": files_input(start, [start])}
-    capture = open_capture(capture_path, longest_side_px=config.views.size_px)
+    capture = open_capture(capture_path, longest_side_px=config.views.size_px, options=config.views.photo_options)
     split = make_split(capture, config.views)
     fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids))
     seed_everything(config.seed)

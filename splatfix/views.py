@@ -26,6 +26,7 @@ from splatfix.cameras import (
 )
 from splatfix.captures import Capture
 from splatfix.captures.capture import Points
+from splatfix.captures.options import MaskChoice, PhotoOptions
 from splatfix.config import require
 from splatfix.files import read_json
 
@@ -48,6 +49,8 @@ class ViewsConfig:
         split: a ``split.json`` with train_ids and test_ids, which replaces num_train, train_ids, test_every and
             max_test; its size_px, if it has one, replaces size_px.
         max_test: largest number of test views, spread evenly over distance.
+        masks: what masks of the photos mark: an ``object``, which is set on white, or pixels to ``ignore``; ``auto``
+            takes alpha for an object if all photos have it, and mask files for pixels to ignore.
     """
 
     size_px: int = 320
@@ -56,10 +59,16 @@ class ViewsConfig:
     test_every: int | None = None
     split: Annotated[Path | None, tyro.conf.arg(name="split", prefix_name=False)] = None
     max_test: int = MAX_TEST_VIEWS
+    masks: MaskChoice = "auto"
 
     def __post_init__(self) -> None:
         require(self.size_px >= 16, "views.size_px", self.size_px, "at least 16 pixels")
         require(self.max_test >= 1, "views.max_test", self.max_test, "at least 1 test view")
+
+    @property
+    def photo_options(self) -> PhotoOptions:
+        """How photos are read."""
+        return PhotoOptions(masks=self.masks)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from splatfix.captures import fetch_photos, open_capture, resolve_capture
+from splatfix.captures import PhotoOptions, fetch_photos, open_capture, resolve_capture
+from splatfix.captures.options import MaskChoice
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
 from splatfix.evaluation.results import Results, read_results
@@ -34,6 +35,8 @@ class EvaluateConfig:
         restorer: also measure ``post``: each render repaired by this restorer; None leaves it out.
         num_references: training photos given to the restorer with each view.
         mode: how the splat is drawn; by default what the splat.json beside the splat says, else classic.
+        masks: what masks of the photos mark: an ``object``, which is set on white, or pixels to ``ignore``; ``auto``
+            takes alpha for an object if all photos have it, and mask files for pixels to ignore.
         seed: seed of the restorer's random choices.
         device: auto, cpu, cuda or cuda:N.
         video: write a video along a path between and beyond the training cameras.
@@ -43,9 +46,15 @@ class EvaluateConfig:
     restorer: RestorerSetting | None = None
     num_references: int = 2
     mode: RenderMode | None = None
+    masks: MaskChoice = "auto"
     seed: int = 0
     device: str = "auto"
     video: bool = True
+
+    @property
+    def photo_options(self) -> PhotoOptions:
+        """How photos are read."""
+        return PhotoOptions(masks=self.masks)
 
 
 def run_evaluate(
@@ -68,7 +77,7 @@ def run_evaluate(
     device = choose_device(config.device)
     splat = read_splat(splat_path, mode=config.mode).to(device)
     size_px = config.size_px or read_split(split_path).size_px or 320
-    capture = open_capture(capture_path, longest_side_px=size_px)
+    capture = open_capture(capture_path, longest_side_px=size_px, options=config.photo_options)
     split = read_split(split_path, capture)
     if not split.test_ids:
         raise ValueError(f"{split_path}: test_ids is empty; wanted at least one image name to measure on")
@@ -94,6 +103,8 @@ def run_evaluate(
     if run.is_finished:
         log.info("%s: this run is finished", run.path)
         return read_results(run.path)
+    for note in capture.notes:
+        log.info("%s: %s", capture.name, note)
     write_json(run.path / "split.json", {**split.to_json(), "size_px": size_px})
     results = evaluate_arms(
         run,

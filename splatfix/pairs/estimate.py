@@ -160,8 +160,8 @@ def _average(costs: Iterable[_Cost]) -> _Cost:
 def _probe_kinds(tasks: Sequence[Task], kinds: Sequence[str], config: GenerateConfig) -> dict[str, _Cost]:
     """Measure the cost of each kind of fit with short fits of the first captures, of those on this machine if any."""
     sources = sorted(dict.fromkeys(task.source for task in tasks), key=lambda source: not storage.is_local(source.url))
-    size_px = max(recipe.size_px for recipe in config.recipes.values())
-    captures = [source.open(size_px) for source in sources[:PROBED_CAPTURES]]
+    largest = max(config.recipes.values(), key=lambda recipe: recipe.size_px)
+    captures = [source.open(largest.size_px, largest.photo_options) for source in sources[:PROBED_CAPTURES]]
     costs: dict[str, _Cost] = {}
     for kind in kinds:
         recipe = config.recipes.get(kind, Recipe(size_px=config.dense.size_px, num_fits=(1, 1)))

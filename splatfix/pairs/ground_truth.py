@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from splatfix.cameras import Camera
-from splatfix.captures import Capture
+from splatfix.captures import Capture, PhotoOptions
+from splatfix.captures.options import MaskChoice
 from splatfix.config import require
 from splatfix.flawed import compute_coverage
 from splatfix.gaussians import Splat, read_splat
@@ -40,6 +41,8 @@ class DenseConfig:
 
     Attributes:
         size_px: longest side of the photos, in pixels.
+        masks: what masks of the photos mark: an ``object``, which is set on white, or pixels to ``ignore``; ``auto``
+            takes alpha for an object if all photos have it, and mask files for pixels to ignore.
         steps: training steps.
         test_every: the fit is measured on one of every ``test_every`` photos, in order of their names.
         max_gaussians: largest number of Gaussians.
@@ -48,6 +51,7 @@ class DenseConfig:
     """
 
     size_px: int = 256
+    masks: MaskChoice = "auto"
     steps: int = 3000
     test_every: int = 8
     max_gaussians: int = 40_000
@@ -60,6 +64,11 @@ class DenseConfig:
         require(0 <= self.sh_degree <= 3, "dense.sh_degree", self.sh_degree, "0 to 3")
         require(self.max_gaussians >= 1, "dense.max_gaussians", self.max_gaussians, "at least 1")
         require(self.steps >= 1, "dense.steps", self.steps, "at least 1 step")
+
+    @property
+    def photo_options(self) -> PhotoOptions:
+        """How photos are read."""
+        return PhotoOptions(masks=self.masks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +117,9 @@ def fit_densely(
     for name in split.test_ids:
         view = capture.view(name)
         image = _render(splat, view.camera)
-        psnrs.append(psnr(image, torch.from_numpy(view.load().rgb).to(device)))
+        photo = view.load()
+        validity = None if photo.validity is None else torch.from_numpy(photo.validity).to(device)
+        psnrs.append(psnr(image, torch.from_numpy(photo.rgb).to(device), validity))
     return GroundTruth(splat, float(np.mean(psnrs)))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from splatfix.captures import Capture, View, fetch_photos
+from splatfix.captures import Capture, PhotoOptions, View, fetch_photos
 from splatfix.captures.capture import Photo
 from splatfix.captures.capture_files import CaptureFiles
 from splatfix.captures.photos import PhotoFile
@@ -26,13 +26,13 @@ class CapturePrefetcher:
     """Opens captures in threads, and keeps the most recent ones open."""
 
     def __init__(self) -> None:
-        self._captures: OrderedDict[tuple[Source, int], PrefetchedCapture] = OrderedDict()
+        self._captures: OrderedDict[tuple[Source, int, PhotoOptions], PrefetchedCapture] = OrderedDict()
 
-    def open(self, source: Source, size_px: int) -> PrefetchedCapture:
+    def open(self, source: Source, size_px: int, options: PhotoOptions) -> PrefetchedCapture:
         """Start to open a capture unless it is open already, and close the least recently used one beyond the limit."""
-        key = (source, size_px)
+        key = (source, size_px, options)
         if key not in self._captures:
-            self._captures[key] = PrefetchedCapture(source, size_px)
+            self._captures[key] = PrefetchedCapture(source, size_px, options)
         self._captures.move_to_end(key)
         while len(self._captures) > MAX_OPEN_CAPTURES:
             self._captures.popitem(last=False)
@@ -49,6 +49,7 @@ class PrefetchedCapture:
 
     source: Source
     size_px: int
+    options: PhotoOptions
     fingerprint: str = ""
     _capture: Capture | None = None
     _error: BaseException | None = None
@@ -68,7 +69,7 @@ class PrefetchedCapture:
 
     def _open(self) -> None:
         try:
-            capture = self.source.open(self.size_px)
+            capture = self.source.open(self.size_px, self.options)
             self.fingerprint = fingerprint_capture(capture)
             if capture.splat is None:  # the views of a splat are rendered by the thread that fits
                 capture = replace(capture, views=_read_photos(capture.views))

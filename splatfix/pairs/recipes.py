@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from splatfix.captures.options import MaskChoice, PhotoOptions
 from splatfix.config import require
 
 Initial = Literal["auto", "points", "triangulated", "stereo", "random"]
@@ -23,6 +24,8 @@ class Recipe:
         cycle: whether to train a second fit on renders of the first at new poses, and pair its renders with photos.
             The photos of the first fit are used too, since the second was trained on none.
         size_px: longest side of the images, in pixels.
+        masks: what masks of the photos mark: an ``object``, which is set on white, or pixels to ``ignore``; ``auto``
+            takes alpha for an object if all photos have it, and mask files for pixels to ignore.
         num_train: least and largest number of training photos of a fit.
         num_fits: least and largest number of fits of the same photos, with different seeds. If there are several, both
             the renders of the first and the mean renders of all are paired with the clean views.
@@ -44,6 +47,7 @@ class Recipe:
     clean: Literal["photos", "renders"] = "photos"
     cycle: bool = False
     size_px: int = 256
+    masks: MaskChoice = "auto"
     num_train: tuple[int, int] = (3, 9)
     num_fits: tuple[int, int] = (1, 3)
     steps: int = 2400
@@ -75,6 +79,11 @@ class Recipe:
         for name in ("undropped", "growth", "min_coverage"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a share from 0 to 1")
         require(not (self.cycle and self.clean == "renders"), "cycle", True, "false with clean: renders")
+
+    @property
+    def photo_options(self) -> PhotoOptions:
+        """How photos are read."""
+        return PhotoOptions(masks=self.masks)
 
 
 def choose_recipe(recipes: Mapping[str, Recipe], scene: str, fit_index: int, seed: int) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from splatfix import storage
-from splatfix.captures import FORMATS, Capture, open_capture
+from splatfix.captures import FORMATS, Capture, PhotoOptions, open_capture
 from splatfix.process import progress
 
 MAX_DEPTH = 3  # of captures below a dataset root
@@ -44,9 +44,9 @@ class Source:
     name: str
     group: str
 
-    def open(self, size_px: int) -> Capture:
+    def open(self, size_px: int, options: PhotoOptions) -> Capture:
         """Open the capture under the name of this source. ValueError if it cannot be read."""
-        return replace(open_capture(self.url, longest_side_px=size_px), name=self.name)
+        return replace(open_capture(self.url, longest_side_px=size_px, options=options), name=self.name)
 
 
 def find_sources(captures: Iterable[str | Path], groups: Mapping[str, str]) -> list[Source]:

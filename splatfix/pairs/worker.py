@@ -96,6 +96,7 @@ class PairWorker:
             "fingerprint": prefetched.fingerprint,
             "seed": self.settings.seed,
             MADE_BY: describe_maker(self.device),
+            **({"notes": list(capture.notes)} if capture.notes else {}),
         }
         checkpoints = self._open_checkpoints(task, prefetched.fingerprint)
         try:
@@ -213,6 +214,5 @@ class PairWorker:
         return GroundTruth(Splat(gaussians, background=capture.background), record["psnr_held_out"])
 
     def _prefetch(self, task: Task) -> PrefetchedCapture:
-        if task.kind == "dense":
-            return self._prefetcher.open(task.source, self.settings.dense.size_px)
-        return self._prefetcher.open(task.source, self.settings.recipes[task.recipe].size_px)
+        settings = self.settings.dense if task.kind == "dense" else self.settings.recipes[task.recipe]
+        return self._prefetcher.open(task.source, settings.size_px, settings.photo_options)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from splatfix.captures import open_capture
+from splatfix.captures import PhotoOptions, open_capture
 from splatfix.pairs import prefetch
 from splatfix.pairs.prefetch import CapturePrefetcher, fingerprint_capture
 from splatfix.pairs.sources import Source
@@ -18,31 +18,31 @@ SAMPLE = Source(str(sample_path()), "mug", "mug")
 
 def test_the_most_recent_captures_stay_open(tmp_path: Path) -> None:
     prefetcher = CapturePrefetcher()
-    first = prefetcher.open(SAMPLE, 32)
+    first = prefetcher.open(SAMPLE, 32, PhotoOptions())
     assert first.wait().name == "mug"
-    assert prefetcher.open(SAMPLE, 32) is first
-    prefetcher.open(SAMPLE, 48)
-    prefetcher.open(Source(str(tmp_path), "empty", "empty"), 32)
-    assert prefetcher.open(SAMPLE, 32) is not first
+    assert prefetcher.open(SAMPLE, 32, PhotoOptions()) is first
+    prefetcher.open(SAMPLE, 48, PhotoOptions())
+    prefetcher.open(Source(str(tmp_path), "empty", "empty"), 32, PhotoOptions())
+    assert prefetcher.open(SAMPLE, 32, PhotoOptions()) is not first
 
 
 def test_photos_are_kept_in_limited_memory(monkeypatch) -> None:
-    full = CapturePrefetcher().open(SAMPLE, 32).wait()
+    full = CapturePrefetcher().open(SAMPLE, 32, PhotoOptions()).wait()
     camera = full.views[0].camera
     monkeypatch.setattr(prefetch, "MAX_PHOTO_BYTES", 3 * camera.width_px * camera.height_px * 16)
-    limited = CapturePrefetcher().open(SAMPLE, 32).wait()
+    limited = CapturePrefetcher().open(SAMPLE, 32, PhotoOptions()).wait()
     in_memory = [[prefetch._is_in_memory(view) for view in capture.views] for capture in (full, limited)]
     assert all(in_memory[0]) and in_memory[1] == [True] * 3 + [False] * (len(full.views) - 3)
 
 
 def test_a_capture_is_opened_anew_after_an_error(tmp_path: Path) -> None:
     prefetcher, source = CapturePrefetcher(), Source(str(tmp_path / "capture"), "mug", "mug")
-    missing = prefetcher.open(source, 32)
+    missing = prefetcher.open(source, 32, PhotoOptions())
     with pytest.raises(ValueError, match="capture"):
         missing.wait()
     prefetcher.close(missing)
     shutil.copytree(sample_path(), tmp_path / "capture")
-    assert prefetcher.open(source, 32).wait().name == "mug"
+    assert prefetcher.open(source, 32, PhotoOptions()).wait().name == "mug"
 
 
 def test_copies_of_a_capture_have_the_same_fingerprint(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from splatfix import storage
+from splatfix.captures import PhotoOptions
 from splatfix.pairs.recipes import Recipe, choose_recipe
 from splatfix.pairs.sources import Source, find_sources
 from splatfix.pairs.tasks import plan_tasks
@@ -84,7 +85,7 @@ def test_captures_on_an_object_store(bucket: str) -> None:
         put_folder(sample_path(), f"{bucket}/{place}")
     found = find_sources([f"{bucket}/set"], {})
     assert [source.name for source in found] == ["one", "two"]
-    capture = found[1].open(32)
+    capture = found[1].open(32, PhotoOptions())
     assert capture.name == "two" and len(capture.views) == 36
     assert capture.views[3].load().rgb.shape[2] == 3
     with pytest.raises(ValueError, match="contains no capture"):
@@ -92,7 +93,7 @@ def test_captures_on_an_object_store(bucket: str) -> None:
     broken = Source(f"{bucket}/bad", "bad", "bad")
     storage.write_bytes(f"{bucket}/bad/transforms.json", b"{")
     with pytest.raises(ValueError, match=r"transforms\.json: invalid JSON"):
-        broken.open(32)
+        broken.open(32, PhotoOptions())
 
 
 def test_recipes_are_mixed_by_weight_within_each_scene_too() -> None:
