@@ -18,6 +18,9 @@ from numpy import ndarray
 
 from splatfix.shapes import Float
 
+PARALLEL_RAD = 1e-5  # angle below which optical axes are parallel: what rounding in files leaves
+PARALLEL_DEPTH = 5.0  # guess of the depth over the baseline of cameras with parallel axes, as of a slider or a drone
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:
@@ -230,7 +233,12 @@ def angle_between_rad(a: Camera, b: Camera) -> float:
 
 
 def focus_point(cameras: Sequence[Camera]) -> Float[ndarray, "3"]:
-    """Find the world point nearest to all optical axes, in the least-squares sense."""
+    """Find the world point nearest to all optical axes, in the least-squares sense.
+
+    If the axes of several cameras are parallel, it is the mean center, wherever the origin of the world is.
+    """
+    if _have_parallel_axes(cameras):
+        return np.mean([camera.center for camera in cameras], axis=0)
     a = np.zeros((3, 3))
     b = np.zeros(3)
     for camera in cameras:
@@ -238,3 +246,34 @@ def focus_point(cameras: Sequence[Camera]) -> Float[ndarray, "3"]:
         a += across
         b += across @ camera.center
     return np.linalg.lstsq(a, b, rcond=None)[0]
+
+
+def _have_parallel_axes(cameras: Sequence[Camera]) -> bool:
+    """Whether cameras in different places have parallel or opposite axes, but for rounding in files."""
+    axes = np.stack([camera.axis for camera in cameras])
+    centers = np.stack([camera.center for camera in cameras])
+    moves = bool((np.ptp(centers, axis=0) > 0).any())
+    return moves and bool((np.linalg.norm(np.cross(axes, axes[0]), axis=1) < PARALLEL_RAD).all())
+
+
+def measure_baseline(cameras: Sequence[Camera]) -> float:
+    """Measure the largest distance between two camera centers, in world units."""
+    centers = np.stack([camera.center for camera in cameras])
+    return float(np.linalg.norm(centers[:, None] - centers, axis=-1).max())
+
+
+def estimate_depth(cameras: Sequence[Camera], positions: Float[ndarray, "P 3"] | None) -> float:
+    """Compute the median depth of points over the cameras that see them, in world units.
+
+    Without points in view it is the median distance of the cameras from the point nearest to all optical axes, or, if
+    the axes are parallel, a multiple of the largest distance between two cameras.
+    """
+    if positions is not None and len(positions) > 0:
+        depths = [camera.project(positions)[1][camera.sees(positions)] for camera in cameras]
+        seen = np.concatenate(depths)
+        if len(seen):
+            return float(np.median(seen))
+    if _have_parallel_axes(cameras) and all(camera.axis @ cameras[0].axis > 0 for camera in cameras):
+        return PARALLEL_DEPTH * measure_baseline(cameras)
+    focus = focus_point(cameras)
+    return max(float(np.median([np.linalg.norm(camera.center - focus) for camera in cameras])), 1e-6)

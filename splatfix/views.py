@@ -17,7 +17,7 @@ import tyro
 from splatfix.cameras import (
     Camera,
     compose_pose,
-    focus_point,
+    estimate_depth,
     pairwise_separations,
     quaternion_from_rotation,
     rotation_from_quaternion,
@@ -174,17 +174,8 @@ def read_split(path: str | Path, capture: Capture | None = None) -> Split:
 
 
 def scene_depth(cameras: Sequence[Camera], points: Points | None = None) -> float:
-    """Compute the median depth of the points over the cameras that see them, in world units.
-
-    Without points it is the median distance of the cameras from the point nearest to all optical axes.
-    """
-    if points is not None and len(points) > 0:
-        depths = [camera.project(points.positions)[1][camera.sees(points.positions)] for camera in cameras]
-        seen = np.concatenate(depths)
-        if len(seen):
-            return float(np.median(seen))
-    focus = focus_point(cameras)
-    return max(float(np.median([np.linalg.norm(camera.center - focus) for camera in cameras])), 1e-6)
+    """Estimate the depth of the scene (`cameras.estimate_depth`), in world units."""
+    return estimate_depth(cameras, None if points is None else points.positions)
 
 
 def view_distances(

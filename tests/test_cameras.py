@@ -8,6 +8,7 @@ import pytest
 from splatfix.cameras import (
     Camera,
     angle_between_rad,
+    estimate_depth,
     focus_point,
     interpolate_linearly,
     look_at,
@@ -101,3 +102,20 @@ def test_a_camera_survives_json():
     after = Camera.from_json(json.loads(json.dumps(before.to_json())))
     assert (after.name, after.width_px, after.height_px) == ("a/b.jpg", 40, 30)
     assert (after.intrinsics == before.intrinsics).all() and (after.camera_from_world == pose).all()
+
+
+def rail(origin: float) -> list[Camera]:
+    """Cameras on a line with parallel axes, ``origin`` units behind the origin of the world."""
+    cameras = []
+    for index in range(4):
+        pose = np.eye(4)
+        pose[:3, 3] = [-0.5 * index, 0, origin]
+        cameras.append(Camera(f"{index}", 32, 24, np.array([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]]), pose))
+    return cameras
+
+
+@pytest.mark.parametrize("origin", [0.0, 40.0])
+def test_the_depth_of_parallel_cameras_does_not_depend_on_the_origin(origin):
+    cameras = rail(origin)
+    assert estimate_depth(cameras, None) == pytest.approx(5 * 1.5)
+    np.testing.assert_allclose(focus_point(cameras), [0.75, 0, -origin])

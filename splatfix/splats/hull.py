@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy import ndarray
 
-from splatfix.cameras import Camera, focus_point
+from splatfix.cameras import Camera, focus_point, measure_baseline
 from splatfix.shapes import Bool, Float
 
 log = logging.getLogger(__name__)
@@ -54,8 +54,7 @@ def _guess_range(cameras: Sequence[Camera]) -> tuple[float, float]:
     """Guess depths around the focus point, or multiples of the widest baseline if the axes do not meet in front."""
     focus = focus_point(cameras)
     depths = np.array([(focus - camera.center) @ camera.axis for camera in cameras])
-    centers = np.stack([camera.center for camera in cameras])
-    spread = float(np.linalg.norm(centers[:, None] - centers, axis=-1).max())
+    spread = measure_baseline(cameras)
     if (depths > 0.1 * spread).all() and depths.max() > 0 and (spread == 0 or depths.max() < 50 * spread):
         middle = float(np.median(depths))
         return 0.5 * middle, 2 * middle
