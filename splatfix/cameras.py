@@ -17,6 +17,7 @@ import torch
 from numpy import ndarray
 
 from splatfix.shapes import Float
+from splatfix.similarity import Similarity
 
 PARALLEL_RAD = 1e-5  # angle below which optical axes are parallel: what rounding in files leaves
 PARALLEL_DEPTH = 5.0  # guess of the depth over the baseline of cameras with parallel axes, as of a slider or a drone
@@ -82,6 +83,14 @@ class Camera:
         """Inverse of `to_json`; other keys are ignored."""
         matrices = np.array(tree["intrinsics"]), np.array(tree["camera_from_world"])
         return cls(tree["name"], tree["width_px"], tree["height_px"], *matrices)
+
+    def change_world(self, old_from_new: Similarity) -> Camera:
+        """Express the pose in another world, which differs by a scale and an offset; the image stays the same."""
+        if old_from_new.is_identity:
+            return self
+        pose = self.camera_from_world.copy()
+        pose[:3, 3] = (pose[:3, 3] + self.rotation @ old_from_new.offset) / old_from_new.scale
+        return replace(self, camera_from_world=pose)
 
     def resize(self, width_px: int, height_px: int) -> Camera:
         """Change the image size; the intrinsics are scaled along each axis."""

@@ -6,6 +6,8 @@ Splatting (Kerbl et al. 2023) and its ``.ply`` files.
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,7 +18,11 @@ import torch
 from torch import Tensor
 
 from splatfix.files import read_json, write_json, write_whole
+from splatfix.ply import find_sound_rows, read_vertices, refuse_other_splat
 from splatfix.shapes import Float, Shaped
+from splatfix.similarity import IDENTITY, Similarity
+
+log = logging.getLogger(__name__)
 
 SH_C0 = 0.28209479177387814  # the constant band of real spherical harmonics
 SPLAT_FILE = "splat.json"  # render mode and background of the .ply files of a folder
@@ -178,18 +184,27 @@ def _ply_columns(num_rest: int) -> list[str]:
     ]
 
 
-def write_ply(path: Path | str, gaussians: Gaussians) -> None:
+def write_ply(path: Path | str, gaussians: Gaussians, *, file_from_world: Similarity = IDENTITY) -> None:
     """Write the standard 3DGS ``.ply`` (binary, float32, normals zero), whole or not at all.
 
     ``f_rest`` is channel-major: all red coefficients, then green, then blue.
+
+    Args:
+        path: of the file.
+        gaussians: in the world of a capture.
+        file_from_world: that of the capture; the file has the coordinates of the capture's files. Far from their
+            origin float32 is too coarse for positions: where the offset is not zero, x, y and z are double.
     """
     from plyfile import PlyData, PlyElement  # here: kernels and fits must import without plyfile
 
     g = gaussians.detach().to("cpu", torch.float32)
+    if not file_from_world.is_identity:
+        g = replace(g, log_scales=g.log_scales + math.log(file_from_world.scale))
+    positions = file_from_world.apply(g.means.numpy())
     n, k = len(g), g.sh_rest.shape[1]
     table = np.concatenate(
         [
-            g.means.numpy(),
+            positions.astype(np.float32),
             np.zeros((n, 3), np.float32),
             g.sh0.reshape(n, 3).numpy(),
             g.sh_rest.transpose(1, 2).reshape(n, 3 * k).numpy(),
@@ -200,78 +215,151 @@ def write_ply(path: Path | str, gaussians: Gaussians) -> None:
         axis=1,
     )
     vertex = np.ascontiguousarray(table).view([(name, "<f4") for name in _ply_columns(k)]).reshape(n)
+    if any(file_from_world.offset):
+        vertex = vertex.astype([(name, "<f8" if name in "xyz" else "<f4") for name in _ply_columns(k)])
+        for name, values in zip("xyz", positions.T, strict=True):
+            vertex[name] = values
     with write_whole(Path(path)) as temporary:
         PlyData([PlyElement.describe(vertex, "vertex")]).write(str(temporary))
 
 
-def read_ply(path: Path | str) -> Gaussians:
-    """Read a 3DGS ``.ply``: SH degree 0 to 3, with or without normals, properties in any order.
+def read_ply(path: Path | str, *, file_from_world: Similarity = IDENTITY) -> Gaussians:
+    """Read a 3DGS ``.ply``: SH degree 0 to 4, with or without normals, properties in any order.
 
-    Infinite opacity logits (of splats baked at opacity 0 or 1) become +-30.
+    Infinite opacity logits (of splats baked at opacity 0 or 1) become +-30. The 3D filter of Mip-Splatting is applied
+    to scales and opacities. A few broken rows, and the bands of degree 4, are left out, with a warning.
+
+    Args:
+        path: of the file.
+        file_from_world: that of the capture in whose world the Gaussians are wanted.
 
     Raises:
-        ValueError: not a PLY, truncated, a property missing, or a value that is not a number.
+        ValueError: not a PLY, a splat in another format, truncated, a property missing, or more than a tenth of the
+            rows broken.
     """
-    from plyfile import PlyData
+    gaussians, notes = read_ply_with_notes(path, file_from_world=file_from_world)
+    for note in notes:
+        log.warning("%s", note)
+    return gaussians
 
+
+def read_ply_with_notes(
+    path: Path | str, *, file_from_world: Similarity = IDENTITY
+) -> tuple[Gaussians, tuple[str, ...]]:
+    """Read a 3DGS ``.ply`` as `read_ply` does, and return the notes on what was changed, instead of logging them."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; wanted a 3D Gaussian splat as .ply")
-    try:
-        vertex = PlyData.read(str(path), mmap="c")["vertex"].data
-    except Exception as error:  # plyfile raises many kinds; each means that the file is not a whole PLY
-        raise ValueError(f"{path}: cannot be read as PLY ({error}); is the file whole?") from error
+    refuse_other_splat(path)
+    vertex = read_vertices(path)
     names = set(vertex.dtype.names or ())
     num_rest = sum(name.startswith("f_rest_") for name in names)
-    if num_rest not in (0, 9, 24, 45):
-        raise ValueError(f"{path}: {num_rest} f_rest_* properties, wanted 0, 9, 24 or 45 (SH degree 0 to 3)")
-    k = num_rest // 3
-
-    def stack(columns: list[str]) -> Tensor:
-        missing = [name for name in columns if name not in names]
-        if missing:
-            raise ValueError(f"{path}: property {missing[0]!r} is missing; wanted a 3DGS .ply with {columns}")
-        values = np.stack([np.asarray(vertex[name], np.float32) for name in columns], axis=1)
-        if columns == ["opacity"]:
-            values = np.clip(values, -30, 30)
-        bad = ~np.isfinite(values).all(axis=1)
-        if bad.any():
-            row = int(bad.argmax())
-            raise ValueError(f"{path}: vertex {row}: {columns} = {values[row].tolist()}; wanted finite numbers")
-        return torch.from_numpy(values)
-
-    n = len(vertex)
-    rest = stack([f"f_rest_{i}" for i in range(num_rest)]) if num_rest else torch.zeros(n, 0)
+    if num_rest not in (0, 9, 24, 45, 72):
+        raise ValueError(f"{path}: {num_rest} f_rest_* properties, wanted 0, 9, 24, 45 or 72 (SH degree 0 to 4)")
+    columns = _group_columns(num_rest) | ({"filter": ("filter_3D",)} if "filter_3D" in names else {})
+    values = {key: _stack_columns(path, vertex, group) for key, group in columns.items()}
+    values["opacity"] = np.clip(values["opacity"], -30, 30)
+    sound, notes = find_sound_rows(path, {columns[key]: group for key, group in values.items()})
+    if not sound.all():
+        values = {key: group[sound] for key, group in values.items()}
+    values["means"] = file_from_world.apply_inverse(values["means"]).astype(np.float32)
+    if not file_from_world.is_identity:
+        values["scales"] = values["scales"] - np.float32(math.log(file_from_world.scale))
+    if "filter" in values:
+        _apply_filter(values)
+        notes.append(f"{path.name}: the 3D filter of Mip-Splatting (filter_3D) is applied to scales and opacities")
+    if num_rest == 72:
+        notes.append(f"{path.name}: spherical harmonics of degree 4: only degrees 0 to 3 are used")
+    tensors = {key: torch.from_numpy(np.ascontiguousarray(group, np.float32)) for key, group in values.items()}
+    n, k = len(tensors["means"]), num_rest // 3
     return Gaussians(
-        means=stack(["x", "y", "z"]),
-        log_scales=stack(["scale_0", "scale_1", "scale_2"]),
-        quats=stack(["rot_0", "rot_1", "rot_2", "rot_3"]),
-        opacity_logits=stack(["opacity"])[:, 0],
-        sh0=stack(["f_dc_0", "f_dc_1", "f_dc_2"])[:, None, :],
-        sh_rest=rest.reshape(n, 3, k).transpose(1, 2).contiguous(),
-    )
+        means=tensors["means"],
+        log_scales=tensors["scales"],
+        quats=tensors["quats"],
+        opacity_logits=tensors["opacity"][:, 0],
+        sh0=tensors["sh0"][:, None, :],
+        sh_rest=tensors["rest"].reshape(n, 3, k)[:, :, :15].transpose(1, 2).contiguous(),
+    ), tuple(notes)
 
 
-def write_splat(path: Path | str, splat: Splat) -> None:
-    """Write the Gaussians as ``.ply``, and their mode and background to the ``splat.json`` beside it.
+def _group_columns(num_rest: int) -> dict[str, tuple[str, ...]]:
+    """Group the properties of a 3DGS ``.ply`` that are read, in the order of the columns of `Gaussians`."""
+    return {
+        "means": ("x", "y", "z"),
+        "scales": ("scale_0", "scale_1", "scale_2"),
+        "quats": ("rot_0", "rot_1", "rot_2", "rot_3"),
+        "opacity": ("opacity",),
+        "sh0": ("f_dc_0", "f_dc_1", "f_dc_2"),
+        "rest": tuple(f"f_rest_{i}" for i in range(num_rest)),
+    }
 
-    The splats of one folder share that file, so they must have the same mode and background.
+
+def _stack_columns(path: Path, vertex: np.ndarray, columns: tuple[str, ...]) -> Float[np.ndarray, "N _"]:
+    """Stack properties as columns, positions in float64. ValueError if one is missing."""
+    missing = [name for name in columns if name not in (vertex.dtype.names or ())]
+    if missing:
+        raise ValueError(f"{path}: property {missing[0]!r} is missing; wanted a 3DGS .ply with {list(columns)}")
+    dtype = np.float64 if columns == ("x", "y", "z") else np.float32
+    table = np.empty((len(vertex), len(columns)), dtype)
+    for index, name in enumerate(columns):
+        table[:, index] = vertex[name]
+    return table
+
+
+def _apply_filter(values: dict[str, np.ndarray]) -> None:
+    """Apply the 3D smoothing filter of Mip-Splatting (Yu et al. 2024, eq. 7), a standard deviation per Gaussian.
+
+    Its training saves scales and opacities without it, and applies it whenever it renders.
+    """
+    variances = np.exp(2 * values["scales"].astype(np.float64))
+    filtered = variances + values.pop("filter").astype(np.float64) ** 2
+    factor = np.sqrt((variances / filtered).prod(axis=1, keepdims=True))
+    opacities = np.clip(factor / (1 + np.exp(-values["opacity"].astype(np.float64))), 1e-13, 1 - 1e-13)
+    values["scales"] = 0.5 * np.log(filtered)
+    values["opacity"] = np.log(opacities / (1 - opacities))
+
+
+def write_splat(path: Path | str, splat: Splat, *, file_from_world: Similarity = IDENTITY) -> None:
+    """Write the Gaussians as ``.ply``, and their mode, background and world to the ``splat.json`` beside it.
+
+    The splats of one folder share that file, so they must have the same mode, background and world. For
+    ``file_from_world`` see `write_ply`; ``splat.json`` has it unless it is the identity.
     """
     background = None if splat.background is None else [float(value) for value in splat.background]
-    write_json(Path(path).parent / SPLAT_FILE, {"schema": SPLAT_SCHEMA, "mode": splat.mode, "background": background})
-    write_ply(path, splat.gaussians)
+    record: dict[str, Any] = {"schema": SPLAT_SCHEMA, "mode": splat.mode, "background": background}
+    if not file_from_world.is_identity:
+        record["file_from_world"] = file_from_world.to_json()
+    write_json(Path(path).parent / SPLAT_FILE, record)
+    write_ply(path, splat.gaussians, file_from_world=file_from_world)
 
 
-def read_splat(path: Path | str, *, mode: RenderMode | None = None, background: Sequence[float] | None = None) -> Splat:
+def read_splat(
+    path: Path | str,
+    *,
+    mode: RenderMode | None = None,
+    background: Sequence[float] | None = None,
+    file_from_world: Similarity = IDENTITY,
+) -> Splat:
     """Read a ``.ply`` and, from the ``splat.json`` beside it, its mode and background.
 
     Without a ``splat.json`` the mode is classic and the background black. The arguments ``mode`` and ``background``
-    override what is recorded.
+    override what is recorded. ``file_from_world`` is that of the capture in whose world the splat is wanted.
 
     Raises:
         ValueError: the ``.ply`` cannot be read (see `read_ply`), or its ``splat.json`` is not valid.
     """
-    gaussians, record = read_ply(path), Path(path).parent / SPLAT_FILE
+    return make_splat(path, read_ply(path, file_from_world=file_from_world), mode=mode, background=background)
+
+
+def make_splat(
+    path: Path | str,
+    gaussians: Gaussians,
+    *,
+    mode: RenderMode | None = None,
+    background: Sequence[float] | None = None,
+) -> Splat:
+    """Make the splat of the Gaussians of a ``.ply``, with mode and background as `read_splat` finds them."""
+    record = Path(path).parent / SPLAT_FILE
     recorded_mode, recorded_background = _read_record(record) if record.is_file() else ("classic", None)
     return Splat(gaussians, mode or recorded_mode, recorded_background if background is None else background)
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from numpy.lib.recfunctions import append_fields
 from plyfile import PlyData, PlyElement
 
 from splatfix.cameras import rotation_from_quaternion
@@ -81,6 +82,82 @@ def test_errors_of_broken_files_name_the_fault(tmp_path):
     gaussians.means[3, 1] = float("nan")
     write_ply(path, gaussians)
     with pytest.raises(ValueError, match=r"vertex 3: \['x', 'y', 'z'\]"):
+        read_ply(path)
+
+
+def rewrite(path, change) -> None:
+    """Change the vertices of a .ply: a function of their structured array."""
+    vertex = change(PlyData.read(str(path))["vertex"].data.copy())
+    PlyData([PlyElement.describe(vertex, "vertex")]).write(str(path))
+
+
+def add_columns(vertex, names, value):
+    return append_fields(vertex, names, [np.full(len(vertex), value, "f4")] * len(names), usemask=False)
+
+
+def test_a_few_broken_rows_are_left_out_and_counted(tmp_path, caplog):
+    path, gaussians = tmp_path / "a.ply", some_gaussians(num=40)
+    write_ply(path, gaussians)
+
+    def spoil(vertex):
+        vertex["x"][3], vertex["f_rest_2"][7], vertex[11] = np.nan, np.inf, np.zeros(1, vertex.dtype)[0]
+        return vertex
+
+    rewrite(path, spoil)
+    keep = [row for row in range(40) if row not in (3, 7, 11)]
+    assert torch.equal(read_ply(path).means, gaussians.means[keep])
+    assert torch.equal(read_ply(path).sh_rest, gaussians.sh_rest[keep])
+    assert "a.ply: 3 of 40 vertices are zeros or not finite (the first: 3): left out" in caplog.text
+
+
+def test_a_file_of_which_a_part_is_zero_is_refused(tmp_path):
+    path = tmp_path / "a.ply"
+    write_ply(path, some_gaussians(num=40))
+
+    def zero(vertex):
+        vertex[30:] = np.zeros(1, vertex.dtype)[0]
+        return vertex
+
+    rewrite(path, zero)
+    with pytest.raises(ValueError, match=r"vertex 30: .* 10 of 40 vertices .*is the file whole\? Export it again$"):
+        read_ply(path)
+
+
+def test_the_filter_of_mip_splatting_is_applied(tmp_path, caplog):
+    path, gaussians = tmp_path / "a.ply", some_gaussians()
+    write_ply(path, gaussians)
+    rewrite(path, lambda vertex: add_columns(vertex, ["filter_3D"], 0.5))
+    read = read_ply(path)
+    variances = gaussians.scales.double() ** 2
+    torch.testing.assert_close(read.scales.double(), (variances + 0.25).sqrt(), rtol=1e-5, atol=0)
+    factor = (variances / (variances + 0.25)).prod(1).sqrt()
+    torch.testing.assert_close(read.opacities.double(), gaussians.opacities * factor, rtol=1e-5, atol=0)
+    assert "filter_3D" in caplog.text
+
+
+def test_bands_of_degree_4_are_left_out(tmp_path, caplog):
+    path, gaussians = tmp_path / "a.ply", some_gaussians(rest=15)
+    write_ply(path, gaussians)
+
+    def widen(vertex):
+        rest = np.stack([vertex[f"f_rest_{i}"] for i in range(45)], axis=1).reshape(-1, 3, 15)
+        rest = np.concatenate([rest, np.full((len(vertex), 3, 9), 9, "f4")], axis=2).reshape(-1, 72)
+        vertex = add_columns(vertex, [f"f_rest_{i}" for i in range(45, 72)], 0)
+        for i in range(72):
+            vertex[f"f_rest_{i}"] = rest[:, i]
+        return vertex
+
+    rewrite(path, widen)
+    assert torch.equal(read_ply(path).sh_rest, gaussians.sh_rest)
+    assert "degree 4" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a.splat", "a.spz", "a.ksplat", "a.sog", "a.compressed.ply", "renamed.ply"])
+def test_splats_in_other_formats_are_named_with_a_converter(tmp_path, name):
+    path = tmp_path / name
+    packed = np.zeros(4, [("packed_position", "u4"), ("packed_color", "u4")])
+    PlyData([PlyElement.describe(packed, "vertex")]).write(str(path))
+    with pytest.raises(ValueError, match=rf"{name}: .*wanted a 3DGS \.ply: convert it.*splat-transform {name} "):
         read_ply(path)
 
 

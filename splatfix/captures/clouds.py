@@ -5,31 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from plyfile import PlyData
 
 from splatfix.captures.capture import Points
+from splatfix.ply import find_sound_rows, read_vertices
 
 
-def read_points(path: Path) -> Points:
+def read_points(path: Path) -> tuple[Points, list[str]]:
     """Read positions and colors from the vertices of a PLY file (gray if it has no colors). PLY files have no tracks.
 
+    Points that are not finite, or zero throughout, are left out; also returns notes on them.
+
     Raises:
-        ValueError: not a PLY, truncated, without x, y, z, or with a position that is not a number.
+        ValueError: not a PLY, truncated, without x, y, z, or more than a tenth of the points is left out.
     """
-    try:
-        vertex = PlyData.read(str(path), mmap="c")["vertex"].data
-    except Exception as error:  # plyfile raises many kinds; each means that the file is not a whole PLY
-        raise ValueError(f"{path}: cannot be read as PLY ({error}); is the file whole?") from error
+    vertex = read_vertices(path)
     names = vertex.dtype.names or ()
     if not {"x", "y", "z"} <= set(names):
         raise ValueError(f"{path}: vertex properties {', '.join(names)}; wanted x, y, z")
     positions = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], axis=1)
-    bad = ~np.isfinite(positions).all(axis=1)
-    if bad.any():
-        raise ValueError(f"{path}: vertex {int(bad.argmax())} is {positions[bad][0].tolist()}; wanted finite numbers")
+    groups: dict[tuple[str, ...], np.ndarray] = {("x", "y", "z"): positions}
     colors = np.full((len(positions), 3), 0.5, np.float32)
     if {"red", "green", "blue"} <= set(names):
         values = np.stack([vertex[channel] for channel in ("red", "green", "blue")], axis=1)
+        groups["red", "green", "blue"] = values
         is_integer = np.issubdtype(values.dtype, np.integer)
         colors = np.clip(values.astype(np.float32) / (np.iinfo(values.dtype).max if is_integer else 1.0), 0, 1)
-    return Points(positions, colors)
+    sound, notes = find_sound_rows(path, groups)
+    return Points(positions[sound], colors[sound]), notes

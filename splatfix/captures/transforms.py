@@ -44,7 +44,8 @@ def read(root: Path, file: Path, longest_side_px: int | None, files: CaptureFile
         ply = resolve_path(root, record.ply_file_path)
         if ply.is_file():
             files.fetch([ply])
-            points = read_points(ply)
+            points, point_notes = read_points(ply)
+            notes += point_notes
         else:
             notes.append(f"no points: ply_file_path {record.ply_file_path} is missing")
     return assemble_capture(root, file, "transforms", views, points, notes)
