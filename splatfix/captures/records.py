@@ -35,8 +35,13 @@ def read_json(path: Path) -> object:
 
 def read_record(path: Path, kind: type[Model]) -> Model:
     """Read a JSON file as a record. ValueError naming the first invalid field."""
+    return parse_record(path, read_json(path), kind)
+
+
+def parse_record(path: Path, tree: object, kind: type[Model]) -> Model:
+    """Check the content of a JSON file against a record. ValueError naming the first invalid field."""
     try:
-        return kind.model_validate(read_json(path))
+        return kind.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the top level"

@@ -236,7 +236,6 @@ BROKEN = [
         in_camera(rotation=[[1, 0, 0], [0, 1, 0], [0, 0, -1]]),
         r"2 \(c\.png\): \[rotation \| position\]: mirrored",
     ),
-    ("splat", in_camera(img_name="b.png"), r"cameras\.json: 1 names occur twice \(the first: b\.png\)"),
     (
         "splat",
         lambda r: (r / "after.ply").write_bytes((r / "point_cloud.ply").read_bytes()),

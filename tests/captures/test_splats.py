@@ -1,0 +1,102 @@
+"""Reference splats as other programs and splatfix's own runs leave them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from plyfile import PlyData, PlyElement
+
+from splatfix.captures import open_capture
+from splatfix.evaluation.results import ViewResult
+from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
+from splatfix.gaussians import Splat, write_splat
+from splatfix.views import Split
+from tests.captures import writers
+from tests.captures.writers import edit_json
+
+
+def test_repeated_camera_names_are_numbered(tmp_path):
+    root = writers.write_splat(tmp_path)
+    photos = {view.name: view.load().rgb for view in open_capture(root).views}
+
+    def rename(cameras):
+        for camera, name in zip(cameras, ("frame", "frame_0", "frame", "d"), strict=True):
+            camera["img_name"] = name
+
+    edit_json(root / "cameras.json", rename)
+    capture = open_capture(root)
+    assert capture.names == ("d", "frame_0", "frame_0_", "frame_2")
+    assert "cameras.json: 1 names occur several times (the first: frame): numbered by position" in capture.notes
+    for name, old in (("frame_0_", "a.png"), ("frame_0", "b.png"), ("frame_2", "c.png"), ("d", "d.png")):
+        np.testing.assert_array_equal(capture.view(name).load().rgb, photos[old])
+
+
+def test_a_header_of_any_length_is_read(tmp_path):
+    root = writers.write_splat(tmp_path)
+    ply = root / "point_cloud.ply"
+    vertex = PlyData.read(str(ply))["vertex"].data.copy()
+    comments = ["x" * 70] * 300
+    PlyData([PlyElement.describe(vertex, "vertex")], comments=comments).write(str(root / "cloud.ply"))
+    ply.unlink()
+    assert open_capture(root).splat == root / "cloud.ply"
+    assert open_capture(root / "cloud.ply").splat == root / "cloud.ply"
+
+
+@pytest.mark.parametrize("name", ["scene.splat", "scene.spz", "scene.compressed.ply"])
+def test_a_splat_in_another_format_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x1f\x8b")
+    (tmp_path / "cameras.json").write_text("[]")
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(ValueError, match=rf"{name}: .*wanted a 3DGS \.ply: convert it"):
+            open_capture(path)
+
+
+def test_notes_say_that_the_photos_are_renders_and_what_was_left_out(tmp_path):
+    root = writers.write_splat(tmp_path)
+    ply = root / "point_cloud.ply"
+    vertex = PlyData.read(str(ply))["vertex"].data.copy()
+    vertex["y"][2] = np.nan
+    PlyData([PlyElement.describe(vertex, "vertex")]).write(str(ply))
+    notes = open_capture(root).notes
+    assert "point_cloud.ply: 1 of 12 vertices are zeros or not finite (the first: 2): left out" in notes
+    assert any("the photos are renders of point_cloud.ply" in note and "is not repaired" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["views.json", "cameras.json"])
+def test_a_run_folder_is_read_back_with_its_cameras(tmp_path, name):
+    capture = open_capture(writers.write_transforms(tmp_path / "photos"))
+    run = tmp_path / "run"
+    run.mkdir()
+    gaussians = writers.gaussians()
+    for arm, shift in (("before", 1.0), ("control", 2.0), ("after", 0.0)):
+        moved = type(gaussians)(**{**vars(gaussians), "means": gaussians.means + shift})
+        write_splat(run / f"{arm}.ply", Splat(moved, "antialiased", (1.0, 1.0, 1.0)))
+    split = Split(capture.names[:3], capture.names[3:])
+    result = ViewResult(name="d.png", band="near", distance=1.0, before=None, control=None, after=None, post=None)
+    write_view_cameras(run, locate_views(capture, split, [result], ()))
+    (run / "views.json").rename(run / name)
+    (run / "run.json").write_text(json.dumps({"schema": 1}))
+    again = open_capture(run)
+    assert again.splat == run / "after.ply"
+    assert again.names == capture.names
+    for camera, wanted in zip(again.cameras, capture.cameras, strict=True):
+        np.testing.assert_allclose(camera.camera_from_world, wanted.camera_from_world, atol=1e-9)
+        np.testing.assert_allclose(camera.intrinsics, wanted.intrinsics, rtol=1e-9)
+    assert torch.isfinite(torch.from_numpy(again.views[0].load().rgb)).all()
+
+
+def test_broken_points_of_a_cloud_are_left_out(tmp_path):
+    root = writers.write_transforms(tmp_path)
+    points = np.ones(50, [("x", "f4"), ("y", "f4"), ("z", "f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
+    points["z"][4] = np.nan
+    points[9] = (0, 0, 0, 0, 0, 0)
+    PlyData([PlyElement.describe(points, "vertex")]).write(str(root / "cloud.ply"))
+    edit_json(root / "transforms.json", lambda tree: tree.update(ply_file_path="cloud.ply"))
+    capture = open_capture(root)
+    assert len(capture.points) == 48
+    assert "cloud.ply: 2 of 50 vertices are zeros or not finite (the first: 4): left out" in capture.notes
+    points["z"][:10] = np.inf
+    PlyData([PlyElement.describe(points, "vertex")]).write(str(root / "cloud.ply"))
+    with pytest.raises(ValueError, match=r"cloud\.ply: vertex 0: \['x', 'y', 'z'\] = .*wanted finite numbers"):
+        open_capture(root)
