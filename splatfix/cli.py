@@ -354,11 +354,14 @@ def view(
         port: port to listen on.
     """
     from splatfix.captures import open_capture
-    from splatfix.gaussians import read_splat
+    from splatfix.gaussians import read_recorded_world, read_splat
     from splatfix.viewer import view as serve
 
     opened = None if capture is None else open_capture(capture)
-    serve(read_splat(splat), opened, host=host, port=port)
+    file_from_world = read_recorded_world(splat) if opened is None else opened.file_from_world
+    if not file_from_world.is_identity:
+        print(f"the browser shows x where the file has {file_from_world.describe()}", flush=True)
+    serve(read_splat(splat, file_from_world=file_from_world), opened, host=host, port=port)
 
 
 def _finish(out: Path) -> None:

@@ -115,7 +115,7 @@ def run_fit(
         run,
         capture,
         split,
-        {"before": read_splat(run.path / "before.ply").to(device)},
+        {"before": read_splat(run.path / "before.ply", file_from_world=capture.file_from_world).to(device)},
         restorer=None,
         restorer_name=None,
         seed=config.seed,
@@ -199,7 +199,7 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bo
             log.info("time of a step by section:\n%s", profile_result.table())
     if fit.device.type == "cuda":
         warn_of_needles(fit.splat())
-    write_splat(run.path / "before.ply", fit.splat())
+    write_splat(run.path / "before.ply", fit.splat(), file_from_world=scene.file_from_world)
     return fit
 
 

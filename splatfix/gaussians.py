@@ -351,6 +351,23 @@ def read_splat(
     return make_splat(path, read_ply(path, file_from_world=file_from_world), mode=mode, background=background)
 
 
+def read_recorded_world(path: Path | str) -> Similarity:
+    """Read the ``file_from_world`` that `write_splat` recorded for a ``.ply``; the identity if it recorded none.
+
+    Raises:
+        ValueError: the ``splat.json`` is not valid.
+    """
+    record = Path(path).parent / SPLAT_FILE
+    tree = read_json(record) if record.is_file() else {}
+    if not isinstance(tree, dict) or tree.get("file_from_world") is None:
+        return IDENTITY
+    try:
+        return Similarity.from_json(tree["file_from_world"])
+    except (TypeError, ValueError, KeyError):
+        seen = f"file_from_world = {tree['file_from_world']!r}"
+        raise ValueError(f"{record}: {seen}; wanted a scale above 0 and an offset of three numbers") from None
+
+
 def make_splat(
     path: Path | str,
     gaussians: Gaussians,

@@ -49,9 +49,11 @@ class Similarity:
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Similarity:
-        """Inverse of `to_json`."""
-        x, y, z = (float(value) for value in tree["offset"])
-        return cls(float(tree["scale"]), (x, y, z))
+        """Inverse of `to_json`. KeyError, TypeError or ValueError for anything else."""
+        scale, (x, y, z) = float(tree["scale"]), (float(value) for value in tree["offset"])
+        if not (scale > 0 and np.isfinite([scale, x, y, z]).all()):
+            raise ValueError(f"{dict(tree)}: wanted a scale above 0 and an offset of three numbers")
+        return cls(scale, (x, y, z))
 
 
 IDENTITY = Similarity()

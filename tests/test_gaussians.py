@@ -9,7 +9,18 @@ from numpy.lib.recfunctions import append_fields
 from plyfile import PlyData, PlyElement
 
 from splatfix.cameras import rotation_from_quaternion
-from splatfix.gaussians import Gaussians, Splat, covariances, elongation, read_ply, read_splat, write_ply, write_splat
+from splatfix.gaussians import (
+    Gaussians,
+    Splat,
+    covariances,
+    elongation,
+    read_ply,
+    read_recorded_world,
+    read_splat,
+    write_ply,
+    write_splat,
+)
+from splatfix.similarity import IDENTITY, Similarity
 
 
 def some_gaussians(num=7, rest=8) -> Gaussians:
@@ -205,3 +216,17 @@ def test_an_invalid_splat_json_is_an_error(tmp_path, record, words):
     (tmp_path / "splat.json").write_text(json.dumps(record))
     with pytest.raises(ValueError, match=rf"splat\.json: .*{words}"):
         read_splat(tmp_path / "a.ply")
+
+
+def test_the_world_of_a_splat_is_recorded(tmp_path):
+    path = tmp_path / "a.ply"
+    write_splat(path, Splat(some_gaussians()))
+    assert read_recorded_world(path) == IDENTITY
+    move = Similarity(0.25, (1e6, 2e6, 0.0))
+    write_splat(path, Splat(some_gaussians()), file_from_world=move)
+    assert read_recorded_world(path) == move
+    record = json.loads((tmp_path / "splat.json").read_text())
+    record["file_from_world"]["scale"] = -1
+    (tmp_path / "splat.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"splat\.json: file_from_world = .*wanted a scale above 0"):
+        read_recorded_world(path)

@@ -19,6 +19,7 @@ from splatfix.captures.masks import apply_mask_choice
 from splatfix.captures.options import PhotoOptions
 from splatfix.captures.photos import fetch_photos
 from splatfix.captures.remote import open_remote_capture
+from splatfix.captures.world import move_to_cameras
 
 __all__ = [
     "FORMATS",
@@ -40,6 +41,8 @@ def open_capture(
     path: Path | str, *, longest_side_px: int | None = 320, options: PhotoOptions = _DEFAULT_OPTIONS
 ) -> Capture:
     """Open a capture of any known format, with exact pinhole cameras and photos that are loaded on demand.
+
+    Cameras and points have the coordinates of the files, unless these cannot be fitted in (`Capture.file_from_world`).
 
     Args:
         path: folder of the capture, or its main file (``transforms.json``, ``poses_bounds.npy``, a ``.ply``). It may
@@ -74,8 +77,8 @@ def _open(path: Path, longest_side_px: int | None, files: CaptureFiles, options:
     for reader in FORMATS.values():
         found = reader.find(path, files)
         if found is not None:
-            capture = reader.read(*found, longest_side_px, files)
-            return apply_mask_choice(replace(capture, path=path), options.masks)
+            capture = apply_mask_choice(replace(reader.read(*found, longest_side_px, files), path=path), options.masks)
+            return capture if capture.format == "splat" else move_to_cameras(capture)  # a splat is moved by its reader
     raise ValueError(_describe_unknown(path, files))
 
 

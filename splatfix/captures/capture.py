@@ -17,6 +17,7 @@ from numpy import ndarray
 from splatfix.cameras import Camera
 from splatfix.images import SUFFIXES
 from splatfix.shapes import Float
+from splatfix.similarity import IDENTITY, Similarity
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +91,8 @@ class Capture:
         background: RGB behind the object (white) if the capture has object masks; None for a capture without.
         notes: messages about what the reader did (files skipped, sizes rescaled).
         splat: the `.ply` whose renders serve as photos; None for real photos.
+        file_from_world: from the world of cameras and points to the coordinates of the capture's files; the identity
+            unless these are far from the origin, or the scene is very large or small in them.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Capture:
     background: tuple[float, float, float] | None = None
     notes: tuple[str, ...] = ()
     splat: Path | None = None
+    file_from_world: Similarity = IDENTITY
 
     @property
     def cameras(self) -> tuple[Camera, ...]:

@@ -17,9 +17,11 @@ from splatfix.captures.capture import Capture, Photo, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.photos import WHITE, assemble_capture
 from splatfix.captures.splat_cameras import place_on_orbit, read_cameras
+from splatfix.captures.world import choose_world, describe_world
 from splatfix.gaussians import SPLAT_FILE, Splat, make_splat, read_ply_with_notes
 from splatfix.images import resize
 from splatfix.ply import read_header, refuse_other_splat
+from splatfix.similarity import IDENTITY, Similarity
 
 EXPECTED_FILES = "a 3DGS .ply, with or without cameras.json (reference splat)"
 ARMS = ("after.ply", "before.ply", "control.ply")  # of a run of splatfix, the one to read first
@@ -37,6 +39,7 @@ class SplatPhoto:
     camera: Camera
     original_size: tuple[int, int]
     files: CaptureFiles = LOCAL  # keeps the copy of a splat on an object store
+    file_from_world: Similarity = IDENTITY
 
     @property
     def paths(self) -> list[Path]:
@@ -52,25 +55,26 @@ class SplatPhoto:
         width, height = self.camera.width_px, self.camera.height_px
         size = self.original_size if self.original_size[0] <= 2 * width else (2 * width, 2 * height)
         with torch.no_grad():
-            rendering = render(_read_latest(self.ply)[0], [self.camera.resize(*size)])
+            rendering = render(_read_latest(self.ply, self.file_from_world)[0], [self.camera.resize(*size)])
         rgb = rendering.rgb[0].clamp(0, 1).float().cpu().numpy()
         alpha = rendering.alpha[0].clamp(0, 1).float().cpu().numpy()
         return Photo(resize(rgb, width, height), resize(alpha, width, height))
 
 
-def _read_latest(ply: Path) -> tuple[Splat, tuple[str, ...]]:
+def _read_latest(ply: Path, file_from_world: Similarity = IDENTITY) -> tuple[Splat, tuple[str, ...]]:
     """Read a splat and notes on it, cached until its files change; one splat is in memory at a time."""
     files = (ply, ply.parent / SPLAT_FILE)
     times = tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
-    return _read_cached(ply, times)
+    return _read_cached(ply, file_from_world, times)
 
 
 @lru_cache(maxsize=1)
 def _read_cached(
     ply: Path,
+    file_from_world: Similarity,
     mtimes_ns: tuple[int, ...],  # noqa: ARG001 (part of the cache key)
 ) -> tuple[Splat, tuple[str, ...]]:
-    gaussians, notes = read_ply_with_notes(ply)
+    gaussians, notes = read_ply_with_notes(ply, file_from_world=file_from_world)
     return make_splat(ply, gaussians, background=WHITE), notes
 
 
@@ -157,21 +161,25 @@ def read(
         *splat_notes,
         f"the photos are renders of {ply.name}: a new splat is fitted to some of them, and {ply.name} is not repaired",
     ]
-    views = _make_views(ply, cameras, longest_side_px, files)
+    file_from_world = choose_world(cameras) if cameras else IDENTITY
+    if not file_from_world.is_identity:
+        notes.append(describe_world(file_from_world))
+    views = _make_views(ply, cameras, file_from_world, longest_side_px, files)
     capture = assemble_capture(root, camera_file or ply, "splat", views, None, notes)
     name = capture.name if camera_file or ply.stem in ("point_cloud", "splat") else ply.stem
-    return replace(capture, name=name, background=WHITE, splat=ply)
+    return replace(capture, name=name, background=WHITE, splat=ply, file_from_world=file_from_world)
 
 
 def _make_views(
     ply: Path,
     cameras: Sequence[Camera],
+    file_from_world: Similarity,
     longest_side_px: int | None,
     files: CaptureFiles,
 ) -> list[View]:
     views = []
     for camera in cameras:
-        small = camera.with_longest_side(longest_side_px)
+        small = camera.change_world(file_from_world).with_longest_side(longest_side_px)
         original_size = (camera.width_px, camera.height_px)
-        views.append(View(small, SplatPhoto(ply, small, original_size, files)))
+        views.append(View(small, SplatPhoto(ply, small, original_size, files, file_from_world)))
     return views

@@ -75,10 +75,10 @@ def run_evaluate(
             another run; the message names it.
     """
     device = choose_device(config.device)
-    splat = read_splat(splat_path, mode=config.mode).to(device)
     size_px = config.size_px or read_split(split_path).size_px or 320
     capture = open_capture(capture_path, longest_side_px=size_px, options=config.photo_options)
     split = read_split(split_path, capture)
+    splat = read_splat(splat_path, mode=config.mode, file_from_world=capture.file_from_world).to(device)
     if not split.test_ids:
         raise ValueError(f"{split_path}: test_ids is empty; wanted at least one image name to measure on")
     if capture.background is not None:  # the photos are composited over it, so the splat has to be as well

@@ -21,7 +21,7 @@ Vector = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class ViewCamera:
-    """The camera of a view, in the capture's world coordinates.
+    """The camera of a view, in the coordinates of the capture's files.
 
     Attributes:
         name: of the view.
@@ -73,10 +73,24 @@ def locate_views(
     capture: Capture, split: Split, results: Sequence[ViewResult], repair_views: Sequence[tuple[int, Camera]]
 ) -> ViewCameras:
     """Gather the cameras of a run: ``repair_views`` are (round, camera)."""
+
+    def record(camera: Camera, **role: Any) -> ViewCamera:
+        center = capture.file_from_world.apply(camera.center)
+        return ViewCamera(
+            name=camera.name,
+            centre=tuple(center.tolist()),
+            axis=tuple(camera.axis.tolist()),
+            up=tuple((-camera.rotation[1]).tolist()),
+            focal_px=camera.focal_px,
+            width_px=camera.width_px,
+            height_px=camera.height_px,
+            **role,
+        )
+
     return ViewCameras(
-        train=tuple(_record(capture.view(name).camera) for name in split.train_ids),
-        test=tuple(_record(capture.view(view.name).camera, band=view.band, distance=view.distance) for view in results),
-        repair=tuple(_record(camera, round=number) for number, camera in repair_views),
+        train=tuple(record(capture.view(name).camera) for name in split.train_ids),
+        test=tuple(record(capture.view(view.name).camera, band=view.band, distance=view.distance) for view in results),
+        repair=tuple(record(camera, round=number) for number, camera in repair_views),
     )
 
 
@@ -89,16 +103,3 @@ def read_view_cameras(folder: Path) -> ViewCameras:
     """Read ``views.json`` of a run folder; no cameras where it does not exist. ValueError where it is broken."""
     path = next((path for name in (VIEWS, OLD_NAME) if (path := Path(folder) / name).is_file()), None)
     return ViewCameras() if path is None else ViewCameras.from_json(read_json(path), str(path))
-
-
-def _record(camera: Camera, **role: Any) -> ViewCamera:
-    return ViewCamera(
-        name=camera.name,
-        centre=tuple(camera.center.tolist()),
-        axis=tuple(camera.axis.tolist()),
-        up=tuple((-camera.rotation[1]).tolist()),
-        focal_px=camera.focal_px,
-        width_px=camera.width_px,
-        height_px=camera.height_px,
-        **role,
-    )

@@ -34,7 +34,7 @@ def fit_control(run: Run, scene: SparseScene, before: Fit, config: LoopConfig) -
         )
         phase = TrainingPhase(name="control", title="control", last_step=last_step, seed=config.seed, identity=identity)
         train_phase(run, control, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
-    write_splat(run.path / "control.ply", control.splat())
+    write_splat(run.path / "control.ply", control.splat(), file_from_world=scene.file_from_world)
     return control
 
 

@@ -77,7 +77,7 @@ def run_case(
         repairs += round_.repairs
         seconds += round_.repair_seconds
         if round_.number > len(measured):
-            write_splat(folder / "after.ply", round_.fit.splat())
+            write_splat(folder / "after.ply", round_.fit.splat(), file_from_world=scene.file_from_world)
             if config.repair.compares_with_photos:
                 write_repairs(folder, repairs)
             results = _evaluate(run, capture, split, scene, config, baseline_folder(root, case), repair_views)
@@ -120,7 +120,10 @@ def _evaluate(
         run,
         capture,
         split,
-        {arm: read_splat(run.path / f"{arm}.ply").to(device) for arm in (*SHARED_ARMS, "after")},
+        {
+            arm: read_splat(run.path / f"{arm}.ply", file_from_world=capture.file_from_world).to(device)
+            for arm in (*SHARED_ARMS, "after")
+        },
         restorer=None,
         restorer_name=RestorerChoice.of(config.restorer).name,
         seed=config.seed,

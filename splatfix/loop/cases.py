@@ -157,7 +157,7 @@ def measure_baseline(case: Case, default: LoopConfig, root: Path, *, command: st
     before, control = fits.before(steps), fits.control(steps)
     arms = {"before": before.splat(), "control": control.splat()}
     for name, splat in arms.items():
-        write_splat(run.path / f"{name}.ply", splat)
+        write_splat(run.path / f"{name}.ply", splat, file_from_world=scene.file_from_world)
     results = evaluate_arms(
         run,
         capture,

@@ -57,7 +57,7 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
         repairs += round_.repairs
     if config.repair.compares_with_photos:
         write_repairs(run.path, repairs)
-    write_splat(run.path / "after.ply", after.splat())
+    write_splat(run.path / "after.ply", after.splat(), file_from_world=scene.file_from_world)
     later = loss_records({"control": control, "after": after}, after_step=before.step)
     write_json(run.path / "history.json", loss_records({"before": before}) + later)
 
@@ -65,7 +65,10 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
         run,
         capture,
         split,
-        {arm: read_splat(run.path / f"{arm}.ply").to(device) for arm in ("before", "control", "after")},
+        {
+            arm: read_splat(run.path / f"{arm}.ply", file_from_world=capture.file_from_world).to(device)
+            for arm in ("before", "control", "after")
+        },
         restorer=restorer,
         restorer_name=RestorerChoice.of(config.restorer).name,
         seed=config.seed,

@@ -88,7 +88,8 @@ def read_reference_splat(capture: Capture, device: torch.device) -> GroundTruth 
     """Read the reference splat of a capture; None for a capture of photos."""
     if capture.splat is None:
         return None
-    return GroundTruth(read_splat(capture.splat, background=capture.background).to(device), None)
+    splat = read_splat(capture.splat, background=capture.background, file_from_world=capture.file_from_world)
+    return GroundTruth(splat.to(device), None)
 
 
 def fit_densely(

@@ -115,12 +115,14 @@ def make_pairs(
     settings = drawn.to_json() | {"recipe": recipe_name, "fit_index": fit_index, "seed": seed}
     settings |= {"train_ids": list(train_ids), "cycle": recipe.cycle, "num_gaussians": len(fits[0].gaussians)}
     clean_views = _choose_clean_views(capture, scene, recipe, ground_truth, rng)
-    common = {
+    common: dict[str, Any] = {
         "group": group or capture.name,
         "source": capture.format,
         "clean_from": _name_clean_kind(capture, recipe),
         "clean_psnr": None if ground_truth is None or recipe.clean == "photos" else ground_truth.psnr,
     }
+    if not capture.file_from_world.is_identity:
+        common["file_from_world"] = capture.file_from_world.to_json()
     members = {f"f{fit_index:03d}": fits[:1]}
     if len(fits) > 1:
         members[f"f{fit_index:03d}m"] = fits  # the mean of their renders

@@ -22,6 +22,7 @@ from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Points
 from splatfix.config import changed_fields
 from splatfix.shapes import Float
+from splatfix.similarity import IDENTITY, Similarity
 from splatfix.splats.backdrop import find_plain_color, make_shell, mask_plain_background
 from splatfix.splats.checkpoints import CHECKPOINT_SCHEMA
 from splatfix.splats.initial_points import InitializationConfig, Survey, find_initial_points, survey_photos
@@ -45,6 +46,7 @@ class SparseScene:
         points: the admissible points, which at least two of the chosen photos saw.
         background: RGB behind the scene; None is black.
         depth: scene depth in world units (`views.scene_depth`).
+        file_from_world: from the world of cameras and points to the coordinates of the capture's files.
     """
 
     cameras: tuple[Camera, ...]
@@ -54,6 +56,7 @@ class SparseScene:
     points: Points | None
     background: tuple[float, float, float] | None
     depth: float
+    file_from_world: Similarity = IDENTITY
 
     def leave_out(self, index: int) -> SparseScene:
         """Remove one photo, and the points that are not admissible without it."""
@@ -68,6 +71,7 @@ class SparseScene:
             points,
             self.background,
             scene_depth(cameras, points),
+            self.file_from_world,
         )
 
     def views(self) -> list[TrainingView]:
@@ -97,6 +101,7 @@ def load_scene(capture: Capture, train_ids: Sequence[str], device: torch.device)
         points,
         capture.background,
         scene_depth(cameras, points),
+        capture.file_from_world,
     )
 
 
@@ -177,6 +182,8 @@ def fit_identity(scene: SparseScene, **settings: Any) -> str:
     for index, validity in enumerate(scene.validities):
         if validity is not None:
             digest.update(index.to_bytes(4, "big") + validity.cpu().numpy().tobytes())
+    if not scene.file_from_world.is_identity:
+        settings["file_from_world"] = scene.file_from_world.to_json()
     tree = {"schema": CHECKPOINT_SCHEMA, **{name: changed_fields(value) for name, value in settings.items()}}
     starts = [value.start for value in settings.values() if isinstance(value, InitializationConfig) and value.start]
     tree |= {"start": [hash_splat(path) for path in starts]} if starts else {}

@@ -1,0 +1,75 @@
+"""Move captures that are far from the origin, or very large or small, to coordinates in which they can be fitted.
+
+The renderer computes in float32 and leaves out what is nearer than 0.01 units. Positions in map coordinates (UTM), or a
+scene measured in kilometers, would cost most of the detail. Such a capture is shifted to its cameras and scaled by a
+power of two when it is opened, and what is exported is moved back (`Capture.file_from_world`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from splatfix.cameras import Camera, estimate_depth, measure_baseline
+from splatfix.captures.capture import Capture, Points
+from splatfix.similarity import IDENTITY, Similarity
+
+MAX_DISTANCE = 100.0  # of the cameras from the origin, in sizes of the scene
+SIZES = (0.25, 4096.0)  # of the scene, in world units
+SIZE = 4.0  # of a scene that is scaled, but for a factor below the square root of 2
+NUM_CAMERAS, NUM_POINTS = 50, 1000  # that the size is measured with
+
+
+def move_to_cameras(capture: Capture) -> Capture:
+    """Shift and scale a capture to its cameras where it needs that; other captures are returned as they are."""
+    file_from_world = choose_world(capture.cameras, capture.points)
+    if file_from_world.is_identity:
+        return capture
+    points = capture.points
+    if points is not None:
+        points = replace(points, positions=file_from_world.apply_inverse(points.positions))
+    return replace(
+        capture,
+        views=tuple(replace(view, camera=view.camera.change_world(file_from_world)) for view in capture.views),
+        points=points,
+        file_from_world=file_from_world,
+        notes=(*capture.notes, describe_world(file_from_world)),
+    )
+
+
+def choose_world(cameras: Sequence[Camera], points: Points | None = None) -> Similarity:
+    """Choose the world to fit in, as ``file_from_world`` of `Capture`; the identity for ordinary captures.
+
+    The size of the scene is its depth or the largest distance between two cameras, whichever is more. A capture is
+    shifted if its cameras are farther from the origin than `MAX_DISTANCE` sizes, and scaled if the size is outside of
+    `SIZES`. Offsets are rounded, so that they are easy to read.
+    """
+    some = cameras[:: math.ceil(len(cameras) / NUM_CAMERAS)]
+    positions = None if points is None else points.positions[:: math.ceil(max(len(points), 1) / NUM_POINTS)]
+    baseline = measure_baseline(some)
+    if baseline == 0 and positions is None:  # turned in one place: nothing tells the size
+        return IDENTITY
+    size = max(estimate_depth(some, positions), baseline)
+    center = np.median([camera.center for camera in cameras], axis=0)
+    scale = 1.0 if SIZES[0] <= size <= SIZES[1] else 2.0 ** round(math.log2(size / SIZE))
+    offset = (0.0, 0.0, 0.0)
+    if np.linalg.norm(center) > MAX_DISTANCE * size:
+        step = 10.0 ** math.floor(math.log10(size))
+        x, y, z = (round(value / step) * step for value in center.tolist())
+        offset = (x, y, z)
+    return Similarity(scale, offset)
+
+
+def describe_world(file_from_world: Similarity) -> str:
+    """Describe the move of a capture in a note."""
+    done = []
+    if any(file_from_world.offset):
+        offset = ", ".join(f"{value:.10g}" for value in file_from_world.offset)
+        done.append(f"the cameras are far from the origin: [{offset}] is subtracted from all coordinates")
+    if file_from_world.scale != 1:
+        size = "large" if file_from_world.scale > 1 else "small"
+        done.append(f"the scene is very {size}: all coordinates are divided by {file_from_world.scale:.10g}")
+    return "; ".join(done) + " (exported splats have the coordinates of the capture's files)"
