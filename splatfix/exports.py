@@ -17,7 +17,7 @@ from typing import Literal
 
 from splatfix.evaluation.results import RESULTS, read_results
 from splatfix.files import write_whole
-from splatfix.gaussians import Splat, read_splat, write_ply
+from splatfix.gaussians import Splat, read_recorded_world, read_splat, write_ply
 from splatfix.report.wording import PSNR, baseline_arm
 
 Format = Literal["ply", "compressed-ply", "splat", "spz", "sog", "html"]
@@ -65,7 +65,8 @@ def export_splat(source: Path, form: Format, out: Path | None = None) -> Export:
         ValueError: no splat, or what writes the format is not installed; the message says what to install.
     """
     path = recommended_splat(source) if source.is_dir() else source
-    splat, export_format = read_splat(path), FORMATS[form]
+    file_from_world, export_format = read_recorded_world(path), FORMATS[form]
+    splat = read_splat(path, file_from_world=file_from_world)
     out = path.with_name(path.stem + export_format.ending) if out is None else out
     if out.resolve() == path.resolve():
         raise ValueError(f"{out}: is the splat itself; wanted another file for --out, or another format")
@@ -73,9 +74,14 @@ def export_splat(source: Path, form: Format, out: Path | None = None) -> Export:
         raise ValueError(f"{path}: no Gaussians; wanted at least one")
     if not out.name.endswith(export_format.ending):
         raise ValueError(f"{out}: wanted a name that ends in {export_format.ending}, by which programs know the format")
-    with write_whole(out) as temporary:
-        export_format.write(splat, temporary)
     losses = [export_format.loss, ANTIALIASED if splat.mode == "antialiased" else ""]
+    with write_whole(out) as temporary:
+        if form == "ply":
+            write_ply(temporary, splat.gaussians, file_from_world=file_from_world)
+        else:
+            export_format.write(splat, temporary)
+            if not file_from_world.is_identity:  # these formats hold positions in float32 or less
+                losses.append(f"its coordinates are x where those of the .ply are {file_from_world.describe()}")
     return Export(out, tuple(filter(None, losses)))
 
 

@@ -14,10 +14,11 @@ from splatfix.captures import is_remote, open_capture
 from splatfix.captures.camera_path import CameraPath, read_camera_path
 from splatfix.evaluation.layout import view_stem
 from splatfix.evaluation.video import write_video
-from splatfix.gaussians import RenderMode, Splat, read_splat
+from splatfix.gaussians import RenderMode, Splat, read_recorded_world, read_splat
 from splatfix.images import to_bytes, write_image
 from splatfix.process import choose_device, progress
 from splatfix.rendering import render
+from splatfix.similarity import Similarity
 
 CAPTURE_FPS = 10.0  # of a video of a capture's cameras
 
@@ -47,8 +48,8 @@ def render_path(
     Raises:
         ValueError: the splat or the path cannot be used, or the frames of a video have several sizes.
     """
-    splat = read_splat(splat_path, mode=mode).to(choose_device(device))
-    camera_path = _open_path(path)
+    camera_path, file_from_world = _open_path(path, splat_path)
+    splat = read_splat(splat_path, mode=mode, file_from_world=file_from_world).to(choose_device(device))
     cameras = [camera.with_longest_side(longest_side_px) for camera in camera_path.cameras]
     if out.suffix.lower() == ".mp4":
         _check_one_size(cameras, path)
@@ -58,10 +59,14 @@ def render_path(
     return len(cameras)
 
 
-def _open_path(path: str) -> CameraPath:
-    if not is_remote(path) and path.endswith(".json") and not Path(path).name.startswith(("transforms", "cameras")):
-        return read_camera_path(Path(path))
-    return CameraPath(open_capture(path, longest_side_px=None).cameras, CAPTURE_FPS)
+def _open_path(path: str, splat_path: Path) -> tuple[CameraPath, Similarity]:
+    """Read the cameras, and the map from their world to the coordinates of the splat's file."""
+    if is_remote(path) or not path.endswith(".json") or Path(path).name.startswith("transforms"):
+        capture = open_capture(path, longest_side_px=None)
+        return CameraPath(capture.cameras, CAPTURE_FPS), capture.file_from_world
+    camera_path, file_from_world = read_camera_path(Path(path)), read_recorded_world(splat_path)
+    cameras = tuple(camera.change_world(file_from_world) for camera in camera_path.cameras)
+    return CameraPath(cameras, camera_path.fps), file_from_world
 
 
 def _check_one_size(cameras: Sequence[Camera], path: str) -> None:

@@ -19,6 +19,7 @@ from splatfix.exports import FORMATS, PROGRAM, Format, export_splat, recommended
 from splatfix.gaussians import SH_C0, Gaussians, Splat, read_ply, write_splat
 from splatfix.metrics import psnr
 from splatfix.rendering import render
+from splatfix.similarity import Similarity
 from tests.splats.scene import random_gaussians, ring_cameras
 
 SPLAT_ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
@@ -166,3 +167,15 @@ def test_the_command_says_what_it_wrote_and_what_it_leaves_out(tmp_path, gaussia
 def test_names_that_would_mislead_are_refused(splat, form, name, message):
     with pytest.raises(ValueError, match=message):
         export_splat(splat, form, splat.with_name(name))
+
+
+def test_a_splat_in_map_coordinates_is_exported_near_the_origin_and_says_so(tmp_path, gaussians, capsys):
+    far = Similarity(1.0, (430_000.0, 5_410_000.0, 180.0))
+    write_splat(tmp_path / "after.ply", Splat(gaussians), file_from_world=far)
+    assert main(["export", str(tmp_path / "after.ply"), "--format", "splat"]) == 0
+    assert "x + [430000, 5410000, 180]" in capsys.readouterr().out
+    rows = np.fromfile(tmp_path / "after.splat", SPLAT_ROW)
+    np.testing.assert_allclose(np.sort(rows["mean"][:, 0]), np.sort(gaussians.means[:, 0].numpy()), atol=1e-6)
+    copy = export_splat(tmp_path / "after.ply", "ply", tmp_path / "copy.ply")
+    assert copy.losses == ()
+    torch.testing.assert_close(read_ply(copy.path, file_from_world=far).means, gaussians.means)

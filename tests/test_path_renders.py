@@ -13,6 +13,7 @@ from splatfix.cli import main
 from splatfix.gaussians import Splat, write_splat
 from splatfix.images import read_image
 from splatfix.rendering import render
+from splatfix.similarity import IDENTITY, Similarity
 from tests.captures.writers import write_transforms
 from tests.splats.scene import random_gaussians, ring_cameras
 
@@ -82,3 +83,16 @@ def test_a_broken_path_is_refused_by_its_field(tmp_path, changes, message):
     path = write_path(tmp_path / "path.json", ring_cameras(1), **changes)
     with pytest.raises(ValueError, match=rf"path\.json: {message}"):
         read_camera_path(path)
+
+
+def test_a_path_in_map_coordinates_shows_what_it_shows_at_the_origin(tmp_path):
+    far, cameras = Similarity(1.0, (430_000.0, 5_410_000.0, 180.0)), ring_cameras(2)
+    there = [camera.change_world(Similarity(1.0, (-430_000.0, -5_410_000.0, -180.0))) for camera in cameras]
+    for name, world, path in (("near", IDENTITY, cameras), ("far", far, there)):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_splat(folder / "splat.ply", Splat(random_gaussians(200, seed=1)), file_from_world=world)
+        flight = write_path(folder / "path.json", path)
+        assert main(["render", str(folder / "splat.ply"), "--path", str(flight), "--out", str(folder / "frames")]) == 0
+    for frame in (tmp_path / "near" / "frames").iterdir():
+        assert np.abs(read_image(frame) - read_image(tmp_path / "far" / "frames" / frame.name)).max() < 0.02

@@ -123,6 +123,7 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
             scene_scale=scale,
             background=scene.background,
             validities=scene.validities,
+            file_from_world=scene.file_from_world,
         )
     photos, masks, validities, plain_color, survey = _prepare_photos(scene, initial)
     if plain_color is not None:

@@ -19,9 +19,11 @@ from splatfix.gaussians import Splat, read_splat
 from splatfix.metrics import psnr
 from splatfix.rendering import render
 from splatfix.shapes import Float
+from splatfix.similarity import Similarity
 from splatfix.splats.train import Fit, FitConfig
 
 Photos = Sequence[Float[Tensor, "_ _ 3"]]  # sizes may differ
+Validities = Sequence[Float[Tensor, "_ _"] | None]
 
 
 def start_from_splat(
@@ -32,24 +34,26 @@ def start_from_splat(
     *,
     scene_scale: float,
     background: Sequence[float] | None,
-    validities: Sequence[Float[Tensor, "_ _"] | None] | None = None,
+    validities: Validities,
+    file_from_world: Similarity,
 ) -> Fit:
     """Create the optimizers for a splat that was read from a file, at the end of the schedule of the sparse fit.
 
     Args:
-        path: a 3DGS ``.ply`` in the world of the cameras.
+        path: a 3DGS ``.ply``, in the coordinates of the capture's files.
         cameras: of the photos.
         photos: the training photos.
         config: of the fit.
         scene_scale: size of the scene in world units (`splats.train.scene_scale`).
         background: RGB behind the scene; None is black.
-        validities: 0 where a photo is ignored, ``[H, W]``; None for no such photo.
+        validities: share of each pixel of a photo that is not ignored, ``[H, W]``; None for all of a photo.
+        file_from_world: from the world of the cameras to the coordinates of the file.
 
     Raises:
         ValueError: the splat cannot be read, has no Gaussians, has another render mode than the fit, or does not look
             like the photos.
     """
-    splat = read_splat(path, background=background).to(photos[0].device)
+    splat = read_splat(path, background=background, file_from_world=file_from_world).to(photos[0].device)
     if len(splat.gaussians) == 0:
         raise ValueError(f"{path}: no Gaussians; wanted at least one to start from")
     if splat.mode != config.mode:
@@ -57,26 +61,20 @@ def start_from_splat(
             f"{path}: was fitted in the mode {splat.mode} (splat.json), but fit.mode = {config.mode}; "
             f"wanted --fit.mode {splat.mode}"
         )
-    check_world(splat, cameras, photos, path, validities)
+    check_world(splat, cameras, photos, validities, path)
     fit = Fit(splat.gaussians, config, scene_scale=scene_scale, num_photos=len(photos), background=background)
     fit.step = config.steps
     return fit
 
 
-def check_world(
-    splat: Splat,
-    cameras: Sequence[Camera],
-    photos: Photos,
-    path: Path,
-    validities: Sequence[Float[Tensor, "_ _"] | None] | None = None,
-) -> None:
+def check_world(splat: Splat, cameras: Sequence[Camera], photos: Photos, validities: Validities, path: Path) -> None:
     """Check that a splat lies in the world of the cameras: its renders must be nearer to the photos than plain colors.
 
     Raises:
         ValueError: for at least half of the photos, the mean color of the photo is nearer to it than the render.
     """
     renders, plain = [], []
-    for camera, photo, validity in zip(cameras, photos, validities or [None] * len(photos), strict=True):
+    for camera, photo, validity in zip(cameras, photos, validities, strict=True):
         with torch.no_grad():
             rgb = render(splat, [camera]).rgb[0].clamp(0, 1)
         mean = photo.mean((0, 1))

@@ -15,6 +15,7 @@ from splatfix.fit import FitRunConfig, run_fit
 from splatfix.gaussians import Splat, read_ply, write_ply, write_splat
 from splatfix.loop import LoopConfig, RepairConfig, run_loop
 from splatfix.sample import sample_path
+from splatfix.similarity import Similarity
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import fit_identity, load_scene, start_fit
 from splatfix.splats.train import FitConfig
@@ -114,3 +115,14 @@ def test_a_fit_trains_nothing_from_a_splat(splat, tmp_path):
     config = FitRunConfig(views=VIEWS, initial=InitializationConfig(start=splat))
     with pytest.raises(ValueError, match="use splatfix loop"):
         run_fit(sample_path(), tmp_path / "run", config)
+
+
+def test_a_splat_is_moved_to_the_world_of_its_capture(splat, tmp_path):
+    capture = open_capture(sample_path(), longest_side_px=32)
+    scene = load_scene(capture, capture.names[:4], torch.device("cpu"))
+    far = Similarity(2.0, (430_000.0, 5_410_000.0, 180.0))
+    write_splat(tmp_path / "far.ply", Splat(read_ply(splat)), file_from_world=far)
+    fit = start_fit(replace(scene, file_from_world=far), CONFIG.fit, start_from(tmp_path / "far.ply").initial, seed=0)
+    torch.testing.assert_close(fit.splat().gaussians.means, read_ply(splat).means)
+    with pytest.raises(ValueError, match="world of the capture"):
+        start_fit(scene, CONFIG.fit, start_from(tmp_path / "far.ply").initial, seed=0)
