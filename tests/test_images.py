@@ -1,10 +1,14 @@
 """Images: exact area averages, files as they are stored, and errors in one line."""
 
+import sys
+import warnings
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps
 
-from splatfix.images import image_size, read_header, read_image, resize, to_bytes, write_image
+from splatfix.images import check_image, image_size, read_header, read_image, resize, to_bytes, write_image
 
 
 def area_average(image, width, height):
@@ -91,3 +95,93 @@ def test_errors_name_the_file_in_one_line(tmp_path):
         assert image_size(path) == (64, 64)
         with pytest.raises(ValueError, match=r"cannot be decoded .*is the file whole"):
             read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("a.jpg", b"", r"the file is empty \(0 bytes\); copy or download it again"),
+        (
+            "a.jpg",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+            "git-lfs pointer.*git lfs pull",
+        ),
+        ("a.heic", b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(500), "HEIC image.*pillow-heif"),
+        ("a.jpg", b"\0\0\0\x18ftypmp42" + bytes(500), "a video.*splatfix pose"),
+        ("a.exr", b"\x76\x2f\x31\x01" + bytes(90), r"float \(HDR\) image, OpenEXR; wanted 8 or 16 bits"),
+        ("a.hdr", b"#?RADIANCE\n" + bytes(90), r"float \(HDR\) image, Radiance"),
+        ("a.jpg", b"<!DOCTYPE html><html>", "a web page"),
+        ("a.jpg", bytes(900), "only zeros"),
+        ("a.NEF", b"II*\0" + bytes(90), "a raw photo"),
+        ("a.tif", b"II*\0" + bytes(90), "a TIFF of a kind that cannot be read"),
+    ],
+)
+def test_files_that_are_no_readable_image_are_named(name, content, wanted, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
+    (tmp_path / name).write_bytes(content)
+    for read in (read_header, read_image, check_image):
+        with pytest.raises(ValueError, match=rf"{name}: .*{wanted}"):
+            read(tmp_path / name)
+
+
+def test_heic_is_read_where_its_library_is_installed(tmp_path, monkeypatch):
+    """A stand-in for pillow-heif registers a reader of HEIC with Pillow."""
+
+    class Reader(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self._mode, self._size = "RGB", (3, 2)
+
+        def load(self):
+            self.im = Image.new("RGB", (3, 2), (255, 0, 0)).im
+            return self.im.pixel_access()
+
+    library = SimpleNamespace(
+        register_heif_opener=lambda: Image.register_open("HEIF", Reader, lambda start: start[8:12] == b"heic")
+    )
+    monkeypatch.setitem(sys.modules, "pillow_heif", library)
+    for registry in ("ID", "OPEN"):
+        monkeypatch.setattr(Image, registry, getattr(Image, registry).copy())
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x24ftypheic" + bytes(500))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.heic"), np.broadcast_to([1.0, 0, 0], (2, 3, 3)))
+
+
+def test_float_pixels_are_refused_and_16_bits_are_kept(tmp_path):
+    Image.fromarray(np.full((2, 3), 0.5, np.float32)).save(tmp_path / "a.tif")
+    for read in (read_header, read_image, check_image):
+        with pytest.raises(ValueError, match=r"a\.tif: float pixels, .*wanted 8 or 16 bits per channel"):
+            read(tmp_path / "a.tif")
+    Image.fromarray(np.full((2, 3), 257, np.uint16)).save(tmp_path / "a.png")
+    np.testing.assert_allclose(read_image(tmp_path / "a.png"), 257 / 65535)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_read_and_applied_on_request(orientation, suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :8] = 255  # the corner tells the orientation
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {} if suffix in (".png", ".tif") else {"quality": 100}
+    Image.fromarray(pixels).save(path, exif=exif, **options)
+    header = read_header(path)
+    assert (header.orientation, header.size()) == (orientation, (24, 16))
+    assert header.size(upright=True) == ((16, 24) if orientation >= 5 else (24, 16))
+    np.testing.assert_allclose(read_image(path), pixels / 255, atol=0.2)
+    upright = read_image(path, upright=True)
+    with Image.open(path) as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    np.testing.assert_allclose(upright, wanted / 255, atol=0.01)
+    row, column = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}[
+        orientation
+    ]
+    assert upright[row, column].min() > 0.8
+
+
+def test_images_of_200_megapixels_are_opened_without_a_warning(tmp_path):
+    Image.new("1", (20000, 10000)).save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert image_size(tmp_path / "a.png") == (20000, 10000)
