@@ -28,6 +28,12 @@ def is_pointer(start: bytes) -> bool:
     return start.startswith(b"version https://git-lfs")
 
 
+def refuse_pointer(path: Path) -> None:
+    """Check that a file is not a git-lfs pointer. ValueError if it is."""
+    if is_pointer(_read_start(path)):
+        raise ValueError(f"{path}: {POINTER}")
+
+
 def register_heic(path: Path) -> bool:
     """Let Pillow read HEIC if this file is one and pillow-heif is installed; returns whether it does now."""
     if not _is_heic(_read_start(path)):

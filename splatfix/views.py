@@ -26,7 +26,7 @@ from splatfix.cameras import (
 )
 from splatfix.captures import Capture
 from splatfix.captures.capture import Points
-from splatfix.captures.options import MaskChoice, PhotoOptions
+from splatfix.captures.options import MaskChoice, OrientationChoice, PhotoOptions
 from splatfix.config import require
 from splatfix.files import read_json
 
@@ -51,6 +51,8 @@ class ViewsConfig:
         max_test: largest number of test views, spread evenly over distance.
         masks: what masks of the photos mark: an ``object``, which is set on white, or pixels to ``ignore``; ``auto``
             takes alpha for an object if all photos have it, and mask files for pixels to ignore.
+        orientation: whether photos are turned by the orientation in their EXIF data: ``apply``, ``ignore``, or
+            ``auto``, as the width and height of their cameras tell.
     """
 
     size_px: int = 320
@@ -60,6 +62,7 @@ class ViewsConfig:
     split: Annotated[Path | None, tyro.conf.arg(name="split", prefix_name=False)] = None
     max_test: int = MAX_TEST_VIEWS
     masks: MaskChoice = "auto"
+    orientation: OrientationChoice = "auto"
 
     def __post_init__(self) -> None:
         require(self.size_px >= 16, "views.size_px", self.size_px, "at least 16 pixels")
@@ -68,7 +71,7 @@ class ViewsConfig:
     @property
     def photo_options(self) -> PhotoOptions:
         """How photos are read."""
-        return PhotoOptions(masks=self.masks)
+        return PhotoOptions(masks=self.masks, orientation=self.orientation)
 
 
 @dataclass(frozen=True)

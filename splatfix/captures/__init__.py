@@ -16,7 +16,7 @@ from splatfix.captures import blender, colmap, llff, splat, transforms
 from splatfix.captures.capture import Capture, Photo, Points, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.masks import apply_mask_choice
-from splatfix.captures.options import PhotoOptions
+from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.photos import fetch_photos
 from splatfix.captures.remote import open_remote_capture
 from splatfix.captures.world import move_to_cameras
@@ -34,11 +34,10 @@ __all__ = [
 ]
 
 FORMATS = {"transforms": transforms, "blender": blender, "colmap": colmap, "llff": llff, "splat": splat}
-_DEFAULT_OPTIONS = PhotoOptions()
 
 
 def open_capture(
-    path: Path | str, *, longest_side_px: int | None = 320, options: PhotoOptions = _DEFAULT_OPTIONS
+    path: Path | str, *, longest_side_px: int | None = 320, options: PhotoOptions = DEFAULT_OPTIONS
 ) -> Capture:
     """Open a capture of any known format, with exact pinhole cameras and photos that are loaded on demand.
 
@@ -77,7 +76,8 @@ def _open(path: Path, longest_side_px: int | None, files: CaptureFiles, options:
     for reader in FORMATS.values():
         found = reader.find(path, files)
         if found is not None:
-            capture = apply_mask_choice(replace(reader.read(*found, longest_side_px, files), path=path), options.masks)
+            capture = replace(reader.read(*found, longest_side_px, files, options), path=path)
+            capture = apply_mask_choice(capture, options.masks)
             return capture if capture.format == "splat" else move_to_cameras(capture)  # a splat is moved by its reader
     raise ValueError(_describe_unknown(path, files))
 

@@ -14,6 +14,7 @@ import numpy as np
 from splatfix.captures.capture import Capture, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.frames import FramesFile
+from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.photos import assemble_capture
 from splatfix.captures.records import read_record
 from splatfix.captures.transforms import open_frames
@@ -30,7 +31,13 @@ def find(path: Path, _files: CaptureFiles = LOCAL) -> tuple[Path, Path] | None:
     return (path, present[0]) if present else None
 
 
-def read(root: Path, file: Path, longest_side_px: int | None, files: CaptureFiles = LOCAL) -> Capture:
+def read(
+    root: Path,
+    file: Path,
+    longest_side_px: int | None,
+    files: CaptureFiles = LOCAL,
+    options: PhotoOptions = DEFAULT_OPTIONS,
+) -> Capture:
     """Open the views of all splits. ValueError if a file is broken or none of its images exists."""
     views: dict[str, View] = {}
     notes: list[str] = []
@@ -39,8 +46,8 @@ def read(root: Path, file: Path, longest_side_px: int | None, files: CaptureFile
     files.fetch(splits)
     for split in splits:
         record = read_record(split, FramesFile)
-        names = [os.path.normpath(frame.file_path.replace("\\", "/")) for frame in record.frames]
-        split_views, split_notes = open_frames(split, record, names, longest_side_px, files)
+        names = [os.path.normpath(frame.file_path.replace("\\", "/")) for frame in record.all_frames]
+        split_views, split_notes = open_frames(split, record, names, longest_side_px, files, options)
         notes += [f"{split.name}: {note}" for note in split_notes]
         if len({view.name for view in split_views}) < len(split_views):
             assemble_capture(root, split, "blender", split_views, None, ())  # raises, naming the repeated frame

@@ -1,11 +1,15 @@
 """COLMAP: a sparse model (binary or text) and its images; also the Mip-NeRF 360 and Tanks and Temples layouts.
 
-Views are named as in the model. Of the folders ``images``, ``images_2``, ``images_4``, ... the one with the smallest
-images that are large enough is read, and the intrinsics are scaled to these files.
+Views are named as in the model. Of several models the one with most images is read. Of the folders ``images``,
+``images_2``, ``images_4``, ... the one with the smallest images that are large enough is read, and the intrinsics are
+scaled to these files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,35 +17,37 @@ import numpy as np
 from splatfix.cameras import rotation_from_quaternion
 from splatfix.captures.capture import Capture, Points
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
+from splatfix.captures.code_pages import restore_names
+from splatfix.captures.colmap_folders import (
+    ModelFiles,
+    choose_model,
+    find_models,
+    refuse_different_twins,
+)
 from splatfix.captures.colmap_model import PosedImage, read_cameras, read_images, read_points3d
+from splatfix.captures.finder import ImageFinder, with_slashes
+from splatfix.captures.lenses import Lens
+from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.photos import (
     assemble_capture,
     choose_image_folder,
     describe_missing,
-    find_image,
+    describe_spellings,
     find_image_folders,
     open_photo,
+    read_photo_header,
 )
 
 EXPECTED_FILES = "sparse/0/{cameras,images,points3D}.{bin,txt} (COLMAP)"
-MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "colmap_sparse/0", "colmap_text", ".")
 OTHER_IMAGE_FOLDERS = ("input", "rgb", "colmap/images", ".")
 
 
-def find(path: Path, _files: CaptureFiles = LOCAL) -> tuple[Path, Path] | None:
-    """Find the folder of the capture and that of its model; None if this is another format."""
-    if not path.is_dir():
+def find(path: Path, _files: CaptureFiles = LOCAL) -> tuple[Path, list[Path]] | None:
+    """Find the folder of the capture and those of its models; None if this is another format."""
+    models = find_models(path) if path.is_dir() else []
+    if not models:
         return None
-    for name in MODELS:
-        model = path / name
-        if _find_model_file(model, "cameras") or _find_model_file(model, "images"):
-            return (_find_root(path) if name == "." else path), model
-    return None
-
-
-def _find_model_file(model: Path, stem: str) -> Path | None:
-    """Find a file of the model; binary before text, as in COLMAP."""
-    return next((file for file in (model / f"{stem}.bin", model / f"{stem}.txt") if file.is_file()), None)
+    return (_find_root(path) if path in models or path.name.startswith("sparse") else path), models
 
 
 def _find_root(model: Path) -> Path:
@@ -50,24 +56,32 @@ def _find_root(model: Path) -> Path:
     return next((folder for folder in candidates if find_image_folders(folder)), model)
 
 
-def read(root: Path, model: Path, longest_side_px: int | None, files: CaptureFiles = LOCAL) -> Capture:
+def read(
+    root: Path,
+    models: list[Path],
+    longest_side_px: int | None,
+    files: CaptureFiles = LOCAL,
+    options: PhotoOptions = DEFAULT_OPTIONS,
+) -> Capture:
     """Open the capture. ValueError if the model is broken or none of its images exists."""
-    cameras_file, images_file = _find_model_file(model, "cameras"), _find_model_file(model, "images")
-    if cameras_file is None or images_file is None:
-        missing_file = "cameras" if cameras_file is None else "images"
-        raise ValueError(f"{model}: {missing_file}.bin (or .txt) is missing; wanted a whole COLMAP model")
-    files.fetch([file for stem in ("cameras", "images", "points3D") if (file := _find_model_file(model, stem))])
+    model, model_notes = choose_model(models, files)
+    files.fetch(model.all)
+    cameras_file, images_file = model.cameras[0], model.images[0]
     cameras, images = read_cameras(cameras_file), read_images(images_file)
+    refuse_different_twins(model, cameras, images)
     if not images:
         raise ValueError(f"{images_file}: no images; wanted at least one registered image")
     names = [image.name for image in images.values()]
-    folder, photos = _choose_images(root, names, longest_side_px, files)
+    folder, photos, restored = _choose_images(root, model.folder, names, longest_side_px, files)
+    images = {key: replace(image, name=_restore(image.name, restored)) for key, image in images.items()}
     if not photos:
         raise ValueError(
             f"{root}: none of the {len(images)} images of {images_file} was found (the first: "
             f"{next(iter(images.values())).name}); wanted them in {root / 'images'}"
         )
     files.fetch(photos.values(), headers=True)
+    if folder.name == "input":
+        _refuse_distorted(folder, photos, cameras, images, files)
     views = []
     for image_id, image in images.items():
         where = f"{images_file}: image {image_id} ({image.name})"
@@ -77,33 +91,80 @@ def read(root: Path, model: Path, longest_side_px: int | None, files: CaptureFil
             pose = _make_pose(image, where)
             lens_where = f"{cameras_file}: camera {image.camera_id}"
             photo, lens = photos[image.name], cameras[image.camera_id]
-            views.append(open_photo(image.name, photo, lens, pose, longest_side_px, lens_where, files=files))
+            views.append(
+                open_photo(image.name, photo, lens, pose, longest_side_px, lens_where, files=files, options=options)
+            )
     missing = sorted(image.name for image in images.values() if image.name not in photos)
     notes = describe_missing(missing, len(images))
     if folder.name != "images":
         notes.append(f"images are read from {folder.relative_to(root)}/")
+    notes += describe_spellings(photos)
     points, point_notes = _read_points(model, images)
-    others = sorted(p.name for p in model.parent.iterdir() if p.is_dir() and p != model) if model.name == "0" else []
-    if others:
-        notes.append(f"{model.parent} also holds the models {', '.join(others)}: not read")
-    return assemble_capture(root, images_file, "colmap", views, points, [*notes, *point_notes])
+    return assemble_capture(root, images_file, "colmap", views, points, [*notes, *model_notes, *point_notes])
 
 
 def _choose_images(
-    root: Path, names: list[str], longest_side_px: int | None, files: CaptureFiles
-) -> tuple[Path, dict[str, Path]]:
-    """Choose the folder to read from and its file for each name: the one with most files, and among equals by size."""
-    folders = find_image_folders(root) or [root / name for name in OTHER_IMAGE_FOLDERS if (root / name).is_dir()]
-    found: dict[Path, dict[str, Path]] = {}
-    for folder in folders:
-        photos = {name: find_image(folder / name) for name in names}
-        found[folder] = {name: photo for name, photo in photos.items() if photo is not None}
-    most = max((len(photos) for photos in found.values()), default=0)
-    if most == 0:
-        return root, {}
-    most_complete = [(folder, next(iter(photos.values()))) for folder, photos in found.items() if len(photos) == most]
-    folder = choose_image_folder(most_complete, longest_side_px, files)
-    return folder, found[folder]
+    root: Path, model: Path, names: list[str], longest_side_px: int | None, files: CaptureFiles
+) -> tuple[Path, dict[str, Path], dict[str, str]]:
+    """Choose the folder to read from and its file for each name: the one with most files, and among equals by size.
+
+    Also returns the names that are not UTF-8 with their decoded names (`restore_names`).
+    """
+    finder = ImageFinder()
+    others = [root / name for name in OTHER_IMAGE_FOLDERS if (root / name).is_dir()]
+    main = [root / "input"] if "distorted" in model.parts[-3:] else find_image_folders(root)
+    for folders in (main, others):
+        restored = restore_names(names, partial(_exists, finder, folders))
+        found = {folder: _find_images(finder, folder, names, restored) for folder in folders}
+        most = max((len(photos) for photos in found.values()), default=0)
+        if most > 0:
+            complete = [(folder, next(iter(each.values()))) for folder, each in found.items() if len(each) == most]
+            folder = choose_image_folder(complete, longest_side_px, files)
+            return folder, found[folder], restored
+    return root, {}, restored
+
+
+def _exists(finder: ImageFinder, folders: list[Path], name: str) -> bool:
+    return any(finder.find(folder, name) is not None for folder in folders)
+
+
+def _find_images(finder: ImageFinder, folder: Path, names: list[str], restored: Mapping[str, str]) -> dict[str, Path]:
+    """Find the files of the names of a model, by their restored names."""
+    photos = finder.find_all(folder, [restored.get(name, name) for name in names])
+    for raw, name in restored.items():  # the file may have the bytes of the model as its name
+        if name not in photos and (path := finder.find(folder, raw)) is not None:
+            photos[name] = path
+    return {with_slashes(name): path for name, path in photos.items()}
+
+
+def _restore(name: str, restored: Mapping[str, str]) -> str:
+    return with_slashes(restored.get(name, name))
+
+
+def _refuse_distorted(
+    folder: Path,
+    photos: Mapping[str, Path],
+    cameras: Mapping[int, Lens],
+    images: Mapping[int, PosedImage],
+    files: CaptureFiles,
+) -> None:
+    """Check that the photos in ``input`` are those of the model, and not those that it was undistorted from."""
+    image = next(image for image in images.values() if image.name in photos)
+    lens = cameras.get(image.camera_id)
+    header = read_photo_header(photos[image.name], files)
+    if (
+        lens is not None
+        and lens.is_pinhole
+        and (lens.width_px, lens.height_px)
+        not in (
+            header.size(),
+            header.size(upright=True),
+        )
+    ):
+        raise ValueError(
+            f"{folder}: photos of {header.width_px}x{header.height_px}, but the model is of undistorted images of "
+            f"{lens.width_px}x{lens.height_px}, and images/ has none; wanted those: run convert.py again"
+        )
 
 
 def _make_pose(image: PosedImage, where: str) -> np.ndarray:
@@ -120,14 +181,26 @@ def _make_pose(image: PosedImage, where: str) -> np.ndarray:
     return pose
 
 
-def _read_points(model: Path, images: dict[int, PosedImage]) -> tuple[Points | None, list[str]]:
-    """Read the points with the names of the images that saw them; a note if the model has none."""
-    file = _find_model_file(model, "points3D")
-    if file is None:
-        return None, [f"no points: {model / 'points3D.bin'} (or .txt) is missing"]
+def _read_points(model: ModelFiles, images: Mapping[int, PosedImage]) -> tuple[Points | None, list[str]]:
+    """Read the points with the names of the images that saw them, and notes on what is missing or was dropped.
+
+    Raises:
+        ValueError: the file is broken, or no point was seen by an image of the model.
+    """
+    if not model.points:
+        return None, [f"no points: {model.folder / 'points3D.bin'} (or .txt) is missing"]
+    file = model.points[0]
     points = read_points3d(file)
-    unknown = frozenset().union(*points.tracks) - images.keys() if points.tracks else frozenset()
-    if unknown:
-        raise ValueError(f"{file}: a point was seen by image {min(unknown)}, which the model does not have")
-    tracks = tuple(frozenset(images[image_id].name for image_id in track) for track in points.tracks)
-    return Points(points.positions, points.colors, tracks), []
+    notes = [f"{points.num_broken} points are dropped: not finite"] if points.num_broken else []
+    seen = frozenset().union(*points.tracks)
+    removed = seen - images.keys()
+    if removed and removed == seen:
+        raise ValueError(
+            f"{file}: its points were seen by other images than the model has (by image {min(removed)}); wanted the "
+            "points of this model, or no such file"
+        )
+    if removed:
+        notes.append(f"points were also seen by {len(removed)} images that the model does not have: left out")
+    names = {image_id: image.name for image_id, image in images.items()}
+    tracks = tuple(frozenset(names[image_id] for image_id in track if image_id in names) for track in points.tracks)
+    return Points(points.positions, points.colors, tracks), notes

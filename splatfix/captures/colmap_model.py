@@ -6,6 +6,8 @@ no file in its errors. The layout is COLMAP's documented output format.
 
 from __future__ import annotations
 
+import codecs
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +17,11 @@ import numpy as np
 from numpy import ndarray
 
 from splatfix.captures.lenses import MODEL_OF_ID, NUM_PARAMS, Lens, make_lens
+from splatfix.file_kinds import refuse_pointer
 from splatfix.shapes import Float
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)")
+MAX_BROKEN_SHARE = 0.1  # of the points, which are dropped; a file with more was not written whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,18 +36,19 @@ class PosedImage:
 
 @dataclass(frozen=True, eq=False)
 class ModelPoints:
-    """Points with, for each, the ids of the images that saw it."""
+    """Points with, for each, the ids of the images that saw it; and how many points were dropped as broken."""
 
     positions: Float[ndarray, "P 3"]
     colors: Float[ndarray, "P 3"]
     tracks: list[frozenset[int]]
+    num_broken: int
 
 
 class _BinaryFile:
     """A binary file, read from start to end; errors of truncated files name the item that was being read."""
 
     def __init__(self, path: Path):
-        self.path, self.data, self.offset = path, path.read_bytes(), 0
+        self.path, self.data, self.offset = path, _read_bytes(path), 0
 
     def read(self, layout: str, item: str) -> tuple:
         """Read the next values, in a layout of `struct` (little endian)."""
@@ -56,15 +63,12 @@ class _BinaryFile:
         self.offset += size
 
     def read_text(self, item: str) -> str:
-        """Read the next zero-terminated string."""
+        """Read the next zero-terminated string; bytes that are not UTF-8 become surrogates (`code_pages`)."""
         end = self.data.find(b"\0", self.offset)
         if end < 0:
             self.skip(len(self.data) + 1, item)
         raw, self.offset = self.data[self.offset : end], end + 1
-        try:
-            return raw.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{self.path}: the name of {item} is not UTF-8; is this file damaged?") from error
+        return raw.decode(errors="surrogateescape")
 
 
 def read_cameras(path: Path) -> dict[int, Lens]:
@@ -78,14 +82,32 @@ def read_images(path: Path) -> dict[int, PosedImage]:
 
 
 def read_points3d(path: Path) -> ModelPoints:
-    """Read points from ``points3D.bin`` or ``points3D.txt``. ValueError if the file is broken."""
+    """Read points from ``points3D.bin`` or ``points3D.txt``, without those whose position is not finite.
+
+    Raises:
+        ValueError: the file is broken, or more than a tenth of its points are.
+    """
     rows = list(_read_points_text(path) if path.suffix == ".txt" else _read_points_binary(path))
     positions = np.array([row[0] for row in rows], np.float64).reshape(-1, 3)
     colors = np.array([row[1] for row in rows], np.float32).reshape(-1, 3) / 255
-    bad = ~np.isfinite(positions).all(axis=1)
-    if bad.any():
-        raise ValueError(f"{path}: point number {bad.argmax()} is {positions[bad][0].tolist()}; wanted finite numbers")
-    return ModelPoints(positions, colors, [row[2] for row in rows])
+    keep = np.asarray(np.isfinite(positions).all(axis=1))
+    num_broken = int((~keep).sum())
+    if num_broken > MAX_BROKEN_SHARE * len(rows):
+        raise ValueError(
+            f"{path}: {num_broken} of {len(rows)} points are not finite (point number {keep.argmin()} is "
+            f"{positions[~keep][0].tolist()}); wanted finite numbers"
+        )
+    tracks = [row[2] for row, kept in zip(rows, keep.tolist(), strict=True) if kept]
+    return ModelPoints(positions[keep], colors[keep], tracks, num_broken)
+
+
+def count_images(path: Path) -> int:
+    """Count the images of ``images.bin`` or ``images.txt``, of the first from its header alone."""
+    if path.suffix == ".txt":
+        return sum(1 for _ in _read_images_text(path))
+    refuse_pointer(path)
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(8), "little")
 
 
 def _read_cameras_binary(path: Path) -> Iterator[tuple[int, Lens]]:
@@ -125,12 +147,14 @@ def _read_images_binary(path: Path) -> Iterator[tuple[int, PosedImage]]:
 
 
 def _read_images_text(path: Path) -> Iterator[tuple[int, PosedImage]]:
-    lines = list(_read_lines(path))
-    at = 0
-    while at < len(lines):
-        number, line = lines[at]
-        at += 1
-        if not line:
+    """Read the first of the two lines of each image; the second, with its 2D points, may be empty or missing."""
+    has_points_line = True
+    for number, line in _read_lines(path):
+        fields = line.split()
+        if not has_points_line and (not fields or _are_points(fields)):
+            has_points_line = True
+            continue
+        if not fields:
             continue
         fields = line.split(maxsplit=9)
         where = f"{path}: line {number}"
@@ -138,8 +162,15 @@ def _read_images_text(path: Path) -> Iterator[tuple[int, PosedImage]]:
             raise ValueError(f"{where}: {line[:60]!r}; wanted IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME")
         image_id, *pose, camera_id = _parse_numbers(fields[:9], where)
         yield int(image_id), PosedImage(fields[9], int(camera_id), np.array(pose[:4]), np.array(pose[4:]))
-        if at < len(lines) and len(lines[at][1].split()) % 3 == 0:  # the line of its 2D points, which is often empty
-            at += 1
+        has_points_line = False
+
+
+def _are_points(fields: list[str]) -> bool:
+    """Whether the fields of a line are 2D points (X, Y, POINT3D_ID) and not an image, whose name has no number there.
+
+    Editors remove empty lines, and names may contain spaces, so that the number of fields alone does not tell.
+    """
+    return len(fields) % 3 == 0 and all(_NUMBER.fullmatch(field) for field in (*fields[:12], *fields[-3:]))
 
 
 def _read_points_binary(path: Path) -> Iterator[tuple]:
@@ -165,14 +196,20 @@ def _read_points_text(path: Path) -> Iterator[tuple]:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Read lines with their numbers, without comments; empty lines are kept, because ``images.txt`` needs them."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not text in UTF-8 (byte {error.start})") from error
-    for number, line in enumerate(text.splitlines(), start=1):
+    """Read lines with their numbers, without comments; empty lines are kept, because ``images.txt`` needs them.
+
+    Bytes that are not UTF-8 become surrogates: names may be in another code page.
+    """
+    text = _read_bytes(path).removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    for number, line in enumerate(lines, start=1):
         if not line.lstrip().startswith("#"):
             yield number, line.strip()
+
+
+def _read_bytes(path: Path) -> bytes:
+    refuse_pointer(path)
+    return path.read_bytes()
 
 
 def _parse_numbers(fields: list[str], where: str) -> list[float]:

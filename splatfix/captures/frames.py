@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, Field, field_validator
 
 from splatfix.captures.lenses import Lens, make_lens
 from splatfix.captures.options import MaskMeaning
 from splatfix.captures.records import Record
 
 FOCAL_FIELDS = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
+DISTORTION_FIELDS = ("k1", "k2", "k3", "k4", "p1", "p2")
+_OTHER_PARAMETERS = re.compile(r"k[7-9]|p[3-8]|s[1-4]|b[12]|ftheta_.*")
 
 
 class Intrinsics(Record):
-    """Lens fields of a frame or of the whole file. Lengths in pixels, angles in radians."""
+    """Lens fields of a frame or of the whole file. Lengths in pixels, angles in radians.
+
+    ``distortion_params`` are k1, k2, k3, k4, p1, p2, as in nerfstudio; ``intrinsics`` is a 3x3 matrix in pixels.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     camera_model: str | None = None
     is_fisheye: bool | None = None
@@ -30,8 +41,38 @@ class Intrinsics(Record):
     k2: float | None = None
     k3: float | None = None
     k4: float | None = None
+    k5: float | None = None
+    k6: float | None = None
     p1: float | None = None
     p2: float | None = None
+    distortion_params: Any = None
+    intrinsics: Any = None
+
+    def lens_fields(self, where: str) -> dict[str, Any]:
+        """Return the fields that are given, with matrix and list as single fields.
+
+        Raises:
+            ValueError: distortion of another form, or a lens parameter that no field here stands for.
+        """
+        fields = {name: value for name in Intrinsics.model_fields if (value := getattr(self, name)) is not None}
+        for name, value in (self.model_extra or {}).items():
+            if _OTHER_PARAMETERS.fullmatch(name) and value not in (0, None, False):
+                raise ValueError(
+                    f"{where}: {name} = {value!r} is not used by any lens of this format; wanted k1 to k6, p1 and p2: "
+                    "undistort the photos, or use COLMAP's format"
+                )
+        params = fields.pop("distortion_params", None)
+        if params is not None and np.any(params):
+            if np.shape(params) != (len(DISTORTION_FIELDS),):
+                raise ValueError(
+                    f"{where}: distortion_params {params!r:.60}; wanted 6 numbers: {', '.join(DISTORTION_FIELDS)}"
+                )
+            fields = dict(zip(DISTORTION_FIELDS, params, strict=True)) | fields
+        matrix = fields.pop("intrinsics", None)
+        if isinstance(matrix, list) and [len(row) for row in matrix if isinstance(row, list)] == [3, 3, 3]:
+            (fx, _, cx), (_, fy, cy), _ = matrix
+            fields = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy} | fields
+        return fields
 
 
 class Frame(Intrinsics):
@@ -46,8 +87,21 @@ class FramesFile(Intrinsics):
     """The content of a ``transforms*.json``."""
 
     frames: list[Frame]
+    test_frames: list[Frame] = Field(default_factory=list)
     mask_meaning: MaskMeaning = "ignore"  # of all mask_path: of splatfix, nerfstudio knows "ignore" alone
     ply_file_path: str | None = None
+
+    @field_validator("test_frames", mode="before")
+    @classmethod
+    def _keep_posed(cls, value: Any) -> list[Any]:
+        """Keep frames that are posed; other programs list names here."""
+        entries = value if isinstance(value, list) else []
+        return [entry for entry in entries if isinstance(entry, dict) and "transform_matrix" in entry]
+
+    @property
+    def all_frames(self) -> list[Frame]:
+        """Frames, with those that ScanNet++ lists apart for testing."""
+        return [*self.frames, *self.test_frames]
 
 
 def resolve_path(folder: Path, text: str) -> Path:
@@ -58,34 +112,59 @@ def resolve_path(folder: Path, text: str) -> Path:
 def make_frame_lens(file: FramesFile, frame: Frame, image_size: tuple[int, int], where: str) -> Lens:
     """Make the lens of a frame, at the size that the file states, else at that of the image.
 
-    The distortion is that of OpenCV: k1, k2, p1, p2 (and k3), or k1 to k4 for a fisheye. A missing principal point is
-    the image center.
+    The distortion is that of OpenCV: k1, k2, p1, p2 and k3 (with k4 to k6 for ``FULL_OPENCV``), or k1 to k4 for a
+    fisheye. A missing principal point is the image center.
 
     Raises:
-        ValueError: no focal length, a value out of range, or a camera model without a pinhole image.
+        ValueError: no focal length, a value out of range, a parameter that the camera model does not have, or a camera
+            model without a pinhole image.
     """
-    names = Intrinsics.model_fields
-    frame_values = {name: getattr(frame, name) for name in names if getattr(frame, name) is not None}
-    file_values = {name: getattr(file, name) for name in names if getattr(file, name) is not None}
-    if frame_values.keys() & set(FOCAL_FIELDS):
-        file_values = {name: value for name, value in file_values.items() if name not in FOCAL_FIELDS}
-    values = file_values | frame_values
+    values = _merge_fields(file, frame, where)
     width, height = values.get("w", image_size[0]), values.get("h", image_size[1])
     fx, fy = _focal_lengths(values, width, height, where)
     start = (fx, fy, values.get("cx", width / 2), values.get("cy", height / 2))
-    k1, k2, k3, k4, p1, p2 = (values.get(name, 0.0) for name in ("k1", "k2", "k3", "k4", "p1", "p2"))
+    k1, k2, k3, k4, k5, k6, p1, p2 = (values.get(f, 0.0) for f in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2"))
     model = str(values.get("camera_model", "OPENCV")).upper()
     if values.get("is_fisheye") or model == "OPENCV_FISHEYE":
+        _refuse_unused(values, ("k5", "k6", "p1", "p2"), "a fisheye lens", "0, as it has k1 to k4 only", where)
         return make_lens("OPENCV_FISHEYE", width, height, (*start, k1, k2, k3, k4), where)
     if model not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV"):
         raise ValueError(f"{where}: camera_model {model!r}; wanted PINHOLE, OPENCV or OPENCV_FISHEYE")
-    if k4:
-        raise ValueError(f"{where}: k4 = {k4:g} on a perspective lens; wanted 0, or is_fisheye: true")
-    if k3:
-        return make_lens("FULL_OPENCV", width, height, (*start, k1, k2, p1, p2, k3, 0.0, 0.0, 0.0), where)
+    if model != "FULL_OPENCV":
+        remedy = "0, is_fisheye: true, or camera_model FULL_OPENCV"
+        _refuse_unused(values, ("k4", "k5", "k6"), "a perspective lens", remedy, where)
+    if any((k3, k4, k5, k6)):
+        return make_lens("FULL_OPENCV", width, height, (*start, k1, k2, p1, p2, k3, k4, k5, k6), where)
     if any((k1, k2, p1, p2)):
         return make_lens("OPENCV", width, height, (*start, k1, k2, p1, p2), where)
     return make_lens("PINHOLE", width, height, start, where)
+
+
+def _merge_fields(file: FramesFile, frame: Frame, where: str) -> dict[str, Any]:
+    """Merge the lens fields of file and frame, of which those of the frame are preferred."""
+    file_values, frame_values = file.lens_fields(where), frame.lens_fields(where)
+    if frame_values.keys() & set(FOCAL_FIELDS):
+        file_values = {name: value for name, value in file_values.items() if name not in FOCAL_FIELDS}
+    return file_values | frame_values
+
+
+def _refuse_unused(values: Mapping[str, Any], names: Sequence[str], lens: str, wanted: str, where: str) -> None:
+    for name in names:
+        if values.get(name):
+            raise ValueError(f"{where}: {name} = {values[name]:g} on {lens}; wanted {wanted}")
+
+
+def tell_by_center(file: FramesFile, frame: Frame) -> Callable[[tuple[int, int]], bool] | None:
+    """Return a test that tells by the principal point which size an image had when its pose was found.
+
+    None where the file states the size, which tells more.
+    """
+    if any(fields.w is not None and fields.h is not None for fields in (file, frame)):
+        return None
+    cx, cy = (getattr(frame, name) or getattr(file, name) for name in ("cx", "cy"))
+    if cx is None or cy is None:
+        return lambda _: True
+    return lambda size: abs(cx / size[0] - 0.5) <= 0.1 and abs(cy / size[1] - 0.5) <= 0.1
 
 
 def _focal_lengths(values: dict, width: float, height: float, where: str) -> tuple[float, float]:

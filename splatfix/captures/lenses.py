@@ -23,6 +23,7 @@ with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack t
     import pycolmap
 
 PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
+WIDE_MODELS = ("FISHEYE", "FOV", "EUCM", "DIVISION")  # in the names of models of lenses of up to 180 degrees and more
 MIN_KEPT_SHARE = 0.25  # of the width and height of the photo that must remain after undistortion
 NUM_PARAMS = {
     name: len(pycolmap.Camera(model=name, width=1, height=1, params=[]).params_info.split(","))
@@ -87,6 +88,29 @@ def make_lens(model: str, width_px: float, height_px: float, params: tuple[float
     if min(focals) <= 0:
         raise ValueError(f"{where}: focal length {min(focals):g} px; wanted a positive number")
     return lens
+
+
+@lru_cache(maxsize=256)
+def describe_impossible(lens: Lens) -> str | None:
+    """Describe intrinsics that cannot belong to an image of the lens's size, and what to give; None if they can.
+
+    The principal point of a photo is near its middle; one in the outer quarters is that of an image of another size.
+    """
+    width, height = lens.width_px, lens.height_px
+    k = lens._colmap().calibration_matrix()
+    fx, fy, cx, cy = (float(k[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    seen = f"focal length {fx:g}, {fy:g} and principal point {cx:g}, {cy:g} in an image of {width}x{height}"
+    if min(width, height) > 8 and (max(cx, cy) <= 2 or max(fx, fy) <= 4):
+        return f"{seen}: normalized; wanted pixels, which are fractions times the width (fx, cx) and height (fy, cy)"
+    if not (width / 4 <= cx <= 3 * width / 4 and height / 4 <= cy <= 3 * height / 4):
+        return f"{seen}; wanted a principal point in its middle half: give width and height of the image it belongs to"
+    least = width / 6 if any(name in lens.model for name in WIDE_MODELS) else width / 3
+    if not least <= fx <= 30 * width:
+        return (
+            f"{seen}; wanted a focal length from {least:.0f} to {30 * width} pixels: give width and height of the "
+            "image it belongs to, and the focal length in pixels"
+        )
+    return None
 
 
 @lru_cache(maxsize=256)

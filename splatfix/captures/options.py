@@ -7,6 +7,7 @@ from typing import Literal
 
 MaskMeaning = Literal["object", "ignore"]  # what the black or transparent pixels of masks are: see `PhotoOptions`
 MaskChoice = Literal["auto", "object", "ignore"]
+OrientationChoice = Literal["auto", "apply", "ignore"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,12 @@ class PhotoOptions:
             on white. ``ignore``: pixels not to learn from, such as passers-by; the scene keeps its background.
             ``auto``: alpha marks an object if all photos have it, and mask files (``mask_path``) mark pixels to ignore
             unless their ``transforms.json`` says ``"mask_meaning": "object"``.
+        orientation: whether photos are turned by the orientation in their EXIF data. ``auto``: as their cameras'
+            width and height tell; where these fit both ways, photos are not turned, and a note says so.
     """
 
     masks: MaskChoice = "auto"
+    orientation: OrientationChoice = "auto"
+
+
+DEFAULT_OPTIONS = PhotoOptions()

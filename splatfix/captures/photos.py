@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from numpy import ndarray
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Photo, Points, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
-from splatfix.captures.lenses import Lens, compute_pinhole, undistort
-from splatfix.captures.options import MaskMeaning
+from splatfix.captures.finder import has_image_suffix, is_spelled_otherwise
+from splatfix.captures.lenses import Lens, compute_pinhole, describe_impossible, undistort
+from splatfix.captures.options import DEFAULT_OPTIONS, MaskMeaning, PhotoOptions
+from splatfix.captures.orientation import NO_TURN, Turn, choose_turn, describe_turns, have_same_aspect, tell_by_size
 from splatfix.captures.validity import resize_valid
-from splatfix.images import SUFFIXES, Header, read_header, read_image, resize
+from splatfix.images import Header, read_header, read_image, resize
 from splatfix.shapes import Float
 
 WHITE = (1.0, 1.0, 1.0)
@@ -39,6 +41,7 @@ class PhotoFile:
     files: CaptureFiles = LOCAL
     alpha_marks: MaskMeaning = "ignore"
     mask_marks: MaskMeaning = "ignore"
+    turn: Turn = NO_TURN
 
     @property
     def paths(self) -> list[Path]:
@@ -48,7 +51,7 @@ class PhotoFile:
     def __call__(self) -> Photo:
         """Read the photo. ValueError if the file is broken or has changed since the capture was opened."""
         self.files.fetch(self.paths)
-        image = read_image(self.path)
+        image = read_image(self.path, upright=self.turn.is_applied)
         height, width = image.shape[:2]
         if (width, height) != self.file_size or (image.shape[2] == 4) != self.has_alpha:
             raise ValueError(f"{self.path}: changed while in use (now {width}x{height}); open the capture again")
@@ -56,7 +59,7 @@ class PhotoFile:
         if self.has_alpha:
             given[self.alpha_marks] = image[..., 3:]
         if self.mask_path is not None:
-            mask = _read_mask(self.mask_path, width, height)[..., None]
+            mask = _read_mask(self.mask_path, width, height, upright=self.turn.is_applied)[..., None]
             given[self.mask_marks] = given[self.mask_marks] * mask if self.mask_marks in given else mask
         photo = rgb
         if "object" in given:
@@ -79,8 +82,8 @@ class PhotoFile:
         return undistort(image, self.lens, *self.camera_size, shrink=shrink)
 
 
-def _read_mask(path: Path, width_px: int, height_px: int) -> Float[ndarray, "H W"]:
-    mask = read_image(path)[..., :3].mean(axis=2)
+def _read_mask(path: Path, width_px: int, height_px: int, *, upright: bool) -> Float[ndarray, "H W"]:
+    mask = read_image(path, upright=upright)[..., :3].mean(axis=2)
     if 0 < mask.max() < 2 / 255:  # some programs write 0 and 1 instead of 0 and 255
         mask = mask / mask.max()
     return resize(mask, width_px, height_px)
@@ -97,28 +100,36 @@ def open_photo(
     mask_path: Path | None = None,
     mask_marks: MaskMeaning = "ignore",
     files: CaptureFiles = LOCAL,
+    options: PhotoOptions = DEFAULT_OPTIONS,
+    turn: Turn | None = None,
 ) -> View:
     """Make the view of a photo on disk, reading only headers.
 
-    The intrinsics are scaled to the file if its size is that of the lens times a factor.
+    The intrinsics are scaled to the file if its size is that of the lens times a factor. ``turn`` is given where the
+    size of the lens is that of the file and cannot tell whether the photo has to be turned.
 
     Raises:
-        ValueError: the file is not an image, or its aspect ratio is not that of its lens or mask; ``where`` names the
-            field with the lens.
+        ValueError: the file is not an image, its aspect ratio is not that of its lens or mask, or the intrinsics cannot
+            be those of an image; ``where`` names the field with the lens.
     """
     header = read_photo_header(path, files)
-    width, height = header.width_px, header.height_px
+    if turn is None:
+        turn = choose_turn(header, tell_by_size(header, (lens.width_px, lens.height_px)), options.orientation)
+    width, height = header.size(upright=turn.is_applied)
     if not have_same_aspect((width, height), (lens.width_px, lens.height_px)):
         is_turned = have_same_aspect((height, width), (lens.width_px, lens.height_px))
-        remedy = "is it turned (EXIF)?" if is_turned else "wanted the same shape"
+        remedy = "is it turned (EXIF)? wanted it as it was posed" if is_turned else "wanted the same shape"
         raise ValueError(
             f"{path}: image is {width}x{height} but its camera in {where} is {lens.width_px}x{lens.height_px}; {remedy}"
         )
     if mask_path is not None:
         mask_header = read_photo_header(mask_path, files)
-        mask_size = (mask_header.width_px, mask_header.height_px)
+        mask_size = mask_header.size(upright=turn.is_applied)
         if not have_same_aspect(mask_size, (width, height)):
             raise ValueError(f"{mask_path}: mask is {mask_size[0]}x{mask_size[1]} but its image is {width}x{height}")
+    impossible = describe_impossible(lens)
+    if impossible is not None:
+        raise ValueError(f"{where}: {impossible}")
     try:
         ideal = compute_pinhole(lens)
     except ValueError as error:
@@ -128,7 +139,9 @@ def open_photo(
     camera = camera.resize(max(1, round(ideal.width_px * scale_x)), max(1, round(ideal.height_px * scale_y)))
     camera = camera.with_longest_side(longest_side_px)
     size = (camera.width_px, camera.height_px)
-    photo = PhotoFile(path, (width, height), size, lens, header.has_alpha, mask_path, files, mask_marks=mask_marks)
+    photo = PhotoFile(
+        *(path, (width, height), size, lens, header.has_alpha, mask_path, files), mask_marks=mask_marks, turn=turn
+    )
     return View(camera, photo)
 
 
@@ -149,33 +162,12 @@ def fetch_photos(views: Iterable[View]) -> None:
         loads[0].files.fetch([path for load in loads for path in load.paths])
 
 
-def have_same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Whether two sizes have the same aspect ratio: within 1 % or, for small images, within a pixel of rounding."""
-    scale_x, scale_y = a[0] / b[0], a[1] / b[1]
-    near = abs(scale_x / scale_y - 1) <= 0.01
-    return near or abs(a[0] - b[0] * scale_y) <= 1 or abs(a[1] - b[1] * scale_x) <= 1
-
-
-def find_image(path: Path) -> Path | None:
-    """Find the image file of a path in a capture: itself, or the same name with another suffix (or one added)."""
-    if path.suffix.lower() in SUFFIXES:
-        if path.is_file():
-            return path
-        path = path.with_suffix("")
-    for suffix in SUFFIXES:
-        for spelling in (suffix, suffix.upper()):
-            candidate = path.with_name(path.name + spelling)
-            if candidate.is_file():
-                return candidate
-    return None
-
-
 def list_images(folder: Path) -> list[Path]:
     """List the image files directly in a folder, sorted by name, without hidden files."""
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if has_image_suffix(path.name) and not path.name.startswith(".") and path.is_file()
     )
 
 
@@ -199,6 +191,19 @@ def describe_missing(missing: Sequence[str], num_wanted: int) -> list[str]:
     if not missing:
         return []
     return [f"{len(missing)} of {num_wanted} frames skipped: no image file (the first: {missing[0]})"]
+
+
+def describe_spellings(found: Mapping[str, Path]) -> list[str]:
+    """Describe the names whose files are spelled otherwise: a list of one note, or of none."""
+    other = [
+        name
+        for name, path in found.items()
+        if path.name != name.rpartition("/")[2]
+        and is_spelled_otherwise(path.name if has_image_suffix(name) else path.stem, name)
+    ]
+    if not other:
+        return []
+    return [f"{len(other)} images have files of another spelling (the first: {found[other[0]].name} for {other[0]})"]
 
 
 def assemble_capture(
@@ -242,4 +247,5 @@ def _describe_photos(files: Sequence[PhotoFile]) -> list[str]:
             f"{len(distorted)} images are undistorted on load ({lens.model} {lens.width_px}x{lens.height_px}, cropped "
             f"to {ideal.width_px}x{ideal.height_px} without blank pixels)"
         )
+    notes += describe_turns([file.turn for file in files])
     return notes

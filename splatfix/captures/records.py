@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from splatfix.file_kinds import POINTER, is_pointer
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -25,6 +27,8 @@ def read_json(path: Path) -> object:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not text in UTF-8 (byte {error.start}); wanted JSON") from error
+    if is_pointer(text[:64].encode()):
+        raise ValueError(f"{path}: {POINTER}")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

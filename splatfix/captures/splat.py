@@ -15,6 +15,7 @@ from pathlib import Path
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Photo, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
+from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.photos import WHITE, assemble_capture
 from splatfix.captures.splat_cameras import place_on_orbit, read_cameras
 from splatfix.captures.world import choose_world, describe_world
@@ -145,7 +146,12 @@ def _find_root(ply: Path) -> Path:
 
 
 def read(
-    root: Path, ply: Path, camera_file: Path | None, longest_side_px: int | None, files: CaptureFiles = LOCAL
+    root: Path,
+    ply: Path,
+    camera_file: Path | None,
+    longest_side_px: int | None,
+    files: CaptureFiles = LOCAL,
+    _options: PhotoOptions = DEFAULT_OPTIONS,
 ) -> Capture:
     """Open the splat as a capture. ValueError if it or its cameras are broken."""
     files.fetch([ply, ply.parent / SPLAT_FILE, *([camera_file] if camera_file else [])])

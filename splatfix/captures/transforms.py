@@ -7,16 +7,20 @@ becomes ``0001.jpg``, but ``left/1.png`` and ``right/1.png`` keep their folders.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from splatfix.captures.capture import Capture, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.clouds import read_points
-from splatfix.captures.frames import Frame, FramesFile, make_frame_lens, resolve_path
-from splatfix.captures.photos import assemble_capture, describe_missing, find_image, open_photo, read_photo_header
+from splatfix.captures.finder import ImageFinder
+from splatfix.captures.frame_files import find_frame_images, name_views
+from splatfix.captures.frames import Frame, FramesFile, make_frame_lens, resolve_path, tell_by_center
+from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
+from splatfix.captures.orientation import choose_turn
+from splatfix.captures.photos import assemble_capture, describe_missing, open_photo, read_photo_header
 from splatfix.captures.poses import AXES_OPENGL, pose_from_camera_to_world
 from splatfix.captures.records import read_record
 
@@ -33,14 +37,20 @@ def find(path: Path, _files: CaptureFiles = LOCAL) -> tuple[Path, Path] | None:
     return None
 
 
-def read(root: Path, file: Path, longest_side_px: int | None, files: CaptureFiles = LOCAL) -> Capture:
+def read(
+    root: Path,
+    file: Path,
+    longest_side_px: int | None,
+    files: CaptureFiles = LOCAL,
+    options: PhotoOptions = DEFAULT_OPTIONS,
+) -> Capture:
     """Open the capture. ValueError if the file is broken or has no images."""
     files.fetch([file])
     record = read_record(file, FramesFile)
-    names = name_views([frame.file_path for frame in record.frames])
-    views, notes = open_frames(file, record, names, longest_side_px, files)
+    names = name_views([frame.file_path for frame in record.all_frames], root)
+    views, notes = open_frames(file, record, names, longest_side_px, files, options)
     points = None
-    if record.ply_file_path is not None:
+    if record.ply_file_path:
         ply = resolve_path(root, record.ply_file_path)
         if ply.is_file():
             files.fetch([ply])
@@ -51,60 +61,69 @@ def read(root: Path, file: Path, longest_side_px: int | None, files: CaptureFile
     return assemble_capture(root, file, "transforms", views, points, notes)
 
 
-def name_views(file_paths: list[str]) -> list[str]:
-    """Name views by their file paths, relative to the deepest common folder."""
-    paths = [PurePosixPath(os.path.normpath(text.replace("\\", "/"))) for text in file_paths]
-    if not paths:
-        return []
-    common = PurePosixPath(os.path.commonpath([path.parent for path in paths]) or ".")
-    return [str(path.relative_to(common)) for path in paths]
-
-
 def open_frames(
-    file: Path, record: FramesFile, names: list[str], longest_side_px: int | None, files: CaptureFiles
+    file: Path,
+    record: FramesFile,
+    names: list[str],
+    longest_side_px: int | None,
+    files: CaptureFiles,
+    options: PhotoOptions,
 ) -> tuple[list[View], list[str]]:
     """Open the views of all frames whose image exists; also returns notes on the others.
 
     Raises:
         ValueError: no frames, none with an image, an invalid pose or lens, an image of another shape, a missing mask.
     """
-    views, missing, scales = [], [], []
-    images = [find_image(resolve_path(file.parent, frame.file_path)) for frame in record.frames]
-    masks = [find_image(resolve_path(file.parent, frame.mask_path)) for frame in record.frames if frame.mask_path]
+    frames = record.all_frames
+    file_paths = [frame.file_path for frame in frames]
+    images, image_notes = find_frame_images(file.parent, file_paths, names, longest_side_px, files)
+    masks = _find_masks(file, frames, images)
     files.fetch([path for path in (*images, *masks) if path is not None], headers=True)
-    for index, (frame, name, image) in enumerate(zip(record.frames, names, images, strict=True)):
+    views, missing, scales = [], [], []
+    for index, (frame, name, image, mask) in enumerate(zip(frames, names, images, masks, strict=True)):
         if image is None:
             missing.append(frame.file_path)
             continue
         where = f"{file}: frames.{index} ({frame.file_path})"
         pose, scale = pose_from_camera_to_world(frame.transform_matrix, f"{where}: transform_matrix", AXES_OPENGL)
         header = read_photo_header(image, files)
-        lens = make_frame_lens(record, frame, (header.width_px, header.height_px), where)
-        mask = _find_mask(file, frame, where)
-        view = open_photo(
-            *(name, image, lens, pose, longest_side_px, where),
-            mask_path=mask,
-            mask_marks=record.mask_meaning,
-            files=files,
+        fits = tell_by_center(record, frame)
+        turn = None if fits is None else choose_turn(header, fits, options.orientation)
+        size = header.size(upright=turn is not None and turn.is_applied)
+        lens = make_frame_lens(record, frame, size, where)
+        views.append(
+            open_photo(
+                *(name, image, lens, pose, longest_side_px, where),
+                mask_path=mask,
+                mask_marks=record.mask_meaning,
+                files=files,
+                options=options,
+                turn=turn,
+            )
         )
-        views.append(view)
         scales.append(scale)
     if not views:
         raise ValueError(
-            f"{file}: none of {len(record.frames)} frames has its image"
+            f"{file}: none of {len(frames)} frames has its image"
             + (f" (the first: {missing[0]})" if missing else "")
             + "; wanted image files at file_path, relative to this file"
         )
-    notes = describe_missing(missing, len(names))
+    notes = describe_missing(missing, len(names)) + image_notes
     if any(scale != 1 for scale in scales):
         notes.append(f"transform_matrix carries a scale of {np.median(scales):.4g}: taken out of the rotations")
     return views, notes
 
 
-def _find_mask(file: Path, frame: Frame, where: str) -> Path | None:
-    if frame.mask_path is None:
-        return None
-    mask = find_image(resolve_path(file.parent, frame.mask_path))
-    if mask is None:
-        raise ValueError(f"{where}: mask_path {frame.mask_path} is missing; wanted the mask image, or no mask_path")
-    return mask
+def _find_masks(file: Path, frames: Sequence[Frame], images: Sequence[Path | None]) -> list[Path | None]:
+    """Find the mask of each frame that has an image. ValueError if one is missing."""
+    finder = ImageFinder()
+    masks: list[Path | None] = []
+    for index, (frame, image) in enumerate(zip(frames, images, strict=True)):
+        mask = finder.find(file.parent, frame.mask_path) if frame.mask_path and image is not None else None
+        if frame.mask_path and image is not None and mask is None:
+            raise ValueError(
+                f"{file}: frames.{index} ({frame.file_path}): mask_path {frame.mask_path} is missing; wanted the mask "
+                "image, or no mask_path"
+            )
+        masks.append(mask)
+    return masks

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splatfix.captures import PhotoOptions, fetch_photos, open_capture, resolve_capture
-from splatfix.captures.options import MaskChoice
+from splatfix.captures.options import MaskChoice, OrientationChoice
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
 from splatfix.evaluation.results import Results, read_results
@@ -37,6 +37,8 @@ class EvaluateConfig:
         mode: how the splat is drawn; by default what the splat.json beside the splat says, else classic.
         masks: what masks of the photos mark: an ``object``, which is set on white, or pixels to ``ignore``; ``auto``
             takes alpha for an object if all photos have it, and mask files for pixels to ignore.
+        orientation: whether photos are turned by the orientation in their EXIF data: ``apply``, ``ignore``, or
+            ``auto``, as the width and height of their cameras tell.
         seed: seed of the restorer's random choices.
         device: auto, cpu, cuda or cuda:N.
         video: write a video along a path between and beyond the training cameras.
@@ -47,6 +49,7 @@ class EvaluateConfig:
     num_references: int = 2
     mode: RenderMode | None = None
     masks: MaskChoice = "auto"
+    orientation: OrientationChoice = "auto"
     seed: int = 0
     device: str = "auto"
     video: bool = True
@@ -54,7 +57,7 @@ class EvaluateConfig:
     @property
     def photo_options(self) -> PhotoOptions:
         """How photos are read."""
-        return PhotoOptions(masks=self.masks)
+        return PhotoOptions(masks=self.masks, orientation=self.orientation)
 
 
 def run_evaluate(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.captures import Capture, PhotoOptions
-from splatfix.captures.options import MaskChoice
+from splatfix.captures.options import MaskChoice, OrientationChoice
 from splatfix.config import require
 from splatfix.flawed import compute_coverage
 from splatfix.gaussians import Splat, read_splat
@@ -43,6 +43,8 @@ class DenseConfig:
         size_px: longest side of the photos, in pixels.
         masks: what masks of the photos mark: an ``object``, which is set on white, or pixels to ``ignore``; ``auto``
             takes alpha for an object if all photos have it, and mask files for pixels to ignore.
+        orientation: whether photos are turned by the orientation in their EXIF data: ``apply``, ``ignore``, or
+            ``auto``, as the width and height of their cameras tell.
         steps: training steps.
         test_every: the fit is measured on one of every ``test_every`` photos, in order of their names.
         max_gaussians: largest number of Gaussians.
@@ -52,6 +54,7 @@ class DenseConfig:
 
     size_px: int = 256
     masks: MaskChoice = "auto"
+    orientation: OrientationChoice = "auto"
     steps: int = 3000
     test_every: int = 8
     max_gaussians: int = 40_000
@@ -68,7 +71,7 @@ class DenseConfig:
     @property
     def photo_options(self) -> PhotoOptions:
         """How photos are read."""
-        return PhotoOptions(masks=self.masks)
+        return PhotoOptions(masks=self.masks, orientation=self.orientation)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from splatfix.captures.options import MaskChoice, PhotoOptions
+from splatfix.captures.options import MaskChoice, OrientationChoice, PhotoOptions
 from splatfix.config import require
 
 Initial = Literal["auto", "points", "triangulated", "stereo", "random"]
@@ -26,6 +26,8 @@ class Recipe:
         size_px: longest side of the images, in pixels.
         masks: what masks of the photos mark: an ``object``, which is set on white, or pixels to ``ignore``; ``auto``
             takes alpha for an object if all photos have it, and mask files for pixels to ignore.
+        orientation: whether photos are turned by the orientation in their EXIF data: ``apply``, ``ignore``, or
+            ``auto``, as the width and height of their cameras tell.
         num_train: least and largest number of training photos of a fit.
         num_fits: least and largest number of fits of the same photos, with different seeds. If there are several, both
             the renders of the first and the mean renders of all are paired with the clean views.
@@ -48,6 +50,7 @@ class Recipe:
     cycle: bool = False
     size_px: int = 256
     masks: MaskChoice = "auto"
+    orientation: OrientationChoice = "auto"
     num_train: tuple[int, int] = (3, 9)
     num_fits: tuple[int, int] = (1, 3)
     steps: int = 2400
@@ -83,7 +86,7 @@ class Recipe:
     @property
     def photo_options(self) -> PhotoOptions:
         """How photos are read."""
-        return PhotoOptions(masks=self.masks)
+        return PhotoOptions(masks=self.masks, orientation=self.orientation)
 
 
 def choose_recipe(recipes: Mapping[str, Recipe], scene: str, fit_index: int, seed: int) -> str:

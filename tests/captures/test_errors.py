@@ -105,6 +105,16 @@ def replace_text(name, old, new):
     return broken
 
 
+def write_lines(path, *lines):
+    path.write_text("\n".join(lines) + "\n")
+
+
+def break_points(root):
+    path = root / "sparse/0/points3D.txt"
+    head, *rows = path.read_text().splitlines()
+    write_lines(path, head, *(row.replace(row.split()[1], "nan", 1) if k < 2 else row for k, row in enumerate(rows)))
+
+
 def in_camera(**changes):
     return lambda root: edit_json(root / "cameras.json", lambda value: value[2].update(changes))
 
@@ -200,8 +210,12 @@ BROKEN = [
     ("colmap", patch("images.bin", 44, np.array(np.nan).tobytes()), r"image 1 \(a\.png\): .*translation \[nan.*finite"),
     ("colmap", patch("images.bin", 68, b"\x07\0\0\0"), r"image 1 \(a\.png\): camera 7 is not in .*cameras\.bin"),
     ("colmap", patch("images.bin", 72, b"b"), r"images\.bin: 1 names occur twice \(the first: b\.png\)"),
-    ("colmap", patch("points3D.bin", 16, np.array(np.inf).tobytes()), r"points3D\.bin: point number 0 is \[inf"),
-    ("colmap", patch("points3D.bin", 59, b"\x63\0\0\0"), r"points3D\.bin: a point was seen by image 99"),
+    ("colmap_text", break_points, r"points3D\.txt: 2 of 12 points are not finite \(point number 0 is \[nan"),
+    (
+        "colmap_text",
+        lambda r: write_lines(r / "sparse/0/points3D.txt", "1 0 0 0 9 9 9 0.5 99 0"),
+        r"points3D\.txt: its points were seen by other images than the model has \(by image 99\)",
+    ),
     ("colmap", only_image((32, 32)), r"images/c\.png: image is 32x32 but its camera in .*camera 1 is 48x32"),
     (
         "colmap_text",

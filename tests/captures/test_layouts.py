@@ -1,5 +1,7 @@
 """Folder layouts of captures, as they occur in practice."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -72,12 +74,12 @@ def test_colmap_with_missing_parts(tmp_path):
     root = writers.write_colmap(tmp_path)
     (root / "images" / "b.png").unlink()
     (root / "sparse" / "0" / "points3D.bin").unlink()
-    (root / "sparse" / "1").mkdir()
+    shutil.copytree(root / "sparse" / "0", root / "sparse" / "1")
     capture = open_capture(root)
     assert capture.names == ("a.png", "c.png", "d.png")
     assert capture.points is None
     assert capture.notes[0] == "1 of 4 frames skipped: no image file (the first: b.png)"
-    assert "also holds the models 1" in capture.notes[1]
+    assert "sparse/0 is read, the model with most images (4); not read:" in capture.notes[1]
     assert "points3D.bin (or .txt) is missing" in capture.notes[2]
 
 

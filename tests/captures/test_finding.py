@@ -1,0 +1,342 @@
+"""Captures whose files are named, placed or kept otherwise than their model says."""
+
+import os
+import struct
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from splatfix.captures import PhotoOptions, open_capture
+from splatfix.captures.code_pages import restore_names
+from splatfix.captures.finder import ImageFinder
+from splatfix.captures.transforms import name_views
+from splatfix.images import write_image
+from tests.captures import writers
+from tests.captures.test_errors import message
+from tests.captures.writers import HEIGHT, NAMES, WIDTH, edit_json
+
+
+def rename_in_model(root, new_names):
+    """Give the images of a binary model other names, as text or bytes."""
+    path = root / "sparse" / "0" / "images.bin"
+    data = path.read_bytes()
+    for old, new in zip(NAMES, new_names, strict=True):
+        raw = new if isinstance(new, bytes) else new.encode()
+        data = data.replace(old.encode() + b"\0", raw + b"\0")
+    path.write_bytes(data)
+
+
+def rename_files(root, new_names):
+    for old, new in zip(NAMES, new_names, strict=True):
+        target = root / "images" / new
+        target.parent.mkdir(exist_ok=True)
+        (root / "images" / old).rename(target)
+
+
+U, ROOM, PHOTO = "K\u00fcche ", "\u53a8\u623f", "\u5199\u771f"  # of these the last two are Chinese and Japanese
+
+
+@pytest.mark.parametrize(
+    ("in_model", "on_disk", "view"),
+    [
+        ("IMG_{}.JPG", "img_{}.jpg", "IMG_{}.JPG"),
+        (U + "{}.png", unicodedata.normalize("NFD", U) + "{}.png", U + "{}.png"),
+        (unicodedata.normalize("NFD", U) + "{}.png", U + "{}.png", unicodedata.normalize("NFD", U) + "{}.png"),
+        ("cam0\\{}.png", "cam0/{}.png", "cam0/{}.png"),
+        ("Cam0/{}.png", "cam0/{}.png", "Cam0/{}.png"),
+        ("my%20photo_{}.png", "my photo_{}.png", "my%20photo_{}.png"),
+        ("my photo_{}.png", "my%20photo_{}.png", "my photo_{}.png"),
+        (ROOM + "{}.png|gbk", ROOM + "{}.png", ROOM + "{}.png"),
+        (PHOTO + "{}.png|shift_jis", PHOTO + "{}.png", PHOTO + "{}.png"),
+        (U + "{}.png|latin-1", U + "{}.png", U + "{}.png"),
+        ("{}.tif", "{}.png", "{}.tif"),
+    ],
+)
+def test_names_in_another_spelling_are_found(in_model, on_disk, view, tmp_path):
+    root = writers.write_colmap(tmp_path)
+    text, _, page = in_model.partition("|")
+    rename_in_model(root, [text.format(k).encode(page or "utf-8") for k in range(4)])
+    rename_files(root, [on_disk.format(k) for k in range(4)])
+    capture = open_capture(root)
+    assert capture.names == tuple(view.format(k) for k in range(4))
+    assert [v.load.path for v in capture.views] == [root / "images" / on_disk.format(k) for k in range(4)]
+    assert capture.points.tracks[1] == {view.format(0), view.format(1)}
+
+
+def test_a_mask_with_the_stem_of_the_photo_is_not_read_in_its_place(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    rename_in_model(root, [name.replace(".png", ".jpg") for name in NAMES])
+    rename_files(root, [name.replace(".png", ".JPG") for name in NAMES])
+    for name in NAMES:
+        write_image(root / "images" / name, np.ones((HEIGHT, WIDTH)))
+    capture = open_capture(root)
+    assert {view.load.path.suffix for view in capture.views} == {".JPG"}
+    assert capture.notes == ("4 images have files of another spelling (the first: a.JPG for a.jpg)",)
+    rename_in_model(root, [name.replace(".png", ".jpg") for name in NAMES])
+    for name in NAMES:
+        (root / "images" / name.replace(".png", ".JPG")).rename(root / "images" / name.replace(".png", ".tif"))
+    assert "a.jpg: no such file, but a.png and a.tif could be meant; wanted one" in message(lambda: open_capture(root))
+
+
+def test_one_file_is_not_the_photo_of_two_views(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    rename_in_model(root, ["x.png", "X.PNG", "c.png", "d.png"])
+    rename_files(root, ["x.Png", "b.png", "c.png", "d.png"])
+    assert "x.Png: is meant by both x.png and X.PNG; wanted a file for each" in message(lambda: open_capture(root))
+
+
+def test_folders_are_listed_once(tmp_path, monkeypatch):
+    for k in range(50):
+        (tmp_path / f"IMG_{k}.JPG").touch()
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(str(path)) or scandir(path))
+    finder = ImageFinder()
+    names = [f"img_{k}.png" for k in range(60)]
+    assert len(finder.find_all(tmp_path, names)) == 50
+    assert listed == [str(tmp_path)]
+
+
+def test_names_in_no_code_page_of_a_file_are_still_readable():
+    raw = b"\xfc.png".decode(errors="surrogateescape")
+    assert restore_names(["a.png"], lambda _: True) == {}
+    restored = restore_names([raw], lambda _: False)
+    assert restored[raw].encode()  # is printable
+
+
+def test_images_text_without_its_empty_lines(tmp_path):
+    root = writers.write_colmap_text(tmp_path)
+    model = root / "sparse" / "0" / "images.txt"
+    text = model.read_text().replace("1 2 -1", "")
+    for index, name in enumerate(NAMES):
+        text = text.replace(f" 1 {name}", f" 1 left eye {index} {name}")  # 12 fields
+        (root / "images" / name).rename(root / "images" / f"left eye {index} {name}")
+    model.write_text("\n".join(line for line in text.splitlines() if line))
+    assert len(open_capture(root).views) == 4
+
+
+def test_the_largest_of_several_models_is_read(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    model = root / "sparse" / "0"
+    (root / "sparse" / "2").mkdir()
+    for file in model.iterdir():
+        (root / "sparse" / "2" / file.name).write_bytes(file.read_bytes())
+    images = (model / "images.bin").read_bytes()
+    first = images[8 : images.index(b"a.png") + 6 + 8 + 24]
+    (model / "images.bin").write_bytes(struct.pack("<Q", 1) + first)
+    capture = open_capture(root)
+    assert len(capture.views) == 4
+    [note] = capture.notes
+    assert f"{root}/sparse/2 is read, the model with most images (4); not read: {root}/sparse/0 (1)" == note
+    assert len(open_capture(root / "sparse").views) == 4
+    assert len(open_capture(root / "sparse" / "0").views) == 1
+
+
+@pytest.mark.parametrize("place", ["sparse_3/0", "sparse/1", "distorted/sparse/0"])
+def test_models_in_further_places(place, tmp_path):
+    root = writers.write_colmap(tmp_path)
+    (root / place).parent.mkdir(parents=True, exist_ok=True)
+    (root / "sparse" / "0").rename(root / place)
+    if place.startswith("distorted"):
+        (root / "images").rename(root / "input")
+        (root / "images").mkdir()
+    assert len(open_capture(root).views) == 4
+
+
+def test_photos_in_input_are_read_unless_the_model_is_of_undistorted_ones(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    (root / "images").rename(root / "input")
+    (root / "images").mkdir()
+    assert "images are read from input/" in open_capture(root).notes
+    writers.write_pictures(root / "input", WIDTH + 3, HEIGHT + 2)
+    assert "photos of 51x34, but the model is of undistorted images of 48x32" in message(lambda: open_capture(root))
+
+
+def test_model_files_with_capitals_or_of_both_kinds(tmp_path):
+    root = writers.write_colmap_text(tmp_path / "capitals")
+    model = root / "sparse" / "0"
+    for name in ("cameras", "images", "points3D"):
+        (model / f"{name}.txt").rename(model / f"{name.capitalize()}.txt")
+    assert len(open_capture(root).views) == 4
+    root = writers.write_colmap(tmp_path / "both")
+    text = writers.write_colmap_text(tmp_path / "text") / "sparse" / "0"
+    for name in ("cameras.txt", "images.txt"):
+        (root / "sparse" / "0" / name).write_bytes((text / name).read_bytes())
+    assert open_capture(root).notes == ()
+    images = root / "sparse" / "0" / "images.txt"
+    images.write_text(images.read_text().replace(" 1 d.png", " 1 e.png"))
+    assert "images.txt beside it differs: no image d.png; delete the file that" in message(lambda: open_capture(root))
+    images.unlink()
+    cameras = root / "sparse" / "0" / "cameras.txt"
+    cameras.write_text(cameras.read_text().replace("60.0", "66.0"))
+    assert "cameras.txt beside it differs: another camera 1" in message(lambda: open_capture(root))
+    cameras.unlink()
+    (root / "sparse" / "0" / "images.bin").unlink()
+    images.write_bytes((text / "images.txt").read_bytes())
+    assert open_capture(root).notes == ("cameras.bin and images.txt are read together",)
+
+
+def test_points_of_removed_images_and_broken_points_are_dropped(tmp_path):
+    root = writers.write_colmap_text(tmp_path)
+    model = root / "sparse" / "0"
+    lines = (model / "images.txt").read_text().splitlines()
+    (model / "images.txt").write_text("\n".join(lines[:3] + lines[5:]) + "\n")  # without image 2
+    head, first, *rest = (model / "points3D.txt").read_text().splitlines()
+    broken = " ".join([*first.split()[:2], "nan", *first.split()[3:]])
+    (model / "points3D.txt").write_text("\n".join([head, broken, *rest]) + "\n")
+    capture = open_capture(root)
+    assert (len(capture.views), len(capture.points)) == (3, 11)
+    assert capture.points.tracks[0] == {"a.png"}
+    assert capture.notes == (
+        "1 points are dropped: not finite",
+        "points were also seen by 1 images that the model does not have: left out",
+    )
+
+
+def test_transforms_whose_images_are_in_downscaled_or_other_folders(tmp_path):
+    root = writers.write_transforms(tmp_path / "nerfstudio")
+    edit_json(root / "transforms.json", lambda v: v.update(w=8 * WIDTH, h=8 * HEIGHT, fl_x=480.0, fl_y=480.0))
+    (root / "images").rename(root / "images_8")
+    capture = open_capture(root)
+    np.testing.assert_allclose(capture.cameras[0].intrinsics, [[60, 0, 24], [0, 60, 16], [0, 0, 1]])
+    assert capture.notes[0] == "images are read from images_8/, not where file_path says"
+    (root / "images_8").rename(tmp_path / "resized_images")
+
+    def list_apart(value):
+        for frame in value["frames"]:
+            frame["file_path"] = frame["file_path"].removeprefix("images/")
+        value["test_frames"] = [value["frames"].pop()]
+
+    edit_json(root / "transforms.json", list_apart)
+    assert open_capture(root).names == NAMES
+
+
+def test_transforms_with_absolute_paths_of_another_machine(tmp_path):
+    root = writers.write_transforms(tmp_path)
+
+    def move(value):
+        for frame, start in zip(value["frames"], ["/home/me/room/", "C:\\room\\", "", f"{root}/"], strict=True):
+            frame["file_path"] = start + frame["file_path"]
+
+    edit_json(root / "transforms.json", move)
+    capture = open_capture(root)
+    assert capture.names == NAMES
+    assert "2 frames name absolute paths of another place (the first: /home/me/room/images/a.png)" in capture.notes
+    assert name_views(["/x/images/1.png", "/x/images/2.png"]) == ["1.png", "2.png"]
+    edit_json(root / "transforms.json", lambda v: v["frames"][1].update(file_path="D:/other/images/a.png"))
+    assert "a.png: is meant by 2 frames" in message(lambda: open_capture(root))
+
+
+def test_transforms_with_lens_parameters_in_other_forms(tmp_path):
+    root = writers.write_transforms(tmp_path)
+    matrix = [[60.0, 0, 24], [0, 60.0, 16], [0, 0, 1]]
+    edit_json(root / "transforms.json", lambda v: [v.pop("fl_x"), v.pop("fl_y"), v.update(intrinsics=matrix)])
+    np.testing.assert_allclose(open_capture(root).cameras[0].intrinsics, matrix)
+    edit_json(root / "transforms.json", lambda v: v.update(distortion_params=[0.1, 0.01, 0, 0, 0.001, 0]))
+    assert open_capture(root).views[0].load.lens.params[4:] == (0.1, 0.01, 0.001, 0.0)
+    edit_json(root / "transforms.json", lambda v: v.update(distortion_params=[0.1]))
+    assert "distortion_params [0.1]; wanted 6 numbers: k1, k2" in message(lambda: open_capture(root))
+    rational = {"k1": 0.1, "k2": 0.01, "k3": 0.001, "k4": 0.1, "k5": 0.01, "k6": 0.001}
+    edit_json(root / "transforms.json", lambda v: [v.pop("distortion_params"), v.update(rational)])
+    assert "k4 = 0.1 on a perspective lens" in message(lambda: open_capture(root))
+    edit_json(root / "transforms.json", lambda v: v.update(camera_model="FULL_OPENCV"))
+    assert open_capture(root).views[0].load.lens.params[8:] == (0.001, 0.1, 0.01, 0.001)
+    for changes, wanted in [
+        ({"camera_model": "OPENCV_FISHEYE", "k4": 0, "k5": 0, "k6": 0, "p1": 0.1}, "p1 = 0.1 on a fisheye lens"),
+        ({"camera_model": "OPENCV", "p1": 0, "s1": 0.3}, "s1 = 0.3 is not used by any lens of this format"),
+    ]:
+        edit_json(root / "transforms.json", lambda v, changes=changes: v.update(changes))
+        assert wanted in message(lambda: open_capture(root))
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        (
+            {"cx": 48, "cy": 32},
+            "principal point 48, 32 in an image of 48x32; wanted a principal point in its middle",
+        ),
+        ({"fl_x": 15}, "wanted a focal length from 16 to 1440 pixels"),
+        ({"fl_x": 1500, "fl_y": 1500}, "wanted a focal length from 16 to 1440 pixels"),
+        ({"fl_x": 1.2, "fl_y": 1.8, "cx": 0.5, "cy": 0.5}, "normalized; wanted pixels"),
+    ],
+)
+def test_intrinsics_that_cannot_belong_to_the_image_are_refused(changes, wanted, tmp_path):
+    root = writers.write_transforms(tmp_path)
+    edit_json(root / "transforms.json", lambda v: v.update(changes))
+    text = message(lambda: open_capture(root))
+    assert wanted in text and "transforms.json: frames.0 (images/a.png): focal length" in text
+
+
+def turn_file(path, orientation):
+    """Store a photo turned, with the EXIF orientation that turns it back."""
+    method = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as image:
+        image.transpose(method).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("kind", ["colmap", "transforms"])
+def test_orientation_is_told_by_the_shape(kind, tmp_path):
+    root = writers.WRITERS[kind](tmp_path)
+    before = open_capture(root).views[0].load().rgb
+    turn_file(root / "images" / "a.png", 6)
+    capture = open_capture(root)
+    np.testing.assert_array_equal(capture.views[0].load().rgb, before)
+    assert capture.notes == (
+        "1 photos have an EXIF orientation and are turned by it, as the width and height of their cameras tell",
+    )
+    text = message(lambda: open_capture(root, options=PhotoOptions(orientation="ignore")))
+    assert "a.png: image is 32x48 but its camera" in text
+
+
+def test_orientation_is_told_by_the_principal_point(tmp_path):
+    root = writers.write_transforms(tmp_path)
+    edit_json(root / "transforms.json", lambda v: [v.pop("w"), v.pop("h"), v.update(cx=24.0, cy=16.0)])
+    before = open_capture(root).views[0].load().rgb
+    turn_file(root / "images" / "a.png", 8)
+    np.testing.assert_array_equal(open_capture(root).views[0].load().rgb, before)
+
+
+def test_orientation_that_no_shape_tells_is_assumed_with_a_note_and_a_choice(tmp_path):
+    root = writers.write_transforms(tmp_path)
+    before = open_capture(root).views[0].load().rgb
+    turn_file(root / "images" / "a.png", 3)
+    capture = open_capture(root)
+    np.testing.assert_array_equal(capture.views[0].load().rgb, before[::-1, ::-1])
+    assert "assumed to have poses for the pixels as stored: if they are wrong, views.orientation apply" in str(
+        capture.notes
+    )
+    capture = open_capture(root, options=PhotoOptions(orientation="apply"))
+    np.testing.assert_array_equal(capture.views[0].load().rgb, before)
+    assert "turned by it, as views.orientation asks" in capture.notes[0]
+
+
+def test_llff_with_stray_images(tmp_path):
+    root = writers.write_llff(tmp_path)
+    write_image(root / "images" / "cover.jpg", writers.picture(0))
+    capture = open_capture(root)
+    assert capture.names == NAMES
+    assert capture.notes == ("1 images in images/ are no photos of the table (the first: cover.jpg)",)
+    write_image(root / "images" / "cover.png", writers.picture(0, 20, 20))
+    assert open_capture(root).names == NAMES
+    for cover in root.glob("images/cover*"):
+        cover.unlink()
+    for name in NAMES:
+        write_image(root / "images" / name.replace(".png", ".jpg"), writers.picture(0))
+    assert "4 rows but 8 images in images/" in message(lambda: open_capture(root))
+
+
+def test_git_lfs_pointers_are_named(tmp_path):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    for kind, file in (
+        ("colmap", "sparse/0/images.bin"),
+        ("transforms", "transforms.json"),
+        ("llff", "poses_bounds.npy"),
+    ):
+        root = writers.WRITERS[kind](tmp_path / kind)
+        (root / file).write_bytes(pointer)
+        assert f"{root / file}: a git-lfs pointer" in message(lambda root=root: open_capture(root))
