@@ -19,6 +19,7 @@ from splatfix.captures.masks import apply_mask_choice
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.photos import fetch_photos
 from splatfix.captures.remote import open_remote_capture
+from splatfix.captures.unknown import describe_unknown
 from splatfix.captures.world import move_to_cameras
 
 __all__ = [
@@ -79,19 +80,6 @@ def _open(path: Path, longest_side_px: int | None, files: CaptureFiles, options:
             capture = replace(reader.read(*found, longest_side_px, files, options), path=path)
             capture = apply_mask_choice(capture, options.masks)
             return capture if capture.format == "splat" else move_to_cameras(capture)  # a splat is moved by its reader
-    raise ValueError(_describe_unknown(path, files))
-
-
-def _describe_unknown(path: Path, files: CaptureFiles) -> str:
-    wanted = "; ".join(reader.EXPECTED_FILES for reader in FORMATS.values())
-    if path.is_file():
-        return f"{path}: a file of no known capture; wanted a folder with, or the file itself: {wanted}"
-    entries = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
-    folders = [entry for entry in sorted(path.iterdir()) if entry.is_dir()][:50]
+    folders = [entry for entry in sorted(path.iterdir()) if entry.is_dir()][:50] if path.is_dir() else []
     captures = [folder.name for folder in folders if any(reader.find(folder, files) for reader in FORMATS.values())]
-    hint = f" ({captures[0]}/ is a capture: pass that folder)" if captures else ""
-    contents = ", ".join(entries[:8]) + (", ..." if len(entries) > 8 else "") or "nothing"
-    return (
-        f"{path}: no capture found{hint}; it contains {contents}; wanted one of: {wanted}. For photos without cameras, "
-        "COLMAP estimates them: see docs/your-own-photos.md"
-    )
+    raise ValueError(describe_unknown(path, [reader.EXPECTED_FILES for reader in FORMATS.values()], captures))

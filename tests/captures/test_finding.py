@@ -1,6 +1,7 @@
 """Captures whose files are named, placed or kept otherwise than their model says."""
 
 import os
+import re
 import struct
 import unicodedata
 
@@ -340,3 +341,29 @@ def test_git_lfs_pointers_are_named(tmp_path):
         root = writers.WRITERS[kind](tmp_path / kind)
         (root / file).write_bytes(pointer)
         assert f"{root / file}: a git-lfs pointer" in message(lambda root=root: open_capture(root))
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        (["1.jpg", "2.jpg"], r"2 photos without cameras; wanted a capture: splatfix pose \S+thing --out CAPTURE"),
+        (["photos/1.jpg"], r"1 photos without cameras; .*splatfix pose \S+thing/photos --out CAPTURE"),
+        (["v.MP4"], r"a video without cameras \(v\.MP4\); .*splatfix pose \S+/v\.MP4 --out CAPTURE"),
+        (["capture.zip"], r"an archive \(capture\.zip\); wanted a capture: unpack it"),
+        (["database.db", "images/1.jpg", "sparse/"], r"a COLMAP database without a model .*splatfix pose \S+/images "),
+        (
+            ["keyframes/corrected_cameras/1.json", "keyframes/corrected_images/1.jpg"],
+            "Polycam; .*ns-process-data polycam",
+        ),
+        (["T_COLMAP_SfM.log", "T/1.jpg"], r"Tanks and Temples .*no focal lengths; .*splatfix pose \S+/T --out"),
+    ],
+)
+def test_folders_that_are_no_capture_get_their_remedy(files, wanted, tmp_path):
+    root = tmp_path / "thing"
+    for name in files:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).mkdir() if name.endswith("/") else (root / name).touch()
+    assert re.search(wanted, message(lambda: open_capture(root)))
+    if len(files) == 1 and "/" not in files[0]:
+        text = message(lambda: open_capture(root / files[0]))
+        assert "splatfix pose" in text or "unpack it" in text

@@ -1,0 +1,90 @@
+"""Say what a folder or file that is no capture seems to be, and what to do with it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from splatfix.captures.finder import has_image_suffix
+
+VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".insv", ".mts")
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+_NERFSTUDIO = "convert it: ns-process-data {} --data {} --output-dir CAPTURE"
+_EXPORTS = (  # a pattern below the folder, what has written it, and its name in nerfstudio's converter
+    ("keyframes/*cameras", "a raw export of Polycam", "polycam"),
+    ("*.r3d", "a recording of Record3D", "record3d"),
+    ("cameras.xml", "cameras of Metashape", "metashape"),
+    ("reconstruction.json", "a reconstruction of OpenDroneMap or OpenSfM", "odm"),
+)
+
+
+def describe_unknown(path: Path, wanted: Sequence[str], captures: Sequence[str]) -> str:
+    """Describe a file or folder of no known format in one line, with the remedy.
+
+    Args:
+        path: file or folder.
+        wanted: the files that each format looks for.
+        captures: names of the folders in it that are captures.
+    """
+    formats = "; ".join(wanted)
+    kind = _describe_file(path) if path.is_file() else None if captures else _describe_folder(path)
+    if kind is not None:
+        return f"{path}: {kind}"
+    if path.is_file():
+        return f"{path}: a file of no known capture; wanted a folder with, or the file itself: {formats}"
+    hint = f" ({captures[0]}/ is a capture: pass that folder)" if captures else ""
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
+    contents = ", ".join(entries[:8]) + (", ..." if len(entries) > 8 else "") or "nothing"
+    return (
+        f"{path}: no capture found{hint}; it contains {contents}; wanted one of: {formats}. For photos or a video "
+        "without cameras: splatfix pose PHOTOS_OR_VIDEO --out CAPTURE"
+    )
+
+
+def _pose(photos: Path) -> str:
+    return f"splatfix pose {shlex.quote(str(photos))} --out CAPTURE"
+
+
+def _describe_file(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if suffix in ARCHIVES:
+        return "an archive; wanted a folder: unpack it, and pass the folder in it"
+    if suffix in VIDEOS:
+        return f"a video without cameras; wanted a capture: {_pose(path)}"
+    if has_image_suffix(path.name):
+        return f"a single photo; wanted a folder of photos with their cameras: {_pose(path.parent)}"
+    return None
+
+
+def _describe_folder(path: Path) -> str | None:
+    entries = sorted(path.iterdir())
+    for pattern, kind, name in _EXPORTS:
+        if any(path.glob(pattern)):
+            return f"{kind}; wanted a capture: {_NERFSTUDIO.format(name, shlex.quote(str(path)))}"
+    photos = _find_photos(path, entries)
+    place = path if photos is None else photos
+    if any(entry.name.endswith("_SfM.log") for entry in entries):
+        return f"poses of Tanks and Temples (.log), which have no focal lengths; wanted a capture: {_pose(place)}"
+    if any(entry.name == "database.db" for entry in entries):
+        return (
+            "a COLMAP database without a model (sparse/0), as its mapper has not run or failed; wanted a capture: run "
+            f"the mapper, or {_pose(place)}"
+        )
+    if photos is not None:
+        num = sum(has_image_suffix(entry.name) for entry in photos.iterdir())
+        return f"{num} photos without cameras; wanted a capture: {_pose(photos)}"
+    for entry in entries:
+        if entry.suffix.lower() in (*VIDEOS, *ARCHIVES):
+            kind = "a video without cameras" if entry.suffix.lower() in VIDEOS else "an archive"
+            remedy = _pose(entry) if entry.suffix.lower() in VIDEOS else "unpack it, and pass the folder in it"
+            return f"no capture, but {kind} ({entry.name}); wanted a capture: {remedy}"
+    return None
+
+
+def _find_photos(path: Path, entries: Sequence[Path]) -> Path | None:
+    """Find the photos in a folder, or directly below it, where most are; None if there are none."""
+    folders = [path, *(entry for entry in entries if entry.is_dir() and not entry.name.startswith("."))][:50]
+    counts = {folder: sum(has_image_suffix(entry.name) for entry in folder.iterdir()) for folder in folders}
+    best = max(counts, key=lambda folder: counts[folder])
+    return best if counts[best] else None
