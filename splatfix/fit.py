@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from splatfix.captures import Capture, fetch_photos, open_capture, resolve_capture
+from splatfix.captures import Capture, check_photos, fetch_photos, open_capture, resolve_capture
 from splatfix.config import require
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
@@ -158,6 +158,7 @@ def prepare_run(
     capture = open_capture(capture_path, longest_side_px=config.views.size_px, options=config.views.photo_options)
     split = make_split(capture, config.views)
     fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids))
+    check_photos([capture.view(name) for name in split.test_ids])  # the others are read now
     seed_everything(config.seed)
     scene = load_scene(capture, split.train_ids, device)
     digest = fit_identity(scene, test_ids=split.test_ids)

@@ -17,7 +17,7 @@ from splatfix.captures.capture import Capture, Photo, Points, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.masks import apply_mask_choice
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
-from splatfix.captures.photos import fetch_photos
+from splatfix.captures.photos import check_photos, fetch_photos
 from splatfix.captures.remote import open_remote_capture
 from splatfix.captures.unknown import describe_unknown
 from splatfix.captures.world import move_to_cameras
@@ -29,6 +29,7 @@ __all__ = [
     "PhotoOptions",
     "Points",
     "View",
+    "check_photos",
     "fetch_photos",
     "open_capture",
     "resolve_capture",

@@ -18,10 +18,12 @@ from splatfix.captures.lenses import Lens, compute_pinhole, describe_impossible,
 from splatfix.captures.options import DEFAULT_OPTIONS, MaskMeaning, PhotoOptions
 from splatfix.captures.orientation import NO_TURN, Turn, choose_turn, describe_turns, have_same_aspect, tell_by_size
 from splatfix.captures.validity import resize_valid
-from splatfix.images import Header, read_header, read_image, resize
+from splatfix.images import Header, check_image, read_header, read_image, resize
+from splatfix.process import progress
 from splatfix.shapes import Float
 
 WHITE = (1.0, 1.0, 1.0)
+QUIET_PHOTOS = 50  # that are checked without a progress bar
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,20 @@ def fetch_photos(views: Iterable[View]) -> None:
     loads = [view.load for view in views if isinstance(view.load, PhotoFile)]
     if loads:
         loads[0].files.fetch([path for load in loads for path in load.paths])
+
+
+def check_photos(views: Sequence[View]) -> None:
+    """Decode the photos and masks of views without keeping them, so that a broken file is found before a long run.
+
+    Raises:
+        ValueError: a file is missing, truncated or not an image.
+    """
+    fetch_photos(views)
+    paths = [path for view in views if isinstance(view.load, PhotoFile) for path in view.load.paths]
+    with progress(total=len(paths), description="photos checked", quiet=len(paths) < QUIET_PHOTOS) as bar:
+        for path in paths:
+            check_image(path)
+            bar.update()
 
 
 def list_images(folder: Path) -> list[Path]:

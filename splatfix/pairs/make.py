@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from splatfix.cameras import Camera, separation
 from splatfix.captures.capture import Capture
+from splatfix.captures.photos import check_photos
 from splatfix.flawed import compute_coverage, render_flawed, render_references
 from splatfix.gaussians import Splat
 from splatfix.pairs.checkpoints import FitCheckpoints
@@ -100,6 +101,8 @@ def make_pairs(
     num_train = int(rng.integers(recipe.num_train[0], min(recipe.num_train[1], len(capture.views) - 1) + 1))
     train_ids = choose_random_views(capture, num_train, rng)
     scene = load_scene(capture, train_ids, device)
+    clean_photos = _choose_photos(capture, scene, recipe) if recipe.clean == "photos" else None
+    check_photos([capture.view(clean.camera.name) for clean in clean_photos or ()])
     clock.lap("load")
 
     drawn = _draw_settings(recipe, rng)
@@ -114,7 +117,9 @@ def make_pairs(
 
     settings = drawn.to_json() | {"recipe": recipe_name, "fit_index": fit_index, "seed": seed}
     settings |= {"train_ids": list(train_ids), "cycle": recipe.cycle, "num_gaussians": len(fits[0].gaussians)}
-    clean_views = _choose_clean_views(capture, scene, recipe, ground_truth, rng)
+    clean_views = clean_photos
+    if clean_views is None:
+        clean_views = _render_clean_views(capture, scene, recipe, ground_truth, rng)
     common: dict[str, Any] = {
         "group": group or capture.name,
         "source": capture.format,
@@ -227,18 +232,27 @@ class _CleanView:
     distance: float
 
 
-def _choose_clean_views(
+def _choose_photos(capture: Capture, scene: SparseScene, recipe: Recipe) -> list[_CleanView]:
+    """Choose photos that the fit is not trained on as clean views."""
+    trained = set() if recipe.cycle else {camera.name for camera in scene.cameras}
+    cameras = [camera for camera in capture.cameras if camera.name not in trained]
+    return _spread_views(cameras, {}, scene, recipe)
+
+
+def _render_clean_views(
     capture: Capture, scene: SparseScene, recipe: Recipe, ground_truth: GroundTruth | None, rng: np.random.Generator
 ) -> list[_CleanView]:
-    """Choose at most ``recipe.max_views`` clean views, evenly spread over distance from the training cameras."""
-    images: dict[str, Tensor] = {}
-    if recipe.clean == "renders" and ground_truth is not None:
-        renders = render_clean_views(capture, ground_truth, recipe.max_views, scene.depth, rng)
-        cameras = [camera for camera, _ in renders]
-        images = {camera.name: image for camera, image in renders}
-    else:
-        trained = set() if recipe.cycle else {camera.name for camera in scene.cameras}
-        cameras = [camera for camera in capture.cameras if camera.name not in trained]
+    """Render the ground truth at new poses as clean views."""
+    assert ground_truth is not None
+    renders = render_clean_views(capture, ground_truth, recipe.max_views, scene.depth, rng)
+    images = {camera.name: image for camera, image in renders}
+    return _spread_views([camera for camera, _ in renders], images, scene, recipe)
+
+
+def _spread_views(
+    cameras: Sequence[Camera], images: Mapping[str, Tensor], scene: SparseScene, recipe: Recipe
+) -> list[_CleanView]:
+    """Choose at most ``recipe.max_views`` views, evenly spread over distance from the training cameras."""
     distances = view_distances(cameras, scene.cameras, scene.points)
     bands = assign_bands(distances)
     ordered = sorted(cameras, key=lambda camera: (distances[camera.name], camera.name))

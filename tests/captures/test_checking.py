@@ -1,0 +1,67 @@
+"""Photos that a run reads at its end are checked before its start."""
+
+import numpy as np
+import pytest
+import torch
+
+from splatfix import LoopConfig, fit_capture
+from splatfix.captures import check_photos, open_capture
+from splatfix.evaluation.run import EvaluateConfig, run_evaluate
+from splatfix.fit import FitRunConfig, run_fit
+from splatfix.images import write_image
+from splatfix.pairs.make import make_pairs
+from splatfix.pairs.recipes import Recipe
+from splatfix.views import ViewsConfig
+from tests.captures import writers
+from tests.captures.writers import HEIGHT, NAMES, WIDTH, edit_json, write_json
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A capture whose last photo, a test photo, is a JPEG without its second half."""
+    root = writers.write_transforms(tmp_path / "thing")
+    photo = root / "images" / "d.jpg"
+    write_image(photo, np.random.default_rng(0).uniform(size=(HEIGHT, WIDTH, 3)))
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size // 2])
+    edit_json(root / "transforms.json", lambda value: value["frames"][3].update(file_path="images/d.jpg"))
+    return root
+
+
+WANTED = r"images/d\.jpg: cannot be decoded .*is the file whole"
+TRAINED = ViewsConfig(train_ids=NAMES[:3])
+
+
+def test_a_broken_test_photo_ends_a_fit_before_it_begins(damaged, tmp_path):
+    with pytest.raises(ValueError, match=WANTED):
+        run_fit(damaged, tmp_path / "run", FitRunConfig(views=TRAINED, device="cpu"))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match=WANTED):
+        fit_capture(open_capture(damaged), LoopConfig(views=TRAINED, device="cpu"))
+
+
+def test_a_broken_test_photo_ends_an_evaluation_before_it_begins(damaged, tmp_path):
+    splat = writers.write_splat(tmp_path / "splat") / "point_cloud.ply"
+    write_json(tmp_path / "split.json", {"train_ids": NAMES[:3], "test_ids": ["d.jpg"]})
+    with pytest.raises(ValueError, match=WANTED):
+        run_evaluate(damaged, splat, tmp_path / "split.json", tmp_path / "run", EvaluateConfig(device="cpu"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_clean_photo_ends_pairs_before_their_fit(damaged, monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("the fit began")
+
+    monkeypatch.setattr("splatfix.pairs.make.start_fit", fail)
+    monkeypatch.setattr("splatfix.pairs.make.choose_random_views", lambda *_: NAMES[:3])
+    with pytest.raises(ValueError, match=WANTED):
+        make_pairs(open_capture(damaged), 0, seed=0, recipe=Recipe(num_train=(3, 3)), device=torch.device("cpu"))
+
+
+def test_masks_are_checked_too(tmp_path):
+    root = writers.write_transforms(tmp_path)
+    write_image(root / "m.png", np.random.default_rng(0).uniform(size=(HEIGHT, WIDTH)))
+    edit_json(root / "transforms.json", lambda value: value["frames"][0].update(mask_path="m.png"))
+    check_photos(open_capture(root).views)
+    (root / "m.png").write_bytes((root / "m.png").read_bytes()[:-400])
+    with pytest.raises(ValueError, match=r"m\.png: cannot be decoded"):
+        check_photos(open_capture(root).views)
