@@ -70,8 +70,13 @@ class Pair:
         """Name of the sample in a shard: ``<scene>-<fit>-<view>``; characters other than letters, digits, - are _."""
         key = "-".join(re.sub(r"[^A-Za-z0-9_-]", "_", part) for part in (self.scene, self.fit, self.view))
         if len(key) > MAX_KEY_LENGTH:  # tar headers hold 100 characters with the extension
-            key = f"{key[: MAX_KEY_LENGTH - 13]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+            key = _append_digest(key, key)
         return key
+
+    @property
+    def distinct_key(self) -> str:
+        """The key with a digest of the names, for views whose names differ in the replaced characters only."""
+        return _append_digest(self.key, "/".join((self.scene, self.fit, self.view)))
 
     def map_images(self, change: Callable[[ndarray], ndarray]) -> Pair:
         """Apply a change of the first two axes, such as a crop or a flip, to every image."""
@@ -100,6 +105,10 @@ class Pair:
         """Return the clean view and the weight of each of its pixels, as floats in [0, 1]."""
         weight = torch.ones(self.alpha.shape) if self.mask is None else _to_float(self.mask)
         return _to_float(self.clean), weight
+
+
+def _append_digest(key: str, text: str) -> str:
+    return f"{key[: MAX_KEY_LENGTH - 13]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def build_pair(
@@ -151,13 +160,16 @@ def build_pair(
     )
 
 
-def encode(pair: Pair) -> dict[str, Any]:
-    """Encode a pair as a webdataset sample: ``__key__`` and the bytes of each file. ValueError for too many warps."""
+def encode(pair: Pair, key: str | None = None) -> dict[str, Any]:
+    """Encode a pair as a webdataset sample: ``__key__`` and the bytes of each file. ValueError for too many warps.
+
+    ``key`` is used in place of that of the pair.
+    """
     if len(pair.warps) > MAX_WARPS:
         raise ValueError(f"{pair.key}: {len(pair.warps)} warps; at most {MAX_WARPS} can be stored")
     identity = {"scene": pair.scene, "fit": pair.fit, "view": pair.view}
     sample = {
-        "__key__": pair.key,
+        "__key__": key or pair.key,
         "artifact.png": _encode_png(pair.artifact),
         "clean.png": _encode_png(pair.clean),
         "alpha.png": _encode_png(pair.alpha),

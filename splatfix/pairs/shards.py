@@ -91,12 +91,7 @@ def write_shard_files(
     if not re.fullmatch(r"[A-Za-z0-9_-]+", stem):
         raise ValueError(f"stem = {stem!r}: wanted letters, digits, - and _ only")
     shards: list[Shard] = []
-    seen: set[str] = set()
-    for content, members in _pack_tars(pairs, samples_per_shard):
-        for pair in members:
-            if pair.key in seen:
-                raise ValueError(f"{url}: duplicate key {pair.key}; views of a fit need distinct names")
-            seen.add(pair.key)
+    for content, members in _pack_tars(_assign_keys(pairs, url), samples_per_shard):
         digest = hashlib.sha256(content).hexdigest()
         name = f"{stem}-{len(shards):05d}-{digest[:12]}.tar"
         on_name(name)
@@ -107,11 +102,28 @@ def write_shard_files(
     return shards
 
 
-def _pack_tars(pairs: Iterable[Pair], samples_per_shard: int) -> Iterator[tuple[bytes, list[Pair]]]:
+def _assign_keys(pairs: Iterable[Pair], url: str | Path) -> Iterator[tuple[Pair, str]]:
+    """Yield pairs with unique keys: of several with the same key, the later ones get their distinct keys.
+
+    Raises:
+        ValueError: two pairs of the same view and fit.
+    """
+    views_by_key: dict[str, str] = {}
+    for pair in pairs:
+        key = pair.key
+        if views_by_key.get(key, pair.view) != pair.view:
+            key = pair.distinct_key
+        if key in views_by_key:
+            raise ValueError(f"{url}: duplicate key {key}; views of a fit need distinct names")
+        views_by_key[key] = pair.view
+        yield pair, key
+
+
+def _pack_tars(pairs: Iterable[tuple[Pair, str]], samples_per_shard: int) -> Iterator[tuple[bytes, list[Pair]]]:
     """Pack pairs into tar files of one scene and limited size; yield the content and the pairs of each."""
     buffer, writer = io.BytesIO(), None
     members: list[Pair] = []
-    for pair in pairs:
+    for pair, key in pairs:
         is_full = len(members) >= samples_per_shard or buffer.tell() >= MAX_SHARD_BYTES
         if writer is not None and (is_full or pair.scene != members[0].scene):
             writer.close()
@@ -119,7 +131,7 @@ def _pack_tars(pairs: Iterable[Pair], samples_per_shard: int) -> Iterator[tuple[
             buffer, writer, members = io.BytesIO(), None, []
         if writer is None:
             writer = wds.TarWriter(buffer, encoder=False, mtime=0)
-        writer.write(encode(pair))
+        writer.write(encode(pair, key))
         members.append(pair)
     if writer is not None:
         writer.close()

@@ -118,6 +118,19 @@ def test_names_in_a_manifest_cannot_leave_the_folder(tmp_path, name):
         read_manifest(tmp_path)
 
 
+def test_views_whose_names_differ_outside_ascii_have_distinct_keys(tmp_path):
+    names = ["\u53a8.jpg", "\u623f.jpg", "a b.jpg", "a_b.jpg", "a.jpg"]
+    pairs = [replace(pair(0), view=name) for name in names]
+    [shard] = write_shards(pairs, tmp_path)
+    assert {read.view for read in read_pairs(tmp_path)} == set(names)
+    with tarfile.open(tmp_path / shard.name) as file:
+        stored = [member.name.removesuffix(".clean.png") for member in file if member.name.endswith(".clean.png")]
+    assert len(set(stored)) == 5
+    assert stored[0] == pairs[0].key and stored[4] == pairs[4].key  # as without a collision
+    with pytest.raises(ValueError, match="duplicate key"):
+        write_shards([*pairs, pairs[1]], tmp_path)
+
+
 def test_invalid_pairs_and_manifests_are_errors(tmp_path):
     with pytest.raises(ValueError, match="no pairs"):
         write_shards([], tmp_path)
