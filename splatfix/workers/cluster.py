@@ -6,16 +6,22 @@ import logging
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from splatfix.files import private_folder, user_name
 from splatfix.process import keeping_handler
 from splatfix.workers.config import WorkersConfig
 
 NODE_LABEL = "ray.io/node-id"  # Ray gives each node this label
 ACCELERATOR_SHARE = 0.001  # of a node's resource ``accelerator_type:A100``, which Ray takes for a worker, too
+MAX_SOCKET_BYTES = 107 if sys.platform == "linux" else 103  # of the path of a socket
+SOCKET = "/ray/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.1"  # below RAY_TMPDIR or TMPDIR
+SHORT_PLACE = Path("/tmp")
 UNLIMITED = 10_000  # nodes of an autoscaler's group without a maximum
 log = logging.getLogger(__name__)
 
@@ -51,7 +57,8 @@ def connect_ray(
         has_dashboard: whether Ray gets a dashboard, if it is started.
 
     Raises:
-        ValueError: Ray was started on this machine, which has fewer GPUs than ``gpus``.
+        ValueError: Ray would be started on this machine, which has fewer GPUs than ``gpus``, or no folder with a path
+            that is short enough for its sockets.
     """
     import ray
 
@@ -59,6 +66,8 @@ def connect_ray(
     if opens:
         joined = address or os.environ.get("RAY_ADDRESS")
         start: dict[str, Any] = {} if joined else {"include_dashboard": has_dashboard, "num_cpus": num_cpus}
+        if not joined and (folder := short_folder()) is not None:
+            start["_temp_dir"] = str(folder)
         quiet: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends no usage statistics
         with keeping_handler(signal.SIGTERM):  # Ray's handler would exit at once
@@ -72,6 +81,27 @@ def connect_ray(
     finally:
         if opens:
             ray.shutdown()
+
+
+def short_folder() -> Path | None:
+    """Return a folder for the files of a Ray that is started here if its usual one is too long for sockets, else None.
+
+    Raises:
+        ValueError: the usual one is too long, and there is no other.
+    """
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), None)
+    if name is None or len(os.fsencode(os.environ[name])) + len(SOCKET) <= MAX_SOCKET_BYTES:
+        return None
+    place, most = os.environ[name], MAX_SOCKET_BYTES - len(SOCKET)
+    try:
+        folder = private_folder(SHORT_PLACE / f"ray-{user_name()}", "wanted a folder that is yours")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{name} = {place}: too long for the sockets of Ray, and {SHORT_PLACE} cannot be used ({error}); set "
+            f"RAY_TMPDIR to a folder of at most {most} characters"
+        ) from None
+    log.warning("%s is too long for the sockets of Ray, whose files are put in %s", name, folder)
+    return folder
 
 
 def num_local_cpus(config: WorkersConfig) -> int:

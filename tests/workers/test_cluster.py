@@ -161,3 +161,21 @@ def test_actors_have_the_name_of_their_worker() -> None:
 
     assert host_class(partial(_QuietWorker)).__name__ == "QuietWorker"
     assert repr(host_class(_QuietWorker)(_QuietWorker, 0.0)).startswith("QuietWorker(")
+
+
+def test_ray_is_put_in_a_short_folder_where_the_usual_one_is_too_long_for_sockets(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(view, "SHORT_PLACE", tmp_path)
+    for usual in (None, "/tmp", "/scratch/me"):
+        if usual is not None:
+            monkeypatch.setenv("TMPDIR", usual)
+        else:
+            monkeypatch.delenv("TMPDIR", raising=False)
+        assert view.short_folder() is None
+    monkeypatch.setenv("TMPDIR", "/scratch/projects/reconstruction/me/temporary")
+    folder = view.short_folder()
+    assert folder is not None and folder.parent == tmp_path and folder.is_dir()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(view, "SHORT_PLACE", tmp_path / "file")
+    with pytest.raises(ValueError, match=r"TMPDIR = /scratch.*too long .*set RAY_TMPDIR to a folder of at most 3"):
+        view.short_folder()
