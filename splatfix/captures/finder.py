@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import unquote
 
 from splatfix.images import SUFFIXES
@@ -82,7 +82,8 @@ def _group(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[st
 
 def has_image_suffix(name: str) -> bool:
     """Whether a file name ends in the suffix of a readable image."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
+    stem, dot, suffix = name.rpartition(".")
+    return bool(stem) and (dot + suffix.lower()) in SUFFIXES
 
 
 class ImageFinder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ from splatfix.captures.records import Record
 FOCAL_FIELDS = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
 DISTORTION_FIELDS = ("k1", "k2", "k3", "k4", "p1", "p2")
 _OTHER_PARAMETERS = re.compile(r"k[7-9]|p[3-8]|s[1-4]|b[12]|ftheta_.*")
+
+
+def _are_numbers(value: Any, num: int) -> bool:
+    return isinstance(value, list) and len(value) == num and all(isinstance(each, int | float) for each in value)
+
+
+def _is_matrix(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(_are_numbers(row, 3) for row in value)
 
 
 class Intrinsics(Record):
@@ -48,8 +57,9 @@ class Intrinsics(Record):
     distortion_params: Any = None
     intrinsics: Any = None
 
-    def lens_fields(self, where: str) -> dict[str, Any]:
-        """Return the fields that are given, with matrix and list as single fields.
+    @cached_property
+    def lens_fields(self) -> dict[str, Any]:
+        """The fields that are given, with matrix and list as single fields.
 
         Raises:
             ValueError: distortion of another form, or a lens parameter that no field here stands for.
@@ -58,18 +68,16 @@ class Intrinsics(Record):
         for name, value in (self.model_extra or {}).items():
             if _OTHER_PARAMETERS.fullmatch(name) and value not in (0, None, False):
                 raise ValueError(
-                    f"{where}: {name} = {value!r} is not used by any lens of this format; wanted k1 to k6, p1 and p2: "
+                    f"{name} = {value!r} is not used by any lens of this format; wanted k1 to k6, p1 and p2: "
                     "undistort the photos, or use COLMAP's format"
                 )
         params = fields.pop("distortion_params", None)
-        if params is not None and np.any(params):
-            if np.shape(params) != (len(DISTORTION_FIELDS),):
-                raise ValueError(
-                    f"{where}: distortion_params {params!r:.60}; wanted 6 numbers: {', '.join(DISTORTION_FIELDS)}"
-                )
+        if params:
+            if not _are_numbers(params, len(DISTORTION_FIELDS)):
+                raise ValueError(f"distortion_params {params!r:.60}; wanted 6 numbers: {', '.join(DISTORTION_FIELDS)}")
             fields = dict(zip(DISTORTION_FIELDS, params, strict=True)) | fields
         matrix = fields.pop("intrinsics", None)
-        if isinstance(matrix, list) and [len(row) for row in matrix if isinstance(row, list)] == [3, 3, 3]:
+        if _is_matrix(matrix):
             (fx, _, cx), (_, fy, cy), _ = matrix
             fields = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy} | fields
         return fields
@@ -142,7 +150,10 @@ def make_frame_lens(file: FramesFile, frame: Frame, image_size: tuple[int, int],
 
 def _merge_fields(file: FramesFile, frame: Frame, where: str) -> dict[str, Any]:
     """Merge the lens fields of file and frame, of which those of the frame are preferred."""
-    file_values, frame_values = file.lens_fields(where), frame.lens_fields(where)
+    try:
+        file_values, frame_values = file.lens_fields, frame.lens_fields
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     if frame_values.keys() & set(FOCAL_FIELDS):
         file_values = {name: value for name, value in file_values.items() if name not in FOCAL_FIELDS}
     return file_values | frame_values

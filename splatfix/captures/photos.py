@@ -103,18 +103,19 @@ def open_photo(
     mask_marks: MaskMeaning = "ignore",
     files: CaptureFiles = LOCAL,
     options: PhotoOptions = DEFAULT_OPTIONS,
+    header: Header | None = None,
     turn: Turn | None = None,
 ) -> View:
     """Make the view of a photo on disk, reading only headers.
 
-    The intrinsics are scaled to the file if its size is that of the lens times a factor. ``turn`` is given where the
-    size of the lens is that of the file and cannot tell whether the photo has to be turned.
+    The intrinsics are scaled to the file if its size is that of the lens times a factor. ``header`` is given if it
+    has been read, ``turn`` where the size of the lens is that of the file and cannot tell whether to turn the photo.
 
     Raises:
         ValueError: the file is not an image, its aspect ratio is not that of its lens or mask, or the intrinsics cannot
             be those of an image; ``where`` names the field with the lens.
     """
-    header = read_photo_header(path, files)
+    header = header or read_photo_header(path, files)
     if turn is None:
         turn = choose_turn(header, tell_by_size(header, (lens.width_px, lens.height_px)), options.orientation)
     width, height = header.size(upright=turn.is_applied)

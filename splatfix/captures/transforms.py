@@ -98,6 +98,7 @@ def open_frames(
                 mask_marks=record.mask_meaning,
                 files=files,
                 options=options,
+                header=header,
                 turn=turn,
             )
         )
