@@ -18,7 +18,7 @@ from typing import Literal
 from splatfix.evaluation.results import RESULTS, read_results
 from splatfix.files import write_whole
 from splatfix.gaussians import Splat, read_recorded_world, read_splat, write_ply
-from splatfix.report.wording import PSNR, baseline_arm
+from splatfix.report.wording import recommended_arm
 
 Format = Literal["ply", "compressed-ply", "splat", "spz", "sog", "html"]
 PROGRAM = "splat-transform"
@@ -91,14 +91,10 @@ def recommended_splat(run: Path) -> Path:
     Raises:
         ValueError: the folder holds no finished run.
     """
-    results = read_results(run)
-    arms = [arm for arm in ("after", "control", "before") if (run / f"{arm}.ply").is_file()]
-    if not arms:
-        raise ValueError(f"{run}: no after.ply, control.ply or before.ply beside {RESULTS}; pass a .ply")
-    gain = results.summary.value("all", "gain", "psnr")
-    baseline = baseline_arm(results)
-    lost = PSNR.improves(gain) is False
-    return run / f"{baseline if lost and baseline in arms else arms[0]}.ply"
+    arm = recommended_arm(read_results(run))
+    if arm is None or not (run / f"{arm}.ply").is_file():
+        raise ValueError(f"{run}: no {arm or 'after'}.ply beside {RESULTS}; pass a .ply")
+    return run / f"{arm}.ply"
 
 
 def _write_plain(splat: Splat, path: Path) -> None:

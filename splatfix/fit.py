@@ -136,12 +136,13 @@ def prepare_run(
     command: str,
     files: Sequence[str],
     inputs: Mapping[str, Input] | None = None,
+    notes: Sequence[str] = (),
     fresh: bool = False,
 ) -> PreparedRun:
     """Open the capture, choose the views, load the photos, and start or resume the run (`runs.open_run`).
 
-    ``inputs`` are those of the run besides the capture. Writes ``run.json``, ``config.yaml`` and ``split.json``,
-    unless the run is finished.
+    ``inputs`` are those of the run besides the capture, ``notes`` are shown beside those of the capture. Writes
+    ``run.json``, ``config.yaml`` and ``split.json``, unless the run is finished.
 
     Raises:
         ValueError: the capture, the split or a setting is not usable, or the folder holds another run; nothing in it
@@ -175,7 +176,7 @@ def prepare_run(
     if run.is_finished:
         log.info("%s: this run is finished", run.path)
     else:
-        for note in list_notes(capture, config):
+        for note in (*list_notes(capture, config), *notes):
             log.info("%s: %s", capture.name, note)
         log.info(
             "%s: %d photos to fit from, %d to test on, of %d (views.num_train = all fits from all)",

@@ -130,7 +130,7 @@ def write_run(folder: Path, gaussians: Gaussians, *, before: float, control: flo
             summary=summarize([view]),
             elongation={},
             seconds={},
-            num_gaussians={},
+            num_gaussians=dict.fromkeys(values, len(gaussians)),
             reasons={},
         ),
     )

@@ -25,6 +25,7 @@ from splatfix.loop.rounds import repair_rounds
 from splatfix.loop.run import LOOP_FILES
 from splatfix.records import parse_record
 from splatfix.restoration import Restorer, RestorerChoice
+from splatfix.restoration.identity import describe_training_overlap
 from splatfix.runs import Run
 from splatfix.splats.scene import SparseScene
 from splatfix.views import Split
@@ -70,6 +71,7 @@ def run_case(
     siblings = [sibling.splat() for sibling in sibling_fits]
     seconds = baseline.seconds - before.seconds + sum(sibling.seconds for sibling in sibling_fits)
     measured = _read_rounds(folder)
+    notes = [*list_notes(capture, config), *describe_training_overlap(config.restorer, case.title)]
     repair_views: list[tuple[int, Camera]] = []
     repairs: list[RepairRecord] = []
     for round_ in repair_rounds(run, scene, before, siblings, restorer, config):
@@ -81,7 +83,7 @@ def run_case(
             if config.repair.compares_with_photos:
                 write_repairs(folder, repairs)
             results = _evaluate(run, capture, split, scene, config, baseline_folder(root, case), repair_views)
-            run.write_provenance(seed=config.seed, device=device, notes=list_notes(capture, config))
+            run.write_provenance(seed=config.seed, device=device, notes=notes)
             psnr = results.summary.value("all", "after", "psnr")
             if psnr is None or not math.isfinite(psnr):
                 raise FloatingPointError(f"{case.name}, round {round_.number}: PSNR of after = {psnr}")

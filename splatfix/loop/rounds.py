@@ -150,5 +150,10 @@ def render_novel_views(
     covered = [view for view in views if compute_coverage(view.alpha) >= config.min_coverage * usual]
     if len(covered) < len(views):
         dropped = len(views) - len(covered)
-        log.info("round %d: %d of %d views dropped: too little in them", round_index + 1, dropped, len(views))
+        log.info(
+            "round %d: %d of %d views dropped: too little in them (repair.min_coverage)",
+            round_index + 1,
+            dropped,
+            len(views),
+        )
     return covered

@@ -6,8 +6,9 @@ and on repaired novel views, round by round. Both use the same seed, steps and s
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from splatfix.captures import resolve_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import REPAIR_FILES
 from splatfix.evaluation.repairs import REPAIRS, RepairRecord, write_repairs
@@ -20,7 +21,7 @@ from splatfix.loop.config import LoopConfig
 from splatfix.loop.rounds import repair_rounds
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, open_restorer
-from splatfix.restoration.identity import restorer_input
+from splatfix.restoration.identity import describe_training_overlap, restorer_input
 
 LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, REPAIRS, "control.ply", "after.ply")
 
@@ -34,6 +35,7 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
         ValueError: the capture, the split or a setting is not usable, or the folder holds another run.
     """
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
+    overlap = describe_training_overlap(config.restorer, PurePosixPath(resolve_capture(capture_path)).name)
     run, capture, split, scene, device = prepare_run(
         capture_path,
         out,
@@ -41,6 +43,7 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
         command="loop",
         files=LOOP_FILES,
         inputs=restorer_input(config.restorer),
+        notes=overlap,
         fresh=fresh,
     )
     if run.is_finished:
@@ -78,5 +81,5 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
         repair_views=repair_views,
         estimate=estimate_without_tests(run, split, scene, config, steps=before.step),
     )
-    run.write_provenance(seed=config.seed, device=device, notes=list_notes(capture, config))
+    run.write_provenance(seed=config.seed, device=device, notes=[*list_notes(capture, config), *overlap])
     return results

@@ -17,7 +17,15 @@ from splatfix.report.compare.results import CompareResults
 from splatfix.report.load import RunFiles
 from splatfix.report.svg import cut
 from splatfix.report.sweep.results import PAGE, SweepResults
-from splatfix.report.wording import MAIN_METRICS, METRICS, PSNR_COLOR, describe_ignored, format_number, headline
+from splatfix.report.wording import (
+    MAIN_METRICS,
+    METRICS,
+    PSNR_COLOR,
+    describe_ignored,
+    format_number,
+    headline,
+    recommended_arm,
+)
 from splatfix.tracking import page_of
 from splatfix.views import BANDS
 
@@ -27,7 +35,10 @@ _CELL = 9
 
 def describe_run(run: RunFiles, page: Path) -> str:
     """The table of a finished run, its verdict as the page words it, and where the page is."""
-    return "\n".join([results_table(run.results), "", textwrap.fill(headline(run).sentence, WIDTH), f"report: {page}"])
+    arm = recommended_arm(run.results)
+    splat = [] if arm is None or not (run.path / f"{arm}.ply").is_file() else [f"splat:  {run.path / f'{arm}.ply'}"]
+    verdict = textwrap.fill(headline(run).sentence, WIDTH)
+    return "\n".join([results_table(run.results), "", verdict, f"report: {page}", *splat])
 
 
 def results_table(results: Results) -> str:
@@ -87,7 +98,7 @@ def sweep_table(results: SweepResults, num: int = 5) -> str:
         name = f"{trial.number}{' default' if trial.is_default else ''}"
         lines.append(f"  {name:<9}{cells}  {settings}")
     if len(ranked) > 1 and ranked[0].is_default:
-        lines += ["", "No trial beats the default settings."]
+        lines += ["", "No trial beats the default settings: nothing was rerun, and best.yaml holds the defaults."]
     for verdict in results.reruns.verdicts.values() if results.reruns is not None else ():
         lines += ["", textwrap.fill(verdict.sentence, WIDTH)]
     return "\n".join(lines)

@@ -128,6 +128,15 @@ def baseline_arm(results: Results) -> str | None:
     return max(known, key=lambda arm: known[arm]) if known else None
 
 
+def recommended_arm(results: Results) -> str | None:
+    """The splat of a run that is best on the test photos: the last, unless the loop made it worse; None for none."""
+    exported = [arm for arm in ("after", "control", "before") if arm in results.num_gaussians]
+    baseline = baseline_arm(results)
+    if baseline in exported and PSNR.improves(results.summary.value("all", "gain", "psnr")) is False:
+        return baseline
+    return exported[0] if exported else None
+
+
 def view_gain(view: ViewResult) -> float | None:
     """PSNR gain at one test view, in dB."""
     return None if view.gain is None else view.gain["psnr"]

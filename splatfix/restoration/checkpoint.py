@@ -60,6 +60,16 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
     return _check_header(folder, [kind])[1]
 
 
+def read_training_scenes(place: str | Path) -> frozenset[str]:
+    """The scenes and groups that a checkpoint was trained on, as its ``config.json`` records them; empty for none."""
+    path = find_checkpoint(place, [CONFIG]) / CONFIG
+    provenance = read_json(path).get("provenance") if path.is_file() else None
+    if not isinstance(provenance, dict):
+        return frozenset()
+    lists = [provenance.get(name) for name in ("train_groups", "train_scenes")]
+    return frozenset(str(name) for names in lists if isinstance(names, list) for name in names)
+
+
 def write_config(folder: Path, kind: str, tree: dict[str, Any]) -> None:
     """Write ``config.json``."""
     write_json(folder / CONFIG, {"format": FORMAT, "schema": SCHEMA, "kind": kind, **tree})

@@ -8,10 +8,23 @@ from pathlib import Path
 from splatfix import storage
 from splatfix.files import hash_text
 from splatfix.restoration import RestorerChoice, identify_restorer, is_name
-from splatfix.restoration.checkpoint import find_checkpoint
+from splatfix.restoration.checkpoint import find_checkpoint, read_training_scenes
+from splatfix.restoration.nafnet import SHIPPED_WEIGHTS
 from splatfix.runs import Input, files_input
 
 WEIGHTS = "*.safetensors"
+
+
+def describe_training_overlap(restorer: str | RestorerChoice, capture: str) -> list[str]:
+    """A note that a restorer was trained on a capture, by their names; none where it was not, or does not say.
+
+    Its gain on such a capture says nothing about others.
+    """
+    name = RestorerChoice.of(restorer).name
+    place: str | Path = SHIPPED_WEIGHTS if name == "nafnet" else name
+    if (is_name(name) and name != "nafnet") or capture not in read_training_scenes(place):
+        return []
+    return [f"the restorer {name} was trained on {capture}: its gain here says nothing about other captures"]
 
 
 def restorer_input(restorer: str | RestorerChoice | None) -> dict[str, Input]:

@@ -40,11 +40,14 @@ class FitConfig:
         dropout: share of the Gaussians that each step on a photo drops at random (sparse fits overfit without it).
         means_lr: initial learning rate of the positions, in scene sizes.
         means_lr_end: the same at the end of the schedule; it decays exponentially.
-        scales_lr, quats_lr, opacities_lr, sh0_lr, shN_lr: learning rates of log-scales, rotations, opacity logits and
-            spherical harmonics (degree 0, and higher), constant.
+        scales_lr: learning rate of the log-scales, constant as all that follow.
+        quats_lr: learning rate of the rotations.
+        opacities_lr: learning rate of the opacity logits.
+        sh0_lr: learning rate of the spherical harmonics of degree 0, the base color.
+        shN_lr: learning rate of the higher spherical harmonics.
         exposure_lr: learning rate of an affine color map per photo (0 turns it off); the splat has the mean exposure.
-        opacity_regularizer, scale_regularizer: weights in the loss of the mean opacity and the mean scale (in scene
-            sizes).
+        opacity_regularizer: weight of the mean opacity in the loss.
+        scale_regularizer: weight of the mean scale, in scene sizes, in the loss.
         mode: classic, or antialiased (the opacity compensation of Mip-Splatting).
         densify: growth and pruning.
     """

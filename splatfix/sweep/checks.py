@@ -22,7 +22,7 @@ def check_sweep(config: SweepConfig, *, source: str) -> int:
         ValueError: names source, field, value and remedy.
     """
     if not config.captures:
-        raise ValueError(f"{source}: captures is empty; wanted at least one folder")
+        raise ValueError(f"{source}: captures is empty; wanted at least one folder (or --captures A B)")
     check_space(config.space, config.loop, source=source)
     find_cases(config.captures, config.seeds)
     find_cases(config.held_out, config.seeds)

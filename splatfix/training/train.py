@@ -150,7 +150,11 @@ def _conclude(run: Run, config: TrainConfig, state: TrainingState, device: torch
     run.seconds["train"] = state.seconds
     run.write_provenance(seed=config.seed, device=device, steps=state.step)
     gain = "not validated" if state.best is None else f"{state.best:+.2f} dB PSNR on held-out scenes"
-    log.info("restorer: %s/%s (%s); use it with splatfix loop CAPTURE --restorer %s", place, RESTORER, gain, place)
+    log.info("restorer: %s/%s (%s)", place, RESTORER, gain)
+    if state.best is not None and state.best <= 0:
+        log.info("it does not improve held-out scenes: train it longer, or on pairs of more captures")
+    else:
+        log.info("use it with: splatfix loop CAPTURE --restorer %s", place)
 
 
 def _save_segment(

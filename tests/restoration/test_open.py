@@ -23,7 +23,7 @@ from splatfix.restoration import (
 from splatfix.restoration.baselines import Bilateral, Warp
 from splatfix.restoration.checkpoint import CONFIG
 from splatfix.restoration.choice import format_choice, parse_choice
-from splatfix.restoration.identity import restorer_input
+from splatfix.restoration.identity import describe_training_overlap, restorer_input
 from tests.restoration.scenery import flawed_view
 from tests.test_storage import put_folder
 
@@ -197,3 +197,19 @@ def test_no_network_is_imported_before_one_is_opened():
 def test_options_survive_yaml():
     choice = RestorerChoice(name="nafnet", options={"strength": 0.5})
     assert build_config(RestorerChoice, to_tree(choice), source="test") == choice
+
+
+def test_a_capture_that_a_restorer_was_trained_on_is_named(checkpoint):
+    config = json.loads((checkpoint / CONFIG).read_text())
+    config["provenance"] = {"train_groups": ["kitchen"], "train_scenes": ["kitchen_a", "kitchen_b"]}
+    (checkpoint / CONFIG).write_text(json.dumps(config))
+    for capture in ("kitchen", "kitchen_b"):
+        (note,) = describe_training_overlap(str(checkpoint), capture)
+        assert f"was trained on {capture}: its gain here says nothing" in note
+    assert describe_training_overlap(str(checkpoint), "garden") == []
+    assert describe_training_overlap("warp", "kitchen") == []
+
+
+def test_the_shipped_weights_name_the_captures_that_trained_them():
+    assert len(describe_training_overlap("nafnet", "banana")) == 1
+    assert describe_training_overlap("nafnet", "tankard") == []

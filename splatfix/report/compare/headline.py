@@ -6,6 +6,7 @@ from splatfix.report.compare.figures import comparison_figures
 from splatfix.report.compare.results import CompareResults
 from splatfix.report.wording import PSNR, Headline, format_count, format_number
 
+FLOOR = "identity"  # the restorer whose gain comes from averaging fits alone
 NOTICEABLE_RATIO = 1.15  # error of warped views over that of the photos, above which views disagree
 
 
@@ -28,6 +29,9 @@ def compare_headline(results: CompareResults) -> Headline:
     else:
         sentence, tone = f"No restorer gains noticeably in 3D; {best} comes first with {figure}.", "plain"
     details = [detail for detail in (_frames_sentence(results, best), _consistency_sentence(results)) if detail]
+    if FLOOR in gains and best != FLOOR:
+        floor = format_number(gains[FLOOR], 2, signed=True)
+        details.append(f"{FLOOR}, which repairs nothing and only averages several fits, gains {floor} dB.")
     if equal:
         details.append(f"As good, within {PSNR.noticeable:g} dB of {best}: {', '.join(equal)}.")
     if len(results.cases) < 3:
