@@ -20,9 +20,10 @@ from splatfix.captures.orientation import NO_TURN, Turn, choose_turn, describe_t
 from splatfix.captures.validity import resize_valid
 from splatfix.images import Header, check_image, read_header, read_image, resize
 from splatfix.process import progress
-from splatfix.shapes import Float
+from splatfix.shapes import Bool, Float
 
 WHITE = (1.0, 1.0, 1.0)
+MIN_VALID = 0.5  # of a mask; pixels below are ignored
 QUIET_PHOTOS = 50  # that are checked without a progress bar
 
 
@@ -61,15 +62,13 @@ class PhotoFile:
         if self.has_alpha:
             given[self.alpha_marks] = image[..., 3:]
         if self.mask_path is not None:
-            mask = _read_mask(self.mask_path, width, height, upright=self.turn.is_applied)[..., None]
+            mask = resize(_read_mask(self.mask_path, upright=self.turn.is_applied), width, height)[..., None]
             given[self.mask_marks] = given[self.mask_marks] * mask if self.mask_marks in given else mask
         photo = rgb
         if "object" in given:
             photo = np.concatenate([rgb * given["object"] + (1 - given["object"]), given["object"]], axis=2)
-        if "ignore" in given and not (is_valid := given["ignore"] > 0.5).all():
-            if not is_valid.any():
-                where = self.path if self.mask_path is None else self.mask_path
-                raise ValueError(f"{where}: every pixel is ignored; wanted some to learn from: leave the photo out")
+        if "ignore" in given and not (is_valid := given["ignore"] > MIN_VALID).all():
+            _refuse_empty(self.path if self.mask_path is None else self.mask_path, is_valid)
             photo = np.concatenate([photo, is_valid.astype(np.float32)], axis=2)
             photo = self._fit_to_camera(photo, resize_valid)
             validity = np.ascontiguousarray(photo[..., -1])
@@ -78,17 +77,34 @@ class PhotoFile:
         object_mask = np.ascontiguousarray(photo[..., 3]) if "object" in given else None
         return Photo(np.ascontiguousarray(photo[..., :3]), object_mask, validity)
 
+    def check(self) -> None:
+        """Decode the files without keeping them. ValueError if one is broken, or if the mask ignores every pixel."""
+        check_image(self.path)
+        if self.mask_path is not None:
+            mask = _read_mask(self.mask_path, upright=self.turn.is_applied)
+            if self.mask_marks == "ignore":
+                _refuse_empty(self.mask_path, mask > MIN_VALID)
+
     def _fit_to_camera(self, image: Float[ndarray, "H W C"], shrink: Callable[..., ndarray]) -> Float[ndarray, "h w C"]:
         if self.lens.is_pinhole:
             return shrink(image, *self.camera_size)
         return undistort(image, self.lens, *self.camera_size, shrink=shrink)
 
 
-def _read_mask(path: Path, width_px: int, height_px: int, *, upright: bool) -> Float[ndarray, "H W"]:
+def _refuse_empty(path: Path, is_valid: Bool[ndarray, "*shape"]) -> None:
+    """Refuse a mask without a valid pixel."""
+    if not is_valid.any():
+        raise ValueError(
+            f"{path}: every pixel is ignored; wanted some that are white (or opaque), or the photo left out: is the "
+            "mask inverted?"
+        )
+
+
+def _read_mask(path: Path, *, upright: bool) -> Float[ndarray, "H W"]:
     mask = read_image(path, upright=upright)[..., :3].mean(axis=2)
     if 0 < mask.max() < 2 / 255:  # some programs write 0 and 1 instead of 0 and 255
         mask = mask / mask.max()
-    return resize(mask, width_px, height_px)
+    return mask
 
 
 def open_photo(
@@ -169,13 +185,13 @@ def check_photos(views: Sequence[View]) -> None:
     """Decode the photos and masks of views without keeping them, so that a broken file is found before a long run.
 
     Raises:
-        ValueError: a file is missing, truncated or not an image.
+        ValueError: a file is missing, truncated or not an image, or a mask ignores every pixel.
     """
     fetch_photos(views)
-    paths = [path for view in views if isinstance(view.load, PhotoFile) for path in view.load.paths]
-    with progress(total=len(paths), description="photos checked", quiet=len(paths) < QUIET_PHOTOS) as bar:
-        for path in paths:
-            check_image(path)
+    files = [view.load for view in views if isinstance(view.load, PhotoFile)]
+    with progress(total=len(files), description="photos checked", quiet=len(files) < QUIET_PHOTOS) as bar:
+        for file in files:
+            file.check()
             bar.update()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from splatfix import images
-from splatfix.captures import Capture, PhotoOptions, open_capture
+from splatfix.captures import Capture, PhotoOptions, check_photos, open_capture
 from splatfix.captures.validity import resize_valid
 from splatfix.images import has_transparency, write_image
 from tests.captures import writers
@@ -95,8 +95,11 @@ def test_white_masks_change_nothing_and_black_ones_are_refused(tmp_path):
     write_masks(root, dict.fromkeys(NAMES, np.ones_like(disc())))
     assert_same_photos(open_capture(root), plain)
     write_image(root / "masks" / "c.png", np.zeros_like(disc()))
-    with pytest.raises(ValueError, match=r"masks/c\.png: every pixel is ignored; wanted some to learn from"):
-        open_capture(root).view("c").load()
+    capture = open_capture(root)
+    for use in (capture.view("c").load, lambda: check_photos(capture.views)):
+        with pytest.raises(ValueError, match=r"masks/c\.png: every pixel is ignored; wanted .*is the mask inverted\?"):
+            use()
+    check_photos(open_capture(root, options=OBJECT).views)
 
 
 @pytest.mark.parametrize("longest", [48, 31, 17])
