@@ -17,6 +17,7 @@ from splatfix.file_kinds import RAW, RAW_SUFFIXES, describe_unreadable, register
 from splatfix.files import write_whole
 from splatfix.shapes import Float
 
+MAX_MASK_COLORS = 32
 OPAQUE_ALPHA = 254  # of 255: an alpha of 1, to within rounding
 FIRST_ROWS, FIRST_BYTES = 16, 2**16  # of a PNG, which are looked at before the whole of it
 SUFFIXES = (
@@ -125,6 +126,19 @@ def has_transparency(path: Path) -> bool:
     with _open(Path(path)) as image:
         try:
             return _least_alpha(image) < OPAQUE_ALPHA
+        except _UNREADABLE as error:
+            raise ValueError(f"{path}: cannot be decoded ({error}); is the file whole?") from error
+
+
+def has_few_colors(path: Path) -> bool:
+    """Whether an image has no more than `MAX_MASK_COLORS` colors, as masks and label maps do but no photo.
+
+    Raises:
+        ValueError: the file is missing, truncated or not an image.
+    """
+    with _open(Path(path)) as image:
+        try:
+            return image.getcolors(MAX_MASK_COLORS) is not None
         except _UNREADABLE as error:
             raise ValueError(f"{path}: cannot be decoded ({error}); is the file whole?") from error
 

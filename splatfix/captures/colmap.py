@@ -36,6 +36,7 @@ from splatfix.captures.photos import (
     find_image_folders,
     open_photo,
     read_photo_header,
+    refuse_masks,
 )
 
 EXPECTED_FILES = "sparse/0/{cameras,images,points3D}.{bin,txt} (COLMAP)"
@@ -96,8 +97,9 @@ def read(
             )
     missing = sorted(image.name for image in images.values() if image.name not in photos)
     notes = describe_missing(missing, len(images))
-    if folder.name != "images":
+    if folder.name.lower() != "images":
         notes.append(f"images are read from {folder.relative_to(root)}/")
+    refuse_masks(photos, files)
     notes += describe_spellings(photos)
     points, point_notes = _read_points(model, images)
     return assemble_capture(root, images_file, "colmap", views, points, [*notes, *model_notes, *point_notes])

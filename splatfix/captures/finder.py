@@ -128,12 +128,18 @@ class ImageFinder:
         return next((found for tail in tails if (found := self.find(folder, tail)) is not None), None)
 
     def find_all(self, folder: Path, names: Sequence[str]) -> dict[str, Path]:
-        """Find the files of several names in a folder; those without a file are left out.
+        """Find the files of several names in a folder, absolute ones by their ends; leave out those without a file.
 
         Raises:
             ValueError: several files match one name, or one file matches several names.
         """
-        found = {name: path for name in names if (path := self.find(folder, name)) is not None}
+        found = {}
+        for name in names:
+            path = self.find(folder, name)
+            if path is None and is_absolute(name):
+                path = self.find_tail(folder, name)
+            if path is not None:
+                found[name] = path
         names_of: dict[Path, str] = {}
         for name, path in found.items():
             other = names_of.setdefault(path, name)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from splatfix.captures.capture_files import CaptureFiles
 from splatfix.captures.finder import ImageFinder, is_absolute, with_slashes
-from splatfix.captures.photos import choose_image_folder, describe_spellings, find_image_folders
+from splatfix.captures.photos import choose_image_folder, describe_spellings, find_image_folders, refuse_masks
 
 OTHER_FOLDERS = ("resized_images", "resized_undistorted_images")  # of ScanNet++
 WRAPPERS = ("nerfstudio",)  # folders whose images may be in the folder above
@@ -60,7 +60,7 @@ def find_frame_images(
         The path of each frame, None where there is none; and notes.
 
     Raises:
-        ValueError: several files match a path, or one file several.
+        ValueError: several files match a path, one file matches several, or it is a mask.
     """
     finder = ImageFinder()
     found = [finder.find(root, text) for text in file_paths]
@@ -77,7 +77,9 @@ def find_frame_images(
     if not any(found):
         found, folder_notes = _find_elsewhere(finder, root, names, longest_side_px, files)
         notes += folder_notes
-    return found, notes + describe_spellings({n: path for n, path in zip(names, found, strict=True) if path})
+    by_name = {name: path for name, path in zip(names, found, strict=True) if path is not None}
+    refuse_masks(by_name, files)
+    return found, notes + describe_spellings(by_name)
 
 
 def _find_elsewhere(

@@ -18,7 +18,7 @@ from splatfix.captures.lenses import Lens, compute_pinhole, describe_impossible,
 from splatfix.captures.options import DEFAULT_OPTIONS, MaskMeaning, PhotoOptions
 from splatfix.captures.orientation import NO_TURN, Turn, choose_turn, describe_turns, have_same_aspect, tell_by_size
 from splatfix.captures.validity import resize_valid
-from splatfix.images import Header, check_image, read_header, read_image, resize
+from splatfix.images import Header, check_image, has_few_colors, read_header, read_image, resize
 from splatfix.process import progress
 from splatfix.shapes import Bool, Float
 
@@ -195,6 +195,22 @@ def check_photos(views: Sequence[View]) -> None:
             bar.update()
 
 
+def refuse_masks(found: Mapping[str, Path], files: CaptureFiles) -> None:
+    """Check that files with another suffix than their names are photos: one of them is decoded.
+
+    Raises:
+        ValueError: it looks like a mask.
+    """
+    for name, path in found.items():
+        if has_image_suffix(name) and not name.lower().endswith(path.suffix.lower()):
+            files.fetch([path])
+            if has_few_colors(path):
+                raise ValueError(
+                    f"{path}: a mask or label image, as it has few colors, and there is no {name}; wanted the photo"
+                )
+            return
+
+
 def list_images(folder: Path) -> list[Path]:
     """List the image files directly in a folder, sorted by name, without hidden files."""
     return sorted(
@@ -206,8 +222,9 @@ def list_images(folder: Path) -> list[Path]:
 
 def find_image_folders(root: Path) -> list[Path]:
     """Find the folder ``images`` of a capture and its downscaled copies ``images_2``, ``images_4``, ..."""
-    folders = [folder for folder in root.glob("images*") if folder.is_dir()]
-    return sorted(f for f in folders if f.name == "images" or f.name.removeprefix("images_").isdigit())
+    names = {folder: folder.name.lower() for folder in root.iterdir() if folder.name.lower().startswith("images")}
+    fitting = [f for f, name in names.items() if name == "images" or name.removeprefix("images_").isdigit()]
+    return sorted(folder for folder in fitting if folder.is_dir())
 
 
 def choose_image_folder(folders: Sequence[tuple[Path, Path]], longest_side_px: int | None, files: CaptureFiles) -> Path:

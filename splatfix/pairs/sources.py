@@ -171,7 +171,8 @@ def _find_remote_captures(url: str) -> list[str]:
 def _list_remote_folder(root: str, folder: tuple[str, ...]) -> tuple[bool, list[str]]:
     """Whether a folder below a root is a capture, and the names of the folders in it."""
     files, folders = storage.list_folder("/".join([root, *folder]))
-    is_capture = bool(set(files) & _CAPTURE_FILES) or "sparse" in folders or {"colmap", "images"} <= set(folders)
+    has_model = any(name.startswith("sparse") for name in folders) or {"colmap", "images"} <= set(folders)
+    is_capture = has_model or not _CAPTURE_FILES.isdisjoint(name.lower() for name in files)
     return is_capture, folders
 
 

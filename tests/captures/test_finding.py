@@ -53,6 +53,7 @@ U, ROOM, PHOTO = "K\u00fcche ", "\u53a8\u623f", "\u5199\u771f"  # of these the l
         (PHOTO + "{}.png|shift_jis", PHOTO + "{}.png", PHOTO + "{}.png"),
         (U + "{}.png|latin-1", U + "{}.png", U + "{}.png"),
         ("{}.tif", "{}.png", "{}.tif"),
+        ("/home/me/room/{}.png", "{}.png", "/home/me/room/{}.png"),
     ],
 )
 def test_names_in_another_spelling_are_found(in_model, on_disk, view, tmp_path):
@@ -79,6 +80,17 @@ def test_a_mask_with_the_stem_of_the_photo_is_not_read_in_its_place(tmp_path):
     for name in NAMES:
         (root / "images" / name.replace(".png", ".JPG")).rename(root / "images" / name.replace(".png", ".tif"))
     assert "a.jpg: no such file, but a.png and a.tif could be meant; wanted one" in message(lambda: open_capture(root))
+
+
+def test_a_mask_is_not_read_where_the_photo_is_missing(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    rename_in_model(root, [name.replace(".png", ".jpg") for name in NAMES])
+    assert len(open_capture(root).views) == 4
+    for name in NAMES:
+        write_image(root / "images" / name, np.eye(HEIGHT, WIDTH))
+    assert "a.png: a mask or label image, as it has few colors, and there is no a.jpg" in message(
+        lambda: open_capture(root)
+    )
 
 
 def test_one_file_is_not_the_photo_of_two_views(tmp_path):
@@ -157,6 +169,7 @@ def test_photos_in_input_are_read_unless_the_model_is_of_undistorted_ones(tmp_pa
 
 def test_model_files_with_capitals_or_of_both_kinds(tmp_path):
     root = writers.write_colmap_text(tmp_path / "capitals")
+    (root / "images").rename(root / "Images")
     model = root / "sparse" / "0"
     for name in ("cameras", "images", "points3D"):
         (model / f"{name}.txt").rename(model / f"{name.capitalize()}.txt")
