@@ -12,6 +12,7 @@ from splatfix.cameras import Camera, focus_point, quaternion_from_rotation
 from splatfix.captures.capture import Capture
 from splatfix.gaussians import SH_C0, Gaussians, Splat, covariances
 from splatfix.images import resize, to_bytes
+from splatfix.splats.start import find_misfit
 
 if TYPE_CHECKING:
     from viser import ViserServer
@@ -32,6 +33,9 @@ def view(splat: Splat, capture: Capture | None = None, *, host: str = "127.0.0.1
     print(f"{len(splat.gaussians):,} Gaussians at http://{address}:{server.get_port()}  (stop with Ctrl-C)", flush=True)
     if server.get_port() != port:
         print(f"port {port} is taken, hence port {server.get_port()}", flush=True)
+    misfit = None if capture is None else find_misfit(splat, capture.views)
+    if misfit is not None:
+        print(f"the splat does not fit the photos: {misfit}", flush=True)
     if splat.mode == "antialiased":
         print("the browser draws without antialiasing: thin parts look bolder than in renders of splatfix", flush=True)
     if splat.gaussians.sh_degree > 0:

@@ -19,6 +19,7 @@ from splatfix.restoration.identity import restorer_input
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import Input, files_input, open_run
 from splatfix.splats.scene import fit_identity, load_scene
+from splatfix.splats.start import find_misfit
 from splatfix.views import read_split
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,12 @@ def run_evaluate(
     for note in capture.notes:
         log.info("%s: %s", capture.name, note)
     write_json(run.path / "split.json", {**split.to_json(), "size_px": size_px})
+    notes = list(capture.notes)
+    training, tests = ([capture.view(name) for name in names] for names in (split.train_ids, split.test_ids))
+    misfit = find_misfit(splat, tests)
+    if misfit is not None and find_misfit(splat, training) is not None:  # a poor fit is like its training photos
+        log.warning("%s: %s", splat_path, misfit)
+        notes.append(f"{Path(splat_path).name}: {misfit}")
     results = evaluate_arms(
         run,
         capture,
@@ -122,5 +129,5 @@ def run_evaluate(
         video=config.video,
         scene=scene,
     )
-    run.write_provenance(seed=config.seed, device=device, notes=list(capture.notes))
+    run.write_provenance(seed=config.seed, device=device, notes=notes)
     return results
