@@ -176,6 +176,8 @@ def prepare_run(
     if run.is_finished:
         log.info("%s: this run is finished", run.path)
     else:
+        if capture.splat is not None:
+            run.record["rendered_from"] = capture.splat.name
         for note in (*list_notes(capture, config), *notes):
             log.info("%s: %s", capture.name, note)
         log.info(

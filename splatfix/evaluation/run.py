@@ -108,6 +108,8 @@ def run_evaluate(
     if run.is_finished:
         log.info("%s: this run is finished", run.path)
         return read_results(run.path)
+    if capture.splat is not None:
+        run.record["rendered_from"] = capture.splat.name
     for note in capture.notes:
         log.info("%s: %s", capture.name, note)
     write_json(run.path / "split.json", {**split.to_json(), "size_px": size_px})

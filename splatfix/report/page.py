@@ -177,6 +177,8 @@ def _facts(run: RunFiles) -> list[str]:
     if results.views:
         facts.append(wording.format_count(len(results.views), "test photo"))
     facts.append(f"longest side {results.size_px} px")
+    if run.provenance.get("rendered_from"):
+        facts.append(f"photos are renders of {run.provenance['rendered_from']}")
     return [*facts, f"restorer {results.restorer}"] if results.restorer else facts
 
 

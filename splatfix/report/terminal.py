@@ -35,10 +35,13 @@ _CELL = 9
 
 def describe_run(run: RunFiles, page: Path) -> str:
     """The table of a finished run, its verdict as the page words it, and where the page is."""
+    sentences = [headline(run).sentence]
+    if run.provenance.get("rendered_from"):
+        sentences.append(f"The photos are renders of {run.provenance['rendered_from']}, which itself was not repaired.")
+    verdict = [textwrap.fill(sentence, WIDTH) for sentence in sentences]
     arm = recommended_arm(run.results)
     splat = [] if arm is None or not (run.path / f"{arm}.ply").is_file() else [f"splat:  {run.path / f'{arm}.ply'}"]
-    verdict = textwrap.fill(headline(run).sentence, WIDTH)
-    return "\n".join([results_table(run.results), "", verdict, f"report: {page}", *splat])
+    return "\n".join([results_table(run.results), "", *verdict, f"report: {page}", *splat])
 
 
 def results_table(results: Results) -> str:

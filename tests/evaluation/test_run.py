@@ -13,6 +13,7 @@ from splatfix.sample import sample_path
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
+from tests.captures.writers import write_splat as write_capture_of_a_splat
 
 
 def test_a_splat_in_another_world_is_warned_of(tmp_path, caplog):
@@ -36,3 +37,13 @@ def test_a_splat_in_another_world_is_warned_of(tmp_path, caplog):
     [note] = measure("moved", 30.0)
     assert note.startswith("moved.ply: its renders reach")
     assert "moved.ply: its renders reach" in caplog.text
+
+
+def test_a_run_on_renders_of_a_splat_is_recorded_as_such(tmp_path):
+    root = write_capture_of_a_splat(tmp_path / "splat")
+    (tmp_path / "split.json").write_text(json.dumps({"train_ids": ["a.png", "b.png"], "test_ids": ["c.png"]}))
+    splat = root / "point_cloud.ply"
+    run_evaluate(root, splat, tmp_path / "split.json", tmp_path / "run", EvaluateConfig(video=False))
+    record = read_json(tmp_path / "run" / "run.json")
+    assert record["rendered_from"] == "point_cloud.ply"
+    assert any("the photos are renders of point_cloud.ply" in note for note in record["notes"])

@@ -37,6 +37,17 @@ def test_what_masks_leave_out_is_said(tmp_path):
     assert "Masks leave out 6.1 %" in update_report(load_runs([tmp_path])[0]).read_text()
 
 
+def test_renders_of_a_splat_are_not_called_photos_without_a_word(tmp_path):
+    make_run(tmp_path)
+    assert "renders of" not in describe_run(load_runs([tmp_path])[0], tmp_path / "report.html")
+    record = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(record | {"rendered_from": "mine.ply"}))
+    [run] = load_runs([tmp_path])
+    text = " ".join(describe_run(run, tmp_path / "report.html").split())
+    assert "The photos are renders of mine.ply, which itself was not repaired." in text
+    assert "photos are renders of mine.ply" in update_report(run).read_text()
+
+
 def test_nothing_measured():
     table = results_table(make_results([], reasons={"psnr": "no test photos"}))
     assert "No test view was measured." in table and "no test photos" in table
