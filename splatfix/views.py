@@ -5,6 +5,7 @@ All choices are made from poses and admissible points, never from pixels.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,9 +31,12 @@ from splatfix.captures.options import MaskChoice, OrientationChoice, PhotoOption
 from splatfix.config import require
 from splatfix.files import read_json
 
+log = logging.getLogger(__name__)
+
 Band = Literal["near", "mid", "far"]
 BANDS: tuple[Band, ...] = ("near", "mid", "far")
 MAX_TEST_VIEWS = 24
+MIN_TEST_DISTANCE = 1e-6  # from the training cameras; below it is rounding
 T = TypeVar("T")
 
 
@@ -105,7 +109,7 @@ def resolve_size(config: ViewsConfig) -> ViewsConfig:
 
 
 def make_split(capture: Capture, config: ViewsConfig) -> Split:
-    """Choose training and test views.
+    """Choose training and test views. Views with the camera of a training view, as of a copied photo, test nothing.
 
     Raises:
         ValueError: too few photos, an unknown name, a name that is in both sets, or an invalid split file.
@@ -138,7 +142,10 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
     training = [capture.view(name).camera for name in train]
     others = [camera for camera in capture.cameras if camera.name not in set(train)]
     distances = view_distances(others, training, points)
-    ordered = sorted(others, key=lambda camera: (distances[camera.name], camera.name))
+    unseen = [camera for camera in others if distances[camera.name] > MIN_TEST_DISTANCE]
+    if len(unseen) < len(others):
+        log.warning("%d photos have the camera of a training photo: not tested on", len(others) - len(unseen))
+    ordered = sorted(unseen, key=lambda camera: (distances[camera.name], camera.name))
     ordered = pick_evenly(ordered, config.max_test)
     return Split(train, tuple(sorted(camera.name for camera in ordered)), config.size_px)
 

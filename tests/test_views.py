@@ -1,6 +1,7 @@
 """Split, distance, bands and repair cameras."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,19 @@ def test_max_test_keeps_the_nearest_and_the_farthest_test_view():
     chosen = [distances[name] for name in split.test_ids]
     assert min(chosen) == min(distances.values())
     assert max(chosen) == max(distances.values())
+
+
+def test_copies_of_training_photos_are_not_tested_on(caplog):
+    cameras = ring()
+    copies = [replace(camera, name=f"copy_{camera.name}") for camera in cameras]
+    capture = make_capture([*cameras, *copies])
+    split = make_split(capture, ViewsConfig(num_train=4))
+    trained = [capture.view(name).camera.center for name in split.train_ids]
+    for name in split.test_ids:
+        center = capture.view(name).camera.center
+        assert min(np.linalg.norm(center - other) for other in trained) > 0.1
+    assert len(split.test_ids) == 16
+    assert "4 photos have the camera of a training photo" in caplog.text
 
 
 def test_distance_equals_its_definition():
