@@ -271,17 +271,23 @@ def measure_baseline(cameras: Sequence[Camera]) -> float:
     return float(np.linalg.norm(centers[:, None] - centers, axis=-1).max())
 
 
+def measure_depth(cameras: Sequence[Camera], positions: Float[ndarray, "P 3"] | None) -> float | None:
+    """Compute the median depth of points over the cameras that see them, in world units; None if no camera sees any."""
+    if positions is None or len(positions) == 0:
+        return None
+    seen = np.concatenate([camera.project(positions)[1][camera.sees(positions)] for camera in cameras])
+    return float(np.median(seen)) if len(seen) else None
+
+
 def estimate_depth(cameras: Sequence[Camera], positions: Float[ndarray, "P 3"] | None) -> float:
-    """Compute the median depth of points over the cameras that see them, in world units.
+    """Estimate the depth of the scene, in world units: that of the points (`measure_depth`).
 
     Without points in view it is the median distance of the cameras from the point nearest to all optical axes, or, if
     the axes are parallel, a multiple of the largest distance between two cameras.
     """
-    if positions is not None and len(positions) > 0:
-        depths = [camera.project(positions)[1][camera.sees(positions)] for camera in cameras]
-        seen = np.concatenate(depths)
-        if len(seen):
-            return float(np.median(seen))
+    depth = measure_depth(cameras, positions)
+    if depth is not None:
+        return depth
     if _have_parallel_axes(cameras) and all(camera.axis @ cameras[0].axis > 0 for camera in cameras):
         return PARALLEL_DEPTH * measure_baseline(cameras)
     focus = focus_point(cameras)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from splatfix.cameras import Camera, estimate_depth, measure_baseline
+from splatfix.cameras import Camera, estimate_depth, measure_depth
 from splatfix.captures.capture import Capture, Points
 from splatfix.similarity import IDENTITY, Similarity
 
@@ -21,6 +21,8 @@ MAX_DISTANCE = 100.0  # of the cameras from the origin, in sizes of the scene
 SIZES = (0.25, 4096.0)  # of the scene, in world units
 SIZE = 4.0  # of a scene that is scaled, but for a factor below the square root of 2
 NUM_CAMERAS, NUM_POINTS = 50, 1000  # that the size is measured with
+MOST = 0.8  # share of the cameras whose distances from the median center count
+MAX_DEPTH = 100.0  # over the extent of the cameras, without points
 
 
 def move_to_cameras(capture: Capture) -> Capture:
@@ -43,16 +45,12 @@ def move_to_cameras(capture: Capture) -> Capture:
 def choose_world(cameras: Sequence[Camera], points: Points | None = None) -> Similarity:
     """Choose the world to fit in, as ``file_from_world`` of `Capture`; the identity for ordinary captures.
 
-    The size of the scene is its depth or the largest distance between two cameras, whichever is more. A capture is
-    shifted if its cameras are farther from the origin than `MAX_DISTANCE` sizes, and scaled if the size is outside of
-    `SIZES`. Offsets are rounded, so that they are easy to read.
+    A capture is shifted if its cameras are farther from the origin than `MAX_DISTANCE` sizes of the scene, and scaled
+    if the size is outside of `SIZES`. Offsets are rounded, so that they are easy to read.
     """
-    some = cameras[:: math.ceil(len(cameras) / NUM_CAMERAS)]
-    positions = None if points is None else points.positions[:: math.ceil(max(len(points), 1) / NUM_POINTS)]
-    baseline = measure_baseline(some)
-    if baseline == 0 and positions is None:  # turned in one place: nothing tells the size
+    size = _measure_size(cameras, points)
+    if size is None:
         return IDENTITY
-    size = max(estimate_depth(some, positions), baseline)
     center = np.median([camera.center for camera in cameras], axis=0)
     scale = 1.0 if SIZES[0] <= size <= SIZES[1] else 2.0 ** round(math.log2(size / SIZE))
     offset = (0.0, 0.0, 0.0)
@@ -61,6 +59,22 @@ def choose_world(cameras: Sequence[Camera], points: Points | None = None) -> Sim
         x, y, z = (round(value / step) * step for value in center.tolist())
         offset = (x, y, z)
     return Similarity(scale, offset)
+
+
+def _measure_size(cameras: Sequence[Camera], points: Points | None) -> float | None:
+    """Measure the size of a scene: its depth or the extent of its cameras, whichever is more. None if nothing tells.
+
+    Some cameras whose poses are wrong do not matter: the extent is twice the distance of most cameras from the median
+    center, and a depth without points, which such cameras or nearly parallel axes can put anywhere, is limited by it.
+    """
+    some = cameras[:: math.ceil(len(cameras) / NUM_CAMERAS)]
+    positions = None if points is None else points.positions[:: math.ceil(max(len(points), 1) / NUM_POINTS)]
+    centers = np.stack([camera.center for camera in some])
+    extent = 2 * float(np.quantile(np.linalg.norm(centers - np.median(centers, axis=0), axis=1), MOST))
+    depth = measure_depth(some, positions)
+    if depth is None and extent > 0:
+        depth = min(estimate_depth(some, None), MAX_DEPTH * extent)
+    return None if depth is None else max(depth, extent)
 
 
 def describe_world(file_from_world: Similarity) -> str:

@@ -10,7 +10,7 @@ import torch
 from plyfile import PlyData
 
 from splatfix.cameras import estimate_depth
-from splatfix.captures import open_capture
+from splatfix.captures import Points, open_capture
 from splatfix.captures.world import choose_world
 from splatfix.evaluation.measure import measure_views, summarize
 from splatfix.evaluation.view_cameras import locate_views
@@ -155,6 +155,16 @@ def test_fits_do_not_depend_on_the_coordinates(tmp_path):
         assert moved_psnr == pytest.approx(psnr, abs=0.05)
 
 
+@pytest.mark.parametrize("far", [1e4, 1e7, 1e10])
+def test_a_camera_with_a_wrong_pose_does_not_move_the_others(far):
+    cameras = writers.cameras() * 5
+    lost = cameras[0].camera_from_world.copy()
+    lost[:3, 3] += far
+    assert choose_world([*cameras, replace(cameras[0], camera_from_world=lost)]) == IDENTITY
+
+
 def test_cameras_that_turn_in_one_place_keep_their_coordinates():
     cameras = [replace(camera, camera_from_world=np.eye(4)) for camera in writers.cameras()]
     assert choose_world(cameras) == IDENTITY
+    behind = Points(np.array([[0.0, 0, -5]]), np.zeros((1, 3), np.float32))
+    assert choose_world(cameras, behind) == IDENTITY
