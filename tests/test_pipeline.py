@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from plyfile import PlyData
 
 from splatfix.captures import open_capture
 from splatfix.captures.photos import WHITE
@@ -27,6 +28,8 @@ from splatfix.restoration.baselines import Warp
 from splatfix.runs import remove_run
 from splatfix.sample import sample_path
 from splatfix.shared_folder import RAY_JOB
+from splatfix.similarity import Similarity
+from tests.captures.writers import move_transforms
 
 SMALL = [
     *("--views.size-px", "64", "--views.num-train", "4", "--views.max-test", "5"),
@@ -118,6 +121,34 @@ def test_the_demo_is_a_loop_and_a_second_one_does_no_work(loop_run):
 def test_a_splat_of_a_run_folder_opens_as_a_capture(loop_run):
     capture = open_capture(loop_run / "after.ply", longest_side_px=32)
     assert "no cameras.json" in capture.notes[0]
+
+
+@pytest.mark.slow
+def test_a_loop_in_map_coordinates(loop_run, tmp_path):
+    move = Similarity(1.0, (432_100.0, 5_412_345.0, 187.0))
+    capture, out = tmp_path / "capture", tmp_path / "run"
+    shutil.copytree(sample_path(), capture)
+    move_transforms(capture, move)
+    assert run("loop", capture, "--out", out, *SMALL_LOOP) == 0
+    psnr = read_json(out / "results.json")["summary"]["all"]["after"]["psnr"]
+    assert psnr == pytest.approx(read_json(loop_run / "results.json")["summary"]["all"]["after"]["psnr"], abs=0.3)
+    for arm in ("before", "control", "after"):
+        vertex = PlyData.read(str(out / f"{arm}.ply"))["vertex"].data
+        middle = [np.median(vertex[axis]) for axis in "xyz"]
+        assert np.abs(move.apply_inverse(np.array(middle))).max() < 5
+    centers = [view["centre"] for view in read_json(out / "views.json")["train"]]
+    assert np.abs(move.apply_inverse(np.array(centers))).max() < 10
+    assert any("is subtracted" in note for note in read_json(out / "run.json")["notes"])
+    evaluate = ("evaluate", capture, out / "after.ply", "--split", out / "split.json", "--no-video")
+    assert run(*evaluate, "--out", tmp_path / "e") == 0
+    again = read_json(tmp_path / "e" / "results.json")["summary"]["all"]["after"]["psnr"]
+    assert again == pytest.approx(psnr, abs=1e-3)
+    splat = open_capture(out, longest_side_px=48)
+    assert splat.file_from_world.offset == open_capture(capture).file_from_world.offset
+    seen = splat.views[0].load().rgb
+    wanted = open_capture(capture, longest_side_px=48).view(splat.names[0]).load().rgb
+    assert np.abs(seen - wanted).mean() < 0.1
+    assert run("loop", capture, "--start", out / "after.ply", "--out", tmp_path / "more", *SMALL_LOOP) == 0
 
 
 class Watched(Warp):

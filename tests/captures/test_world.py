@@ -22,20 +22,10 @@ from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
 from splatfix.views import ViewsConfig, make_split
 from tests.captures import writers
-from tests.captures.writers import WRITERS, edit_json
+from tests.captures.writers import WRITERS, move_transforms
 
 UTM = (432_100.0, 5_412_345.0, 187.0)
 MOVES = [Similarity(1e-6), Similarity(1e-3), Similarity(1e6), Similarity(1.0, UTM), Similarity(1e-3, UTM)]
-
-
-def move_transforms(root, move):
-    def change(tree):
-        for frame in tree["frames"]:
-            pose = np.array(frame["transform_matrix"])
-            pose[:3, 3] = move.apply(pose[:3, 3])
-            frame["transform_matrix"] = pose.tolist()
-
-    edit_json(root / "transforms.json", change)
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -12,6 +12,7 @@ import torch
 from splatfix.cameras import Camera, look_at, quaternion_from_rotation
 from splatfix.gaussians import Gaussians, write_ply
 from splatfix.images import write_image
+from splatfix.similarity import Similarity
 
 WIDTH, HEIGHT, FOCAL = 48, 32, 60.0
 NAMES = ("a.png", "b.png", "c.png", "d.png")
@@ -62,6 +63,18 @@ def edit_json(path: Path, change) -> None:
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
+
+
+def move_transforms(root: Path, move: Similarity) -> None:
+    """Express the poses of ``transforms.json`` in another world."""
+
+    def change(tree):
+        for frame in tree["frames"]:
+            pose = np.array(frame["transform_matrix"])
+            pose[:3, 3] = move.apply(pose[:3, 3])
+            frame["transform_matrix"] = pose.tolist()
+
+    edit_json(root / "transforms.json", change)
 
 
 def opengl(camera: Camera) -> list[list[float]]:

@@ -12,6 +12,7 @@ from splatfix.pairs.ground_truth import DenseConfig, fit_densely, read_reference
 from splatfix.pairs.make import FitPairs, make_pairs
 from splatfix.pairs.recipes import Recipe
 from splatfix.sample import sample_path
+from splatfix.similarity import Similarity
 from tests.captures import writers
 
 SMALL = Recipe(size_px=48, num_train=(3, 4), num_fits=(1, 1), steps=20, num_random=(50, 100), max_views=3)
@@ -70,6 +71,14 @@ def test_a_reference_splat_is_rendered_in_its_recorded_mode(tmp_path):
     (root / "splat.json").write_text('{"schema": 1, "mode": "antialiased", "background": null}')
     ground_truth = read_reference_splat(open_capture(root), CPU)
     assert (ground_truth.splat.mode, ground_truth.splat.background) == ("antialiased", (1.0, 1.0, 1.0))
+
+
+def test_pairs_say_which_world_their_cameras_are_in():
+    assert "file_from_world" not in make_small_pairs(0)[0].meta
+    move = Similarity(0.5, (1e6, 2e6, 0.0))
+    capture = replace(open_capture(sample_path(), longest_side_px=48), file_from_world=move)
+    pairs = make_pairs(capture, 0, seed=0, recipe=SMALL, device=CPU).pairs
+    assert {str(pair.meta["file_from_world"]) for pair in pairs} == {str(move.to_json())}
 
 
 def test_the_clean_image_is_the_photo():
