@@ -62,6 +62,11 @@ def open_capture(
     return _open(Path(path), longest_side_px, LOCAL, options)
 
 
+def is_capture(path: Path | str) -> bool:
+    """Whether a file or folder of this machine is a capture of any known format; its files may be broken."""
+    return any(reader.find(Path(path), LOCAL) is not None for reader in FORMATS.values())
+
+
 def is_remote(path: Path | str) -> bool:
     """Whether the path of a capture is a URL."""
     return "://" in str(path)

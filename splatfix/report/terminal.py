@@ -15,6 +15,7 @@ from splatfix.report.compare.headline import compare_headline
 from splatfix.report.compare.results import PAGE as COMPARE_PAGE
 from splatfix.report.compare.results import CompareResults
 from splatfix.report.load import RunFiles
+from splatfix.report.pose import pose_headline
 from splatfix.report.svg import cut
 from splatfix.report.sweep.results import PAGE, SweepResults
 from splatfix.report.wording import (
@@ -26,10 +27,12 @@ from splatfix.report.wording import (
     headline,
     recommended_arm,
 )
+from splatfix.sfm import PoseRecord
 from splatfix.tracking import page_of
 from splatfix.views import BANDS
 
 WIDTH = 80
+MAX_ADVICE = 8  # photos without a camera that are listed
 _CELL = 9
 
 
@@ -153,6 +156,16 @@ def describe_comparison(results: CompareResults, folder: Path | str) -> str:
     headline = compare_headline(results)
     words = [textwrap.fill(sentence, WIDTH) for sentence in (headline.sentence, *headline.details)]
     return "\n".join([comparison_table(results), "", *words, f"page: {storage.join(folder, COMPARE_PAGE)}"])
+
+
+def describe_pose(record: PoseRecord, page: Path) -> str:
+    """How many photos of a capture have a camera, which have none and why, and where the page is."""
+    headline = pose_headline(record)
+    lines = [textwrap.fill(sentence, WIDTH) for sentence in (headline.sentence, *headline.details)]
+    lines += [f"  {photo.name}: {photo.advice}" for photo in record.unregistered[:MAX_ADVICE]]
+    if len(record.unregistered) > MAX_ADVICE:
+        lines.append(f"  and {len(record.unregistered) - MAX_ADVICE} more: see the page")
+    return "\n".join([*lines, f"page: {page}"])
 
 
 def _plain(value: Any) -> str:

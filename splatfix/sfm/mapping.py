@@ -1,0 +1,205 @@
+"""Mapping: from verified matches to cameras and points, by several attempts of which the best one is kept.
+
+Incremental mapping with COLMAP's usual limits comes first. Where it leaves photos out, global mapping is tried, and
+after that incremental mapping with lower limits: few photos with wide steps between them often need one of these.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from splatfix.process import keeping_handler, progress, stop_requested, stopping_at_progress
+from splatfix.sfm.config import PoseConfig
+from splatfix.sfm.poser import PoseTask
+
+with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop
+    import pycolmap
+
+MIN_REGISTERED = 3
+MIN_POINTS = 15  # that a photo must see; a pose from fewer is often wrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits of incremental mapping.
+
+    Attributes:
+        name: for the record.
+        first_matches: smallest number of matches of the first pair.
+        first_angle_deg: smallest triangulation angle of the first pair.
+        seen_points: smallest number of points that a photo must see to be registered.
+        agreeing_share: smallest share of these points that must agree with its pose.
+    """
+
+    name: str
+    first_matches: int
+    first_angle_deg: float
+    seen_points: int
+    agreeing_share: float
+
+
+USUAL = Limits(name="incremental", first_matches=100, first_angle_deg=16, seen_points=30, agreeing_share=0.25)
+LOWER = Limits(
+    name="incremental with lower limits", first_matches=40, first_angle_deg=6, seen_points=15, agreeing_share=0.2
+)
+
+
+def map_photos(database: Path, images: Path, names: Sequence[str], task: PoseTask) -> tuple[Any, str]:
+    """Estimate cameras and points from the matches of a database.
+
+    Args:
+        database: the database.
+        images: folder of the photos as the database names them.
+        names: photos to estimate from, as the database names them.
+        task: settings and folder.
+
+    Returns:
+        The reconstruction with most photos, among equals that of the earlier attempt, and how it was made; None if
+        no attempt registered three photos.
+    """
+    best, method = None, ""
+    attempts: dict[str, tuple[Limits | None, ...]] = {
+        "auto": (USUAL, None, LOWER),
+        "incremental": (USUAL, LOWER),
+        "global": (None,),
+    }
+    for limits in attempts[task.config.mapping]:
+        if limits is None:
+            found = map_globally(database, images, names, task)
+        else:
+            found = map_incrementally(database, images, names, task, limits)
+        if found is not None and (best is None or found.num_reg_images() > best.num_reg_images()):
+            best, method = found, "global" if limits is None else limits.name
+        if best is not None and best.num_reg_images() == len(names):
+            break
+    return best, method
+
+
+def map_incrementally(database: Path, images: Path, names: Sequence[str], task: PoseTask, limits: Limits) -> Any:
+    """Run incremental mapping; the largest reconstruction, or None."""
+    token = pycolmap.CancellationToken()
+    with stopping_at_progress(), progress(total=len(names), description=f"cameras, {limits.name}") as bar:
+
+        def count(num: int) -> None:
+            if stop_requested() is not None:  # an exception would have to pass through C++
+                token.cancel()
+            else:
+                bar.update(min(num, max(len(names) - bar.n, 0)))
+
+        with _empty_folder(task.folder / "models") as models:
+            found = pycolmap.incremental_mapping(
+                database,
+                images,
+                models,
+                incremental_options(names, task.config, limits),
+                initial_image_pair_callback=lambda: count(2),
+                next_image_callback=lambda: count(1),
+                cancellation_token=token,
+            )
+        bar.update(0)  # raises if the mapping was interrupted
+    return _largest(found)
+
+
+def incremental_options(names: Sequence[str], config: PoseConfig, limits: Limits) -> Any:
+    """The options of incremental mapping."""
+    options = pycolmap.IncrementalPipelineOptions(
+        image_names=list(names),
+        min_num_matches=min(15, limits.seen_points),
+        min_model_size=MIN_REGISTERED,
+        num_threads=config.num_threads,
+        random_seed=config.seed,
+    )
+    mapper = options.mapper
+    mapper.init_min_num_inliers = limits.first_matches
+    mapper.init_min_tri_angle = limits.first_angle_deg
+    mapper.abs_pose_min_num_inliers = limits.seen_points
+    mapper.abs_pose_min_inlier_ratio = limits.agreeing_share
+    mapper.num_threads = config.num_threads
+    mapper.random_seed = config.seed
+    options.mapper = mapper
+    return options
+
+
+def map_globally(database: Path, images: Path, names: Sequence[str], task: PoseTask) -> Any:
+    """Run global mapping on a copy of the database, in which it calibrates focal lengths; the largest, or None."""
+    config = task.config
+    options = pycolmap.GlobalPipelineOptions(
+        image_names=list(names), num_threads=config.num_threads, random_seed=config.seed, min_model_size=MIN_REGISTERED
+    )
+    copy = task.folder / "global.db"
+    with progress(total=1, description="cameras, global") as bar, _empty_folder(task.folder / "models") as models:
+        shutil.copyfile(database, copy)
+        try:
+            calibration = pycolmap.ViewGraphCalibrationOptions(random_seed=config.seed)
+            pycolmap.calibrate_view_graph(copy, calibration)
+            found = pycolmap.global_mapping(copy, images, models, options)
+        finally:
+            copy.unlink(missing_ok=True)
+        bar.update()
+    return _largest(found)
+
+
+@contextmanager
+def _empty_folder(folder: Path) -> Iterator[Path]:
+    """A folder that COLMAP writes its models to; they are returned as well, and the files are not used."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _largest(found: dict[int, Any]) -> Any:
+    """The reconstruction with most photos, among equals with most points; None without one of three photos.
+
+    Photos that see very few points are left out of it.
+    """
+    for each in found.values():
+        for image in [image for image in each.images.values() if image.has_pose]:
+            if image.num_points3D < MIN_POINTS:
+                each.deregister_frame(image.frame_id)
+    large = [each for each in found.values() if each.num_reg_images() >= MIN_REGISTERED]
+    return max(large, key=lambda each: (each.num_reg_images(), each.num_points3D()), default=None)
+
+
+def locate_photos(model: Any, database: Path, images: Path, names: Sequence[str], task: PoseTask) -> Any:
+    """Add the photos that a model lacks and that can be located in it; its cameras, poses and points stay the same.
+
+    Args:
+        model: the reconstruction.
+        database, images, task: as for `map_photos`.
+        names: all photos, as the database names them.
+    """
+    options = incremental_options(names, task.config, LOWER)
+    options.fix_existing_frames = True
+    options.constant_cameras = set(model.cameras)
+    options.multiple_models = False
+    with _empty_folder(task.folder / "models") as models, progress(total=1, description="further photos") as bar:
+        (models / "given").mkdir()
+        model.write(models / "given")
+        found = pycolmap.incremental_mapping(database, images, models, options, input_path=models / "given")
+        bar.update()
+    registered = {image.name for image in model.images.values() if image.has_pose}
+    for result in list(found.values())[:1]:
+        for image in result.images.values():
+            if image.has_pose and image.name not in registered:
+                _add_image(model, image, result.cameras[image.camera_id])
+    return model
+
+
+def _add_image(model: Any, image: Any, camera: Any) -> None:
+    """Add an image with its pose to a model, without keypoints."""
+    if camera.camera_id not in model.cameras:
+        model.add_camera_with_trivial_rig(camera)
+    pose = image.cam_from_world()
+    added = pycolmap.Image(name=image.name, camera_id=camera.camera_id, image_id=image.image_id)
+    if image.image_id in model.images:
+        raise AssertionError(image.name)
+    model.add_image_with_trivial_frame(added, pose)

@@ -1,0 +1,79 @@
+"""What is posed: a folder of photos, or a video; and whether a path is one of these."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from splatfix.captures import is_capture, is_remote
+from splatfix.files import hash_text
+from splatfix.runs import Input
+from splatfix.sfm.photos import (
+    PHOTO_SUFFIXES,
+    VIDEO_SUFFIXES,
+    SourcePhoto,
+    check_count,
+    find_photo_files,
+    find_video_files,
+    gather_photos,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What is posed: a folder of photos, or a video."""
+
+    path: Path
+    photos: tuple[SourcePhoto, ...] = ()
+    video: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    def identify(self) -> Input:
+        """The source as the input of a run."""
+        if self.video is not None:
+            with self.video.open("rb") as file:  # in parts: videos are large
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        else:
+            digest = hash_text("\n".join(f"{photo.name} {photo.digest}" for photo in self.photos))
+        return Input(path=str(self.path.resolve()), digest=digest[:16])
+
+
+def needs_poses(path: Path | str) -> bool:
+    """Whether a path is a video, or a folder of photos or with a video, that is no capture of any format."""
+    path = Path(path)
+    if is_remote(path) or not path.exists():
+        return False
+    if path.is_file():
+        return path.suffix.lower() in VIDEO_SUFFIXES
+    if is_capture(path) or any(is_capture(each) for each in path.iterdir() if each.is_dir()):
+        return False
+    return bool(find_photo_files(path) or find_video_files(path))
+
+
+def open_source(path: Path) -> Source:
+    """Find the photos or the video at a path.
+
+    Raises:
+        ValueError: there is nothing to pose, or it has poses already.
+    """
+    if is_remote(path):
+        raise ValueError(f"{path}: is a URL; wanted a folder of photos or a video on this machine: copy it first")
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder; wanted a folder of photos, or a video")
+    if path.is_file():
+        if path.suffix.lower() in PHOTO_SUFFIXES:
+            check_count(path, 1)
+        return Source(path=path, video=path)
+    if is_capture(path):
+        raise ValueError(
+            f"{path}: is a capture with poses already; pass it to splatfix loop, or its folder of images here"
+        )
+    videos = find_video_files(path)
+    if find_photo_files(path) or not videos:
+        photos, notes = gather_photos(path)
+        notes += [f"{video.name} is a video beside photos: not used" for video in videos]
+        return Source(path=path, photos=tuple(photos), notes=tuple(notes))
+    if len(videos) > 1:
+        raise ValueError(f"{path}: {len(videos)} videos and no photos; pass one of them, such as {videos[0]}")
+    return Source(path=path, video=videos[0])

@@ -1,0 +1,186 @@
+"""Pick frames from a video: sharp ones, evenly over the motion of the image rather than over time."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+
+from splatfix.files import read_json, write_json
+from splatfix.process import progress
+from splatfix.sfm.photos import MIN_PHOTOS, measure_sharpness
+from splatfix.shapes import Float
+
+PROBE_WIDTH_PX = 320
+CANDIDATES_PER_FRAME = 20  # frames that are compared for each one that is picked
+STILL_SHARE = 0.1  # of the mean motion, added to each step: a camera that stands still gives some frames, too
+SEARCH_SHARE = 0.45  # of the way to the neighboring picks that is searched for a sharp frame
+MAX_STEP = 0.25  # motion between picked frames, in image widths, above which they share too little
+
+
+def pick_frames(video: Path, images: Path, folder: Path, num: int) -> tuple[list[Path], list[str]]:
+    """Write some frames of a video as JPEG files, upright and in its own size; those written earlier are kept.
+
+    Args:
+        video: the file.
+        images: folder for the frames.
+        folder: where the choice is kept for a later run.
+        num: number of frames.
+
+    Returns:
+        The files, and notes.
+
+    Raises:
+        ValueError: the file is not a video, or has fewer than three frames.
+    """
+    plan = folder / "frames.json"
+    if plan.is_file():
+        chosen, notes = (read_json(plan)[key] for key in ("frames", "notes"))
+    else:
+        chosen, notes = choose_frames(video, num)
+        write_json(plan, {"frames": chosen, "notes": notes})
+    paths = [images / f"frame_{index:06d}.jpg" for index in chosen]
+    if not all(path.is_file() for path in paths):
+        write_frames(video, chosen, paths, folder)
+    return paths, notes
+
+
+def choose_frames(video: Path, num: int) -> tuple[list[int], list[str]]:
+    """Choose frames of a video, by their index; also returns notes."""
+    total = count_frames(video)
+    every = max(1, total // (num * CANDIDATES_PER_FRAME))
+    sharpness, motion = measure_frames(video, every, total)
+    if len(sharpness) < MIN_PHOTOS:
+        raise ValueError(
+            f"{video}: {len(sharpness)} frames; wanted a video of at least {MIN_PHOTOS} frames, better of 20 seconds "
+            "in which the camera moves"
+        )
+    picked = spread_frames(sharpness, motion, num)
+    notes = [f"{len(picked)} of {total} frames were picked from {video.name}"]
+    step = float(motion.sum()) / max(len(picked) - 1, 1)
+    if step > MAX_STEP:
+        wanted = int(np.ceil(motion.sum() / MAX_STEP)) + 1
+        notes.append(f"the image moves by {step:.2f} of its width between them, which is much: --frames {wanted} helps")
+    return [index * every for index in picked], notes
+
+
+def count_frames(video: Path) -> int:
+    """Count the frames of a video. ValueError if it is none."""
+    import imageio_ffmpeg
+
+    try:
+        num, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
+    except (OSError, RuntimeError) as error:
+        lines = str(error).strip().splitlines() or [""]
+        raise ValueError(
+            f"{video}: cannot be read as a video ({lines[-1].strip()[:100]}); wanted a video that ffmpeg reads, such "
+            "as .mp4 or .mov, or a folder of photos"
+        ) from None
+    return int(num)
+
+
+def measure_frames(video: Path, every: int, total: int) -> tuple[Float[ndarray, " M"], Float[ndarray, " M"]]:
+    """Measure every n-th frame, small and gray: its sharpness, and the motion since the one before, in image widths."""
+    import imageio_ffmpeg
+
+    select = f"select='not(mod(n,{every}))',scale={PROBE_WIDTH_PX}:-2"
+    reader = imageio_ffmpeg.read_frames(
+        str(video), pix_fmt="gray", bits_per_pixel=8, output_params=["-vf", select, "-fps_mode", "passthrough"]
+    )
+    sharpness, motion = [], []
+    before = None
+    try:
+        width, height = next(reader)["size"]
+        with progress(total=total // every, description="looking at frames") as bar:
+            for data in reader:
+                gray = np.frombuffer(data, np.uint8).reshape(height, width).astype(np.float32)
+                sharpness.append(measure_sharpness(gray))
+                motion.append(0.0 if before is None else measure_motion(before, gray))
+                before = gray
+                bar.update()
+    except (RuntimeError, OSError) as error:
+        if len(sharpness) < MIN_PHOTOS:
+            reason = " ".join(str(error).split())[:100]
+            raise ValueError(f"{video}: its frames cannot be decoded ({reason}); is the file whole?") from None
+    finally:
+        reader.close()
+    return np.array(sharpness), np.array(motion)
+
+
+def measure_motion(before: Float[ndarray, "H W"], now: Float[ndarray, "H W"]) -> float:
+    """Measure how far an image moved, in image widths: the mean over its quarters of the shift by phase correlation.
+
+    Quarters move apart where the camera moves forward, which the whole image does not show.
+    """
+    height, width = (side // 2 for side in now.shape)
+    shifts = []
+    for top in (0, height):
+        for left in (0, width):
+            part = slice(top, top + height), slice(left, left + width)
+            shifts.append(_find_shift(before[part], now[part]))
+    return float(np.mean(shifts)) / now.shape[1]
+
+
+def _find_shift(a: Float[ndarray, "h w"], b: Float[ndarray, "h w"]) -> float:
+    """The length of the shift between two images, in pixels."""
+    window = np.outer(np.hanning(a.shape[0]), np.hanning(a.shape[1]))
+    spectrum = np.fft.rfft2((a - a.mean()) * window) * np.conj(np.fft.rfft2((b - b.mean()) * window))
+    correlation = np.fft.irfft2(spectrum / np.maximum(np.abs(spectrum), 1e-6), a.shape)
+    y, x = np.unravel_index(int(correlation.argmax()), a.shape)
+    return float(np.hypot(min(y, a.shape[0] - y), min(x, a.shape[1] - x)))
+
+
+def spread_frames(sharpness: Float[ndarray, " M"], motion: Float[ndarray, " M"], num: int) -> list[int]:
+    """Choose ``num`` frames that are evenly spread over the motion, and each the sharpest of its surroundings."""
+    if len(sharpness) <= num:
+        return list(range(len(sharpness)))
+    steps = motion + STILL_SHARE * max(float(motion.mean()), 1e-6)
+    way = np.cumsum(steps)
+    targets = np.linspace(way[0], way[-1], num)
+    reach = SEARCH_SHARE * (targets[1] - targets[0])
+    picked: list[int] = []
+    for target in targets:
+        near = np.flatnonzero(np.abs(way - target) <= reach)
+        near = near[near > (picked[-1] if picked else -1)]
+        if len(near):
+            picked.append(int(near[sharpness[near].argmax()]))
+    return picked
+
+
+def write_frames(video: Path, chosen: Sequence[int], paths: Sequence[Path], folder: Path) -> None:
+    """Decode a video once and write the chosen frames, each whole or not at all."""
+    import imageio_ffmpeg
+
+    select = "+".join(f"eq(n,{index})" for index in chosen)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="frames-") as place:
+        command = [
+            *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(video)),
+            *("-vf", f"select='{select}'", "-fps_mode", "passthrough", "-q:v", "1", "-qmin", "1"),
+            f"{place}/%06d.jpg",
+        ]
+        messages = folder / "ffmpeg.log"  # a pipe that nobody reads would stop ffmpeg
+        with messages.open("w") as file:
+            process = subprocess.Popen(command, stderr=file, start_new_session=True)
+        try:
+            with progress(total=len(chosen), description="writing frames") as bar:
+                while process.poll() is None:
+                    time.sleep(0.1)
+                    bar.update(max(0, len(list(Path(place).iterdir())) - bar.n))
+                bar.update(max(0, len(list(Path(place).iterdir())) - bar.n))
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        written = sorted(Path(place).iterdir())
+        if len(written) < len(chosen):
+            reason = (messages.read_text(errors="replace").strip().splitlines() or ["it ends early"])[-1][:100]
+            raise ValueError(f"{video}: {len(written)} of {len(chosen)} frames can be decoded ({reason}); is it whole?")
+        for source, target in zip(written, paths, strict=True):
+            source.replace(target)

@@ -1,0 +1,121 @@
+"""From photos to a capture: poses against the known ones, resuming, determinism, and poses from chosen photos."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from splatfix.captures import open_capture
+from splatfix.cli import main
+from splatfix.files import read_json, write_json
+from splatfix.report.pose import pose_page
+from splatfix.sfm import colmap, describe_estimate, needs_poses, pose_photos, read_pose_record
+from splatfix.sfm.poser import find_poser
+from tests.benchmarks.bench_pose import compare_cameras
+from tests.restoration.test_plugins import install
+from tests.sfm.conftest import CONFIG, STRANGER
+
+MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin")
+
+
+def errors(posed, capture):
+    truth = {camera.name: camera for camera in posed.cameras}
+    return compare_cameras([(truth[camera.name], camera) for camera in capture.cameras])
+
+
+def unfinished_copy(posed, folder):
+    """The capture as an interruption before the mapping leaves it."""
+    shutil.copytree(posed.capture, folder, symlinks=True)
+    shutil.rmtree(folder / "sparse")
+    record = read_json(folder / "run.json")
+    write_json(folder / "run.json", {key: record[key] for key in ("command", "inputs", "settings", "files")})
+    return folder
+
+
+def test_poses_agree_with_the_known_cameras(posed):
+    capture = open_capture(posed.capture, longest_side_px=None)
+    found = errors(posed, capture)
+    assert len(capture.views) == 5
+    assert found.rotation_deg.max() < 0.5
+    assert found.position.max() < 0.01
+    assert capture.points is not None and len(capture.points) > 200
+    assert all(len(track) >= 2 for track in capture.points.tracks)
+    [lens] = posed.record.cameras
+    assert lens.focal_px == pytest.approx(215, rel=0.02)
+
+
+def test_the_record_says_what_became_of_each_photo(posed):
+    record = read_pose_record(posed.capture)
+    assert record == posed.record
+    assert {photo.name for photo in record.registered} == {camera.name for camera in posed.cameras}
+    assert all(photo.num_points > 50 and photo.error_px < 1 for photo in record.registered)
+    [stranger] = record.unregistered
+    assert stranger.name == STRANGER
+    assert "photo" in stranger.advice
+    assert set(record.estimated_from) == {camera.name for camera in posed.cameras}
+    assert not [path for path in posed.capture.rglob("*") if "partial" in path.name]
+    assert not needs_poses(posed.capture)
+    assert needs_poses(posed.photos)
+
+
+def test_an_interrupted_run_resumes_to_the_same_model(posed, tmp_path, monkeypatch):
+    monkeypatch.setattr(colmap.pycolmap, "extract_features", None)  # both are in the database
+    monkeypatch.setattr(colmap.pycolmap, "match_image_pairs", None)
+    again = unfinished_copy(posed, tmp_path / "again")
+    record = pose_photos(posed.photos, again, CONFIG)
+    for name in MODEL_FILES:
+        assert (again / "sparse/0" / name).read_bytes() == (posed.capture / "sparse/0" / name).read_bytes()
+    assert record.photos == posed.record.photos
+
+
+def test_a_finished_run_is_returned_as_it_is(posed):
+    before = (posed.capture / "run.json").stat().st_mtime_ns
+    assert pose_photos(posed.photos, posed.capture, CONFIG) == posed.record
+    assert (posed.capture / "run.json").stat().st_mtime_ns == before
+
+
+def test_other_photos_change_nothing_where_some_are_chosen(posed, tmp_path):
+    names = [camera.name for camera in posed.cameras]
+    out = unfinished_copy(posed, tmp_path / "chosen")
+    record = pose_photos(posed.photos, out, CONFIG, choose=lambda _: names[:4])
+    capture = open_capture(out, longest_side_px=None)
+    assert record.estimated_from == tuple(names[:4])
+    assert set(capture.names) == set(names)
+    assert all(track <= set(names[:4]) for track in capture.points.tracks)
+    found = errors(posed, capture)
+    assert found.rotation_deg.max() < 0.5
+    assert found.position.max() < 0.01
+    assert "training photos alone" in describe_estimate(record, names[:4], names[4:])
+    assert "know of photos that the fit has not seen" in describe_estimate(posed.record, names[:4], names[4:])
+
+
+def test_the_page_shows_photos_cameras_and_advice(posed):
+    page = pose_page(posed.record, open_capture(posed.capture))
+    assert "5 of 6" in page
+    assert 'class="cloud"' in page
+    assert posed.record.unregistered[0].advice[1:] in page
+    for camera in posed.cameras:
+        assert camera.name in page
+
+
+def test_photos_that_show_nothing_in_common_are_refused(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for seed in range(3):
+        noise = np.random.default_rng(seed).integers(0, 255, (24, 32, 3)).astype(np.uint8)
+        Image.fromarray(noise).resize((128, 96)).save(tmp_path / "photos" / f"{seed}.png")
+    assert main(["pose", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--threads", "1"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "no cameras found" in message
+    assert "more photos" in message
+
+
+def test_posers_are_found_by_name(tmp_path, monkeypatch):
+    source = "def estimate(task):\n    return None\n"
+    install(tmp_path, "vggt-poser", "vggt_poser", source, {"vggt": "vggt_poser:estimate"})
+    info = tmp_path / "vggt_poser-1.2.dist-info" / "entry_points.txt"
+    info.write_text(info.read_text().replace("splatfix.restorers", "splatfix.posers"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_poser("vggt").__module__ == "vggt_poser"
+    with pytest.raises(ValueError, match="poser 'mast3r': unknown; wanted one of colmap, vggt"):
+        find_poser("mast3r")
