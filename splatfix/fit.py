@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 
 import torch
 
-from splatfix.captures import Capture, check_photos, fetch_photos, open_capture, resolve_capture
+from splatfix.captures import (
+    Capture,
+    check_photos,
+    fetch_photos,
+    is_remote,
+    open_capture,
+    resolve_capture,
+)
 from splatfix.config import require
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
@@ -22,7 +29,8 @@ from splatfix.gaussians import SPLAT_FILE, read_splat, write_splat
 from splatfix.process import choose_device, progress, seed_everything
 from splatfix.profiling import record_profile, settle_on
 from splatfix.rendering.cuda import warn_of_needles
-from splatfix.runs import Input, Run, files_input, open_run
+from splatfix.runs import REMEDIES, Input, Run, files_input, open_run, read_run
+from splatfix.sfm import FirstPosesConfig, describe_poses, needs_poses, pose_photos, read_pose_record
 from splatfix.splats.early_stopping import EarlyStoppingConfig, choose_stop
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.phases import TrainingPhase, train_phase
@@ -37,6 +45,7 @@ MAY_CHANGE = (
     "video",
     "checkpoint_seconds",
 )  # settings without influence on results, which a resumed run may change
+POSED = "capture"  # folder in that of a run for the capture of photos that had no poses
 FIT_FILES = (  # glob patterns of the files that a fit writes
     *EVALUATION_FILES,
     *("before.ply", SPLAT_FILE, "stop.json", "history.json", "profile.json", "checkpoints/*.pt"),
@@ -58,6 +67,7 @@ class FitRunConfig:
         checkpoint_seconds: seconds between checkpoints.
         estimate: where no photo is left to test on, so many are left out of further fits, one at a time, to estimate
             the quality; 0 for no estimate.
+        pose: how cameras are estimated where the photos have none.
         views: which photos are used, at which size.
         initial: the initial Gaussians.
         fit: the training of the splat.
@@ -69,6 +79,7 @@ class FitRunConfig:
     video: bool = True
     checkpoint_seconds: float = 30.0
     estimate: int = 3
+    pose: FirstPosesConfig = field(default_factory=FirstPosesConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     initial: InitializationConfig = field(default_factory=InitializationConfig)
     fit: FitConfig = field(default_factory=FitConfig)
@@ -93,8 +104,9 @@ def run_fit(
 ) -> Results:
     """Fit a capture, write ``before.ply`` and evaluate it on the test views.
 
-    An interrupted run in the folder is resumed, a finished one is returned as it is; ``fresh`` starts over.
-    ``profile`` writes the time per section of a training step to ``profile.json`` and the log.
+    Photos or a video without poses are posed first (`pose_first`). An interrupted run in the folder is resumed, a
+    finished one is returned as it is; ``fresh`` starts over. ``profile`` writes the time per section of a training step
+    to ``profile.json`` and the log.
 
     Raises:
         ValueError: the capture, the split or a setting is not usable, or the folder holds another run.
@@ -104,6 +116,7 @@ def run_fit(
             f"initial.start = {config.initial.start}: a fit that starts from a splat trains nothing; use splatfix "
             "loop, or splatfix evaluate to measure the splat"
         )
+    capture_path, config = pose_first(capture_path, out, config, fresh=fresh)
     run, capture, split, scene, device = prepare_run(
         capture_path, out, config, command="fit", files=FIT_FILES, fresh=fresh
     )
@@ -126,6 +139,55 @@ def run_fit(
     )
     run.write_provenance(seed=config.seed, device=device, notes=list_notes(capture, config))
     return results
+
+
+def pose_first(
+    capture_path: str | Path, out: str | Path, config: ConfigT, *, fresh: bool = False
+) -> tuple[str | Path, ConfigT]:
+    """Pose photos or a video that have no poses, into the folder ``capture`` of the run.
+
+    Returns the path of the capture, and the config with the chosen photos, if poses come from these alone. A capture
+    that has poses is returned as it is.
+
+    Raises:
+        ValueError: no cameras were found, or the folder holds another run.
+    """
+    if not needs_poses(capture_path):
+        return capture_path, config
+    if config.initial.start is not None:
+        raise ValueError(
+            f"{capture_path}: photos without poses, but initial.start = {config.initial.start} has a world already; "
+            "pass the capture that the splat was trained on"
+        )
+    earlier = None if fresh else read_run(out)
+    target = Path(out) / POSED
+    before = target if earlier is None else earlier["inputs"].get("capture", {}).get("path")
+    if str(before) not in (str(target), resolve_capture(target)):
+        raise ValueError(f"{out}: capture was {before}, now it is {capture_path}; {REMEDIES}")
+    chosen_alone = config.pose.from_ == "chosen"
+
+    def choose(folder: Path) -> tuple[str, ...]:
+        options = config.views.photo_options
+        capture = open_capture(folder, longest_side_px=config.views.size_px, options=options)
+        return make_split(capture, config.views).train_ids
+
+    log.info("%s has no poses: estimating cameras into %s", capture_path, target)
+    record = pose_photos(
+        capture_path, target, config.pose.to_pose_config(), choose=choose if chosen_alone else None, fresh=fresh
+    )
+    if chosen_alone and config.views.split is None:
+        config = replace(config, views=replace(config.views, train_ids=record.estimated_from))
+    return target, config
+
+
+def describe_origin(capture: Capture, split: Split) -> Capture:
+    """Note which photos the poses of a capture know of, if splatfix pose made them; named as the photos it posed."""
+    record = None if is_remote(capture.path) else read_pose_record(capture.path)
+    if record is None:
+        return capture
+    name = Path(record.source).stem if capture.name == POSED else capture.name
+    note = describe_poses(record, split.train_ids, split.test_ids)
+    return replace(capture, name=name, notes=(*capture.notes, note))
 
 
 def prepare_run(
@@ -158,6 +220,7 @@ def prepare_run(
         inputs = {**(inputs or {}), "start": files_input(start, [start])}
     capture = open_capture(capture_path, longest_side_px=config.views.size_px, options=config.views.photo_options)
     split = make_split(capture, config.views)
+    capture = describe_origin(capture, split)
     fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids))
     check_photos([capture.view(name) for name in split.test_ids])  # the others are read now
     seed_everything(config.seed)

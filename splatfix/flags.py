@@ -134,11 +134,17 @@ def _config_flags(config: Any, prefix: str = "") -> Iterator[Flag]:
             for key, item in value.items():
                 yield from _config_flags(item, f"{name}.{key}.")
         else:
-            alone = [
-                str(part.name) for part in getattr(hints[field.name], "__metadata__", ()) if getattr(part, "name", None)
-            ]
-            typed = _typed(alone[0] if alone else name, hints[field.name])
+            typed = _typed(_flag_name(name, hints[field.name]), hints[field.name])
             yield Flag(setting=name, typed=typed, text=f"{texts.get(field.name, '')}{_default(value)}")
+
+
+def _flag_name(name: str, annotation: Any) -> str:
+    """The flag of a setting, which its annotation may rename, with or without the prefix of its config."""
+    for part in getattr(annotation, "__metadata__", ()):
+        if named := getattr(part, "name", None):
+            prefix = name[: name.rfind(".") + 1]
+            return named if part.prefix_name is False else f"{prefix}{named}"
+    return name
 
 
 def described(documented: Any) -> dict[str, str]:

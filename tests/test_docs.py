@@ -110,7 +110,7 @@ def test_settings_that_a_page_names_exist(page):
     named = {code for code in inline_code(page) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", code)}
     if page.name == "how-it-works.md":  # it names modules, and some are called like a group
         return
-    named -= {name for name in named if name.endswith((".json", ".jsonl", ".yaml", ".ply", ".db"))}
+    named -= {name for name in named if name.endswith((".json", ".jsonl", ".yaml", ".ply", ".db", ".html"))}
     unknown = {name for name in named if name.split(".")[0] in groups and name not in settings}
     assert not {name for name in unknown if not name.startswith("restorer.options.")}
 

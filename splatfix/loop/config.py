@@ -95,6 +95,7 @@ class LoopConfig(FitRunConfig):
         checkpoint_seconds: seconds between checkpoints.
         estimate: where no photo is left to test on, so many are left out of further sparse fits, one at a time, to
             estimate the quality; 0 for no estimate.
+        pose: how cameras are estimated where the photos have none.
         views: which photos, at which size.
         initial: where the Gaussians start.
         fit: the sparse fit.

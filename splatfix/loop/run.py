@@ -14,7 +14,7 @@ from splatfix.evaluation.layout import REPAIR_FILES
 from splatfix.evaluation.repairs import REPAIRS, RepairRecord, write_repairs
 from splatfix.evaluation.results import Results, read_results
 from splatfix.files import write_json
-from splatfix.fit import FIT_FILES, estimate_without_tests, fit_scene, list_notes, loss_records, prepare_run
+from splatfix.fit import FIT_FILES, estimate_without_tests, fit_scene, list_notes, loss_records, pose_first, prepare_run
 from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop.baselines import fit_control, fit_siblings
 from splatfix.loop.config import LoopConfig
@@ -29,13 +29,15 @@ LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, REPAIRS, "control.ply", "after.ply")
 def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, fresh: bool = False) -> Results:
     """Run the loop and write the run folder.
 
-    An interrupted run in the folder is resumed, a finished one is returned as it is; ``fresh`` starts over.
+    Photos or a video without poses are posed first (`fit.pose_first`). An interrupted run in the folder is resumed,
+    a finished one is returned as it is; ``fresh`` starts over.
 
     Raises:
         ValueError: the capture, the split or a setting is not usable, or the folder holds another run.
     """
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
     overlap = describe_training_overlap(config.restorer, PurePosixPath(resolve_capture(capture_path)).name)
+    capture_path, config = pose_first(capture_path, out, config, fresh=fresh)
     run, capture, split, scene, device = prepare_run(
         capture_path,
         out,

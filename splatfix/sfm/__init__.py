@@ -5,7 +5,7 @@
 
 from splatfix.sfm.config import FirstPosesConfig, PoseConfig
 from splatfix.sfm.poser import PhotoInfo, PosedModel, Poser, PoseTask
-from splatfix.sfm.record import POSE_RECORD, PhotoRecord, PoseRecord, describe_estimate, read_pose_record
+from splatfix.sfm.record import POSE_RECORD, PhotoRecord, PoseRecord, describe_poses, read_pose_record
 from splatfix.sfm.run import pose_photos
 from splatfix.sfm.source import needs_poses
 
@@ -19,7 +19,7 @@ __all__ = [
     "PoseTask",
     "PosedModel",
     "Poser",
-    "describe_estimate",
+    "describe_poses",
     "needs_poses",
     "pose_photos",
     "read_pose_record",

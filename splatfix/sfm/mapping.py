@@ -1,7 +1,8 @@
 """Mapping: from verified matches to cameras and points, by several attempts of which the best one is kept.
 
-Incremental mapping with COLMAP's usual limits comes first. Where it leaves photos out, global mapping is tried, and
-after that incremental mapping with lower limits: few photos with wide steps between them often need one of these.
+Incremental mapping with COLMAP's usual limits comes first. Where it leaves photos out, it is tried with lower limits,
+and then global mapping: few photos with wide steps between them often need one of these. Global mapping is the last,
+since it is uncertain of the distance between groups of photos that share few points.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def map_photos(database: Path, images: Path, names: Sequence[str], task: PoseTas
     """
     best, method = None, ""
     attempts: dict[str, tuple[Limits | None, ...]] = {
-        "auto": (USUAL, None, LOWER),
+        "auto": (USUAL, LOWER, None),
         "incremental": (USUAL, LOWER),
         "global": (None,),
     }

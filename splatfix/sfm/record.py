@@ -119,13 +119,14 @@ def read_pose_record(folder: Path | str) -> PoseRecord | None:
     return parse_record(PoseRecord, tree, source=str(path), remedy=REMEDY, schema=SCHEMA)
 
 
-def describe_estimate(record: PoseRecord, train_ids: Sequence[str], test_ids: Sequence[str]) -> str:
+def describe_poses(record: PoseRecord, train_ids: Sequence[str], test_ids: Sequence[str]) -> str:
     """Say which photos the poses of a capture know of, for the report of a fit."""
     known = frozenset(record.estimated_from)
     train, test = len(known & set(train_ids)), len(known & set(test_ids))
     others = len(known) - train - test
     parts = [f"{train} training", f"{test} test", *([f"{others} other"] if others else [])]
-    start = f"poses are estimated by splatfix pose ({record.poser}, {record.method}) from {len(known)} photos"
+    start = f"splatfix pose ({record.poser}, {record.method}) estimated the poses from {len(known)} photos"
     if test or others:
         return f"{start} ({', '.join(parts)}): they know of photos that the fit has not seen"
-    return f"{start}, the training photos alone; the test photos were located afterwards and changed nothing"
+    located = "; the test photos were located afterwards and changed nothing" if test_ids else ""
+    return f"{start}, the training photos alone{located}"

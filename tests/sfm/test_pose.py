@@ -10,7 +10,7 @@ from splatfix.captures import open_capture
 from splatfix.cli import main
 from splatfix.files import read_json, write_json
 from splatfix.report.pose import pose_page
-from splatfix.sfm import colmap, describe_estimate, needs_poses, pose_photos, read_pose_record
+from splatfix.sfm import colmap, describe_poses, needs_poses, pose_photos, read_pose_record
 from splatfix.sfm.poser import find_poser
 from tests.benchmarks.bench_pose import compare_cameras
 from tests.restoration.test_plugins import install
@@ -86,8 +86,8 @@ def test_other_photos_change_nothing_where_some_are_chosen(posed, tmp_path):
     found = errors(posed, capture)
     assert found.rotation_deg.max() < 0.5
     assert found.position.max() < 0.01
-    assert "training photos alone" in describe_estimate(record, names[:4], names[4:])
-    assert "know of photos that the fit has not seen" in describe_estimate(posed.record, names[:4], names[4:])
+    assert "training photos alone" in describe_poses(record, names[:4], names[4:])
+    assert "know of photos that the fit has not seen" in describe_poses(posed.record, names[:4], names[4:])
 
 
 def test_the_page_shows_photos_cameras_and_advice(posed):
