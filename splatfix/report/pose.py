@@ -82,6 +82,8 @@ def pose_headline(record: PoseRecord) -> Headline:
             f"From {len(record.estimated_from)} photos, poses and focal length are uncertain, also where the error is "
             "small: more photos of the same scene help."
         )
+    details += [f"{doubt[:1].upper()}{doubt[1:]}." for doubt in record.doubts]
+    tone = "plain" if record.doubts and tone == "good" else tone
     return Headline(sentence, tuple(details), f"{num} of {total}", "photos with a camera", tone)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from splatfix.process import keeping_handler, progress, stop_requested, stopping_at_progress
 from splatfix.sfm.config import PoseConfig
+from splatfix.sfm.doubts import find_loose_photos
 from splatfix.sfm.poser import PoseTask
 
 with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop
@@ -61,10 +62,10 @@ def map_photos(database: Path, images: Path, names: Sequence[str], task: PoseTas
         task: settings and folder.
 
     Returns:
-        The reconstruction with most photos, among equals that of the earlier attempt, and how it was made; None if
-        no attempt registered three photos.
+        The reconstruction with most photos that are tied to each other (`doubts.find_loose_group`), among equals that
+        of the earlier attempt, and how it was made; None if no attempt registered three photos.
     """
-    best, method = None, ""
+    best, method, most = None, "", 0
     attempts: dict[str, tuple[Limits | None, ...]] = {
         "auto": (USUAL, LOWER, None),
         "incremental": (USUAL, LOWER),
@@ -75,9 +76,10 @@ def map_photos(database: Path, images: Path, names: Sequence[str], task: PoseTas
             found = map_globally(database, images, names, task)
         else:
             found = map_incrementally(database, images, names, task, limits)
-        if found is not None and (best is None or found.num_reg_images() > best.num_reg_images()):
-            best, method = found, "global" if limits is None else limits.name
-        if best is not None and best.num_reg_images() == len(names):
+        num = 0 if found is None else found.num_reg_images() - len(find_loose_photos(found))
+        if num > most:
+            best, method, most = found, "global" if limits is None else limits.name, num
+        if most == len(names):
             break
     return best, method
 

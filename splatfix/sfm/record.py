@@ -70,6 +70,7 @@ class PoseRecord:
         num_points: points of the model.
         error_px: mean reprojection error of all points, in pixels.
         notes: messages about the photos that were given.
+        doubts: what may be wrong with the cameras although their errors are small.
         seconds: by stage.
         settings: the settings.
         version: of splatfix.
@@ -85,6 +86,7 @@ class PoseRecord:
     error_px: float | None
     version: str
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 

@@ -18,6 +18,7 @@ from splatfix.process import progress
 from splatfix.runs import Run, open_run
 from splatfix.sfm.advice import advise, explain_failure
 from splatfix.sfm.config import PoseConfig
+from splatfix.sfm.doubts import find_doubts
 from splatfix.sfm.photos import SourcePhoto, place_photo
 from splatfix.sfm.poser import PhotoInfo, PosedModel, PoseTask, find_poser
 from splatfix.sfm.record import (
@@ -39,7 +40,6 @@ POSE_FILES = (  # glob patterns of the files that a run writes
     *("images/*", f"{MODEL}/*", POSE_RECORD, "pose.html"),
     *(f"{WORK}/*", f"{WORK}/*/*", f"{WORK}/*/*/*", f"{WORK}/*/*/*/*"),
 )
-FOCAL_RANGE = 0.4, 4.0  # of the longest side: estimated focal lengths outside of it are doubtful
 Choose = Callable[[Path], Sequence[str]]
 
 
@@ -216,7 +216,8 @@ def describe_model(
         num_points=reconstruction.num_points3D(),
         error_px=float(error) if reconstruction.num_points3D() else None,
         version=splatfix.__version__,
-        notes=(*notes, *_doubts(cameras)),
+        notes=tuple(notes),
+        doubts=tuple(find_doubts(reconstruction, cameras)),
         seconds={name: round(value, 3) for name, value in run.seconds.items()},
         settings={**to_tree(task.config), "threads": task.config.num_threads},
     )
@@ -243,16 +244,3 @@ def _describe_camera(camera: Any, images: Any, task: PoseTask) -> CameraRecord:
         known_focal_px=known[0] if known else None,
         num_photos=len(names),
     )
-
-
-def _doubts(cameras: Sequence[CameraRecord]) -> list[str]:
-    """Notes about focal lengths that real lenses hardly have."""
-    notes = []
-    for camera in cameras:
-        ratio = camera.focal_px / max(camera.width_px, camera.height_px)
-        if not FOCAL_RANGE[0] <= ratio <= FOCAL_RANGE[1]:
-            notes.append(
-                f"the focal length of {camera.num_photos} photos ({camera.width_px}x{camera.height_px}) came out as "
-                f"{camera.focal_px:.0f} px, which few lenses have: give it with --focal-mm, or take more photos"
-            )
-    return notes

@@ -1,6 +1,8 @@
 """From photos to a capture: poses against the known ones, resuming, determinism, and poses from chosen photos."""
 
 import shutil
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from splatfix.cli import main
 from splatfix.files import read_json, write_json
 from splatfix.report.pose import pose_page
 from splatfix.sfm import colmap, describe_poses, needs_poses, pose_photos, read_pose_record
+from splatfix.sfm.doubts import find_loose_group
 from splatfix.sfm.poser import find_poser
 from tests.benchmarks.bench_pose import compare_cameras
 from tests.restoration.test_plugins import install
@@ -54,6 +57,7 @@ def test_the_record_says_what_became_of_each_photo(posed):
     assert stranger.name == STRANGER
     assert "photo" in stranger.advice
     assert set(record.estimated_from) == {camera.name for camera in posed.cameras}
+    assert not record.doubts
     assert not [path for path in posed.capture.rglob("*") if "partial" in path.name]
     assert not needs_poses(posed.capture)
     assert needs_poses(posed.photos)
@@ -119,3 +123,32 @@ def test_posers_are_found_by_name(tmp_path, monkeypatch):
     assert find_poser("vggt").__module__ == "vggt_poser"
     with pytest.raises(ValueError, match="poser 'mast3r': unknown; wanted one of colmap, vggt"):
         find_poser("mast3r")
+
+
+def tied(num, *pairs):
+    ties = np.eye(num, dtype=bool)
+    for a, b in pairs:
+        ties[a, b] = ties[b, a] = True
+    return ties
+
+
+def test_photos_that_one_photo_ties_to_the_others_are_loose():
+    ring = [(0, 1), (1, 2), (2, 3), (3, 0)]
+    assert find_loose_group(tied(4, *ring)) == []
+    assert find_loose_group(tied(7, *ring, (3, 4), (4, 5), (5, 3), (4, 6), (6, 5))) == [4, 5, 6]
+    assert find_loose_group(tied(5, *ring)) == [4]
+    assert find_loose_group(tied(2, (0, 1))) == []
+
+
+def test_many_photos_are_matched_with_neighbors_and_with_those_that_look_alike(posed):
+    config = replace(CONFIG, matching="near", neighbors=1)
+    with colmap.pycolmap.Database.open(posed.capture / "sfm" / "colmap" / "database.db") as database:
+        ids = {image.name: image.image_id for image in database.read_all_images()}
+        every = colmap.choose_pairs(database, ids, CONFIG)
+        near = colmap.choose_pairs(database, ids, config)
+        alike = colmap.compare_photos([colmap.read_largest(database, ids[label]) for label in sorted(ids)])
+    labels = sorted(ids)
+    assert len(every) == 15
+    assert set(pairwise(labels)) <= set(near) < set(every)
+    assert [int(row.argmax()) for row in alike[:5]] == [1, 2, 1, 2, 3]
+    assert alike[5, :5].max() < alike[:5, :5].max(0).min() / 2  # the last is the stranger

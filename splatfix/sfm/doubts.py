@@ -1,0 +1,72 @@
+"""Find what is doubtful about estimated cameras although their errors are small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+
+from splatfix.sfm.record import CameraRecord
+from splatfix.shapes import Bool, Int
+
+FOCAL_RANGE = 0.4, 4.0  # of the longest side: few lenses are outside of it
+MIN_SHARED_POINTS = 15  # that tie two photos to each other
+MAX_NAMED = 3
+
+
+def find_doubts(reconstruction: Any, cameras: Sequence[CameraRecord]) -> list[str]:
+    """Describe what is doubtful about a reconstruction: unlikely focal lengths, and groups that may be misplaced."""
+    doubts = []
+    for camera in cameras:
+        ratio = camera.focal_px / max(camera.width_px, camera.height_px)
+        if not FOCAL_RANGE[0] <= ratio <= FOCAL_RANGE[1]:
+            doubts.append(
+                f"the focal length of {camera.num_photos} photos ({camera.width_px}x{camera.height_px}) came out as "
+                f"{camera.focal_px:.0f} px, which few lenses have: give it with --focal-mm, or take more photos"
+            )
+    loose = find_loose_photos(reconstruction)
+    if loose:
+        listed = ", ".join(loose[:MAX_NAMED]) + (", ..." if len(loose) > MAX_NAMED else "")
+        doubts.append(
+            f"{len(loose)} of {reconstruction.num_reg_images()} photos ({listed}) are tied to the others by one photo "
+            "or none, so that their distance from these is uncertain: take photos between the two groups"
+        )
+    return doubts
+
+
+def find_loose_photos(reconstruction: Any) -> list[str]:
+    """The names of the photos of a reconstruction that `find_loose_group` finds; photos without points do not count."""
+    names, shared = count_shared_points(reconstruction)
+    return [names[i] for i in find_loose_group(shared >= MIN_SHARED_POINTS)]
+
+
+def count_shared_points(reconstruction: Any) -> tuple[list[str], Int[np.ndarray, "N N"]]:
+    """The points that each pair of registered photos sees, with the names of the photos; only photos that see any."""
+    images = [image for image in reconstruction.images.values() if image.has_pose and image.num_points3D]
+    images.sort(key=lambda image: image.name)
+    index = {image.image_id: i for i, image in enumerate(images)}
+    shared = np.zeros((len(images), len(images)), int)
+    for point in reconstruction.points3D.values():
+        seen = sorted({index[element.image_id] for element in point.track.elements if element.image_id in index})
+        shared[np.ix_(seen, seen)] += 1
+    return [image.name for image in images], shared
+
+
+def find_loose_group(tied: Bool[np.ndarray, "N N"]) -> list[int]:
+    """The photos of a group that would come loose from the largest one without one single photo, or is loose already.
+
+    Two groups that only one photo ties together have their scales from different points: their distance is arbitrary.
+    Returns the largest such group; empty if every photo is tied by two others, or there are fewer than three.
+    """
+    num = len(tied)
+    found: list[int] = []
+    for removed in (None, *range(num)) if num > 2 else ():
+        kept = np.array([i for i in range(num) if i != removed])
+        count, labels = connected_components(tied[np.ix_(kept, kept)], directed=False)
+        if count > 1:
+            largest = np.bincount(labels).argmax()
+            loose = kept[labels != largest].tolist()
+            found = max(found, loose, key=len)
+    return found
