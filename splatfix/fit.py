@@ -32,7 +32,7 @@ from splatfix.rendering.cuda import warn_of_needles
 from splatfix.runs import REMEDIES, Input, Run, files_input, open_run, read_run
 from splatfix.sfm import FirstPosesConfig, describe_poses, needs_poses, pose_photos, read_pose_record
 from splatfix.splats.early_stopping import EarlyStoppingConfig, choose_stop
-from splatfix.splats.initial_points import InitializationConfig
+from splatfix.splats.initial_points import InitializationConfig, list_given_files
 from splatfix.splats.phases import TrainingPhase, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity, load_scene, start_fit
 from splatfix.splats.train import Fit, FitConfig
@@ -92,10 +92,11 @@ class FitRunConfig:
 def with_absolute_paths(config: ConfigT) -> ConfigT:
     """Make the paths of files absolute: workers may have other working directories."""
     views, initial = config.views, config.initial
+    given = {name: getattr(initial, name) for name in ("start", "ply", "depths")}
     return replace(
         config,
         views=views if views.split is None else replace(views, split=views.split.resolve()),
-        initial=initial if initial.start is None else replace(initial, start=initial.start.resolve()),
+        initial=replace(initial, **{name: path.resolve() for name, path in given.items() if path is not None}),
     )
 
 
@@ -212,17 +213,15 @@ def prepare_run(
     """
     device = choose_device(config.device)
     config = replace(config, views=resolve_size(config.views))
-    start = config.initial.start
-    if start is not None:
-        if not start.is_file():
-            raise ValueError(f"{start}: no such file; wanted the 3DGS .ply to start from")
-        config = with_absolute_paths(config)
-        inputs = {**(inputs or {}), "start": files_input(start, [start])}
+    config = with_absolute_paths(config)
     capture = open_capture(capture_path, longest_side_px=config.views.size_px, options=config.views.photo_options)
     split = make_split(capture, config.views)
     capture = describe_origin(capture, split)
     fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids))
     check_photos([capture.view(name) for name in split.test_ids])  # the others are read now
+    given = list_given_files(config.initial, [capture.view(name).camera for name in sorted(split.train_ids)])
+    if given:
+        inputs = {**(inputs or {}), "initial": files_input(given[0], given)}
     seed_everything(config.seed)
     scene = load_scene(capture, split.train_ids, device)
     digest = fit_identity(scene, test_ids=split.test_ids)
@@ -272,13 +271,19 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bo
 
 def list_notes(capture: Capture, config: FitRunConfig) -> list[str]:
     """What readers of a run should know: what the reader of the capture did, and where the fit started."""
-    if config.initial.start is None:
-        return list(capture.notes)
-    return [
-        *capture.notes,
-        f"starts from {config.initial.start}: it may have been trained on the test photos; all arms start from it, so "
-        "the gain compares like with like, but their PSNR may be higher than on photos that it has not seen",
-    ]
+    notes, initial = list(capture.notes), config.initial
+    if initial.start is not None:
+        notes.append(
+            f"starts from {initial.start}: it may have been trained on the test photos; all arms start from it, so the "
+            "gain compares like with like, but their PSNR may be higher than on photos that it has not seen"
+        )
+    else:
+        notes += [
+            f"starts with {path}: if it was made with the test photos, the PSNR is higher than without them"
+            for path in (initial.ply, initial.depths)
+            if path is not None
+        ]
+    return notes
 
 
 def estimate_without_tests(

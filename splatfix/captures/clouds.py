@@ -10,6 +10,11 @@ from splatfix.captures.capture import Points
 from splatfix.ply import find_sound_rows, read_vertices
 
 
+def has_colors(path: Path) -> bool:
+    """Whether the points of a PLY file have colors."""
+    return {"red", "green", "blue"} <= set(read_vertices(path).dtype.names or ())
+
+
 def read_points(path: Path) -> tuple[Points, list[str]]:
     """Read positions and colors from the vertices of a PLY file (gray if it has no colors). PLY files have no tracks.
 

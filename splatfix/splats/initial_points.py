@@ -17,6 +17,8 @@ from numpy import ndarray
 
 from splatfix.cameras import Camera
 from splatfix.shapes import Bool, Float, Int
+from splatfix.similarity import IDENTITY, Similarity
+from splatfix.splats.given_points import find_depth_map, make_depth_points, read_given_cloud
 from splatfix.splats.hull import (
     depth_ranges,
     draw_random_points,
@@ -34,8 +36,8 @@ if TYPE_CHECKING:  # importing captures needs more than torch, numpy and numba
 
 log = logging.getLogger(__name__)
 
-Source = Literal["points", "triangulated", "stereo", "random"]
-SOURCES: tuple[Source, ...] = ("points", "triangulated", "stereo", "random")
+Source = Literal["points", "triangulated", "stereo", "random", "given"]
+SOURCES: tuple[Source, ...] = ("points", "triangulated", "stereo", "random", "given")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,12 @@ class InitializationConfig:
 
     Attributes:
         start: a 3DGS .ply to begin from, in the world of the capture; all other settings are then not used.
+        ply: a point cloud (PLY) in the world of the capture, whose points are added to those of the sources.
+        depths: a folder with a depth map per photo, .npy or an image with 16 bits, that takes the place of stereo.
+        depth_unit: what 1 in an image of depths means, in units of the capture.
         sources: any of points (SfM points that two of the photos saw), triangulated (SIFT on the photos), stereo
-            (dense, from the photos) and random; or auto alone, which chooses from the results on the photos.
+            (dense, from the photos), random and given (nothing but ply); or auto alone, which chooses from the results
+            on the photos.
         num_random: number of random points.
         random_spread: standard deviation of the natural logarithm of their depths, relative to the depths of the known
             points near them in a photo; infinite spreads them over the whole depth range.
@@ -65,7 +71,10 @@ class InitializationConfig:
     """
 
     start: Path | None = None
-    sources: tuple[Literal["auto", "points", "triangulated", "stereo", "random"], ...] = ("auto",)
+    ply: Path | None = None
+    depths: Path | None = None
+    depth_unit: float = 0.001
+    sources: tuple[Literal["auto", "points", "triangulated", "stereo", "random", "given"], ...] = ("auto",)
     num_random: int = 2000
     random_spread: float = 0.15
     num_stereo: int = 10_000
@@ -81,6 +90,23 @@ class InitializationConfig:
     sh_degree: int = 1
     triangulate: TriangulateConfig = field(default_factory=TriangulateConfig)
     stereo: StereoConfig = field(default_factory=StereoConfig)
+
+
+def list_given_files(config: InitializationConfig, cameras: Sequence[Camera]) -> list[Path]:
+    """List the files that a fit of these photos reads besides the capture: a splat, a cloud and depth maps.
+
+    Raises:
+        ValueError: one of them does not exist.
+    """
+    files = [path for path in (config.start, config.ply) if path is not None]
+    for path in files:
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; wanted a PLY to start from")
+    if config.depths is None:
+        return files
+    if not config.depths.is_dir():
+        raise ValueError(f"{config.depths}: no such folder; wanted one depth map per photo (initial.depths)")
+    return files + [find_depth_map(config.depths, camera.name) for camera in cameras]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +168,8 @@ class Survey:
         sources: index into `SOURCES` per point, ``[P]``.
         ranges: nearest and farthest depth of the scene in each photo.
         depth_scale: as in `InitialPoints`.
-        dense: stereo points; None if stereo did not run.
+        dense: stereo points, or those of given depth maps; None if there are none.
+        given_colors: colors of the points that the user gave, the last ones; None for none, or a cloud without colors.
         notes: messages about the sparse points.
     """
 
@@ -152,6 +179,7 @@ class Survey:
     ranges: list[tuple[float, float]]
     depth_scale: float
     dense: StereoPoints | None
+    given_colors: Float[ndarray, "G 3"] | None
     notes: tuple[str, ...]
 
 
@@ -162,8 +190,12 @@ def survey_photos(
     points: Points | None,
     config: InitializationConfig,
     validities: Sequence[Float[ndarray, "_ _"] | None] | None = None,
+    file_from_world: Similarity = IDENTITY,
 ) -> Survey:
-    """Find the structure in the photos. Arguments and errors as in `find_initial_points`."""
+    """Find the structure in the photos. Arguments and errors as in `find_initial_points`.
+
+    ``file_from_world`` is that of the capture, for the files that the user gives.
+    """
     wanted = _check_sources(cameras, photos, config)
     notes: list[str] = []
     validities = validities or [None] * len(cameras)
@@ -175,14 +207,23 @@ def survey_photos(
         seen = seen & find_seen_valid(sparse, cameras, validities)
         keep = seen.sum(axis=1) >= 2
         sparse, seen, sources = sparse[keep], seen[keep], sources[keep]
+    given_colors = None
+    if config.ply is not None:
+        given, given_colors, given_notes = read_given_cloud(config.ply, file_from_world)
+        notes += [*given_notes, f"{len(given)} points of {config.ply.name}"]
+        sparse = np.concatenate([sparse, given])
+        seen = np.concatenate([seen, np.stack([camera.sees(given) for camera in cameras], axis=1)])
+        sources = np.concatenate([sources, np.full(len(given), SOURCES.index("given"))])
     ranges = depth_ranges(cameras, sparse)
     depths = np.concatenate([camera.project(sparse)[1][camera.sees(sparse)] for camera in cameras])
     depth_scale = float(np.median(depths)) if len(depths) >= 20 else float(np.sqrt(np.prod(ranges, axis=1)).mean())
     needs_stereo = bool({"auto", "stereo"} & wanted) and len(cameras) >= 2
     dense = None
-    if needs_stereo:
+    if config.depths is not None:
+        dense = make_depth_points(config.depths, config.depth_unit, cameras, usable, file_from_world)
+    elif needs_stereo:
         dense = find_stereo_points(cameras, photos, masks, ranges, config.stereo, validities=validities)
-    return Survey(sparse, seen, sources, ranges, depth_scale, dense, tuple(notes))
+    return Survey(sparse, seen, sources, ranges, depth_scale, dense, given_colors, tuple(notes))
 
 
 def find_initial_points(
@@ -219,6 +260,8 @@ def find_initial_points(
     dense, notes = survey.dense, list(survey.notes)
     positions, labels = [survey.sparse], [survey.sources]
     colors = [sample_colors(survey.sparse, survey.seen, cameras, photos)]
+    if survey.given_colors is not None:
+        colors[0][len(survey.sparse) - len(survey.given_colors) :] = survey.given_colors
     num_random, num_stereo, coverage = config.num_random, config.num_stereo, None
     if dense is not None:
         coverage = dense.coverage
@@ -230,7 +273,8 @@ def find_initial_points(
         positions.append(dense.positions[indices])
         colors.append(_sample_stereo_colors(dense, indices, photos))
         labels.append(np.full(len(indices), SOURCES.index("stereo")))
-        notes.append(f"stereo covers {coverage:.1%} of the photos: {len(indices)} points")
+        kind = "stereo covers" if config.depths is None else "the depth maps cover"
+        notes.append(f"{kind} {coverage:.1%} of the photos: {len(indices)} points")
     if auto or "random" in wanted:
         known = rng.permutation(np.concatenate(positions))[:2000]  # enough to estimate depths
         random_points = draw_random_points(cameras, masks, known, survey.ranges, num_random, config.random_spread, rng)
@@ -265,6 +309,8 @@ def _check_sources(cameras: Sequence[Camera], photos: Sequence[ndarray], config:
     wanted: set[str] = set(config.sources)
     if not wanted:
         raise ValueError(f"sources = []: wanted auto or some of {', '.join(SOURCES)}")
+    if "given" in wanted and config.ply is None:
+        raise ValueError("sources has given, but no point cloud is given; wanted one as initial.ply")
     if "auto" in wanted and len(wanted) > 1:
         raise ValueError(f"sources = {list(config.sources)}: auto chooses by itself; name it alone")
     if not 0 < config.initial_opacity < 1:

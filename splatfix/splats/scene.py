@@ -25,9 +25,15 @@ from splatfix.shapes import Float
 from splatfix.similarity import IDENTITY, Similarity
 from splatfix.splats.backdrop import find_plain_color, make_shell, mask_plain_background
 from splatfix.splats.checkpoints import CHECKPOINT_SCHEMA
-from splatfix.splats.initial_points import InitializationConfig, Survey, find_initial_points, survey_photos
+from splatfix.splats.initial_points import (
+    InitializationConfig,
+    Survey,
+    find_initial_points,
+    list_given_files,
+    survey_photos,
+)
 from splatfix.splats.initialization import initialize_gaussians
-from splatfix.splats.start import hash_splat, start_from_splat
+from splatfix.splats.start import hash_file, start_from_splat
 from splatfix.splats.train import Fit, FitConfig, TrainingView, scene_scale
 from splatfix.views import scene_depth
 
@@ -165,7 +171,9 @@ def _prepare_photos(
             mask_plain_background(photo, plain_color, validity)
             for photo, validity in zip(photos, validities, strict=True)
         ]
-    survey = survey_photos(scene.cameras, photos, masks, scene.points, initial, validities)
+    survey = survey_photos(
+        scene.cameras, photos, masks, scene.points, initial, validities, file_from_world=scene.file_from_world
+    )
     return photos, masks, validities, plain_color, survey
 
 
@@ -186,7 +194,8 @@ def fit_identity(scene: SparseScene, **settings: Any) -> str:
     if not scene.file_from_world.is_identity:
         settings["file_from_world"] = scene.file_from_world.to_json()
     tree = {"schema": CHECKPOINT_SCHEMA, **{name: changed_fields(value) for name, value in settings.items()}}
-    starts = [value.start for value in settings.values() if isinstance(value, InitializationConfig) and value.start]
-    tree |= {"start": [hash_splat(path) for path in starts]} if starts else {}
+    initials = [value for value in settings.values() if isinstance(value, InitializationConfig)]
+    given = [path for initial in initials for path in list_given_files(initial, scene.cameras)]
+    tree |= {"given": [hash_file(path) for path in given]} if given else {}
     digest.update(json.dumps(tree, sort_keys=True).encode())
     return digest.hexdigest()[:16]

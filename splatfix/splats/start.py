@@ -121,13 +121,13 @@ def _median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def hash_splat(path: Path) -> str:
-    """Hash the content of a splat's file; cached until the file changes."""
+def hash_file(path: Path) -> str:
+    """Hash the content of a file that a fit starts from; cached until the file changes."""
     status = path.stat()
     return _hash_file(path, status.st_mtime_ns, status.st_size)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=256)
 def _hash_file(path: Path, mtime_ns: int, size: int) -> str:  # noqa: ARG001 (parts of the cache key)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

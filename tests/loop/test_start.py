@@ -69,7 +69,7 @@ def test_a_loop_from_another_splat_is_another_run(splat, tmp_path):
     run_loop(sample_path(), tmp_path / "run", start_from(copy))
     gaussians = read_ply(copy)
     write_ply(copy, gaussians[: len(gaussians) - 1])
-    with pytest.raises(ValueError, match="start"):
+    with pytest.raises(ValueError, match="initial"):
         run_loop(sample_path(), tmp_path / "run", start_from(copy))
 
 
