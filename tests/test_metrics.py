@@ -145,6 +145,14 @@ def test_lpips_with_weights_on_disk(pair, monkeypatch, tmp_path):
     value, reason = metrics.lpips(render, photo)
     assert reason is None and value > 0
     assert metrics.lpips(photo, photo)[0] == pytest.approx(0.0, abs=1e-6)
+    validity = torch.ones(photo.shape[:2])
+    assert metrics.lpips(render, photo, validity)[0] == pytest.approx(value)
+    validity[:20] = 0
+    masked = [
+        metrics.lpips(render, torch.where(validity[..., None] > 0, photo, color), validity)[0] for color in (0, 1)
+    ]
+    assert masked[0] == masked[1] > 0
+    assert "every pixel" in metrics.lpips(render, photo, torch.zeros_like(validity))[1]
     metrics._lpips_network.cache_clear()
 
 

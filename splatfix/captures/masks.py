@@ -14,7 +14,8 @@ from splatfix.captures.options import MaskChoice, MaskMeaning
 from splatfix.captures.photos import WHITE, PhotoFile
 from splatfix.images import has_transparency
 
-NUM_CHECKED = 3  # photos of which alpha is decoded on opening, the first, the middle and the last
+MAX_CHECKED = 9  # photos whose alpha is decoded on opening
+NUM_AGREEING = 2, 3  # of the first ones that are checked: transparent ones, or opaque ones, that settle the matter
 
 
 def apply_mask_choice(capture: Capture, choice: MaskChoice) -> Capture:
@@ -68,18 +69,23 @@ def _judge_alpha(with_alpha: Sequence[PhotoFile], num_photos: int) -> tuple[Mask
     number = f"{_describe_number(len(with_alpha), num_photos)} an alpha channel"
     if len(with_alpha) < num_photos:
         return "ignore", f"{number} (the first: {with_alpha[0].path.name}), the others have none"
-    middle, last = len(with_alpha) // 2, len(with_alpha) - 1
-    checked = [with_alpha[index] for index in sorted({0, middle, last})]
-    checked[0].files.fetch([file.path for file in checked])
-    num_transparent = 0
-    for num_seen, file in enumerate(checked, start=1):
-        num_transparent += has_transparency(file.path)
-        if max(num_transparent, num_seen - num_transparent) > len(checked) // 2:
+    seen: list[bool] = []
+    for file in _spread_evenly(with_alpha):
+        file.files.fetch([file.path])
+        seen.append(has_transparency(file.path))
+        if (all(seen) and len(seen) == NUM_AGREEING[0]) or (not any(seen) and len(seen) == NUM_AGREEING[1]):
             break
-    if num_transparent > len(checked) // 2:
+    if 2 * sum(seen) > len(seen):
         return "object", number
-    num_opaque = num_seen - num_transparent
-    return "ignore", f"{number}, opaque in {num_opaque} of the {num_seen} that were checked, so it marks no object"
+    opaque = f"opaque in {len(seen) - sum(seen)} of the {len(seen)} that were checked"
+    return "ignore", f"{number}, {opaque}, so it marks no object"
+
+
+def _spread_evenly(files: Sequence[PhotoFile]) -> list[PhotoFile]:
+    """Choose files to check, spread evenly by name; the first, the last and the middle come first."""
+    last = len(files) - 1
+    places = [0, last, last // 2, *(last * step // (MAX_CHECKED - 1) for step in range(MAX_CHECKED))]
+    return [files[place] for place in dict.fromkeys(places)]
 
 
 def _describe_number(num: int, num_photos: int) -> str:

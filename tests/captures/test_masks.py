@@ -129,7 +129,7 @@ def test_alpha_that_is_1_everywhere_is_no_mask(tmp_path):
     write_alpha(root, dict.fromkeys(NAMES, nearly))
     capture = open_capture(root)
     assert_same_photos(capture, plain)
-    assert "opaque in 2 of the 2 that were checked, so it marks no object" in capture.notes[0]
+    assert "opaque in 3 of the 3 that were checked, so it marks no object" in capture.notes[0]
 
 
 def test_one_photo_with_alpha_does_not_turn_the_background_white(tmp_path):
@@ -151,6 +151,14 @@ def test_transparent_pixels_of_few_photos_are_ignored(transparent, tmp_path):
     assert photo.mask is None
     np.testing.assert_array_equal(photo.validity, disc())
     assert capture.view("a.png").load().validity is None
+
+
+def test_photos_that_an_object_fills_do_not_hide_the_alpha_of_the_others(tmp_path):
+    root = WRITERS["transforms"](tmp_path)
+    write_alpha(root, {name: np.ones_like(disc()) if name == "a.png" else disc() for name in NAMES})
+    capture = open_capture(root)
+    assert capture.background == (1, 1, 1)
+    np.testing.assert_array_equal(capture.view("a").load().mask, 1)
 
 
 def test_alpha_of_all_photos_marks_the_object_unless_the_user_says_otherwise(tmp_path):
