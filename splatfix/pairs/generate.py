@@ -37,6 +37,7 @@ from splatfix.workers import DiskFull, Failure, Outcome, RunAborted, Worker, run
 
 log = logging.getLogger(__name__)
 
+MAX_NOTED = 20  # captures whose notes are logged
 MIN_ENDED = 20  # fits of a run, before it is ended because too many failed
 INDEX_SECONDS = 30.0  # least time between two writes of the index
 MAX_INDEX_SHARE = 0.05  # of the run's time that is spent on writing the index
@@ -193,6 +194,7 @@ class _Generation:
             self.summary.found += task.stem in index
         self._num_missing = self._num_remaining = self.num_tasks - self.summary.found
         self._made: set[str] = set()  # stems
+        self._noted: set[str] = set()  # scenes whose notes were logged
         self._duplicates, self._mix = DuplicateCheck(), MixCheck(out)
         for fit in index.values():
             self._duplicates.add(fit.record)
@@ -239,6 +241,7 @@ class _Generation:
             summary.made += result.is_new
             summary.found += not result.is_new
             summary.pairs_made += result.is_new * fit.record.get("pairs", 0)
+            self._log_notes(fit.record)
             self._duplicates.add(fit.record)
             if result.is_new:
                 self._mix.add_new(fit.record)
@@ -278,6 +281,14 @@ class _Generation:
         """Send the number of workers that are ready, and the share of them that has a task."""
         self.telemetry.set("splatfix_workers", ready)
         self.telemetry.set("splatfix_workers_busy_ratio", busy / ready if ready else 0.0)
+
+    def _log_notes(self, record: dict[str, Any]) -> None:
+        """Log what the reader of a capture did, once for each of the first captures; the page has it for all."""
+        scene = str(record.get("scene"))
+        if scene not in self._noted and len(self._noted) < MAX_NOTED:
+            self._noted.add(scene)
+            for note in record.get("notes", []):
+                log.info("%s: %s", scene, note)
 
     def _send_counts(self, record: dict[str, Any]) -> None:
         self.telemetry.count("splatfix_fits_total", outcome="done")

@@ -122,6 +122,7 @@ def _scenes(index: Index) -> list[dict[str, Any]]:
                 "pairs": 0,
                 "filtered": 0,
                 "dense": None,
+                "notes": record.get("notes", []),
             },
         )
         if record.get("kind") == "dense":

@@ -375,8 +375,10 @@ def test_the_commands_generate_and_verify(tmp_path: Path, capsys) -> None:
     assert main([*arguments, "--dry-run"]) == 0
     assert "fits: 2 (photos: 2)" in capsys.readouterr().out and not out.exists()
     assert main(arguments) == 0
-    assert "fits: 2 made" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "fits: 2 made" in printed.out and printed.err.count("black pixels are the surroundings of an object") == 1
     page = (out / "dataset.html").read_text()
+    assert "tankard: 36 of 36 images have a mask file (mask_path): black" in page
     assert "tankard" in page and "data:image/jpeg" in page and "http" not in page.split("</head>")[1]
     assert main(["verify", str(out)]) == 0
     shard = next(out.glob("*f000*.tar"))
@@ -405,7 +407,7 @@ def test_the_page_of_an_empty_or_partly_broken_output(tmp_path: Path) -> None:
     generate_stubs(captures, tmp_path / "out")
     next((tmp_path / "out").glob("a-f000*.tar")).write_bytes(b"")
     page = Path(write_dataset_page(str(tmp_path / "out"))).read_text()
-    assert "12 pairs of 2 scenes" in page and "cannot be fitted" in page
+    assert "12 pairs of 2 scenes" in page and "cannot be fitted" in page and "Notes on" not in page
     assert "0 pairs" in Path(write_dataset_page(str(tmp_path / "nothing"))).read_text()
 
 
