@@ -6,13 +6,13 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from splatfix.captures import PhotoOptions, check_photos, fetch_photos, open_capture, resolve_capture
+from splatfix.captures import Capture, PhotoOptions, check_photos, fetch_photos, open_capture, resolve_capture
 from splatfix.captures.options import MaskChoice, OrientationChoice
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
 from splatfix.evaluation.results import Results, read_results
 from splatfix.files import write_json
-from splatfix.gaussians import RenderMode, read_splat
+from splatfix.gaussians import RenderMode, Splat, make_splat, read_ply_with_notes
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, open_restorer
 from splatfix.restoration.identity import restorer_input
@@ -20,7 +20,7 @@ from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import Input, files_input, open_run
 from splatfix.splats.scene import fit_identity, load_scene
 from splatfix.splats.start import find_misfit
-from splatfix.views import read_split
+from splatfix.views import Split, read_split
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,8 @@ def run_evaluate(
     size_px = config.size_px or read_split(split_path).size_px or 320
     capture = open_capture(capture_path, longest_side_px=size_px, options=config.photo_options)
     split = read_split(split_path, capture)
-    splat = read_splat(splat_path, mode=config.mode, file_from_world=capture.file_from_world).to(device)
+    gaussians, splat_notes = read_ply_with_notes(splat_path, file_from_world=capture.file_from_world)
+    splat = make_splat(splat_path, gaussians, mode=config.mode).to(device)
     if not split.test_ids:
         raise ValueError(f"{split_path}: test_ids is empty; wanted at least one image name to measure on")
     if capture.background is not None:  # the photos are composited over it, so the splat has to be as well
@@ -110,15 +111,11 @@ def run_evaluate(
         return read_results(run.path)
     if capture.splat is not None:
         run.record["rendered_from"] = capture.splat.name
-    for note in capture.notes:
+    notes = [*capture.notes, *splat_notes]
+    for note in notes:
         log.info("%s: %s", capture.name, note)
     write_json(run.path / "split.json", {**split.to_json(), "size_px": size_px})
-    notes = list(capture.notes)
-    training, tests = ([capture.view(name) for name in names] for names in (split.train_ids, split.test_ids))
-    misfit = find_misfit(splat, tests)
-    if misfit is not None and find_misfit(splat, training) is not None:  # a poor fit is like its training photos
-        log.warning("%s: %s", splat_path, misfit)
-        notes.append(f"{Path(splat_path).name}: {misfit}")
+    notes += _warn_of_misfit(capture, split, splat, Path(splat_path))
     results = evaluate_arms(
         run,
         capture,
@@ -133,3 +130,16 @@ def run_evaluate(
     )
     run.write_provenance(seed=config.seed, device=device, notes=notes)
     return results
+
+
+def _warn_of_misfit(capture: Capture, split: Split, splat: Splat, path: Path) -> list[str]:
+    """Warn of a splat that is not in the world of the capture; returns the warning as a list of one note, or of none.
+
+    A poor splat may be unlike the test photos, but is like those that it was trained on.
+    """
+    training, tests = ([capture.view(name) for name in names] for names in (split.train_ids, split.test_ids))
+    misfit = find_misfit(splat, tests)
+    if misfit is None or find_misfit(splat, training) is None:
+        return []
+    log.warning("%s: %s", path, misfit)
+    return [f"{path.name}: {misfit}"]

@@ -8,7 +8,7 @@ import torch
 from splatfix.captures import open_capture
 from splatfix.evaluation.run import EvaluateConfig, run_evaluate
 from splatfix.files import read_json
-from splatfix.gaussians import write_splat
+from splatfix.gaussians import read_ply, write_ply, write_splat
 from splatfix.sample import sample_path
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import load_scene, start_fit
@@ -42,8 +42,12 @@ def test_a_splat_in_another_world_is_warned_of(tmp_path, caplog):
 def test_a_run_on_renders_of_a_splat_is_recorded_as_such(tmp_path):
     root = write_capture_of_a_splat(tmp_path / "splat")
     (tmp_path / "split.json").write_text(json.dumps({"train_ids": ["a.png", "b.png"], "test_ids": ["c.png"]}))
-    splat = root / "point_cloud.ply"
+    splat = tmp_path / "other.ply"
+    gaussians = read_ply(root / "point_cloud.ply")
+    gaussians.means[3] = float("nan")
+    write_ply(splat, gaussians)
     run_evaluate(root, splat, tmp_path / "split.json", tmp_path / "run", EvaluateConfig(video=False))
     record = read_json(tmp_path / "run" / "run.json")
     assert record["rendered_from"] == "point_cloud.ply"
     assert any("the photos are renders of point_cloud.ply" in note for note in record["notes"])
+    assert "other.ply: 1 of 12 vertices are zeros or not finite (the first: 3): left out" in record["notes"]
