@@ -15,7 +15,7 @@ from PIL import Image
 
 from splatfix.file_kinds import RAW, RAW_SUFFIXES, describe_unreadable, register_heic
 from splatfix.files import write_whole
-from splatfix.shapes import Float
+from splatfix.shapes import Float, Shaped
 
 MAX_MASK_COLORS = 32
 OPAQUE_ALPHA = 254  # of 255: an alpha of 1, to within rounding
@@ -26,16 +26,7 @@ SUFFIXES = (
 )
 Image.MAX_IMAGE_PIXELS = 500_000_000  # photos have up to 200 megapixels; Pillow's limit is meant for web servers
 _ORIENTATION = 0x0112  # the EXIF tag
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # by EXIF orientation
-_STORED = _UPRIGHT | {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}  # the inverses
+_INVERSE = {6: 8, 8: 6}  # orientations that are not their own inverses
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)  # what Pillow raises
 
 
@@ -81,29 +72,71 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_image(path: Path, *, upright: bool = False) -> Float[ndarray, "H W C"]:
-    """Read an image file as float32 in [0, 1]; C is 3, or 4 where the file has an alpha channel.
+    """Read an image file as float32 in [0, 1]; arguments and errors are those of `read_pixels`."""
+    return to_float(read_pixels(path, upright=upright))
+
+
+def read_pixels(path: Path, *, upright: bool = False) -> Shaped[ndarray, "H W C"]:
+    """Read an image file as uint8 or, if it has 16 bits, uint16; C is 3, or 4 where it has an alpha channel.
 
     The pixels are returned as they are stored, or, with ``upright``, turned by the EXIF orientation.
 
     Raises:
-        ValueError: the file is missing, truncated, not an image, or has float pixels.
+        ValueError: the file is missing, truncated, not an image, or has float or 32-bit pixels.
     """
     path = Path(path)
     with _open(path) as image:
         _refuse_float(path, image)
         orientation = _read_orientation(image)
+        is_upright = image.format == "TIFF"  # Pillow turns it
         try:
-            image.load()
-            is_upright = image.format == "TIFF"  # Pillow has turned it
-            turn = None if is_upright == upright else (_UPRIGHT if upright else _STORED).get(orientation)
-            turned = image if turn is None else image.transpose(turn)
-            if turned.mode in ("I;16", "I;16B", "I;16L", "I"):
-                values = np.asarray(turned, np.float32) / 65535.0
-                return np.repeat(values[..., None], 3, axis=2)
-            pixels = np.asarray(turned.convert("RGBA" if _has_alpha(image) else "RGB"))
+            pixels = _decode(path, image)
         except _UNREADABLE as error:
             raise ValueError(f"{path}: cannot be decoded ({error}); is the file whole?") from error
-    return pixels.astype(np.float32) / 255.0
+    if is_upright == upright:
+        return pixels
+    return _turn(pixels, orientation if upright else _INVERSE.get(orientation, orientation))
+
+
+def _decode(path: Path, image: Image.Image) -> Shaped[ndarray, "H W C"]:
+    if image.format == "PNG" and _has_16_bit_colors(image):  # of which Pillow drops 8
+        import torch
+        from torchvision.io import ImageReadMode, decode_png
+
+        data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+        mode = ImageReadMode.RGB_ALPHA if _has_alpha(image) else ImageReadMode.RGB
+        try:
+            return np.ascontiguousarray(decode_png(data, mode=mode).permute(1, 2, 0).numpy())
+        except RuntimeError as error:
+            raise ValueError(str(error).splitlines()[0]) from None
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+        values = np.asarray(image)
+        if image.mode == "I" and (values.min() < 0 or values.max() > 65535):
+            raise ValueError("32 bits per pixel; wanted 8 or 16")
+        return np.repeat(values.astype(np.uint16)[..., None], 3, axis=2)
+    mode = "RGBA" if _has_alpha(image) else "RGB"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
+
+
+def _has_16_bit_colors(image: Image.Image) -> bool:
+    """Whether Pillow would decode 16-bit RGB, with or without alpha, to 8 bits."""
+    return getattr(image, "tile", []) != [] and image.tile[0].args in ("RGB;16B", "RGBA;16B")  # type: ignore[attr-defined]
+
+
+def _turn(pixels: Shaped[ndarray, "H W C"], orientation: int) -> Shaped[ndarray, "h w C"]:
+    """Turn stored pixels upright by their EXIF orientation."""
+    if orientation in (3, 4, 6, 7):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 7, 8):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels.swapaxes(0, 1) if orientation >= 5 else pixels)
+
+
+def to_float(pixels: ndarray) -> Float[ndarray, "..."]:
+    """Convert uint8 or uint16 pixels to float32 in [0, 1]; those that are float are returned as they are."""
+    if pixels.dtype.kind == "f":
+        return pixels
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
 def has_transparency(path: Path) -> bool:
@@ -215,39 +248,40 @@ def _read_orientation(image: Image.Image) -> int:
             value = 1
     else:
         value = 1
-    return value if value in _UPRIGHT else 1
+    return value if value in range(2, 9) else 1
 
 
 def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
-def resize(image: Float[ndarray, "H W *C"], width_px: int, height_px: int) -> Float[ndarray, "h w *C"]:
-    """Resize a float image with any number of channels, and clip it to [0, 1].
+def resize(image: Shaped[ndarray, "H W *C"], width_px: int, height_px: int) -> Float[ndarray, "h w *C"]:
+    """Resize a float image with any number of channels, and clip it to [0, 1]; or uint8 or uint16 pixels, as floats.
 
     Shrinking averages exactly over the area of each new pixel, also for ratios that are not whole numbers. So the image
     agrees with intrinsics that are scaled by the same ratio (Pillow's BOX filter shifts pixels by up to a quarter of an
-    old one). Enlarging along either axis is bicubic.
+    old one). Enlarging along either axis is bicubic. Of pixels only the rows in use are converted to floats at a time.
     """
     height, width = image.shape[:2]
     if (width, height) == (width_px, height_px):
-        return image
-    channels = np.ascontiguousarray(image, np.float32).reshape(height, width, -1)
+        return to_float(image)
+    channels = np.ascontiguousarray(image, np.float32 if image.dtype.kind == "f" else None).reshape(height, width, -1)
     if width_px <= width and height_px <= height:
         rows = _average_rows(channels, height_px)
         resized = _average_rows(rows.transpose(1, 0, 2), width_px).transpose(1, 0, 2)
     else:
+        channels = to_float(channels)
         planes = [Image.fromarray(np.ascontiguousarray(channels[..., c])) for c in range(channels.shape[-1])]
         bicubic = [plane.resize((width_px, height_px), Image.Resampling.BICUBIC) for plane in planes]
         resized = np.stack([np.asarray(plane) for plane in bicubic], axis=-1)
     return np.ascontiguousarray(np.clip(resized, 0, 1)).reshape(height_px, width_px, *image.shape[2:])
 
 
-def _average_rows(image: Float[ndarray, "H W C"], num_out: int) -> Float[ndarray, "h W C"]:
+def _average_rows(image: Shaped[ndarray, "H W C"], num_out: int) -> Float[ndarray, "h W C"]:
     """Average over areas along the first axis: each new row is a weighted sum of the old rows that it covers."""
     num_in = len(image)
     if num_in == num_out:
-        return image
+        return to_float(image)
     edges = np.arange(num_out + 1) * (num_in / num_out)
     first = np.floor(edges[:-1]).astype(int)
     total = np.zeros((num_out, *image.shape[1:]), np.float32)
@@ -255,7 +289,7 @@ def _average_rows(image: Float[ndarray, "H W C"], num_out: int) -> Float[ndarray
         row = first + step
         overlap = np.minimum(edges[1:], row + 1) - np.maximum(edges[:-1], row)
         weight = (np.clip(overlap, 0, None) * (num_out / num_in)).astype(np.float32)
-        total += weight[:, None, None] * image[np.minimum(row, num_in - 1)]
+        total += weight[:, None, None] * to_float(image[np.minimum(row, num_in - 1)])
     return total
 
 

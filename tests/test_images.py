@@ -1,14 +1,26 @@
 """Images: exact area averages, files as they are stored, and errors in one line."""
 
+import struct
 import sys
 import warnings
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from splatfix.images import check_image, image_size, read_header, read_image, resize, to_bytes, write_image
+from splatfix.images import (
+    check_image,
+    image_size,
+    read_header,
+    read_image,
+    read_pixels,
+    resize,
+    to_bytes,
+    to_float,
+    write_image,
+)
 
 
 def area_average(image, width, height):
@@ -154,6 +166,28 @@ def test_float_pixels_are_refused_and_16_bits_are_kept(tmp_path):
             read(tmp_path / "a.tif")
     Image.fromarray(np.full((2, 3), 257, np.uint16)).save(tmp_path / "a.png")
     np.testing.assert_allclose(read_image(tmp_path / "a.png"), 257 / 65535)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_16_bits_of_colors_are_kept(mode, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 65536, (5, 7, len(mode)), dtype=np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 7, 5, 16, 2 if mode == "RGB" else 6, 0, 0, 0))]
+    parts += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), pixels)
+    np.testing.assert_allclose(read_image(tmp_path / "a.png"), pixels / 65535, atol=1e-6)
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-60])
+    with pytest.raises(ValueError, match=r"a\.png: cannot be decoded"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [(12, 8), (6, 4), (9, 5), (5, 8), (24, 4)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_pixels_are_resized_as_their_floats(size, kind):
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (8, 12, 3)).astype(kind)
+    np.testing.assert_array_equal(resize(pixels, *size), resize(to_float(pixels), *size))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])

@@ -17,7 +17,7 @@ from numpy import ndarray
 from splatfix.cameras import limit_size
 from splatfix.images import resize
 from splatfix.process import keeping_handler
-from splatfix.shapes import Float
+from splatfix.shapes import Float, Shaped
 
 with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop
     import pycolmap
@@ -160,12 +160,12 @@ def _rays(intrinsics: Float[ndarray, "3 3"], x: ndarray, y: ndarray) -> Float[nd
 
 
 def undistort(
-    image: Float[ndarray, "H W C"],
+    image: Shaped[ndarray, "H W C"],
     lens: Lens,
     width_px: int,
     height_px: int,
     *,
-    shrink: Callable[[Float[ndarray, "H W C"], int, int], Float[ndarray, "h w C"]] = resize,
+    shrink: Callable[[Shaped[ndarray, "H W C"], int, int], Float[ndarray, "h w C"]] = resize,
 ) -> Float[ndarray, "h w C"]:
     """Resample a photo through ``lens`` to its pinhole image, at ``width_px x height_px``.
 

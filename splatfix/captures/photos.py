@@ -18,9 +18,9 @@ from splatfix.captures.lenses import Lens, compute_pinhole, describe_impossible,
 from splatfix.captures.options import DEFAULT_OPTIONS, MaskMeaning, PhotoOptions
 from splatfix.captures.orientation import NO_TURN, Turn, choose_turn, describe_turns, have_same_aspect, tell_by_size
 from splatfix.captures.validity import resize_valid
-from splatfix.images import Header, check_image, has_few_colors, read_header, read_image, resize
+from splatfix.images import Header, check_image, has_few_colors, read_header, read_image, read_pixels, resize, to_float
 from splatfix.process import progress
-from splatfix.shapes import Bool, Float
+from splatfix.shapes import Bool, Float, Shaped
 
 WHITE = (1.0, 1.0, 1.0)
 MIN_VALID = 0.5  # of a mask; pixels below are ignored
@@ -54,17 +54,17 @@ class PhotoFile:
     def __call__(self) -> Photo:
         """Read the photo. ValueError if the file is broken or has changed since the capture was opened."""
         self.files.fetch(self.paths)
-        image = read_image(self.path, upright=self.turn.is_applied)
+        image = read_pixels(self.path, upright=self.turn.is_applied)
         height, width = image.shape[:2]
         if (width, height) != self.file_size or (image.shape[2] == 4) != self.has_alpha:
             raise ValueError(f"{self.path}: changed while in use (now {width}x{height}); open the capture again")
         rgb, given = image[..., :3], dict[MaskMeaning, ndarray]()
         if self.has_alpha:
-            given[self.alpha_marks] = image[..., 3:]
+            given[self.alpha_marks] = to_float(image[..., 3:])
         if self.mask_path is not None:
             mask = resize(_read_mask(self.mask_path, upright=self.turn.is_applied), width, height)[..., None]
             given[self.mask_marks] = given[self.mask_marks] * mask if self.mask_marks in given else mask
-        photo = rgb
+        photo = rgb = to_float(rgb) if given else rgb  # others are converted while they are resized
         if "object" in given:
             photo = np.concatenate([rgb * given["object"] + (1 - given["object"]), given["object"]], axis=2)
         if "ignore" in given and not (is_valid := given["ignore"] > MIN_VALID).all():
@@ -85,7 +85,9 @@ class PhotoFile:
             if self.mask_marks == "ignore":
                 _refuse_empty(self.mask_path, mask > MIN_VALID)
 
-    def _fit_to_camera(self, image: Float[ndarray, "H W C"], shrink: Callable[..., ndarray]) -> Float[ndarray, "h w C"]:
+    def _fit_to_camera(
+        self, image: Shaped[ndarray, "H W C"], shrink: Callable[..., ndarray]
+    ) -> Float[ndarray, "h w C"]:
         if self.lens.is_pinhole:
             return shrink(image, *self.camera_size)
         return undistort(image, self.lens, *self.camera_size, shrink=shrink)
