@@ -57,7 +57,7 @@ def read_header(path: Path) -> Header:
     Raises:
         ValueError: the file is missing, not an image, or has float pixels.
     """
-    with _open(Path(path)) as image:
+    with open_image(Path(path)) as image:
         _refuse_float(path, image)
         orientation = _read_orientation(image)
         width, height = image.size
@@ -85,7 +85,7 @@ def read_pixels(path: Path, *, upright: bool = False) -> Shaped[ndarray, "H W C"
         ValueError: the file is missing, truncated, not an image, or has float or 32-bit pixels.
     """
     path = Path(path)
-    with _open(path) as image:
+    with open_image(path) as image:
         _refuse_float(path, image)
         orientation = _read_orientation(image)
         is_upright = image.format == "TIFF"  # Pillow turns it
@@ -156,7 +156,7 @@ def has_transparency(path: Path) -> bool:
                     return True
         except _UNREADABLE:
             pass  # the start holds fewer rows, or the file is broken, which the whole of it shows
-    with _open(Path(path)) as image:
+    with open_image(Path(path)) as image:
         try:
             return _least_alpha(image) < OPAQUE_ALPHA
         except _UNREADABLE as error:
@@ -182,7 +182,7 @@ def check_image(path: Path) -> None:
     Raises:
         ValueError: the file is missing, truncated, not an image, or has float pixels.
     """
-    with _open(Path(path)) as image:
+    with open_image(Path(path)) as image:
         _refuse_float(path, image)
         try:
             image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
@@ -207,7 +207,12 @@ def _least_alpha(image: Image.Image) -> int:
     return low
 
 
-def _open(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
+    """Open an image file with Pillow, without decoding its pixels.
+
+    Raises:
+        ValueError: the file is missing or not an image that can be read; the message says what it is, with the remedy.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such image file")
     if path.suffix.lower() in RAW_SUFFIXES:  # Pillow would read the preview in some of them

@@ -19,7 +19,7 @@ from splatfix.captures.masks import apply_mask_choice
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.photos import check_photos, fetch_photos
 from splatfix.captures.remote import open_remote_capture
-from splatfix.captures.unknown import describe_unknown
+from splatfix.captures.unknown import describe_unknown, has_other_poses
 from splatfix.captures.world import move_to_cameras
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
     "View",
     "check_photos",
     "fetch_photos",
+    "has_other_poses",
+    "is_capture",
     "open_capture",
     "resolve_capture",
 ]

@@ -42,6 +42,12 @@ def describe_unknown(path: Path, wanted: Sequence[str], captures: Sequence[str])
     )
 
 
+def has_other_poses(path: Path) -> bool:
+    """Whether a folder has poses, or parts of a model, that have to be converted: a fit must not estimate others."""
+    patterns = [pattern for pattern, _, _ in _EXPORTS]
+    return any(any(path.glob(pattern)) for pattern in (*patterns, "*_SfM.log", "database.db"))
+
+
 def _pose(photos: Path) -> str:
     return f"splatfix pose {shlex.quote(str(photos))} --out CAPTURE"
 

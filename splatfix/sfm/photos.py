@@ -11,27 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from scipy import ndimage
 
 from splatfix.captures.photos import have_same_aspect
 from splatfix.files import write_whole
+from splatfix.images import SUFFIXES, open_image, read_header, read_image, to_bytes
 from splatfix.process import progress
 from splatfix.sfm.config import PoseConfig
 from splatfix.sfm.poser import PhotoInfo
+from splatfix.shapes import Float
 
 MIN_PHOTOS = 3
-PHOTO_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"),
-    *(".heic", ".heif"),
-)
-HEIF_SUFFIXES = (".heic", ".heif")
-LINKED_FORMATS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png"}  # that COLMAP reads as they are
-LOSSLESS_FORMATS = ("PNG", "TIFF", "BMP")
+LINKED_FORMATS = ("JPEG", "MPO", "PNG")  # that COLMAP reads as they are
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".wmv")
 FILM_DIAGONAL_MM = 43.27  # of 35 mm film: focal lengths "as if 35 mm" refer to it
 SHARPNESS_SIDE_PX = 640
-UPRIGHT = 1  # EXIF orientation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +57,7 @@ def find_photo_files(folder: Path) -> list[Path]:
 
 
 def _list_photos(folder: Path) -> list[Path]:
-    return [path for path in _visible_files(folder) if path.suffix.lower() in PHOTO_SUFFIXES]
+    return [path for path in _visible_files(folder) if path.suffix.lower() in SUFFIXES]
 
 
 def find_video_files(folder: Path) -> list[Path]:
@@ -136,42 +131,16 @@ def place_photo(photo: SourcePhoto, images: Path, config: PoseConfig) -> PlacedP
         ValueError: the file cannot be read.
     """
     target = images / photo.name
-    with open_photo_file(photo.path) as image:
-        try:
-            exif = image.getexif()
-            turned = exif.get(ExifTags.Base.Orientation, UPRIGHT) not in (0, UPRIGHT)
-            linked = not turned and image.format in LINKED_FORMATS and image.mode in ("RGB", "L", "RGBA", "P")
-            width, height = _upright_size(image, exif)
-            info = describe_photo(photo.name, str(photo.path), width, height, exif, config)
-            if not target.is_file():
-                (_link if linked else _rewrite)(photo.path, target)
-            sharpness = measure_sharpness(_gray(image))
-        except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{photo.path}: cannot be decoded ({error}); is the file whole? Else remove it") from error
-    return PlacedPhoto(info=info, sharpness=sharpness, was_turned=turned)
-
-
-def open_photo_file(path: Path) -> Image.Image:
-    """Open an image file of any kind that is installed. ValueError if it is none, with the remedy for HEIC."""
-    if path.suffix.lower() in HEIF_SUFFIXES:
-        try:
-            from pillow_heif import register_heif_opener
-        except ImportError:
-            raise ValueError(
-                f"{path}: HEIC photos need pillow-heif, which is not installed; install it (pip install pillow-heif), "
-                "or export the photos as JPEG"
-            ) from None
-        register_heif_opener()
-    try:
-        return Image.open(path)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = "unknown format" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise ValueError(f"{path}: cannot be read as a photo ({reason}); is the file whole? Else remove it") from error
-
-
-def _upright_size(image: Image.Image, exif: Any) -> tuple[int, int]:
-    width, height = image.size
-    return (height, width) if exif.get(ExifTags.Base.Orientation, UPRIGHT) in (5, 6, 7, 8) else (width, height)
+    header = read_header(photo.path)
+    is_turned = header.orientation != 1
+    with open_image(photo.path) as image:
+        exif = image.getexif()
+        links = not is_turned and image.format in LINKED_FORMATS and image.mode in ("RGB", "L", "RGBA", "P")
+        sharpness = measure_sharpness(_read_gray(photo.path, image))
+    if not target.is_file():
+        (_link if links else _rewrite)(photo.path, target)
+    info = describe_photo(photo.name, str(photo.path), *header.size(upright=True), exif, config)
+    return PlacedPhoto(info=info, sharpness=sharpness, was_turned=is_turned)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -184,30 +153,30 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _rewrite(source: Path, target: Path) -> None:
-    """Write a photo with its pixels turned upright, as 8-bit; EXIF is kept, without the orientation."""
-    with Image.open(source) as image:
-        upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("I;16", "I;16B", "I;16L", "I"):
-        upright = Image.fromarray((np.asarray(upright, np.float32) / 257 + 0.5).clip(0, 255).astype(np.uint8))
-    if target.suffix.lower() == ".png":
-        mode = "RGBA" if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info else "RGB"
-        kind, options = "PNG", {}
-    else:
-        mode, kind, options = "RGB", "JPEG", {"quality": 97, "subsampling": 0, "exif": upright.getexif()}
+    """Write a photo with its pixels turned upright, as 8-bit; a JPEG keeps its EXIF but for the orientation."""
+    pixels = to_bytes(read_image(source, upright=True))
     with write_whole(target) as temporary:
-        upright.convert(mode).save(temporary, kind, **options)
+        if target.suffix.lower() == ".png":
+            Image.fromarray(pixels).save(temporary, "PNG")
+            return
+        with open_image(source) as image:
+            exif = image.getexif()
+        exif.pop(ExifTags.Base.Orientation, None)
+        Image.fromarray(pixels[..., :3]).save(temporary, "JPEG", quality=97, subsampling=0, exif=exif)
 
 
-def _gray(image: Image.Image) -> np.ndarray:
-    """A small gray version; reads the whole file."""
-    image.load()
-    gray = image.convert("L")
+def _read_gray(path: Path, image: Image.Image) -> Float[np.ndarray, "H W"]:
+    """A small gray version of an image; the whole file is decoded. ValueError if that fails."""
+    try:
+        gray = image.convert("L")
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: cannot be decoded ({error}); is the file whole? Else remove it") from error
     gray.thumbnail((SHARPNESS_SIDE_PX, SHARPNESS_SIDE_PX), Image.Resampling.BOX)
     return np.asarray(gray, np.float32)
 
 
-def measure_sharpness(gray: np.ndarray) -> float:
-    """Measure how sharp an image ``[H, W]`` is: the variance of its Laplacian over that of its brightness."""
+def measure_sharpness(gray: Float[np.ndarray, "H W"]) -> float:
+    """Measure how sharp an image is: the variance of its Laplacian over that of its brightness."""
     return float(ndimage.laplace(gray).var() / max(gray.var(), 1.0))
 
 

@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from splatfix.captures import is_capture, is_remote
+from splatfix.captures import has_other_poses, is_capture, is_remote
 from splatfix.files import hash_text
+from splatfix.images import SUFFIXES
 from splatfix.runs import Input
 from splatfix.sfm.photos import (
-    PHOTO_SUFFIXES,
     VIDEO_SUFFIXES,
     SourcePhoto,
     check_count,
@@ -40,13 +40,15 @@ class Source:
 
 
 def needs_poses(path: Path | str) -> bool:
-    """Whether a path is a video, or a folder of photos or with a video, that is no capture of any format."""
+    """Whether a path is a video, or a folder of photos or with a video, that has no poses in any format."""
     path = Path(path)
     if is_remote(path) or not path.exists():
         return False
     if path.is_file():
         return path.suffix.lower() in VIDEO_SUFFIXES
-    if is_capture(path) or any(is_capture(each) for each in path.iterdir() if each.is_dir()):
+    if is_capture(path) or has_other_poses(path):
+        return False
+    if any(is_capture(each) for each in path.iterdir() if each.is_dir()):
         return False
     return bool(find_photo_files(path) or find_video_files(path))
 
@@ -62,7 +64,7 @@ def open_source(path: Path) -> Source:
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; wanted a folder of photos, or a video")
     if path.is_file():
-        if path.suffix.lower() in PHOTO_SUFFIXES:
+        if path.suffix.lower() in SUFFIXES:
             check_count(path, 1)
         return Source(path=path, video=path)
     if is_capture(path):

@@ -77,7 +77,7 @@ def test_exif_gives_the_focal_length_of_photos_that_were_not_cropped():
 
 def test_other_kinds_of_images_are_written_again(tmp_path):
     write_photo(tmp_path / "a.webp", 0)
-    write_photo(tmp_path / "b.tiff", 1)
+    write_photo(tmp_path / "b.tiff", 1, exif=phone_exif(orientation=6))
     write_photo(tmp_path / "c.bmp", 2)
     write_photo(tmp_path / "a.jpg", 3)
     (tmp_path / "d.jfif").write_bytes(write_photo(tmp_path / "x" / "d.jpg", 4).read_bytes())
@@ -85,7 +85,8 @@ def test_other_kinds_of_images_are_written_again(tmp_path):
     assert sorted(placed) == ["a.jpg", "a_webp.jpg", "b.png", "c.png", "d.jpg"]
     for name in placed:
         with Image.open(tmp_path / "images" / name) as image:
-            assert image.size == (40, 30)
+            assert image.size == ((30, 40) if name == "b.png" else (40, 30))
+            assert image.size == (placed[name].info.width_px, placed[name].info.height_px)
 
 
 def test_a_photo_that_is_there_twice_is_used_once(tmp_path):
@@ -127,11 +128,12 @@ def test_what_is_no_photo_is_refused_by_name(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"1\.jpg: cannot be decoded .* is the file whole"):
         place(tmp_path / "images", tmp_path)
     (tmp_path / "1.jpg").write_bytes(b"text")
-    with pytest.raises(ValueError, match=r"1\.jpg: cannot be read as a photo"):
+    with pytest.raises(ValueError, match=r"1\.jpg: cannot be read as an image"):
         place(tmp_path / "images", tmp_path)
-    (tmp_path / "1.jpg").rename(tmp_path / "1.HEIC")
+    (tmp_path / "1.jpg").unlink()
+    (tmp_path / "1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ValueError, match=r"1\.HEIC: HEIC photos need pillow-heif.*export the photos as JPEG"):
+    with pytest.raises(ValueError, match=r"1\.HEIC: a HEIC image; pip install pillow-heif.*export JPEG"):
         place(tmp_path / "images", tmp_path)
 
 
@@ -139,6 +141,9 @@ def test_a_capture_has_poses_already(tmp_path):
     write_colmap(tmp_path / "capture")
     assert not needs_poses(tmp_path / "capture")
     assert not needs_poses(tmp_path)  # holds a capture
+    write_photo(tmp_path / "metashape" / "a.jpg")
+    (tmp_path / "metashape" / "cameras.xml").touch()
+    assert not needs_poses(tmp_path / "metashape")  # has poses that can be converted
     with pytest.raises(ValueError, match="is a capture with poses already"):
         open_source(tmp_path / "capture")
 
