@@ -169,7 +169,7 @@ def has_few_colors(path: Path) -> bool:
     Raises:
         ValueError: the file is missing, truncated or not an image.
     """
-    with _open(Path(path)) as image:
+    with open_image(Path(path)) as image:
         try:
             return image.getcolors(MAX_MASK_COLORS) is not None
         except _UNREADABLE as error:
