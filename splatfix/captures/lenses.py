@@ -165,12 +165,13 @@ def undistort(
     width_px: int,
     height_px: int,
     *,
-    shrink: Callable[[Shaped[ndarray, "H W C"], int, int], Float[ndarray, "h w C"]] = resize,
-) -> Float[ndarray, "h w C"]:
+    shrink: Callable[[Shaped[ndarray, "H W C"], int, int], Float[ndarray, "h w D"]] = resize,
+) -> Float[ndarray, "h w D"]:
     """Resample a photo through ``lens`` to its pinhole image, at ``width_px x height_px``.
 
     The photo may have another size than the lens. It is resampled once (bicubic), at its own resolution or at twice the
-    wanted one if that is lower, and then averaged over areas. ``shrink`` resizes it before that, to width and height.
+    wanted one if that is lower, and then averaged over areas. ``shrink`` resizes it before that, to width and height,
+    and may add channels.
     """
     height, width = image.shape[:2]
     ideal = compute_pinhole(lens)

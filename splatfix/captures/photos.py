@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,24 +59,29 @@ class PhotoFile:
         height, width = image.shape[:2]
         if (width, height) != self.file_size or (image.shape[2] == 4) != self.has_alpha:
             raise ValueError(f"{self.path}: changed while in use (now {width}x{height}); open the capture again")
-        rgb, given = image[..., :3], dict[MaskMeaning, ndarray]()
-        if self.has_alpha:
-            given[self.alpha_marks] = to_float(image[..., 3:])
-        if self.mask_path is not None:
-            mask = resize(_read_mask(self.mask_path, upright=self.turn.is_applied), width, height)[..., None]
-            given[self.mask_marks] = given[self.mask_marks] * mask if self.mask_marks in given else mask
-        photo = rgb = to_float(rgb) if given else rgb  # others are converted while they are resized
-        if "object" in given:
-            photo = np.concatenate([rgb * given["object"] + (1 - given["object"]), given["object"]], axis=2)
-        if "ignore" in given and not (is_valid := given["ignore"] > MIN_VALID).all():
+        photo, masks = image[..., :3], self._read_masks(image)  # pixels are converted to floats while they are resized
+        if "object" in masks:
+            mask = masks["object"][..., None]
+            photo = np.concatenate([to_float(photo) * mask + (1 - mask), mask], axis=2)
+        shrink: Callable[..., ndarray] = resize
+        if "ignore" in masks and not (is_valid := masks["ignore"] > MIN_VALID).all():
             _refuse_empty(self.path if self.mask_path is None else self.mask_path, is_valid)
-            photo = np.concatenate([photo, is_valid.astype(np.float32)], axis=2)
-            photo = self._fit_to_camera(photo, resize_valid)
-            validity = np.ascontiguousarray(photo[..., -1])
-        else:
-            photo, validity = self._fit_to_camera(photo, resize), None
-        object_mask = np.ascontiguousarray(photo[..., 3]) if "object" in given else None
-        return Photo(np.ascontiguousarray(photo[..., :3]), object_mask, validity)
+            shrink = partial(resize_valid, is_valid=is_valid)
+        fitted = self._fit_to_camera(photo, shrink)
+        object_mask = np.ascontiguousarray(fitted[..., 3]) if "object" in masks else None
+        validity = None if shrink is resize else np.ascontiguousarray(fitted[..., -1])
+        return Photo(np.ascontiguousarray(fitted[..., :3]), object_mask, validity)
+
+    def _read_masks(self, image: Shaped[ndarray, "H W C"]) -> dict[MaskMeaning, Float[ndarray, "H W"]]:
+        """Read what marks the object, and what marks the pixels to ignore: alpha, the mask, or both multiplied."""
+        masks: dict[MaskMeaning, Float[ndarray, "H W"]] = {}
+        if self.has_alpha:
+            masks[self.alpha_marks] = to_float(image[..., 3])
+        if self.mask_path is not None:
+            height, width = image.shape[:2]
+            mask = resize(_read_mask(self.mask_path, upright=self.turn.is_applied), width, height)
+            masks[self.mask_marks] = masks[self.mask_marks] * mask if self.mask_marks in masks else mask
+        return masks
 
     def check(self) -> None:
         """Decode the files without keeping them. ValueError if one is broken, or if the mask ignores every pixel."""
@@ -87,7 +93,7 @@ class PhotoFile:
 
     def _fit_to_camera(
         self, image: Shaped[ndarray, "H W C"], shrink: Callable[..., ndarray]
-    ) -> Float[ndarray, "h w C"]:
+    ) -> Float[ndarray, "h w D"]:
         if self.lens.is_pinhole:
             return shrink(image, *self.camera_size)
         return undistort(image, self.lens, *self.camera_size, shrink=shrink)

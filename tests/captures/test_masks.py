@@ -119,8 +119,10 @@ def test_no_color_of_an_ignored_pixel_reaches_another(longest, distortion, tmp_p
 
 
 def test_a_shrunk_pixel_is_the_mean_of_its_valid_part():
-    image = np.float32([[[0.2, 1], [0.9, 0], [0.4, 1], [0.6, 1]]])
-    np.testing.assert_allclose(resize_valid(image, 2, 1), [[[0.2, 0.5], [0.5, 1]]], atol=1e-6)
+    image, is_valid = np.uint8([[[51], [230], [102], [153]]]), np.array([[True, False, True, True]])
+    for pixels in (image, image.astype(np.uint16) * 257, (image / 255).astype(np.float32)):
+        resized = resize_valid(pixels, 2, 1, is_valid=is_valid)
+        np.testing.assert_allclose(resized, [[[0.2, 0.5], [0.5, 1]]], atol=1e-6)
 
 
 def test_alpha_that_is_1_everywhere_is_no_mask(tmp_path):
