@@ -88,7 +88,10 @@ def find_sound_rows(
     num_rows = len(next(iter(groups.values())))
     finite = {names: np.isfinite(values).all(axis=1) for names, values in groups.items()}
     broken = ~np.all(list(finite.values()), axis=0)
-    broken |= np.all([(values == 0).all(axis=1) for values in groups.values()], axis=0)
+    zero = np.arange(num_rows)
+    for values in groups.values():
+        zero = zero[(values[zero] == 0).all(axis=1)]
+    broken[zero] = True
     num = int(broken.sum())
     if num == 0:
         return ~broken, []
