@@ -102,13 +102,13 @@ def describe_impossible(lens: Lens) -> str | None:
     seen = f"focal length {fx:g}, {fy:g} and principal point {cx:g}, {cy:g} in an image of {width}x{height}"
     if min(width, height) > 8 and (max(cx, cy) <= 2 or max(fx, fy) <= 4):
         return f"{seen}: normalized; wanted pixels, which are fractions times the width (fx, cx) and height (fy, cy)"
-    if not (width / 4 <= cx <= 3 * width / 4 and height / 4 <= cy <= 3 * height / 4):
-        return f"{seen}; wanted a principal point in its middle half: give width and height of the image it belongs to"
+    if not (width / 4 < cx < 3 * width / 4 and height / 4 < cy < 3 * height / 4):
+        return f"{seen}; wanted a principal point in its middle half: give the size (w, h) of the image it belongs to"
     least = width / 6 if any(name in lens.model for name in WIDE_MODELS) else width / 3
     if not least <= fx <= 30 * width:
         return (
-            f"{seen}; wanted a focal length from {least:.0f} to {30 * width} pixels: give width and height of the "
-            "image it belongs to, and the focal length in pixels"
+            f"{seen}; wanted a focal length from {least:.0f} to {30 * width} pixels: give the size (w, h) of the image "
+            "it belongs to, and the focal length in pixels"
         )
     return None
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy import ndarray
 
-from splatfix.cameras import compose_pose
+from splatfix.cameras import Camera, compose_pose, focus_point
 from splatfix.shapes import Float
 
 AXES_OPENGL = np.diag([1.0, -1.0, -1.0])  # x right, y up, z backward -> x right, y down, z forward
+MAX_PARALLEL = 0.9  # length of the mean of the optical axes, which is 1 if all are parallel
+MIN_AWAY = 0.75  # of the cameras
 MAX_SKEW = 0.02  # relative; the rounding of files with few digits is well below this
 
 
@@ -60,6 +62,26 @@ def nearest_rotation(matrix: Float[ndarray, "3 3"], where: str) -> tuple[Float[n
         )
     scale = float(singular.mean())
     return u @ vt, scale if abs(scale - 1) > MAX_SKEW else 1.0
+
+
+def describe_other_axes(cameras: Sequence[Camera]) -> list[str]:
+    """Describe cameras that look away from where their optical axes meet: a list of one note, or of none.
+
+    So do cameras around an object whose file has other axes than its format, or world-to-camera matrices. Those that
+    look outward from one place do so too, and parallel axes meet nowhere.
+    """
+    mean_axis = np.mean([camera.axis for camera in cameras], axis=0)
+    if len(cameras) < 3 or np.linalg.norm(mean_axis) > MAX_PARALLEL:
+        return []
+    meeting_point = focus_point(cameras)
+    num_away = sum(float((meeting_point - camera.center) @ camera.axis) < 0 for camera in cameras)
+    if num_away < MIN_AWAY * len(cameras):
+        return []
+    return [
+        f"{num_away} of {len(cameras)} cameras look away from where their optical axes meet; if these photos surround "
+        "an object, the matrices have other axes (wanted OpenGL's: x right, y up, z backward) or are world-to-camera "
+        "(wanted camera-to-world)"
+    ]
 
 
 def _format_numbers(values: ndarray) -> str:

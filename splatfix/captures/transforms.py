@@ -21,7 +21,7 @@ from splatfix.captures.frames import Frame, FramesFile, make_frame_lens, resolve
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.orientation import choose_turn
 from splatfix.captures.photos import assemble_capture, describe_missing, open_photo, read_photo_header
-from splatfix.captures.poses import AXES_OPENGL, pose_from_camera_to_world
+from splatfix.captures.poses import AXES_OPENGL, describe_other_axes, pose_from_camera_to_world
 from splatfix.captures.records import read_record
 
 EXPECTED_FILES = "transforms.json (nerfstudio, instant-ngp)"
@@ -49,6 +49,7 @@ def read(
     record = read_record(file, FramesFile)
     names = name_views([frame.file_path for frame in record.all_frames], root)
     views, notes = open_frames(file, record, names, longest_side_px, files, options)
+    notes += describe_other_axes([view.camera for view in views])
     points = None
     if record.ply_file_path:
         ply = resolve_path(root, record.ply_file_path)

@@ -272,6 +272,7 @@ def test_transforms_with_lens_parameters_in_other_forms(tmp_path):
             {"cx": 48, "cy": 32},
             "principal point 48, 32 in an image of 48x32; wanted a principal point in its middle",
         ),
+        ({"cx": 12, "cy": 8}, "wanted a principal point in its middle half: give the size (w, h)"),
         ({"fl_x": 15}, "wanted a focal length from 16 to 1440 pixels"),
         ({"fl_x": 1500, "fl_y": 1500}, "wanted a focal length from 16 to 1440 pixels"),
         ({"fl_x": 1.2, "fl_y": 1.8, "cx": 0.5, "cy": 0.5}, "normalized; wanted pixels"),
@@ -380,3 +381,26 @@ def test_folders_that_are_no_capture_get_their_remedy(files, wanted, tmp_path):
     if len(files) == 1 and "/" not in files[0]:
         text = message(lambda: open_capture(root / files[0]))
         assert "splatfix pose" in text or "unpack it" in text
+
+
+def test_photos_of_kinds_that_are_not_read_are_named(tmp_path):
+    for suffix, start, wanted in [(".exr", b"\x76\x2f\x31\x01", "OpenEXR"), (".CR2", b"II*\0", "a raw photo")]:
+        rename_in_model(writers.write_colmap(tmp_path / suffix), [f"{k}{suffix}" for k in range(4)])
+        rename_files(tmp_path / suffix, [f"{k}{suffix}" for k in range(4)])
+        for file in (tmp_path / suffix / "images").iterdir():
+            file.write_bytes(start + bytes(90))
+        text = message(lambda folder=tmp_path / suffix: open_capture(folder))
+        assert f"images/0{suffix}: a" in text and wanted in text
+
+
+def test_matrices_with_other_axes_are_noted(tmp_path):
+    root = writers.write_transforms(tmp_path)
+    assert open_capture(root).notes == ()
+
+    def turn(value):
+        for frame in value["frames"]:
+            frame["transform_matrix"] = (np.array(frame["transform_matrix"]) @ writers.OPENGL).tolist()
+
+    edit_json(root / "transforms.json", turn)
+    [note] = open_capture(root).notes
+    assert note.startswith("4 of 4 cameras look away from where their optical axes meet; if these photos surround")
