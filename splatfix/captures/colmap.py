@@ -48,7 +48,8 @@ def find(path: Path, _files: CaptureFiles = LOCAL) -> tuple[Path, list[Path]] | 
     models = find_models(path) if path.is_dir() else []
     if not models:
         return None
-    return (_find_root(path) if path in models or path.name.startswith("sparse") else path), models
+    is_inside = any(path in (model, model.parent) for model in models)
+    return (_find_root(path) if is_inside else path), models
 
 
 def _find_root(model: Path) -> Path:

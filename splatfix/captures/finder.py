@@ -99,6 +99,8 @@ class ImageFinder:
         Raises:
             ValueError: several files match, and none exactly.
         """
+        if not name:
+            return None
         exact = folder / name
         if has_image_suffix(name) and self._has_file(exact):
             return exact

@@ -10,9 +10,12 @@ from splatfix.evaluation.run import EvaluateConfig, run_evaluate
 from splatfix.fit import FitRunConfig, run_fit
 from splatfix.images import write_image
 from splatfix.pairs.make import make_pairs
+from splatfix.pairs.prefetch import CapturePrefetcher
 from splatfix.pairs.recipes import Recipe
+from splatfix.pairs.sources import Source
 from splatfix.views import ViewsConfig
 from tests.captures import writers
+from tests.captures.test_finding import turn_file
 from tests.captures.writers import HEIGHT, NAMES, WIDTH, edit_json, write_json
 
 
@@ -65,3 +68,19 @@ def test_masks_are_checked_too(tmp_path):
     (root / "m.png").write_bytes((root / "m.png").read_bytes()[:-400])
     with pytest.raises(ValueError, match=r"m\.png: cannot be decoded"):
         check_photos(open_capture(root).views)
+
+
+def test_commands_pass_the_orientation_on(tmp_path):
+    root = writers.write_transforms(tmp_path / "thing")
+    turn_file(root / "images" / "a.png", 6)
+    views = ViewsConfig(train_ids=NAMES[:3], orientation="ignore")
+    with pytest.raises(ValueError, match=r"a\.png: image is 32x48"):
+        run_fit(root, tmp_path / "run", FitRunConfig(views=views, device="cpu"))
+    splat = writers.write_splat(tmp_path / "splat") / "point_cloud.ply"
+    write_json(tmp_path / "split.json", {"train_ids": NAMES[:3], "test_ids": NAMES[3:]})
+    config = EvaluateConfig(orientation="ignore", device="cpu")
+    with pytest.raises(ValueError, match=r"a\.png: image is 32x48"):
+        run_evaluate(root, splat, tmp_path / "split.json", tmp_path / "run", config)
+    source, recipe = Source(str(root), "thing", "thing"), Recipe(orientation="ignore")
+    with pytest.raises(ValueError, match=r"a\.png: image is 32x48"):
+        CapturePrefetcher().open(source, recipe.size_px, recipe.photo_options).wait()

@@ -131,7 +131,7 @@ def test_images_text_without_its_empty_lines(tmp_path):
 
 
 def test_the_largest_of_several_models_is_read(tmp_path):
-    root = writers.write_colmap(tmp_path)
+    root = writers.write_colmap(tmp_path / "thing")
     model = root / "sparse" / "0"
     (root / "sparse" / "2").mkdir()
     for file in model.iterdir():
@@ -145,6 +145,8 @@ def test_the_largest_of_several_models_is_read(tmp_path):
     assert f"{root}/sparse/2 is read, the model with most images (4); not read: {root}/sparse/0 (1)" == note
     assert len(open_capture(root / "sparse").views) == 4
     assert len(open_capture(root / "sparse" / "0").views) == 1
+    (root / "images").rename(root / "input")
+    assert len(open_capture(root.rename(root.with_name("sparse_room"))).views) == 4
 
 
 @pytest.mark.parametrize("place", ["sparse_3/0", "sparse/1", "distorted/sparse/0"])
