@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,20 @@ from splatfix.shapes import Bool, Int
 
 FOCAL_RANGE = 0.4, 4.0  # of the longest side: few lenses are outside of it
 MIN_SHARED_POINTS = 15  # that tie two photos to each other
+STRONG_MATCHES = 30  # of a pair, which are hardly there by chance
+EXPLAINED_SHARE = 0.2  # of the matches of a pair, that at least become points if the model agrees with it
+MIN_CONTRADICTIONS, CONTRADICTING_SHARE = 3, 0.03  # number and share of pairs above which they are a doubt
 MAX_NAMED = 3
 
 
-def find_doubts(reconstruction: Any, cameras: Sequence[CameraRecord]) -> list[str]:
-    """Describe what is doubtful about a reconstruction: unlikely focal lengths, and groups that may be misplaced."""
+def find_doubts(
+    reconstruction: Any, cameras: Sequence[CameraRecord], num_matches: Mapping[tuple[str, str], int]
+) -> list[str]:
+    """Describe what is doubtful about a reconstruction.
+
+    Focal lengths that few lenses have, groups that one photo ties together, and parts of the scene that look alike and
+    were taken for one another. ``num_matches`` are the verified matches of pairs of photos, by the pair of names.
+    """
     doubts = []
     for camera in cameras:
         ratio = camera.focal_px / max(camera.width_px, camera.height_px)
@@ -33,7 +42,33 @@ def find_doubts(reconstruction: Any, cameras: Sequence[CameraRecord]) -> list[st
             f"{len(loose)} of {reconstruction.num_reg_images()} photos ({listed}) are tied to the others by one photo "
             "or none, so that their distance from these is uncertain: take photos between the two groups"
         )
+    strong, contradicting = find_contradictions(reconstruction, num_matches)
+    if len(contradicting) >= max(MIN_CONTRADICTIONS, CONTRADICTING_SHARE * strong):
+        a, b = contradicting[0]
+        doubts.append(
+            f"{len(contradicting)} of {strong} pairs with many matches ({a} and {b} first) contradict the model: "
+            "parts of the scene that look alike may have been taken for one another; take photos in smaller steps, or "
+            "put something distinct beside what repeats"
+        )
     return doubts
+
+
+def find_contradictions(
+    reconstruction: Any, num_matches: Mapping[tuple[str, str], int]
+) -> tuple[int, list[tuple[str, str]]]:
+    """The number of pairs with many matches, and those of them whose matches hardly became points of the model.
+
+    Where a scene repeats itself, each of two such pairs is right alone, but the model can agree with one only.
+    """
+    names, shared = count_shared_points(reconstruction)
+    index = {name: i for i, name in enumerate(names)}
+    strong = [
+        (num, pair)
+        for pair, num in num_matches.items()
+        if num >= STRONG_MATCHES and pair[0] in index and pair[1] in index
+    ]
+    found = [(num, (a, b)) for num, (a, b) in strong if shared[index[a], index[b]] < EXPLAINED_SHARE * num]
+    return len(strong), [pair for _, pair in sorted(found, key=lambda entry: (-entry[0], entry[1]))]
 
 
 def find_loose_photos(reconstruction: Any) -> list[str]:

@@ -217,7 +217,7 @@ def describe_model(
         error_px=float(error) if reconstruction.num_points3D() else None,
         version=splatfix.__version__,
         notes=tuple(notes),
-        doubts=tuple(find_doubts(reconstruction, cameras)),
+        doubts=tuple(find_doubts(reconstruction, cameras, model.num_matches)),
         seconds={name: round(value, 3) for name, value in run.seconds.items()},
         settings={**to_tree(task.config), "threads": task.config.num_threads},
     )

@@ -11,7 +11,7 @@ from splatfix.cameras import Camera
 from splatfix.sfm import PoseConfig, PoseRecord, pose_photos
 from tests.sfm.scenery import write_photos
 
-CONFIG = PoseConfig(threads=1, size_px=240, max_keypoints=1500)
+CONFIG = PoseConfig(threads=1, size_px=240, max_keypoints=1200, mapping="incremental")
 STRANGER = "stranger.png"  # a photo of something else
 
 

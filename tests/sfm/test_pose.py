@@ -13,7 +13,7 @@ from splatfix.cli import main
 from splatfix.files import read_json, write_json
 from splatfix.report.pose import pose_page
 from splatfix.sfm import colmap, describe_poses, needs_poses, pose_photos, read_pose_record
-from splatfix.sfm.doubts import find_loose_group
+from splatfix.sfm.doubts import count_shared_points, find_contradictions, find_doubts, find_loose_group
 from splatfix.sfm.poser import find_poser
 from tests.benchmarks.bench_pose import compare_cameras
 from tests.restoration.test_plugins import install
@@ -94,6 +94,16 @@ def test_other_photos_change_nothing_where_some_are_chosen(posed, tmp_path):
     assert "know of photos that the fit has not seen" in describe_poses(posed.record, names[:4], names[4:])
 
 
+@pytest.mark.slow
+def test_global_mapping_agrees_with_the_known_cameras(posed, tmp_path):
+    record = pose_photos(posed.photos, tmp_path / "out", replace(CONFIG, mapping="global"))
+    found = errors(posed, open_capture(tmp_path / "out", longest_side_px=None))
+    assert record.method == "global"
+    assert len(record.registered) == 5
+    assert found.rotation_deg.max() < 0.5
+    assert found.position.max() < 0.01
+
+
 def test_the_page_shows_photos_cameras_and_advice(posed):
     page = pose_page(posed.record, open_capture(posed.capture))
     assert "5 of 6" in page
@@ -152,3 +162,18 @@ def test_many_photos_are_matched_with_neighbors_and_with_those_that_look_alike(p
     assert set(pairwise(labels)) <= set(near) < set(every)
     assert [int(row.argmax()) for row in alike[:5]] == [1, 2, 1, 2, 3]
     assert alike[5, :5].max() < alike[:5, :5].max(0).min() / 2  # the last is the stranger
+
+
+def test_pairs_whose_matches_the_model_does_not_hold_contradict_it(posed):
+    reconstruction = colmap.pycolmap.Reconstruction(posed.capture / "sparse" / "0")
+    names = [camera.name for camera in posed.cameras]
+    _, shared = count_shared_points(reconstruction)
+    agreeing = {(names[i], names[j]): int(shared[i, j]) for i in range(5) for j in range(i)}
+    assert find_doubts(reconstruction, posed.record.cameras, agreeing) == []
+    alike = {pair: 10 * num if names[0] in pair else num for pair, num in agreeing.items()}
+    strong, contradicting = find_contradictions(reconstruction, alike)
+    assert strong == 10
+    assert {pair[1] for pair in contradicting} == {names[0]}
+    [doubt] = find_doubts(reconstruction, posed.record.cameras, alike)
+    assert "4 of 10 pairs" in doubt
+    assert "look alike" in doubt
