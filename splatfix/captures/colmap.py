@@ -204,6 +204,7 @@ def _read_points(model: ModelFiles, images: Mapping[int, PosedImage]) -> tuple[P
         )
     if removed:
         notes.append(f"points were also seen by {len(removed)} images that the model does not have: left out")
+        points = replace(points, tracks=[track - removed for track in points.tracks])
     names = {image_id: image.name for image_id, image in images.items()}
-    tracks = tuple(frozenset(names[image_id] for image_id in track if image_id in names) for track in points.tracks)
+    tracks = tuple(frozenset(map(names.__getitem__, track)) for track in points.tracks)
     return Points(points.positions, points.colors, tracks), notes

@@ -21,6 +21,7 @@ from splatfix.file_kinds import refuse_pointer
 from splatfix.shapes import Float
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)")
+_POINT = struct.Struct("<Q3d3BdQ")  # id, position, color, error, length of the track
 MAX_BROKEN_SHARE = 0.1  # of the points, which are dropped; a file with more was not written whole
 
 
@@ -176,12 +177,14 @@ def _are_points(fields: list[str]) -> bool:
 def _read_points_binary(path: Path) -> Iterator[tuple]:
     file = _BinaryFile(path)
     (count,) = file.read("Q", "the point count")
+    data, layouts = file.data, dict[int, struct.Struct]()  # of tracks, by length
     for index in range(count):
-        item = f"point number {index} of {count}"
-        _, x, y, z, red, green, blue, _, length = file.read("Q3d3BdQ", item)
-        file.skip(8 * length, item)
-        pairs = np.frombuffer(file.data, "<u4", 2 * length, file.offset - 8 * length)
-        yield (x, y, z), (red, green, blue), frozenset(pairs[::2].tolist())
+        start = file.offset
+        file.skip(_POINT.size, f"point number {index} of {count}")
+        _, x, y, z, red, green, blue, _, length = _POINT.unpack_from(data, start)
+        file.skip(8 * length, f"point number {index} of {count}")
+        layout = layouts.get(length) or layouts.setdefault(length, struct.Struct(f"<{2 * length}I"))
+        yield (x, y, z), (red, green, blue), frozenset(layout.unpack_from(data, start + _POINT.size)[::2])
 
 
 def _read_points_text(path: Path) -> Iterator[tuple]:
