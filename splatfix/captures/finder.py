@@ -87,7 +87,7 @@ def has_image_suffix(name: str) -> bool:
 
 
 class ImageFinder:
-    """Looks up image files, and lists each folder once."""
+    """Looks up image files (and others, as they are named), and lists each folder once."""
 
     def __init__(self) -> None:
         self._folders: dict[Path, _Folder | None] = {}
@@ -104,6 +104,9 @@ class ImageFinder:
         exact = folder / name
         if has_image_suffix(name) and self._has_file(exact):
             return exact
+        flat = folder / name.replace("/", "\\")  # as archives from Windows are unpacked
+        if "/" in name and self._has_file(flat):
+            return flat
         path = folder / with_slashes(name)
         parent = self._resolve_folder(path.parent)
         entries = None if parent is None else self._list(parent)
@@ -123,6 +126,11 @@ class ImageFinder:
             )
         return parent / matches[0] if matches else None
 
+    def find_anywhere(self, folder: Path, name: str) -> Path | None:
+        """Find the file of a name, and that of an absolute path of another machine by its end (`find_tail`)."""
+        path = self.find(folder, name)
+        return self.find_tail(folder, name) if path is None and is_absolute(name) else path
+
     def find_tail(self, folder: Path, name: str) -> Path | None:
         """Find the file of an absolute path of another machine by the longest end of it that exists in a folder."""
         parts = [part for part in with_slashes(name).split("/") if part]
@@ -135,13 +143,7 @@ class ImageFinder:
         Raises:
             ValueError: several files match one name, or one file matches several names.
         """
-        found = {}
-        for name in names:
-            path = self.find(folder, name)
-            if path is None and is_absolute(name):
-                path = self.find_tail(folder, name)
-            if path is not None:
-                found[name] = path
+        found = {name: path for name in names if (path := self.find_anywhere(folder, name)) is not None}
         names_of: dict[Path, str] = {}
         for name, path in found.items():
             other = names_of.setdefault(path, name)

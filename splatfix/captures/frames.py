@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,11 +109,6 @@ class FramesFile(Intrinsics):
     def all_frames(self) -> list[Frame]:
         """Frames, with those that ScanNet++ lists apart for testing."""
         return [*self.frames, *self.test_frames]
-
-
-def resolve_path(folder: Path, text: str) -> Path:
-    """Resolve a path from the file, which is relative to its folder and may have been written on Windows."""
-    return folder / text.replace("\\", "/")
 
 
 def make_frame_lens(file: FramesFile, frame: Frame, image_size: tuple[int, int], where: str) -> Lens:

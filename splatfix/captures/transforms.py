@@ -17,7 +17,7 @@ from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.clouds import read_points
 from splatfix.captures.finder import ImageFinder
 from splatfix.captures.frame_files import find_frame_images, name_views
-from splatfix.captures.frames import Frame, FramesFile, make_frame_lens, resolve_path, tell_by_center
+from splatfix.captures.frames import Frame, FramesFile, make_frame_lens, tell_by_center
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.orientation import choose_turn
 from splatfix.captures.photos import assemble_capture, describe_missing, open_photo, read_photo_header
@@ -52,8 +52,8 @@ def read(
     notes += describe_other_axes([view.camera for view in views])
     points = None
     if record.ply_file_path:
-        ply = resolve_path(root, record.ply_file_path)
-        if ply.is_file():
+        ply = ImageFinder().find_anywhere(root, record.ply_file_path)
+        if ply is not None:
             files.fetch([ply])
             points, point_notes = read_points(ply)
             notes += point_notes
@@ -121,7 +121,7 @@ def _find_masks(file: Path, frames: Sequence[Frame], images: Sequence[Path | Non
     finder = ImageFinder()
     masks: list[Path | None] = []
     for index, (frame, image) in enumerate(zip(frames, images, strict=True)):
-        mask = finder.find(file.parent, frame.mask_path) if frame.mask_path and image is not None else None
+        mask = finder.find_anywhere(file.parent, frame.mask_path) if frame.mask_path and image is not None else None
         if frame.mask_path and image is not None and mask is None:
             raise ValueError(
                 f"{file}: frames.{index} ({frame.file_path}): mask_path {frame.mask_path} is missing; wanted the mask "

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from splatfix.captures.finder import has_image_suffix
+from splatfix.file_kinds import POINTER, is_pointer
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".insv", ".mts")
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
@@ -53,6 +54,8 @@ def _pose(photos: Path) -> str:
 
 
 def _describe_file(path: Path) -> str | None:
+    if _is_pointer(path):
+        return POINTER
     suffix = path.suffix.lower()
     if suffix in ARCHIVES:
         return "an archive; wanted a folder: unpack it, and pass the folder in it"
@@ -65,6 +68,9 @@ def _describe_file(path: Path) -> str | None:
 
 def _describe_folder(path: Path) -> str | None:
     entries = sorted(path.iterdir())
+    pointer = next((entry for entry in entries if entry.suffix in (".ply", ".json") and _is_pointer(entry)), None)
+    if pointer is not None:
+        return f"{pointer.name} is {POINTER}"
     for pattern, kind, name in _EXPORTS:
         if any(path.glob(pattern)):
             return f"{kind}; wanted a capture: {_NERFSTUDIO.format(name, shlex.quote(str(path)))}"
@@ -86,6 +92,13 @@ def _describe_folder(path: Path) -> str | None:
             remedy = _pose(entry) if entry.suffix.lower() in VIDEOS else "unpack it, and pass the folder in it"
             return f"no capture, but {kind} ({entry.name}); wanted a capture: {remedy}"
     return None
+
+
+def _is_pointer(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return is_pointer(file.read(64))
 
 
 def _find_photos(path: Path, entries: Sequence[Path]) -> Path | None:

@@ -46,6 +46,7 @@ U, ROOM, PHOTO = "K\u00fcche ", "\u53a8\u623f", "\u5199\u771f"  # of these the l
         (U + "{}.png", unicodedata.normalize("NFD", U) + "{}.png", U + "{}.png"),
         (unicodedata.normalize("NFD", U) + "{}.png", U + "{}.png", unicodedata.normalize("NFD", U) + "{}.png"),
         ("cam0\\{}.png", "cam0/{}.png", "cam0/{}.png"),
+        ("cam0/{}.png", "cam0\\{}.png", "cam0/{}.png"),
         ("Cam0/{}.png", "cam0/{}.png", "Cam0/{}.png"),
         ("my%20photo_{}.png", "my photo_{}.png", "my%20photo_{}.png"),
         ("my photo_{}.png", "my%20photo_{}.png", "my photo_{}.png"),
@@ -237,8 +238,11 @@ def test_transforms_with_absolute_paths_of_another_machine(tmp_path):
             frame["file_path"] = start + frame["file_path"]
 
     edit_json(root / "transforms.json", move)
+    write_image(root / "masks" / "m.png", np.ones((HEIGHT, WIDTH)))
+    edit_json(root / "transforms.json", lambda v: v["frames"][2].update(mask_path="/home/me/room/masks/m.png"))
     capture = open_capture(root)
     assert capture.names == NAMES
+    assert capture.view("c.png").load.mask_path == root / "masks" / "m.png"
     assert "2 frames name absolute paths of another place (the first: /home/me/room/images/a.png)" in capture.notes
     assert name_views(["/x/images/1.png", "/x/images/2.png"]) == ["1.png", "2.png"]
     edit_json(root / "transforms.json", lambda v: v["frames"][1].update(file_path="D:/other/images/a.png"))
@@ -357,6 +361,11 @@ def test_git_lfs_pointers_are_named(tmp_path):
         root = writers.WRITERS[kind](tmp_path / kind)
         (root / file).write_bytes(pointer)
         assert f"{root / file}: a git-lfs pointer" in message(lambda root=root: open_capture(root))
+    root = writers.write_splat(tmp_path / "splat")
+    (root / "cameras.json").unlink()
+    (root / "point_cloud.ply").write_bytes(pointer)
+    assert f"{root}: point_cloud.ply is a git-lfs pointer" in message(lambda: open_capture(root))
+    assert "point_cloud.ply: a git-lfs pointer" in message(lambda: open_capture(root / "point_cloud.ply"))
 
 
 @pytest.mark.parametrize(
