@@ -55,7 +55,7 @@ def find(path: Path, _files: CaptureFiles = LOCAL) -> tuple[Path, list[Path]] | 
 def _find_root(model: Path) -> Path:
     """Find the folder with the images of a model whose folder was opened as the capture."""
     candidates = [model, *model.resolve().parents[:3]]
-    return next((folder for folder in candidates if find_image_folders(folder)), model)
+    return next((f for f in candidates if find_image_folders(f) or (f / "input").is_dir()), model)
 
 
 def read(
@@ -112,14 +112,25 @@ def _choose_images(
     """Choose the folder to read from and its file for each name: the one with most files, and among equals by size.
 
     Also returns the names that are not UTF-8 with their decoded names (`restore_names`).
+
+    Raises:
+        ValueError: a name is ambiguous in the only folders with images.
     """
     finder = ImageFinder()
     others = [root / name for name in OTHER_IMAGE_FOLDERS if (root / name).is_dir()]
     main = [root / "input"] if "distorted" in model.parts[-3:] else find_image_folders(root)
     for folders in (main, others):
         restored = restore_names(names, partial(_exists, finder, folders))
-        found = {folder: _find_images(finder, folder, names, restored) for folder in folders}
+        found: dict[Path, dict[str, Path]] = {}
+        ambiguous = []
+        for folder in folders:
+            try:
+                found[folder] = _find_images(finder, folder, names, restored)
+            except ValueError as error:
+                ambiguous.append(error)
         most = max((len(photos) for photos in found.values()), default=0)
+        if most == 0 and ambiguous:
+            raise ambiguous[0]
         if most > 0:
             complete = [(folder, next(iter(each.values()))) for folder, each in found.items() if len(each) == most]
             folder = choose_image_folder(complete, longest_side_px, files)

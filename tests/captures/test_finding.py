@@ -83,6 +83,13 @@ def test_a_mask_with_the_stem_of_the_photo_is_not_read_in_its_place(tmp_path):
     assert "a.jpg: no such file, but a.png and a.tif could be meant; wanted one" in message(lambda: open_capture(root))
 
 
+def test_ambiguous_names_in_a_downscaled_folder_do_not_matter(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    for suffix in (".jpg", ".tif"):
+        write_image(root / "images_2" / f"a{suffix}", writers.picture(0, WIDTH // 2, HEIGHT // 2))
+    assert len(open_capture(root, longest_side_px=20).views) == 4
+
+
 def test_a_mask_is_not_read_where_the_photo_is_missing(tmp_path):
     root = writers.write_colmap(tmp_path)
     rename_in_model(root, [name.replace(".png", ".jpg") for name in NAMES])
@@ -157,6 +164,7 @@ def test_models_in_further_places(place, tmp_path):
     (root / "sparse" / "0").rename(root / place)
     if place.startswith("distorted"):
         (root / "images").rename(root / "input")
+        assert len(open_capture(root / place).views) == 4
         (root / "images").mkdir()
     assert len(open_capture(root).views) == 4
 
