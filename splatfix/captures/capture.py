@@ -6,6 +6,7 @@ outside of this package depends on the format.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -153,8 +154,8 @@ class Capture:
 
 
 def _path_parts(name: str) -> tuple[str, ...]:
-    """Split an image name into its folders and its stem."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    """Split an image name, with its letters composed, into its folders and its stem."""
+    parts = [part for part in unicodedata.normalize("NFC", name).replace("\\", "/").split("/") if part not in ("", ".")]
     if parts and Path(parts[-1]).suffix.lower() in SUFFIXES:
         parts[-1] = Path(parts[-1]).stem
     return tuple(parts)

@@ -66,6 +66,7 @@ def test_names_in_another_spelling_are_found(in_model, on_disk, view, tmp_path):
     assert capture.names == tuple(view.format(k) for k in range(4))
     assert [v.load.path for v in capture.views] == [root / "images" / on_disk.format(k) for k in range(4)]
     assert capture.points.tracks[1] == {view.format(0), view.format(1)}
+    assert capture.resolve(unicodedata.normalize("NFD", view.format(2))) == view.format(2)  # as in a split from a Mac
 
 
 def test_a_mask_with_the_stem_of_the_photo_is_not_read_in_its_place(tmp_path):
