@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 MaskMeaning = Literal["object", "ignore"]  # what the black or transparent pixels of masks are: see `PhotoOptions`
 MaskChoice = Literal["auto", "object", "ignore"]
@@ -25,6 +25,12 @@ class PhotoOptions:
 
     masks: MaskChoice = "auto"
     orientation: OrientationChoice = "auto"
+
+    def __post_init__(self) -> None:
+        for name, kind in (("masks", MaskChoice), ("orientation", OrientationChoice)):
+            value, choices = getattr(self, name), get_args(kind)
+            if value not in choices:
+                raise ValueError(f"{name} = {value!r}: wanted one of {', '.join(choices)}")
 
 
 DEFAULT_OPTIONS = PhotoOptions()

@@ -24,7 +24,7 @@ from splatfix.process import progress
 from splatfix.shapes import Bool, Float, Shaped
 
 WHITE = (1.0, 1.0, 1.0)
-MIN_VALID = 0.5  # of a mask; pixels below are ignored
+MIN_VALID = 0.9  # of a mask; pixels below are ignored, also those at the edge of what is ignored
 QUIET_PHOTOS = 50  # that are checked without a progress bar
 
 

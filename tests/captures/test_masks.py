@@ -102,6 +102,22 @@ def test_white_masks_change_nothing_and_black_ones_are_refused(tmp_path):
     check_photos(open_capture(root, options=OBJECT).views)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_choice_is_refused():
+    with pytest.raises(ValueError, match="masks = 'people': wanted one of auto, object, ignore"):
+        PhotoOptions(masks="people")
+
+
+def test_pixels_that_a_small_mask_ignores_in_part_are_ignored(tmp_path):
+    root = WRITERS["transforms"](tmp_path)
+    half = np.ones((HEIGHT // 2, WIDTH // 2), np.float32)
+    half[:, 10:] = 0
+    half[:, 9] = 0.6  # the mask was shrunk: more than a third of this column was black
+    write_masks(root, {"a.png": half})
+    validity = open_capture(root).view("a").load().validity
+    assert (validity[:, :16] == 1).all() and not validity[:, 18:].any()
+
+
 @pytest.mark.parametrize("longest", [48, 31, 17])
 @pytest.mark.parametrize("distortion", [0.0, -0.3])
 def test_no_color_of_an_ignored_pixel_reaches_another(longest, distortion, tmp_path):
