@@ -36,7 +36,7 @@ from splatfix.splats.initial_points import InitializationConfig, list_given_file
 from splatfix.splats.phases import TrainingPhase, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity, load_scene, start_fit
 from splatfix.splats.train import Fit, FitConfig
-from splatfix.views import Split, ViewsConfig, make_split, resolve_size
+from splatfix.views import Split, ViewsConfig, make_split, resolve_masks, resolve_size
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ def prepare_run(
             has changed then.
     """
     device = choose_device(config.device)
-    config = replace(config, views=resolve_size(config.views))
+    config = replace(config, views=resolve_masks(resolve_size(config.views)))
     config = with_absolute_paths(config)
     capture = open_capture(capture_path, longest_side_px=config.views.size_px, options=config.views.photo_options)
     split = make_split(capture, config.views)

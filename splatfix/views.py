@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import numpy as np
 import tyro
@@ -51,7 +51,7 @@ class ViewsConfig:
         train_ids: names of the photos to fit from; overrides num_train.
         test_every: dense fits: hold out every n-th photo, sorted by name, for testing and train on all others.
         split: a ``split.json`` with train_ids and test_ids, which replaces num_train, train_ids, test_every and
-            max_test; its size_px, if it has one, replaces size_px.
+            max_test; its size_px and masks, if it has them, replace size_px and masks.
         max_test: largest number of test views, spread evenly over distance.
         masks: what masks of the photos mark: an ``object``, which is set on white, or pixels to ``ignore``; ``auto``
             takes alpha for an object if all photos have it, and mask files for pixels to ignore.
@@ -80,15 +80,23 @@ class ViewsConfig:
 
 @dataclass(frozen=True)
 class Split:
-    """Names of the training and test views, each in a fixed order, and the image size that they are used at."""
+    """Names of the training and test views, each in a fixed order, and how their photos are read.
+
+    Attributes:
+        train_ids, test_ids: names of the views.
+        size_px: longest side of the images; None if the file does not say.
+        masks: as in `ViewsConfig`; ``auto`` if the file does not say.
+    """
 
     train_ids: tuple[str, ...]
     test_ids: tuple[str, ...]
     size_px: int | None = None
+    masks: MaskChoice = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """Convert to the content of ``split.json``."""
-        return {"train_ids": list(self.train_ids), "test_ids": list(self.test_ids), "size_px": self.size_px}
+        masks = {} if self.masks == "auto" else {"masks": self.masks}
+        return {"train_ids": list(self.train_ids), "test_ids": list(self.test_ids), "size_px": self.size_px, **masks}
 
 
 def resolve_size(config: ViewsConfig) -> ViewsConfig:
@@ -108,6 +116,23 @@ def resolve_size(config: ViewsConfig) -> ViewsConfig:
     return replace(config, size_px=size_px)
 
 
+def resolve_masks(config: ViewsConfig) -> ViewsConfig:
+    """Take what masks mark from the split file, if the settings name one and it says so.
+
+    Raises:
+        ValueError: the settings say otherwise, or the split file is invalid.
+    """
+    masks = "auto" if config.split is None else read_split(config.split).masks
+    if masks in ("auto", config.masks):
+        return config
+    if config.masks != "auto":
+        raise ValueError(
+            f"{config.split}: masks = {masks!r}, but views.masks = {config.masks!r}; leave views.masks out, or remove "
+            "masks from the file"
+        )
+    return replace(config, masks=masks)
+
+
 def make_split(capture: Capture, config: ViewsConfig) -> Split:
     """Choose training and test views. Views with the camera of a training view, as of a copied photo, test nothing.
 
@@ -115,7 +140,8 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
         ValueError: too few photos, an unknown name, a name that is in both sets, or an invalid split file.
     """
     if config.split is not None:
-        return read_split(config.split, capture)
+        split = read_split(config.split, capture)
+        return split if config.masks == "auto" else replace(split, masks=config.masks)
     if config.train_ids is not None:
         train = tuple(capture.view(name).name for name in config.train_ids)
         if len(set(train)) < len(train):
@@ -147,7 +173,7 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
         log.warning("%d photos have the camera of a training photo: not tested on", len(others) - len(unseen))
     ordered = sorted(unseen, key=lambda camera: (distances[camera.name], camera.name))
     ordered = pick_evenly(ordered, config.max_test)
-    return Split(train, tuple(sorted(camera.name for camera in ordered)), config.size_px)
+    return Split(train, tuple(sorted(camera.name for camera in ordered)), config.size_px, config.masks)
 
 
 def pick_evenly(items: Sequence[T], num: int) -> list[T]:
@@ -180,7 +206,10 @@ def read_split(path: str | Path, capture: Capture | None = None) -> Split:
     size = tree.get("size_px")
     if size is not None and (not isinstance(size, int) or size < 1):
         raise ValueError(f"{path}: size_px = {size!r}: wanted a positive whole number of pixels")
-    return Split(sides["train_ids"], sides["test_ids"], size)
+    masks = tree.get("masks", "auto")
+    if masks not in get_args(MaskChoice):
+        raise ValueError(f"{path}: masks = {masks!r}: wanted one of {', '.join(get_args(MaskChoice))}")
+    return Split(sides["train_ids"], sides["test_ids"], size, masks)
 
 
 def scene_depth(cameras: Sequence[Camera], points: Points | None = None) -> float:

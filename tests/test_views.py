@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splatfix.captures import Capture, Photo, Points, View
+from splatfix.captures import Capture, Photo, PhotoOptions, Points, View
 from splatfix.files import write_json
 from splatfix.views import (
     BANDS,
@@ -20,6 +20,7 @@ from splatfix.views import (
     make_split,
     place_repair_cameras,
     read_split,
+    resolve_masks,
     resolve_size,
     scene_depth,
     select_farthest_views,
@@ -196,3 +197,20 @@ def test_the_size_in_a_split_file_is_used(tmp_path):
         resolve_size(ViewsConfig(split=path, size_px=96))
     write_json(path, {"train_ids": ["a"], "test_ids": ["b"]})
     assert resolve_size(ViewsConfig(split=path, size_px=96)).size_px == 96
+
+
+def test_what_masks_mark_is_taken_from_a_split_file(tmp_path):
+    path = tmp_path / "split.json"
+    write_json(path, Split(("a",), ("b",), 64, "object").to_json())
+    assert read_split(path) == Split(("a",), ("b",), 64, "object")
+    for masks in ("auto", "object"):
+        assert resolve_masks(ViewsConfig(split=path, masks=masks)).photo_options == PhotoOptions(masks="object")
+    with pytest.raises(ValueError, match=r"split.json: masks = 'object', but views.masks = 'ignore'; leave"):
+        resolve_masks(ViewsConfig(split=path, masks="ignore"))
+    assert "masks" not in Split(("a",), ("b",)).to_json()
+    write_json(path, {"train_ids": ["a"], "test_ids": ["b"]})
+    config = ViewsConfig(split=path, masks="ignore")
+    assert resolve_masks(config) == config
+    write_json(path, {"train_ids": ["a"], "test_ids": ["b"], "masks": "people"})
+    with pytest.raises(ValueError, match=r"split.json: masks = 'people': wanted one of auto, object, ignore"):
+        read_split(path)

@@ -36,8 +36,9 @@ class EvaluateConfig:
         restorer: also measure ``post``: each render repaired by this restorer; None leaves it out.
         num_references: training photos given to the restorer with each view.
         mode: how the splat is drawn; by default what the splat.json beside the splat says, else classic.
-        masks: what masks of the photos mark: an ``object``, which is set on white, or pixels to ``ignore``; ``auto``
-            takes alpha for an object if all photos have it, and mask files for pixels to ignore.
+        masks: what masks of the photos mark: an ``object``, which is set on white, or pixels to ``ignore``; by default
+            what split.json says, else ``auto``: alpha for an object if all photos have it, mask files for pixels to
+            ignore.
         orientation: whether photos are turned by the orientation in their EXIF data: ``apply``, ``ignore``, or
             ``auto``, as the width and height of their cameras tell.
         seed: seed of the restorer's random choices.
@@ -79,9 +80,11 @@ def run_evaluate(
             another run; the message names it.
     """
     device = choose_device(config.device)
-    size_px = config.size_px or read_split(split_path).size_px or 320
+    given = read_split(split_path)
+    size_px = config.size_px or given.size_px or 320
+    config = replace(config, masks=given.masks if config.masks == "auto" else config.masks)
     capture = open_capture(capture_path, longest_side_px=size_px, options=config.photo_options)
-    split = read_split(split_path, capture)
+    split = replace(read_split(split_path, capture), size_px=size_px, masks=config.masks)
     gaussians, splat_notes = read_ply_with_notes(splat_path, file_from_world=capture.file_from_world)
     splat = make_splat(splat_path, gaussians, mode=config.mode).to(device)
     if not split.test_ids:
@@ -114,7 +117,7 @@ def run_evaluate(
     notes = [*capture.notes, *splat_notes]
     for note in notes:
         log.info("%s: %s", capture.name, note)
-    write_json(run.path / "split.json", {**split.to_json(), "size_px": size_px})
+    write_json(run.path / "split.json", split.to_json())
     notes += _warn_of_misfit(capture, split, splat, Path(splat_path))
     results = evaluate_arms(
         run,
