@@ -24,7 +24,8 @@ from splatfix.process import progress
 from splatfix.shapes import Bool, Float, Shaped
 
 WHITE = (1.0, 1.0, 1.0)
-MIN_VALID = 0.9  # of a mask; pixels below are ignored, also those at the edge of what is ignored
+MIN_VALID = 0.9  # of the lightest pixel of a mask; darker ones are ignored, also at the edge of what is ignored
+MIN_LIGHT = 0.1  # of a pixel that is the lightest; in a darker mask there is only noise
 QUIET_PHOTOS = 50  # that are checked without a progress bar
 
 
@@ -64,8 +65,7 @@ class PhotoFile:
             mask = masks["object"][..., None]
             photo = np.concatenate([to_float(photo) * mask + (1 - mask), mask], axis=2)
         shrink: Callable[..., ndarray] = resize
-        if "ignore" in masks and not (is_valid := masks["ignore"] > MIN_VALID).all():
-            _refuse_empty(self.path if self.mask_path is None else self.mask_path, is_valid)
+        if "ignore" in masks and not (is_valid := self._find_valid(masks["ignore"])).all():
             shrink = partial(resize_valid, is_valid=is_valid)
         fitted = self._fit_to_camera(photo, shrink)
         object_mask = np.ascontiguousarray(fitted[..., 3]) if "object" in masks else None
@@ -89,7 +89,17 @@ class PhotoFile:
         if self.mask_path is not None:
             mask = _read_mask(self.mask_path, upright=self.turn.is_applied)
             if self.mask_marks == "ignore":
-                _refuse_empty(self.mask_path, mask > MIN_VALID)
+                self._find_valid(mask)
+
+    def _find_valid(self, mask: Float[ndarray, "H W"]) -> Bool[ndarray, "H W"]:
+        """Find the pixels that a mask does not ignore. ValueError if there are none."""
+        is_valid = mask > MIN_VALID * max(float(mask.max()), MIN_LIGHT)
+        if not is_valid.any():
+            raise ValueError(
+                f"{self.mask_path or self.path}: every pixel is ignored; wanted some that are white (or opaque), or "
+                "the photo left out: is the mask inverted?"
+            )
+        return is_valid
 
     def _fit_to_camera(
         self, image: Shaped[ndarray, "H W C"], shrink: Callable[..., ndarray]
@@ -97,15 +107,6 @@ class PhotoFile:
         if self.lens.is_pinhole:
             return shrink(image, *self.camera_size)
         return undistort(image, self.lens, *self.camera_size, shrink=shrink)
-
-
-def _refuse_empty(path: Path, is_valid: Bool[ndarray, "*shape"]) -> None:
-    """Refuse a mask without a valid pixel."""
-    if not is_valid.any():
-        raise ValueError(
-            f"{path}: every pixel is ignored; wanted some that are white (or opaque), or the photo left out: is the "
-            "mask inverted?"
-        )
 
 
 def _read_mask(path: Path, *, upright: bool) -> Float[ndarray, "H W"]:

@@ -102,6 +102,16 @@ def test_white_masks_change_nothing_and_black_ones_are_refused(tmp_path):
     check_photos(open_capture(root, options=OBJECT).views)
 
 
+@pytest.mark.parametrize("white", [1.0, 0.5])
+def test_the_lightest_pixels_of_a_mask_are_valid(white, tmp_path):
+    root = WRITERS["transforms"](tmp_path)
+    write_masks(root, {"a.png": white * disc(), "b.png": 0.03 * writers.picture(0)[..., 0]})
+    capture = open_capture(root)
+    np.testing.assert_array_equal(capture.view("a").load().validity, disc())
+    with pytest.raises(ValueError, match=r"b\.png: every pixel is ignored"):
+        capture.view("b").load()
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_an_unknown_choice_is_refused():
     with pytest.raises(ValueError, match="masks = 'people': wanted one of auto, object, ignore"):
