@@ -248,9 +248,7 @@ def read_ply_with_notes(
 ) -> tuple[Gaussians, tuple[str, ...]]:
     """Read a 3DGS ``.ply`` as `read_ply` does, and return the notes on what was changed, instead of logging them."""
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; wanted a 3D Gaussian splat as .ply")
-    refuse_other_splat(path)
+    check_ply(path)
     vertex = read_vertices(path)
     names = set(vertex.dtype.names or ())
     num_rest = sum(name.startswith("f_rest_") for name in names)
@@ -280,6 +278,13 @@ def read_ply_with_notes(
         sh0=tensors["sh0"][:, None, :],
         sh_rest=tensors["rest"].reshape(n, 3, k)[:, :, :15].transpose(1, 2).contiguous(),
     ), tuple(notes)
+
+
+def check_ply(path: Path | str) -> None:
+    """Check that a file exists and is not a splat in another format, without reading it. ValueError otherwise."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file; wanted a 3D Gaussian splat as .ply")
+    refuse_other_splat(Path(path))
 
 
 def _group_columns(num_rest: int) -> dict[str, tuple[str, ...]]:
