@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from splatfix.files import read_json, write_json, write_whole
-from splatfix.ply import find_sound_rows, read_vertices, refuse_other_splat
+from splatfix.ply import list_splat_properties, read_splat_columns
 from splatfix.shapes import Float, Shaped
 from splatfix.similarity import IDENTITY, Similarity
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 SH_C0 = 0.28209479177387814  # the constant band of real spherical harmonics
 SPLAT_FILE = "splat.json"  # render mode and background of the .ply files of a folder
 SPLAT_SCHEMA = 1
+MAX_REST = 15  # coefficients above degree 0 that are used, those of degrees 1 to 3
 
 RenderMode = Literal["classic", "antialiased"]
 
@@ -173,17 +174,6 @@ def elongation(gaussians: Gaussians) -> dict[str, float | None]:
     return {"median": float(np.median(ratio)), "p95": float(np.percentile(ratio, 95))}
 
 
-def _ply_columns(num_rest: int) -> list[str]:
-    return [
-        *("x", "y", "z", "nx", "ny", "nz"),
-        *(f"f_dc_{i}" for i in range(3)),
-        *(f"f_rest_{i}" for i in range(3 * num_rest)),
-        "opacity",
-        *(f"scale_{i}" for i in range(3)),
-        *(f"rot_{i}" for i in range(4)),
-    ]
-
-
 def write_ply(path: Path | str, gaussians: Gaussians, *, file_from_world: Similarity = IDENTITY) -> None:
     """Write the standard 3DGS ``.ply`` (binary, float32, normals zero), whole or not at all.
 
@@ -214,9 +204,9 @@ def write_ply(path: Path | str, gaussians: Gaussians, *, file_from_world: Simila
         ],
         axis=1,
     )
-    vertex = np.ascontiguousarray(table).view([(name, "<f4") for name in _ply_columns(k)]).reshape(n)
+    vertex = np.ascontiguousarray(table).view([(name, "<f4") for name in list_splat_properties(k)]).reshape(n)
     if any(file_from_world.offset):
-        vertex = vertex.astype([(name, "<f8" if name in "xyz" else "<f4") for name in _ply_columns(k)])
+        vertex = vertex.astype([(name, "<f8" if name in "xyz" else "<f4") for name in list_splat_properties(k)])
         for name, values in zip("xyz", positions.T, strict=True):
             vertex[name] = values
     with write_whole(Path(path)) as temporary:
@@ -247,81 +237,20 @@ def read_ply_with_notes(
     path: Path | str, *, file_from_world: Similarity = IDENTITY
 ) -> tuple[Gaussians, tuple[str, ...]]:
     """Read a 3DGS ``.ply`` as `read_ply` does, and return the notes on what was changed, instead of logging them."""
-    path = Path(path)
-    check_ply(path)
-    vertex = read_vertices(path)
-    names = set(vertex.dtype.names or ())
-    num_rest = sum(name.startswith("f_rest_") for name in names)
-    if num_rest not in (0, 9, 24, 45, 72):
-        raise ValueError(f"{path}: {num_rest} f_rest_* properties, wanted 0, 9, 24, 45 or 72 (SH degree 0 to 4)")
-    columns = _group_columns(num_rest) | ({"filter": ("filter_3D",)} if "filter_3D" in names else {})
-    values = {key: _stack_columns(path, vertex, group) for key, group in columns.items()}
-    values["opacity"] = np.clip(values["opacity"], -30, 30)
-    sound, notes = find_sound_rows(path, {columns[key]: group for key, group in values.items()})
-    if not sound.all():
-        values = {key: group[sound] for key, group in values.items()}
-    values["means"] = file_from_world.apply_inverse(values["means"]).astype(np.float32)
+    values, notes = read_splat_columns(Path(path))
+    values["means"] = file_from_world.apply_inverse(values["means"])
     if not file_from_world.is_identity:
         values["scales"] = values["scales"] - np.float32(math.log(file_from_world.scale))
-    if "filter" in values:
-        _apply_filter(values)
-        notes.append(f"{path.name}: the 3D filter of Mip-Splatting (filter_3D) is applied to scales and opacities")
-    if num_rest == 72:
-        notes.append(f"{path.name}: spherical harmonics of degree 4: only degrees 0 to 3 are used")
     tensors = {key: torch.from_numpy(np.ascontiguousarray(group, np.float32)) for key, group in values.items()}
-    n, k = len(tensors["means"]), num_rest // 3
+    n, k = len(tensors["means"]), tensors["rest"].shape[1] // 3
     return Gaussians(
         means=tensors["means"],
         log_scales=tensors["scales"],
         quats=tensors["quats"],
         opacity_logits=tensors["opacity"][:, 0],
         sh0=tensors["sh0"][:, None, :],
-        sh_rest=tensors["rest"].reshape(n, 3, k)[:, :, :15].transpose(1, 2).contiguous(),
+        sh_rest=tensors["rest"].reshape(n, 3, k)[:, :, :MAX_REST].transpose(1, 2).contiguous(),
     ), tuple(notes)
-
-
-def check_ply(path: Path | str) -> None:
-    """Check that a file exists and is not a splat in another format, without reading it. ValueError otherwise."""
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file; wanted a 3D Gaussian splat as .ply")
-    refuse_other_splat(Path(path))
-
-
-def _group_columns(num_rest: int) -> dict[str, tuple[str, ...]]:
-    """Group the properties of a 3DGS ``.ply`` that are read, in the order of the columns of `Gaussians`."""
-    return {
-        "means": ("x", "y", "z"),
-        "scales": ("scale_0", "scale_1", "scale_2"),
-        "quats": ("rot_0", "rot_1", "rot_2", "rot_3"),
-        "opacity": ("opacity",),
-        "sh0": ("f_dc_0", "f_dc_1", "f_dc_2"),
-        "rest": tuple(f"f_rest_{i}" for i in range(num_rest)),
-    }
-
-
-def _stack_columns(path: Path, vertex: np.ndarray, columns: tuple[str, ...]) -> Float[np.ndarray, "N _"]:
-    """Stack properties as columns, positions in float64. ValueError if one is missing."""
-    missing = [name for name in columns if name not in (vertex.dtype.names or ())]
-    if missing:
-        raise ValueError(f"{path}: property {missing[0]!r} is missing; wanted a 3DGS .ply with {list(columns)}")
-    dtype = np.float64 if columns == ("x", "y", "z") else np.float32
-    table = np.empty((len(vertex), len(columns)), dtype)
-    for index, name in enumerate(columns):
-        table[:, index] = vertex[name]
-    return table
-
-
-def _apply_filter(values: dict[str, np.ndarray]) -> None:
-    """Apply the 3D smoothing filter of Mip-Splatting (Yu et al. 2024, eq. 7), a standard deviation per Gaussian.
-
-    Its training saves scales and opacities without it, and applies it whenever it renders.
-    """
-    variances = np.exp(2 * values["scales"].astype(np.float64))
-    filtered = variances + values.pop("filter").astype(np.float64) ** 2
-    factor = np.sqrt((variances / filtered).prod(axis=1, keepdims=True))
-    opacities = np.clip(factor / (1 + np.exp(-values["opacity"].astype(np.float64))), 1e-13, 1 - 1e-13)
-    values["scales"] = 0.5 * np.log(filtered)
-    values["opacity"] = np.log(opacities / (1 - opacities))
 
 
 def write_splat(path: Path | str, splat: Splat, *, file_from_world: Similarity = IDENTITY) -> None:

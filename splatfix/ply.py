@@ -1,4 +1,4 @@
-"""Vertices of PLY files and which of them are broken, and the names of other formats of splats."""
+"""Vertices of PLY files, those of splats among them, which are broken, and the names of other formats of splats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from splatfix.shapes import Bool, Shaped
+from splatfix.shapes import Bool, Float, Shaped
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_BROKEN_SHARE = 0.1  # of the rows of a file; a file with more was not written whole
@@ -103,3 +103,88 @@ def find_sound_rows(
             "are zeros or not finite; wanted finite numbers in at least 90 %: is the file whole? Export it again"
         )
     return ~broken, [f"{path.name}: {num} of {num_rows} vertices are zeros or not finite (the first: {row}): left out"]
+
+
+def list_splat_properties(num_rest: int) -> list[str]:
+    """List the properties of a standard 3DGS ``.ply`` with some coefficients above degree 0, in their order."""
+    return [
+        *("x", "y", "z", "nx", "ny", "nz"),
+        *(f"f_dc_{i}" for i in range(3)),
+        *(f"f_rest_{i}" for i in range(3 * num_rest)),
+        "opacity",
+        *(f"scale_{i}" for i in range(3)),
+        *(f"rot_{i}" for i in range(4)),
+    ]
+
+
+def check_ply(path: Path) -> None:
+    """Check that a file exists and is not a splat in another format, without reading it. ValueError otherwise."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; wanted a 3D Gaussian splat as .ply")
+    refuse_other_splat(path)
+
+
+def read_splat_columns(path: Path) -> tuple[dict[str, ndarray], list[str]]:
+    """Read the columns of a 3DGS ``.ply``, and notes on what was left out or changed; see `gaussians.read_ply`.
+
+    Returns:
+        ``means`` (float64), ``scales``, ``quats``, ``opacity``, ``sh0`` and ``rest``, as in the file, and the notes.
+
+    Raises:
+        ValueError: as `gaussians.read_ply`.
+    """
+    check_ply(path)
+    vertex = read_vertices(path)
+    names = set(vertex.dtype.names or ())
+    num_rest = sum(name.startswith("f_rest_") for name in names)
+    if num_rest not in (0, 9, 24, 45, 72):
+        raise ValueError(f"{path}: {num_rest} f_rest_* properties, wanted 0, 9, 24, 45 or 72 (SH degree 0 to 4)")
+    columns = _group_columns(num_rest) | ({"filter": ("filter_3D",)} if "filter_3D" in names else {})
+    values = {key: _stack_columns(path, vertex, group) for key, group in columns.items()}
+    values["opacity"] = np.clip(values["opacity"], -30, 30)
+    sound, notes = find_sound_rows(path, {columns[key]: group for key, group in values.items()})
+    if not sound.all():
+        values = {key: group[sound] for key, group in values.items()}
+    if "filter" in values:
+        _apply_filter(values)
+        notes.append(f"{path.name}: the 3D filter of Mip-Splatting (filter_3D) is applied to scales and opacities")
+    if num_rest == 72:
+        notes.append(f"{path.name}: spherical harmonics of degree 4: only degrees 0 to 3 are used")
+    return values, notes
+
+
+def _group_columns(num_rest: int) -> dict[str, tuple[str, ...]]:
+    """Group the properties of a 3DGS ``.ply`` that are read."""
+    return {
+        "means": ("x", "y", "z"),
+        "scales": ("scale_0", "scale_1", "scale_2"),
+        "quats": ("rot_0", "rot_1", "rot_2", "rot_3"),
+        "opacity": ("opacity",),
+        "sh0": ("f_dc_0", "f_dc_1", "f_dc_2"),
+        "rest": tuple(f"f_rest_{i}" for i in range(num_rest)),
+    }
+
+
+def _stack_columns(path: Path, vertex: ndarray, columns: tuple[str, ...]) -> Float[ndarray, "N _"]:
+    """Stack properties as columns, positions in float64. ValueError if one is missing."""
+    missing = [name for name in columns if name not in (vertex.dtype.names or ())]
+    if missing:
+        raise ValueError(f"{path}: property {missing[0]!r} is missing; wanted a 3DGS .ply with {list(columns)}")
+    dtype = np.float64 if columns == ("x", "y", "z") else np.float32
+    table = np.empty((len(vertex), len(columns)), dtype)
+    for index, name in enumerate(columns):
+        table[:, index] = vertex[name]
+    return table
+
+
+def _apply_filter(values: dict[str, ndarray]) -> None:
+    """Apply the 3D smoothing filter of Mip-Splatting (Yu et al. 2024, eq. 7), a standard deviation per Gaussian.
+
+    Its training saves scales and opacities without it, and applies it whenever it renders.
+    """
+    variances = np.exp(2 * values["scales"].astype(np.float64))
+    filtered = variances + values.pop("filter").astype(np.float64) ** 2
+    factor = np.sqrt((variances / filtered).prod(axis=1, keepdims=True))
+    opacities = np.clip(factor / (1 + np.exp(-values["opacity"].astype(np.float64))), 1e-13, 1 - 1e-13)
+    values["scales"] = 0.5 * np.log(filtered)
+    values["opacity"] = np.log(opacities / (1 - opacities))

@@ -12,7 +12,8 @@ from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
 from splatfix.evaluation.results import Results, read_results
 from splatfix.files import write_json
-from splatfix.gaussians import RenderMode, Splat, check_ply, make_splat, read_ply_with_notes
+from splatfix.gaussians import RenderMode, Splat, make_splat, read_ply_with_notes
+from splatfix.ply import check_ply
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, open_restorer
 from splatfix.restoration.identity import restorer_input
@@ -80,7 +81,7 @@ def run_evaluate(
             another run; the message names it.
     """
     device = choose_device(config.device)
-    check_ply(splat_path)  # at once: opening a capture takes time
+    check_ply(Path(splat_path))  # at once: opening a capture takes time
     given = read_split(split_path)
     size_px = config.size_px or given.size_px or 320
     config = replace(config, masks=given.masks if config.masks == "auto" else config.masks)
