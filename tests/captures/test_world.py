@@ -118,18 +118,18 @@ def test_exported_splats_have_the_coordinates_of_the_files(tmp_path):
 
 
 def test_fits_do_not_depend_on_the_coordinates(tmp_path):
-    ordinary = open_capture(sample_path(), longest_side_px=48)
+    ordinary = open_capture(sample_path(), longest_side_px=32)
 
     def measure(move):
         root = tmp_path / move.describe()
         shutil.copytree(sample_path(), root)
         move_transforms(root, move)
-        capture = open_capture(root, longest_side_px=48)
-        split = make_split(capture, ViewsConfig(size_px=48, max_test=3))
+        capture = open_capture(root, longest_side_px=32)
+        split = make_split(capture, ViewsConfig(size_px=32, max_test=3))
         scene = load_scene(capture, split.train_ids, torch.device("cpu"))
         torch.manual_seed(0)
         fit = start_fit(scene, FitConfig(), InitializationConfig(sources=("random",)), seed=0)
-        advance(fit, scene.views(), 40, seed=0)
+        advance(fit, scene.views(), 20, seed=0)
         write_splat(root / "before.ply", fit.splat(), file_from_world=capture.file_from_world)
         splat = read_splat(root / "before.ply", file_from_world=capture.file_from_world)
         views = measure_views(capture, split, {"before": splat}, reasons={})

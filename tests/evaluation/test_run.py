@@ -22,7 +22,7 @@ def test_a_splat_in_another_world_is_warned_of(tmp_path, caplog):
     (tmp_path / "split.json").write_text(json.dumps(split))
     scene = load_scene(capture, split["train_ids"], torch.device("cpu"))
     fit = start_fit(scene, FitConfig(), InitializationConfig(sources=("random",)), seed=0)
-    advance(fit, scene.views(), 40, seed=0)
+    advance(fit, scene.views(), 20, seed=0)
 
     def measure(name, offset):
         gaussians = fit.splat().gaussians
