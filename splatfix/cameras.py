@@ -268,7 +268,7 @@ def _have_parallel_axes(cameras: Sequence[Camera]) -> bool:
 def measure_baseline(cameras: Sequence[Camera]) -> float:
     """Measure the largest distance between two camera centers, in world units."""
     centers = np.stack([camera.center for camera in cameras])
-    return float(np.linalg.norm(centers[:, None] - centers, axis=-1).max())
+    return max(float(np.linalg.norm(centers - center, axis=-1).max()) for center in centers)
 
 
 def measure_depth(cameras: Sequence[Camera], positions: Float[ndarray, "P 3"] | None) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from splatfix.cameras import Camera, measure_baseline
 from splatfix.captures.capture import Capture, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.frames import FramesFile
@@ -51,14 +52,20 @@ def read(
         notes += [f"{split.name}: {note}" for note in split_notes]
         if len({view.name for view in split_views}) < len(split_views):
             assemble_capture(root, split, "blender", split_views, None, ())  # raises, naming the repeated frame
+        size = measure_baseline([view.camera for view in split_views])
         for view in split_views:
             if view.name not in views:
                 views[view.name] = view
                 continue
-            same = np.allclose(views[view.name].camera.camera_from_world, view.camera.camera_from_world, atol=1e-6)
-            if not same:
+            if not _have_same_pose(views[view.name].camera, view.camera, size):
                 raise ValueError(f"{split}: {view.name} has another pose than in an earlier split; wanted one pose")
             num_repeated += 1
     if num_repeated:
         notes.append(f"{num_repeated} frames occur in several splits: kept once")
     return assemble_capture(root, file, "blender", views.values(), None, notes)
+
+
+def _have_same_pose(a: Camera, b: Camera, size: float) -> bool:
+    """Whether two poses are equal but for rounding, among cameras that are ``size`` apart."""
+    same_center = float(np.linalg.norm(a.center - b.center)) <= 1e-5 * size
+    return same_center and np.allclose(a.rotation, b.rotation, atol=1e-6)

@@ -22,7 +22,7 @@ from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
 from splatfix.views import ViewsConfig, make_split
 from tests.captures import writers
-from tests.captures.writers import WRITERS, move_transforms
+from tests.captures.writers import WRITERS, edit_json, move_transforms
 
 UTM = (432_100.0, 5_412_345.0, 187.0)
 MOVES = [Similarity(1e-6), Similarity(1e-3), Similarity(1e6), Similarity(1.0, UTM), Similarity(1e-3, UTM)]
@@ -158,3 +158,18 @@ def test_cameras_that_turn_in_one_place_keep_their_coordinates():
     assert choose_world(cameras) == IDENTITY
     behind = Points(np.array([[0.0, 0, -5]]), np.zeros((1, 3), np.float32))
     assert choose_world(cameras, behind) == IDENTITY
+
+
+@pytest.mark.parametrize("move", [IDENTITY, Similarity(1e-6), Similarity(1.0, UTM)], ids=Similarity.describe)
+def test_another_pose_of_a_frame_is_found_in_any_coordinates(move, tmp_path):
+    root = WRITERS["blender"](tmp_path)
+    for split in ("train", "test"):
+        (root / f"transforms_{split}.json").rename(root / "transforms.json")
+        move_transforms(root, move)
+        (root / "transforms.json").rename(root / f"transforms_{split}.json")
+    frames = json.loads((root / "transforms_train.json").read_text())["frames"]
+    edit_json(root / "transforms_test.json", lambda tree: tree["frames"].append(frames[0]))
+    assert "1 frames occur in several splits: kept once" in open_capture(root).notes
+    edit_json(root / "transforms_test.json", lambda tree: tree["frames"][1].update(frames[1], file_path="train/a"))
+    with pytest.raises(ValueError, match="train/a has another pose than in an earlier split"):
+        open_capture(root)
