@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +34,7 @@ def view(splat: Splat, capture: Capture | None = None, *, host: str = "127.0.0.1
     print(f"{len(splat.gaussians):,} Gaussians at http://{address}:{server.get_port()}  (stop with Ctrl-C)", flush=True)
     if server.get_port() != port:
         print(f"port {port} is taken, hence port {server.get_port()}", flush=True)
-    misfit = None if capture is None else find_misfit(splat, capture.views)
+    misfit = None if capture is None else _find_misfit(splat, capture)
     if misfit is not None:
         print(f"the splat does not fit the photos: {misfit}", flush=True)
     if splat.mode == "antialiased":
@@ -81,6 +82,12 @@ def serve(splat: Splat, capture: Capture | None = None, *, host: str = "127.0.0.
     if capture is not None:
         _add_cameras(server, capture)
     return server
+
+
+def _find_misfit(splat: Splat, capture: Capture) -> str | None:
+    if capture.background is not None:  # the photos are composited over it
+        splat = replace(splat, background=capture.background)
+    return find_misfit(splat, capture.views)
 
 
 def _set_initial_camera(server: ViserServer, gaussians: Gaussians, cameras: Sequence[Camera]) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import torch
 from splatfix import viewer
 from splatfix.cameras import Camera, look_at
 from splatfix.captures.capture import Capture, Photo, View
-from splatfix.gaussians import Gaussians, Splat
+from splatfix.cli import main
+from splatfix.gaussians import Gaussians, Splat, write_splat
+from splatfix.rendering import render
+from splatfix.similarity import Similarity
 
 
 def some_gaussians(num: int = 50) -> Gaussians:
@@ -75,6 +79,33 @@ def test_view_says_where_and_how_to_stop(monkeypatch, capsys):
     said = capsys.readouterr().out
     for words in ("http://localhost:", "Ctrl-C", "without antialiasing", "view dependence", "stopped"):
         assert words in said
+
+
+def test_view_says_that_a_splat_is_not_in_the_world_of_its_photos(monkeypatch, capsys):
+    class Server:
+        get_port, stop = staticmethod(lambda: 8080), staticmethod(lambda: None)
+
+    def interrupt(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(viewer, "serve", lambda *_, **__: Server)
+    monkeypatch.setattr(viewer.time, "sleep", interrupt)
+    viewer.view(a_splat(), a_capture())
+    assert "the splat does not fit the photos: its renders reach" in capsys.readouterr().out
+    white = (1.0, 1.0, 1.0)
+    photo = render(Splat(some_gaussians(), background=white), [a_capture().cameras[0]]).rgb[0].clamp(0, 1).numpy()
+    views = (View(a_capture().cameras[0], lambda: Photo(photo)),)
+    viewer.view(a_splat(), replace(a_capture(), views=views, background=white))
+    assert "does not fit" not in capsys.readouterr().out
+
+
+def test_view_moves_a_splat_near_the_origin(monkeypatch, tmp_path, capsys):
+    seen = []
+    monkeypatch.setattr(viewer, "view", lambda splat, *_, **__: seen.append(splat))
+    write_splat(tmp_path / "a.ply", a_splat(), file_from_world=Similarity(2.0, (1e6, 0.0, 0.0)))
+    assert main(["view", str(tmp_path / "a.ply")]) == 0
+    torch.testing.assert_close(seen[0].gaussians.means, some_gaussians().means)
+    assert "the browser shows x where the file has 2 x + [1000000, 0, 0]" in capsys.readouterr().out
 
 
 def test_without_viser_the_remedy_is_named(monkeypatch):
