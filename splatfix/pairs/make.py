@@ -34,6 +34,7 @@ from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import SparseScene, load_scene, start_fit
 from splatfix.splats.train import FitConfig
 from splatfix.views import (
+    MIN_TEST_DISTANCE,
     Band,
     assign_bands,
     pick_evenly,
@@ -233,9 +234,11 @@ class _CleanView:
 
 
 def _choose_photos(capture: Capture, scene: SparseScene, recipe: Recipe) -> list[_CleanView]:
-    """Choose photos that the fit is not trained on as clean views."""
-    trained = set() if recipe.cycle else {camera.name for camera in scene.cameras}
-    cameras = [camera for camera in capture.cameras if camera.name not in trained]
+    """Choose photos that the fit is not trained on, nor on a copy of, as clean views."""
+    if recipe.cycle:
+        return _spread_views(capture.cameras, {}, scene, recipe)
+    distances = view_distances(capture.cameras, scene.cameras, scene.points)
+    cameras = [camera for camera in capture.cameras if distances[camera.name] > MIN_TEST_DISTANCE]
     return _spread_views(cameras, {}, scene, recipe)
 
 

@@ -73,6 +73,15 @@ def test_a_reference_splat_is_rendered_in_its_recorded_mode(tmp_path):
     assert (ground_truth.splat.mode, ground_truth.splat.background) == ("antialiased", (1.0, 1.0, 1.0))
 
 
+def test_copies_of_training_photos_are_no_clean_views():
+    capture = open_capture(sample_path(), longest_side_px=48)
+    views = capture.views[:8:2]
+    copies = [replace(view, camera=replace(view.camera, name=f"copy_{view.name}")) for view in views]
+    capture = replace(capture, views=tuple(sorted((*views, *copies), key=lambda view: view.name)))
+    for pair in make_pairs(capture, 0, seed=0, recipe=replace(SMALL, num_train=(3, 3)), device=CPU).pairs:
+        assert pair.view.removeprefix("copy_") not in str(pair.meta["fit_settings"]["train_ids"])
+
+
 def test_pairs_say_which_world_their_cameras_are_in():
     assert "file_from_world" not in make_small_pairs(0)[0].meta
     move = Similarity(0.5, (1e6, 2e6, 0.0))
