@@ -18,7 +18,7 @@ from splatfix.captures.capture import Capture, Points
 from splatfix.similarity import IDENTITY, Similarity
 
 MAX_DISTANCE = 100.0  # of the cameras from the origin, in sizes of the scene
-SIZES = (0.25, 4096.0)  # of the scene, in world units
+SIZES = (0.125, 4096.0)  # of the scene, in world units
 SIZE = 4.0  # of a scene that is scaled, but for a factor below the square root of 2
 NUM_CAMERAS, NUM_POINTS = 24, 500  # that the size is measured with
 MOST = 0.8  # share of the cameras whose distances from the median center count
