@@ -73,7 +73,7 @@ def gather_photos(folder: Path) -> tuple[list[SourcePhoto], list[str]]:
     """Read the photos of a folder once: without those that are there twice, and with notes about these.
 
     Raises:
-        ValueError: fewer than three photos.
+        ValueError: fewer than three photos, or a file that is no image.
     """
     paths = find_photo_files(folder)
     if not paths:
@@ -83,6 +83,7 @@ def gather_photos(folder: Path) -> tuple[list[SourcePhoto], list[str]]:
     notes = []
     with progress(paths, description="reading photos") as bar:
         for path in bar:
+            read_header(path)
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             if digest in photos:
                 notes.append(f"{path.name} is the same file as {photos[digest].path.name}: used once")

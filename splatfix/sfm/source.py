@@ -18,6 +18,7 @@ from splatfix.sfm.photos import (
     find_video_files,
     gather_photos,
 )
+from splatfix.sfm.video import count_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,7 @@ def open_source(path: Path) -> Source:
     if path.is_file():
         if path.suffix.lower() in SUFFIXES:
             check_count(path, 1)
+        count_frames(path)
         return Source(path=path, video=path)
     if is_capture(path):
         raise ValueError(
@@ -78,4 +80,5 @@ def open_source(path: Path) -> Source:
         return Source(path=path, photos=tuple(photos), notes=tuple(notes))
     if len(videos) > 1:
         raise ValueError(f"{path}: {len(videos)} videos and no photos; pass one of them, such as {videos[0]}")
+    count_frames(videos[0])
     return Source(path=path, video=videos[0])

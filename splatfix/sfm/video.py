@@ -20,6 +20,11 @@ PROBE_WIDTH_PX = 320
 CANDIDATES_PER_FRAME = 20  # frames that are compared for each one that is picked
 STILL_SHARE = 0.1  # of the mean motion, added to each step: a camera that stands still gives some frames, too
 SEARCH_SHARE = 0.45  # of the way to the neighboring picks that is searched for a sharp frame
+WHOLE_SHARE = 0.9  # of the frames that the header promises, below which a note says so
+FFMPEG_SIGNS = {  # in the log of ffmpeg, and what they mean
+    "matches no streams": "there is no picture in it, only sound",
+    "moov atom not found": "its index is missing: the recording or the copy was cut short",
+}
 MAX_STEP = 0.25  # motion between picked frames, in image widths, above which they share too little
 
 
@@ -52,7 +57,7 @@ def pick_frames(video: Path, images: Path, folder: Path, num: int) -> tuple[list
 
 def choose_frames(video: Path, num: int) -> tuple[list[int], list[str]]:
     """Choose frames of a video, by their index; also returns notes."""
-    total = count_frames(video)
+    total, notes = count_frames(video)
     every = max(1, total // (num * CANDIDATES_PER_FRAME))
     sharpness, motion = measure_frames(video, every, total)
     if len(sharpness) < MIN_PHOTOS:
@@ -61,7 +66,7 @@ def choose_frames(video: Path, num: int) -> tuple[list[int], list[str]]:
             "in which the camera moves"
         )
     picked = spread_frames(sharpness, motion, num)
-    notes = [f"{len(picked)} of {total} frames were picked from {video.name}"]
+    notes = [*notes, f"{len(picked)} of {total} frames were picked from {video.name}"]
     step = float(motion.sum()) / max(len(picked) - 1, 1)
     if step > MAX_STEP:
         wanted = int(np.ceil(motion.sum() / MAX_STEP)) + 1
@@ -69,19 +74,33 @@ def choose_frames(video: Path, num: int) -> tuple[list[int], list[str]]:
     return [index * every for index in picked], notes
 
 
-def count_frames(video: Path) -> int:
-    """Count the frames of a video. ValueError if it is none."""
+def count_frames(video: Path) -> tuple[int, list[str]]:
+    """Count the frames of a video, with a note if they end before its header says. ValueError if it is no video."""
     import imageio_ffmpeg
 
     try:
         num, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
+        reader = imageio_ffmpeg.read_frames(str(video))
+        header = next(reader)
+        reader.close()
     except (OSError, RuntimeError) as error:
-        lines = str(error).strip().splitlines() or [""]
         raise ValueError(
-            f"{video}: cannot be read as a video ({lines[-1].strip()[:100]}); wanted a video that ffmpeg reads, such "
+            f"{video}: cannot be read as a video ({_find_reason(str(error))}); wanted a video that ffmpeg reads, such "
             "as .mp4 or .mov, or a folder of photos"
         ) from None
-    return int(num)
+    promised = header["fps"] * header["duration"]
+    notes = []
+    if num < WHOLE_SHARE * promised:
+        notes.append(f"{video.name} ends after {num} of some {promised:.0f} frames: is the file whole?")
+    return int(num), notes
+
+
+def _find_reason(log: str) -> str:
+    """What the log of ffmpeg says about a file that it does not read."""
+    for sign, reason in FFMPEG_SIGNS.items():
+        if sign in log:
+            return reason
+    return (log.strip().splitlines() or [""])[-1].strip()[:100]
 
 
 def measure_frames(video: Path, every: int, total: int) -> tuple[Float[ndarray, " M"], Float[ndarray, " M"]]:

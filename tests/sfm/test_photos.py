@@ -1,5 +1,7 @@
 """What is given to pose: photos of every kind, videos, and what is refused."""
 
+import re
+import subprocess
 import sys
 
 import numpy as np
@@ -188,6 +190,32 @@ def test_frames_of_a_still_camera_are_spread_over_time():
     assert spread_frames(np.ones(3), np.zeros(3), 5) == [0, 1, 2]
 
 
+def test_a_video_that_was_cut_short_is_named(tmp_path):
+    import imageio_ffmpeg
+
+    video = write_video(tmp_path / "walk.mp4")
+    front = tmp_path / "front.mp4"  # with its index in front of the frames
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        video,
+        "-c",
+        "copy",
+        "-movflags",
+        "+faststart",
+        front,
+    ]
+    subprocess.run(command, check=True)
+    for path, share in ((video, 0.5), (front, 0.6)):
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match="its index is missing: the recording or the copy was cut short"):
+        pick_frames(video, tmp_path / "images", tmp_path / "work", 4)
+    _, notes = pick_frames(front, tmp_path / "images", tmp_path / "work", 4)
+    assert re.fullmatch(r"front\.mp4 ends after \d+ of some 24 frames: is the file whole\?", notes[0])
+
+
 @pytest.mark.parametrize("content", [b"", b"not a video at all"])
 def test_a_file_that_is_no_video_is_refused_in_a_line(tmp_path, content, capsys):
     (tmp_path / "clip.mp4").write_bytes(content)
@@ -195,6 +223,7 @@ def test_a_file_that_is_no_video_is_refused_in_a_line(tmp_path, content, capsys)
     [line] = capsys.readouterr().err.splitlines()
     assert "clip.mp4: cannot be read as a video" in line
     assert "folder of photos" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_photo_is_not_enough(tmp_path, capsys):
