@@ -22,6 +22,7 @@ _MODULES = {
     "splatfix.loop": ("LoopConfig", "RepairConfig", "run_loop"),
     "splatfix.restoration": ("Repaired", "Restorer", "RestorerChoice"),
     "splatfix.sample": ("sample_path",),
+    "splatfix.sfm": ("PoseConfig", "pose_photos"),
     "splatfix.splats.train": ("FitConfig",),
     "splatfix.views": ("Split", "ViewsConfig"),
 }

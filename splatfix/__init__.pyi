@@ -5,6 +5,7 @@ from splatfix.gaussians import Gaussians, Splat, read_splat, write_splat
 from splatfix.loop import LoopConfig, RepairConfig, run_loop
 from splatfix.restoration import Repaired, Restorer, RestorerChoice
 from splatfix.sample import sample_path
+from splatfix.sfm import PoseConfig, pose_photos
 from splatfix.splats.train import FitConfig
 from splatfix.views import Split, ViewsConfig
 
@@ -16,6 +17,7 @@ __all__ = [
     "FlawedView",
     "Gaussians",
     "LoopConfig",
+    "PoseConfig",
     "RepairConfig",
     "Repaired",
     "Restorer",
@@ -26,6 +28,7 @@ __all__ = [
     "evaluate",
     "fit_capture",
     "open_capture",
+    "pose_photos",
     "read_splat",
     "render_flawed",
     "repair",

@@ -65,6 +65,7 @@ def demo(*, out: RunPath = Path("runs/demo"), fresh: bool, settings: "LoopConfig
         "splatfix loop scenes/banana --out runs/banana",
         "splatfix loop scenes/banana --out runs/nine --views.num-train 9 --restorer runs/restorer",
         "splatfix loop scenes/banana --out runs/mine --start point_cloud.ply --views.num-train all",
+        "splatfix loop photos/ --out runs/mine --pose.from chosen",
     ],
 )
 def loop(
@@ -80,7 +81,8 @@ def loop(
     The gain is measured on photos that the fit has not seen, against a fit of the same length without repair.
 
     Args:
-        capture: folder or URL of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
+        capture: folder or URL of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF), a 3DGS .ply, or photos
+            or a video without poses, which are posed first, as splatfix pose does.
         out: folder of the run.
         start: repair this splat, which was trained with the same poses, instead of a fit of splatfix.
     """
@@ -114,7 +116,8 @@ def fit(
     """Fit a splat to a few photos of a capture, and measure it on the others.
 
     Args:
-        capture: folder or URL of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF) or a 3DGS .ply.
+        capture: folder or URL of posed photos (COLMAP, transforms.json, NeRF-synthetic, LLFF), a 3DGS .ply, or photos
+            or a video without poses, which are posed first, as splatfix pose does.
         out: folder of the run.
         profile: log how much time each part of a step takes, and write profile.json.
     """
