@@ -369,10 +369,15 @@ def view(
 
 def _finish(out: Path) -> None:
     """Write the page of a measured run, unless it is up to date, and print the results."""
+    from splatfix.fit import POSED
     from splatfix.report import describe_run, load_runs, update_report
+    from splatfix.report.pose import update_pose_page
+    from splatfix.sfm import POSE_RECORD
 
     [run] = load_runs([out])
     print(describe_run(run, update_report(run)))
+    if (out / POSED / POSE_RECORD).is_file():
+        print(f"cameras: {update_pose_page(out / POSED)}")
 
 
 def _dataset_page(url: str) -> None:

@@ -182,13 +182,15 @@ def pose_first(
 
 
 def describe_origin(capture: Capture, split: Split) -> Capture:
-    """Note which photos the poses of a capture know of, if splatfix pose made them; named as the photos it posed."""
+    """Note which photos the poses of a capture know of, and doubts, if splatfix pose made them; named as its source."""
     record = None if is_remote(capture.path) else read_pose_record(capture.path)
     if record is None:
         return capture
     name = Path(record.source).stem if capture.name == POSED else capture.name
-    note = describe_poses(record, split.train_ids, split.test_ids)
-    return replace(capture, name=name, notes=(*capture.notes, note))
+    notes = [describe_poses(record, split.train_ids, split.test_ids), *record.doubts]
+    if record.unregistered:
+        notes.append(f"{len(record.unregistered)} of {len(record.photos)} photos have no camera (pose.html says why)")
+    return replace(capture, name=name, notes=(*capture.notes, *notes))
 
 
 def prepare_run(

@@ -72,6 +72,8 @@ def estimate_with_colmap(task: PoseTask) -> PosedModel:
             num_matches = read_num_matches(database, ids, work)
         chosen = [work.labels[name] for name in task.estimate_from]
         reconstruction, method = map_photos(work.database, work.photos, chosen, task)
+        images = [] if reconstruction is None else reconstruction.images.values()
+        registered = {image.name for image in images if image.has_pose}
         if reconstruction is not None and len(chosen) < len(task.photos):
             labels = list(work.labels.values())
             reconstruction = locate_photos(reconstruction, work.database, work.photos, labels, task)
@@ -80,7 +82,11 @@ def estimate_with_colmap(task: PoseTask) -> PosedModel:
         for image in reconstruction.images.values():
             image.name = names[image.name]
     return PosedModel(
-        reconstruction=reconstruction, method=method, num_keypoints=num_keypoints, num_matches=num_matches
+        reconstruction=reconstruction,
+        estimated_from=tuple(name for name in task.estimate_from if work.labels[name] in registered),
+        method=method,
+        num_keypoints=num_keypoints,
+        num_matches=num_matches,
     )
 
 

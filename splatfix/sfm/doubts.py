@@ -12,6 +12,7 @@ from splatfix.sfm.record import CameraRecord
 from splatfix.shapes import Bool, Int
 
 FOCAL_RANGE = 0.4, 4.0  # of the longest side: few lenses are outside of it
+FEW_POINTS = 40  # of a photo, whose pose they determine poorly
 MIN_SHARED_POINTS = 15  # that tie two photos to each other
 STRONG_MATCHES = 30  # of a pair, which are hardly there by chance
 EXPLAINED_SHARE = 0.2  # of the matches of a pair, that at least become points if the model agrees with it
@@ -24,8 +25,9 @@ def find_doubts(
 ) -> list[str]:
     """Describe what is doubtful about a reconstruction.
 
-    Focal lengths that few lenses have, groups that one photo ties together, and parts of the scene that look alike and
-    were taken for one another. ``num_matches`` are the verified matches of pairs of photos, by the pair of names.
+    Focal lengths that few lenses have, photos that see few points, groups that one photo ties together, and parts of
+    the scene that look alike and were taken for one another. ``num_matches`` are the verified matches of pairs of
+    photos, by the pair of names.
     """
     doubts = []
     for camera in cameras:
@@ -35,12 +37,18 @@ def find_doubts(
                 f"the focal length of {camera.num_photos} photos ({camera.width_px}x{camera.height_px}) came out as "
                 f"{camera.focal_px:.0f} px, which few lenses have: give it with --focal-mm, or take more photos"
             )
+    seen = {image.name: image.num_points3D for image in reconstruction.images.values() if image.has_pose}
+    few = sorted(name for name, num in seen.items() if 0 < num < FEW_POINTS)
+    if few:
+        doubts.append(
+            f"{len(few)} of {len(seen)} photos ({_list_some(few)}) see fewer than {FEW_POINTS} points, so that their "
+            "poses are uncertain: take photos between these and their neighbors"
+        )
     loose = find_loose_photos(reconstruction)
     if loose:
-        listed = ", ".join(loose[:MAX_NAMED]) + (", ..." if len(loose) > MAX_NAMED else "")
         doubts.append(
-            f"{len(loose)} of {reconstruction.num_reg_images()} photos ({listed}) are tied to the others by one photo "
-            "or none, so that their distance from these is uncertain: take photos between the two groups"
+            f"{len(loose)} of {len(seen)} photos ({_list_some(loose)}) are tied to the others by one photo or none, so "
+            "that their distance from these is uncertain: take photos between the two groups"
         )
     strong, contradicting = find_contradictions(reconstruction, num_matches)
     if len(contradicting) >= max(MIN_CONTRADICTIONS, CONTRADICTING_SHARE * strong):
@@ -51,6 +59,10 @@ def find_doubts(
             "put something distinct beside what repeats"
         )
     return doubts
+
+
+def _list_some(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
 
 
 def find_contradictions(

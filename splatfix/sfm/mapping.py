@@ -192,7 +192,7 @@ def locate_photos(model: Any, database: Path, images: Path, names: Sequence[str]
     registered = {image.name for image in model.images.values() if image.has_pose}
     for result in list(found.values())[:1]:
         for image in result.images.values():
-            if image.has_pose and image.name not in registered:
+            if image.has_pose and image.name not in registered and image.num_points3D >= MIN_POINTS:
                 _add_image(model, image, result.cameras[image.camera_id])
     return model
 

@@ -66,12 +66,15 @@ class PosedModel:
     Attributes:
         reconstruction: a ``pycolmap.Reconstruction`` with the registered photos, their cameras, and points with tracks;
             None if no model was found.
+        estimated_from: names of the registered photos that its intrinsics, poses and points come from; the others were
+            located in it.
         method: how it was made, for the record.
         num_keypoints: keypoints of each photo, by name; empty if unknown.
         num_matches: geometrically verified matches of pairs of photos, by the pair of names; empty if unknown.
     """
 
     reconstruction: Any
+    estimated_from: tuple[str, ...]
     method: str
     num_keypoints: Mapping[str, int] = field(default_factory=dict)
     num_matches: Mapping[tuple[str, str], int] = field(default_factory=dict)

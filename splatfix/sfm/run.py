@@ -140,20 +140,14 @@ def estimate(poser: Any, task: PoseTask, source: Path) -> PosedModel:
 
 
 def refuse_missing(model: PosedModel, task: PoseTask, source: Path) -> None:
-    """Refuse a model of chosen photos that lacks some of them. ValueError."""
-    registered = registered_names(model)
-    missing = [name for name in task.estimate_from if name not in registered]
+    """Refuse a model of chosen photos that does not come from all of them. ValueError."""
+    missing = [name for name in task.estimate_from if name not in model.estimated_from]
     if missing:
         raise ValueError(
             f"{source}: {len(missing)} of {len(task.estimate_from)} chosen photos have no camera where only these are "
             f"used (the first: {missing[0]}); choose more photos, others (--views.train-ids), or --pose.from all: its "
             "poses know of the test photos"
         )
-
-
-def registered_names(model: PosedModel) -> set[str]:
-    """The names of the photos that a model has a camera for."""
-    return {image.name for image in model.reconstruction.images.values() if image.has_pose}
 
 
 def write_model(model: PosedModel, out: Path, task: PoseTask) -> None:
@@ -210,7 +204,7 @@ def describe_model(
         source=str(source.path.resolve()),
         poser=task.config.poser,
         method=model.method,
-        estimated_from=tuple(name for name in task.estimate_from if name in images),
+        estimated_from=model.estimated_from,
         photos=photos,
         cameras=cameras,
         num_points=reconstruction.num_points3D(),

@@ -94,6 +94,14 @@ def test_other_photos_change_nothing_where_some_are_chosen(posed, tmp_path):
     assert "know of photos that the fit has not seen" in describe_poses(posed.record, names[:4], names[4:])
 
 
+def test_chosen_photos_that_need_the_others_are_refused(posed, tmp_path, monkeypatch):
+    names = [camera.name for camera in posed.cameras]
+    found = colmap.map_photos
+    monkeypatch.setattr(colmap, "map_photos", lambda *task: found(*task[:2], task[2][:3], task[3]))
+    with pytest.raises(ValueError, match=f"1 of 4 chosen photos have no camera .*first: {names[3]}"):
+        pose_photos(posed.photos, unfinished_copy(posed, tmp_path / "out"), CONFIG, choose=lambda _: names[:4])
+
+
 @pytest.mark.slow
 def test_global_mapping_agrees_with_the_known_cameras(posed, tmp_path):
     record = pose_photos(posed.photos, tmp_path / "out", replace(CONFIG, mapping="global"))
