@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+JOBS ?= 2  # processes of make test, each with one thread; the slow tests start clusters, which do not run side by side
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 GPU_PACKAGES := gsplat pydantic pydantic-core annotated-types typing-inspection plyfile webdataset braceexpand jaxtyping
@@ -12,7 +13,7 @@ GPU_PACKAGES := gsplat pydantic pydantic-core annotated-types typing-inspection 
 
 help:
 	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
-	@echo "make test       set up, then the default tests (no GPU, no network)"
+	@echo "make test       set up, then the default tests in two processes, JOBS=4 in four (no GPU, no network)"
 	@echo "make test-all   the slow tests too"
 	@echo "make lint       ruff, mypy, import-linter, codespell, and the documentation built with warnings as errors"
 	@echo "make docs       the documentation as a site, in site/"
@@ -38,7 +39,7 @@ demo: setup
 	@$(BIN)/splatfix demo --out runs/demo
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 test-all: setup
 	$(BIN)/python -m pytest -m "not gpu"

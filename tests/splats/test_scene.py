@@ -14,7 +14,7 @@ from splatfix.splats.train import FitConfig
 
 def test_fits_of_the_same_photos_share_the_survey(monkeypatch) -> None:
     calls, real = [], module.survey_photos
-    monkeypatch.setattr(module, "survey_photos", lambda *args: calls.append(1) or real(*args))
+    monkeypatch.setattr(module, "survey_photos", lambda *args, **named: calls.append(1) or real(*args, **named))
     capture = open_capture(sample_path(), longest_side_px=48)
     names = capture.names[::9]
     scene, initial = load_scene(capture, names, torch.device("cpu")), InitializationConfig(num_random=50)
