@@ -21,7 +21,7 @@ from numpy import ndarray
 from splatfix.files import write_text
 from splatfix.process import keeping_handler, progress
 from splatfix.sfm.config import PoseConfig
-from splatfix.sfm.mapping import locate_photos, map_photos
+from splatfix.sfm.mapping import drop_misplaced, locate_photos, map_photos
 from splatfix.sfm.poser import PhotoInfo, PosedModel, PoseTask
 from splatfix.shapes import Float
 
@@ -72,6 +72,9 @@ def estimate_with_colmap(task: PoseTask) -> PosedModel:
             num_matches = read_num_matches(database, ids, work)
         chosen = [work.labels[name] for name in task.estimate_from]
         reconstruction, method = map_photos(work.database, work.photos, chosen, task)
+        if reconstruction is not None:
+            labeled = {(work.labels[a], work.labels[b]): num for (a, b), num in num_matches.items()}
+            drop_misplaced(reconstruction, labeled)
         images = [] if reconstruction is None else reconstruction.images.values()
         registered = {image.name for image in images if image.has_pose}
         if reconstruction is not None and len(chosen) < len(task.photos):

@@ -51,10 +51,10 @@ def find_doubts(
             "that their distance from these is uncertain: take photos between the two groups"
         )
     strong, contradicting = find_contradictions(reconstruction, num_matches)
-    if len(contradicting) >= max(MIN_CONTRADICTIONS, CONTRADICTING_SHARE * strong):
+    if len(contradicting) >= max(MIN_CONTRADICTIONS, CONTRADICTING_SHARE * len(strong)):
         a, b = contradicting[0]
         doubts.append(
-            f"{len(contradicting)} of {strong} pairs with many matches ({a} and {b} first) contradict the model: "
+            f"{len(contradicting)} of {len(strong)} pairs with many matches ({a} and {b} first) contradict the model: "
             "parts of the scene that look alike may have been taken for one another; take photos in smaller steps, or "
             "put something distinct beside what repeats"
         )
@@ -67,8 +67,8 @@ def _list_some(names: Sequence[str]) -> str:
 
 def find_contradictions(
     reconstruction: Any, num_matches: Mapping[tuple[str, str], int]
-) -> tuple[int, list[tuple[str, str]]]:
-    """The number of pairs with many matches, and those of them whose matches hardly became points of the model.
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The pairs with many matches, and those of them whose matches hardly became points of the model, worst first.
 
     Where a scene repeats itself, each of two such pairs is right alone, but the model can agree with one only.
     """
@@ -80,7 +80,8 @@ def find_contradictions(
         if num >= STRONG_MATCHES and pair[0] in index and pair[1] in index
     ]
     found = [(num, (a, b)) for num, (a, b) in strong if shared[index[a], index[b]] < EXPLAINED_SHARE * num]
-    return len(strong), [pair for _, pair in sorted(found, key=lambda entry: (-entry[0], entry[1]))]
+    worst_first = sorted(found, key=lambda entry: (-entry[0], entry[1]))
+    return [pair for _, pair in strong], [pair for _, pair in worst_first]
 
 
 def find_loose_photos(reconstruction: Any) -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from splatfix.process import keeping_handler, progress, stop_requested, stopping_at_progress
 from splatfix.sfm.config import PoseConfig
-from splatfix.sfm.doubts import find_loose_photos
+from splatfix.sfm.doubts import MIN_CONTRADICTIONS, find_contradictions, find_loose_photos
 from splatfix.sfm.poser import PoseTask
 
 with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop
@@ -170,6 +171,22 @@ def _largest(found: dict[int, Any]) -> Any:
                 each.deregister_frame(image.frame_id)
     large = [each for each in found.values() if each.num_reg_images() >= MIN_REGISTERED]
     return max(large, key=lambda each: (each.num_reg_images(), each.num_points3D()), default=None)
+
+
+def drop_misplaced(model: Any, num_matches: Mapping[tuple[str, str], int]) -> None:
+    """Take photos out of a model that contradicts most of their pairs (`doubts.find_contradictions`), worst first.
+
+    Such a photo was registered by a part of the scene that looks like another one. ``num_matches`` are the verified
+    matches of pairs of photos, by the pair of names in the model.
+    """
+    while True:
+        strong, contradicting = find_contradictions(model, num_matches)
+        pairs, wrong = (Counter(name for pair in found for name in pair) for found in (strong, contradicting))
+        doubtful = [name for name, num in wrong.items() if num >= MIN_CONTRADICTIONS and num > pairs[name] / 2]
+        if not doubtful:
+            return
+        worst = max(sorted(doubtful), key=lambda name: wrong[name] / pairs[name])
+        model.deregister_frame(model.find_image_with_name(worst).frame_id)
 
 
 def locate_photos(model: Any, database: Path, images: Path, names: Sequence[str], task: PoseTask) -> Any:
