@@ -59,12 +59,13 @@ def export(
     Args:
         source: a 3DGS .ply, or the folder of a run: then after.ply, or the splat that was better on its test photos.
         format: ply, compressed-ply (SuperSplat, PlayCanvas), splat (antimatter15), spz (Niantic), sog (PlayCanvas), or
-            html, one file that opens without a server.
+            html, which opens without a server: of a run viewer.html, with before and after side by side.
         out: file to write; by default beside the splat.
     """
-    from splatfix.exports import export_splat
+    from splatfix.exports import export_splat, export_viewer
 
-    exported = export_splat(source, format, out)
+    both = format == "html" and out is None and source.is_dir()
+    exported = export_viewer(source) if both else export_splat(source, format, out)
     print(f"{exported.path}: {exported.path.stat().st_size / 1e3:,.0f} kB")
     for loss in exported.losses:
         print(f"  {loss}")

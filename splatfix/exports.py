@@ -6,6 +6,7 @@ gsplat's exporter writes ``.splat`` and compressed ``.ply`` files, PlayCanvas' p
 
 from __future__ import annotations
 
+import html
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from splatfix.evaluation.results import RESULTS, read_results
-from splatfix.files import write_whole
+from splatfix.files import write_text, write_whole
 from splatfix.gaussians import Splat, read_recorded_world, read_splat, write_ply
 from splatfix.report.wording import recommended_arm
 
@@ -24,6 +25,20 @@ Format = Literal["ply", "compressed-ply", "splat", "spz", "sog", "html"]
 PROGRAM = "splat-transform"
 INSTALL = "npm install --global @playcanvas/splat-transform"
 ANTIALIASED = "the splat was fitted antialiased, which most viewers do not draw: thin parts look bolder there"
+VIEWED_ARMS = ("before", "after")
+VIEWER = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}: before and after</title>
+<style>
+body {{ margin: 0; display: flex; flex-wrap: wrap; height: 100vh; font: 16px/1.5 system-ui, sans-serif; }}
+figure {{ margin: 0; flex: 1 1 20rem; display: flex; flex-direction: column; min-height: 50vh; }}
+figcaption {{ padding: 0.3rem 0.8rem; }}
+iframe {{ flex: 1; border: 0; }}
+</style></head>
+<body>
+{frames}
+</body></html>
+"""
 MAX_SECONDS = 3600  # a splat of ten million Gaussians takes minutes
 
 
@@ -83,6 +98,26 @@ def export_splat(source: Path, form: Format, out: Path | None = None) -> Export:
             if not file_from_world.is_identity:  # these formats hold positions in float32 or less
                 losses.append(f"its coordinates are x where those of the .ply are {file_from_world.describe()}")
     return Export(out, tuple(filter(None, losses)))
+
+
+def export_viewer(run: Path) -> Export:
+    """Write ``viewer.html`` beside the report of a run: ``before`` and ``after`` side by side, without a server.
+
+    It shows the pages ``before.html`` and ``after.html``, which are written too.
+
+    Raises:
+        ValueError: the folder holds no splat, or viser is not installed.
+    """
+    arms = [arm for arm in VIEWED_ARMS if (run / f"{arm}.ply").is_file()]
+    if not arms:
+        raise ValueError(f"{run}: neither before.ply nor after.ply; wanted the folder of a run")
+    exports = [export_splat(run / f"{arm}.ply", "html") for arm in arms]
+    frames = "\n".join(
+        f'<figure><figcaption>{arm}</figcaption><iframe src="{arm}.html" title="{arm}"></iframe></figure>'
+        for arm in arms
+    )
+    write_text(run / "viewer.html", VIEWER.format(title=html.escape(run.resolve().name), frames=frames))
+    return Export(run / "viewer.html", exports[-1].losses)
 
 
 def recommended_splat(run: Path) -> Path:

@@ -15,7 +15,7 @@ from plyfile import PlyData
 from splatfix.cli import main
 from splatfix.evaluation.measure import summarize
 from splatfix.evaluation.results import Results, ViewResult, write_results
-from splatfix.exports import FORMATS, PROGRAM, Format, export_splat, recommended_splat
+from splatfix.exports import FORMATS, PROGRAM, Format, export_splat, export_viewer, recommended_splat
 from splatfix.gaussians import SH_C0, Gaussians, Splat, read_ply, write_splat
 from splatfix.metrics import psnr
 from splatfix.rendering import render
@@ -76,6 +76,18 @@ def test_a_page_holds_the_splat(splat):
     page = export_splat(splat, "html").path.read_text(encoding="utf-8")
     assert page.lstrip().lower().startswith("<!doctype html")
     assert "__VISER_EMBED_DATA__" in page
+
+
+def test_a_run_gets_a_page_with_before_and_after(tmp_path, gaussians):
+    pytest.importorskip("viser")
+    write_run(tmp_path, gaussians, before=20, control=20, after=21)
+    assert main(["export", str(tmp_path), "--format", "html"]) == 0
+    page = (tmp_path / "viewer.html").read_text(encoding="utf-8")
+    for arm in ("before", "after"):
+        assert f'src="{arm}.html"' in page
+        assert "__VISER_EMBED_DATA__" in (tmp_path / f"{arm}.html").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=r"neither before\.ply nor after\.ply"):
+        export_viewer(tmp_path / "images")
 
 
 @pytest.mark.parametrize("form", ["spz", "sog"])
