@@ -24,6 +24,7 @@ from splatfix.sfm.poser import PoseTask
 with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop
     import pycolmap
 
+MAPPING_THREADS = 1  # with more, sums are in any order, and the same matches give slightly different cameras
 MIN_REGISTERED = 3
 MIN_POINTS = 15  # that a photo must see; a pose from fewer is often wrong
 
@@ -116,7 +117,7 @@ def incremental_options(names: Sequence[str], config: PoseConfig, limits: Limits
         image_names=list(names),
         min_num_matches=min(15, limits.seen_points),
         min_model_size=MIN_REGISTERED,
-        num_threads=config.num_threads,
+        num_threads=MAPPING_THREADS,
         random_seed=config.seed,
     )
     mapper = options.mapper
@@ -124,7 +125,7 @@ def incremental_options(names: Sequence[str], config: PoseConfig, limits: Limits
     mapper.init_min_tri_angle = limits.first_angle_deg
     mapper.abs_pose_min_num_inliers = limits.seen_points
     mapper.abs_pose_min_inlier_ratio = limits.agreeing_share
-    mapper.num_threads = config.num_threads
+    mapper.num_threads = MAPPING_THREADS
     mapper.random_seed = config.seed
     options.mapper = mapper
     return options
@@ -134,7 +135,7 @@ def map_globally(database: Path, images: Path, names: Sequence[str], task: PoseT
     """Run global mapping on a copy of the database, in which it calibrates focal lengths; the largest, or None."""
     config = task.config
     options = pycolmap.GlobalPipelineOptions(
-        image_names=list(names), num_threads=config.num_threads, random_seed=config.seed, min_model_size=MIN_REGISTERED
+        image_names=list(names), num_threads=MAPPING_THREADS, random_seed=config.seed, min_model_size=MIN_REGISTERED
     )
     copy = task.folder / "global.db"
     with progress(total=1, description="cameras, global") as bar, _empty_folder(task.folder / "models") as models:
