@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from splatfix.captures import Capture, open_capture
@@ -43,8 +43,8 @@ def pose_page(record: PoseRecord, capture: Capture) -> str:
     names = tuple(photo.name for photo in record.registered)
     images = Path(capture.path) / "images"
     context = {
-        "title": f"{capture.name}: splatfix pose",
-        "capture": capture.name,
+        "title": f"{PurePath(record.source).name}: splatfix pose",
+        "capture": PurePath(record.source).name,
         "record": record,
         "headline": pose_headline(record),
         "plan": camera_plan(locate_views(capture, Split(names, ()), (), ()), capture.points, noun="photo"),

@@ -52,7 +52,7 @@ def test_a_fit_of_photos_says_what_its_poses_know_of(posed, tmp_path, known):
         assert "from 5 photos (3 training, 2 test): they know of photos that the fit has not seen" in notes
         assert "they know of photos that the fit has not seen" in page
     assert "1 of 6 photos have no camera" in notes
-    assert (out / "capture" / "pose.html").is_file()
+    assert "my photos: splatfix pose" in (out / "capture" / "pose.html").read_text(encoding="utf-8")
     before = (out / "results.json").stat().st_mtime_ns
     assert main(["fit", str(posed.photos), "--out", str(out)]) == 0
     assert (out / "results.json").stat().st_mtime_ns == before
