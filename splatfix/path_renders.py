@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from splatfix.cameras import Camera
-from splatfix.captures import is_remote, open_capture
+from splatfix.captures import View, is_remote, open_capture
 from splatfix.captures.camera_path import CameraPath, read_camera_path
 from splatfix.evaluation.layout import view_stem
 from splatfix.evaluation.video import write_video
@@ -19,6 +20,9 @@ from splatfix.images import to_bytes, write_image
 from splatfix.process import choose_device, progress
 from splatfix.rendering import render
 from splatfix.similarity import Similarity
+from splatfix.splats.start import find_misfit
+
+log = logging.getLogger(__name__)
 
 CAPTURE_FPS = 10.0  # of a video of a capture's cameras
 
@@ -48,9 +52,13 @@ def render_path(
     Raises:
         ValueError: the splat or the path cannot be used, or the frames of a video have several sizes.
     """
-    camera_path, file_from_world = _open_path(path, splat_path)
+    camera_path, file_from_world, views = _open_path(path, splat_path)
     splat = read_splat(splat_path, mode=mode, file_from_world=file_from_world).to(choose_device(device))
+    if (misfit := find_misfit(splat, views) if views else None) is not None:
+        log.warning("%s: %s", splat_path, misfit)
     cameras = [camera.with_longest_side(longest_side_px) for camera in camera_path.cameras]
+    if out.suffix.lower() not in ("", ".mp4"):
+        raise ValueError(f"{out}: wanted a video that ends in .mp4, or a folder without a suffix")
     if out.suffix.lower() == ".mp4":
         _check_one_size(cameras, path)
         write_video(out, _render_frames(splat, cameras), fps=camera_path.fps, there_and_back=False)
@@ -59,14 +67,14 @@ def render_path(
     return len(cameras)
 
 
-def _open_path(path: str, splat_path: Path) -> tuple[CameraPath, Similarity]:
-    """Read the cameras, and the map from their world to the coordinates of the splat's file."""
+def _open_path(path: str, splat_path: Path) -> tuple[CameraPath, Similarity, Sequence[View]]:
+    """Read the cameras, the map from their world to the coordinates of the splat's file, and the photos at them."""
     if is_remote(path) or not path.endswith(".json") or Path(path).name.startswith("transforms"):
         capture = open_capture(path, longest_side_px=None)
-        return CameraPath(capture.cameras, CAPTURE_FPS), capture.file_from_world
+        return CameraPath(capture.cameras, CAPTURE_FPS), capture.file_from_world, capture.views
     camera_path, file_from_world = read_camera_path(Path(path)), read_recorded_world(splat_path)
     cameras = tuple(camera.change_world(file_from_world) for camera in camera_path.cameras)
-    return CameraPath(cameras, camera_path.fps), file_from_world
+    return CameraPath(cameras, camera_path.fps), file_from_world, ()
 
 
 def _check_one_size(cameras: Sequence[Camera], path: str) -> None:

@@ -161,7 +161,8 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
         if config.num_train >= len(capture.views):
             raise ValueError(
                 f"{capture.path}: num_train = {config.num_train}, but the capture has {len(capture.views)} photos and "
-                "at least one must be held out for testing; choose fewer, or all, which leaves none to test on"
+                "at least one must be held out for testing; wanted --views.num-train from 1 to "
+                f"{len(capture.views) - 1}, or all, which leaves none to test on"
             )
         train = select_farthest_views(capture.cameras, config.num_train)
     points = None if capture.points is None else capture.points.admissible(train)
@@ -169,6 +170,11 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
     others = [camera for camera in capture.cameras if camera.name not in set(train)]
     distances = view_distances(others, training, points)
     unseen = [camera for camera in others if distances[camera.name] > MIN_TEST_DISTANCE]
+    if others and not unseen:
+        raise ValueError(
+            f"{capture.path}: all {len(others)} other photos have the camera of a training photo; wanted photos from "
+            "different places, or views.num_train = all, which tests nothing"
+        )
     if len(unseen) < len(others):
         log.warning("%d photos have the camera of a training photo: not tested on", len(others) - len(unseen))
     ordered = sorted(unseen, key=lambda camera: (distances[camera.name], camera.name))

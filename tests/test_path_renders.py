@@ -1,6 +1,7 @@
 """Renders along a path of cameras: nerfstudio's camera paths, and the cameras of a capture."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -12,6 +13,7 @@ from splatfix.captures.camera_path import read_camera_path
 from splatfix.cli import main
 from splatfix.gaussians import Splat, write_splat
 from splatfix.images import read_image
+from splatfix.path_renders import render_path
 from splatfix.rendering import render
 from splatfix.similarity import IDENTITY, Similarity
 from tests.captures.writers import write_transforms
@@ -83,6 +85,25 @@ def test_a_broken_path_is_refused_by_its_field(tmp_path, changes, message):
     path = write_path(tmp_path / "path.json", ring_cameras(1), **changes)
     with pytest.raises(ValueError, match=rf"path\.json: {message}"):
         read_camera_path(path)
+
+
+def test_a_splat_of_another_world_is_announced(tmp_path, splat, caplog):
+    write_transforms(tmp_path / "room")
+    far = random_gaussians(200, seed=1)
+    write_splat(splat, Splat(replace(far, means=far.means + 50)))
+    render_path(splat, str(tmp_path / "room"), tmp_path / "frames", longest_side_px=16, device="cpu")
+    assert "wanted a splat in the world of the capture" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "out", "message"),
+    [("views.json", "frames", "no camera_path; wanted a camera path"), ("path.json", "flight.avi", r"ends in \.mp4")],
+)
+def test_other_files_are_refused(tmp_path, splat, path, out, message):
+    write_path(tmp_path / "path.json", ring_cameras(1))
+    (tmp_path / "views.json").write_text('{"train": []}')
+    with pytest.raises(ValueError, match=message):
+        render_path(splat, str(tmp_path / path), tmp_path / out, device="cpu")
 
 
 def test_a_path_in_map_coordinates_shows_what_it_shows_at_the_origin(tmp_path):

@@ -140,6 +140,13 @@ def test_points_of_other_photos_are_not_admissible():
     assert len(unknown.admissible(["a", "b"])) == 0
 
 
+def test_photos_from_one_place_test_nothing():
+    cameras = [camera_at((4, 0, 0), name=f"{k}") for k in range(5)]
+    capture = Capture("room", Path("room"), "colmap", tuple(View(camera, lambda: None) for camera in cameras))
+    with pytest.raises(ValueError, match="all 3 other photos have the camera of a training photo"):
+        make_split(capture, ViewsConfig(num_train=2))
+
+
 def test_interpolation_on_an_arc_keeps_the_distance_to_the_target():
     a, b = camera_at((4, 0, 0), name="a"), camera_at((0, 0, 4), name="b")
     middle = interpolate_on_arc(a, b, 0.5, 4.0, "m")

@@ -9,7 +9,7 @@ import numpy as np
 
 from splatfix.cameras import Camera
 from splatfix.captures.poses import AXES_OPENGL, pose_from_camera_to_world
-from splatfix.captures.records import Record, read_record
+from splatfix.captures.records import Record, parse_record, read_json
 
 MAX_FOV_DEG = 179.0
 
@@ -48,7 +48,12 @@ def read_camera_path(file: Path) -> CameraPath:
     Raises:
         ValueError: another file, no frames, another camera type than perspective, or a value out of range.
     """
-    record = read_record(file, PathFile)
+    tree = read_json(file)
+    if not isinstance(tree, dict) or "camera_path" not in tree:
+        raise ValueError(
+            f"{file}: no camera_path; wanted a camera path that nerfstudio's viewer has exported, or a capture"
+        )
+    record = parse_record(file, tree, PathFile)
     if record.camera_type != "perspective":
         raise ValueError(f"{file}: camera_type = {record.camera_type!r}; wanted perspective")
     width, height = round(record.render_width), round(record.render_height)

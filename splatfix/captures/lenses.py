@@ -24,6 +24,7 @@ with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack t
 
 PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
 WIDE_MODELS = ("FISHEYE", "FOV", "EUCM", "DIVISION")  # in the names of models of lenses of up to 180 degrees and more
+MAX_PIXEL_ASPECT = 2.0  # of the focal lengths along x and y; that of anamorphic video is up to 1.5
 MIN_KEPT_SHARE = 0.25  # of the width and height of the photo that must remain after undistortion
 NUM_PARAMS = {
     name: len(pycolmap.Camera(model=name, width=1, height=1, params=[]).params_info.split(","))
@@ -109,6 +110,10 @@ def describe_impossible(lens: Lens) -> str | None:
         return (
             f"{seen}; wanted a focal length from {least:.0f} to {30 * width} pixels: give the size (w, h) of the image "
             "it belongs to, and the focal length in pixels"
+        )
+    if not 1 / MAX_PIXEL_ASPECT <= fx / fy <= MAX_PIXEL_ASPECT:
+        return (
+            f"{seen}; wanted focal lengths along x and y within a factor of {MAX_PIXEL_ASPECT:g}: is one of them wrong?"
         )
     return None
 

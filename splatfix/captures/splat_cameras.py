@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import RootModel
 
 from splatfix.cameras import Camera, look_at
-from splatfix.captures.lenses import compute_pinhole, make_lens
+from splatfix.captures.lenses import compute_pinhole, describe_impossible, make_lens
 from splatfix.captures.poses import pose_from_camera_to_world
 from splatfix.captures.records import Record, parse_record, read_json
 from splatfix.gaussians import Gaussians
@@ -25,7 +25,7 @@ NUM_ORBIT, ORBIT_SIZE_PX, ORBIT_VIEW_RAD = 60, 512, np.deg2rad(45)
 class SplatCamera(Record):
     """An entry of ``cameras.json`` as 3DGS writes it: camera center, and camera axes as columns (OpenCV)."""
 
-    img_name: str
+    img_name: str | int
     width: float
     height: float
     position: list[float]
@@ -79,7 +79,11 @@ def read_cameras(file: Path) -> tuple[list[Camera], list[str]]:
         cx = entry.width / 2 if entry.cx is None else entry.cx
         cy = entry.height / 2 if entry.cy is None else entry.cy
         lens = make_lens("PINHOLE", entry.width, entry.height, (entry.fx, entry.fy, cx, cy), where)
-        cameras.append(Camera(entry.img_name, lens.width_px, lens.height_px, compute_pinhole(lens).intrinsics, pose))
+        if (impossible := describe_impossible(lens)) is not None:
+            raise ValueError(f"{where}: {impossible}")
+        cameras.append(
+            Camera(str(entry.img_name), lens.width_px, lens.height_px, compute_pinhole(lens).intrinsics, pose)
+        )
     return _number_repeated_names(file, cameras)
 
 

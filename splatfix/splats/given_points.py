@@ -69,7 +69,7 @@ def read_depth_map(path: Path, unit: float, width_px: int, height_px: int) -> Fl
     if abs(values.shape[1] * height_px - values.shape[0] * width_px) > max(values.shape) + max(width_px, height_px):
         raise ValueError(
             f"{path}: depth map of {values.shape[1]}x{values.shape[0]}; wanted the shape of its photo, "
-            f"{width_px}x{height_px} or a multiple"
+            f"{width_px} wide and {height_px} high at the size of the fit"
         )
     rows = ((np.arange(height_px) + 0.5) * values.shape[0] / height_px).astype(int)
     columns = ((np.arange(width_px) + 0.5) * values.shape[1] / width_px).astype(int)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # importing captures needs more than torch, numpy and numba
 
 log = logging.getLogger(__name__)
 
+MIN_IN_VIEW = 0.01  # of the points of a given cloud, below which it is of another world
 Source = Literal["points", "triangulated", "stereo", "random", "given"]
 SOURCES: tuple[Source, ...] = ("points", "triangulated", "stereo", "random", "given")
 
@@ -100,6 +101,8 @@ def list_given_files(config: InitializationConfig, cameras: Sequence[Camera]) ->
     """
     files = [path for path in (config.start, config.ply) if path is not None]
     for path in files:
+        if path.is_dir():
+            raise ValueError(f"{path}: is a folder; wanted a .ply to start from, such as {path / 'after.ply'} of a run")
         if not path.is_file():
             raise ValueError(f"{path}: no such file; wanted a PLY to start from")
     if config.depths is None:
@@ -210,6 +213,12 @@ def survey_photos(
     given_colors = None
     if config.ply is not None:
         given, given_colors, given_notes = read_given_cloud(config.ply, file_from_world)
+        in_view = np.any([camera.sees(given) for camera in cameras], axis=0)
+        if in_view.mean() < MIN_IN_VIEW:
+            raise ValueError(
+                f"{config.ply}: {int(in_view.sum())} of {len(given)} points lie in the view of a photo; wanted a cloud "
+                "in the coordinates of the capture"
+            )
         notes += [*given_notes, f"{len(given)} points of {config.ply.name}"]
         sparse = np.concatenate([sparse, given])
         seen = np.concatenate([seen, np.stack([camera.sees(given) for camera in cameras], axis=1)])

@@ -291,6 +291,7 @@ def test_transforms_with_lens_parameters_in_other_forms(tmp_path):
         ({"fl_x": 15}, "wanted a focal length from 16 to 1440 pixels"),
         ({"fl_x": 1500, "fl_y": 1500}, "wanted a focal length from 16 to 1440 pixels"),
         ({"fl_x": 1.2, "fl_y": 1.8, "cx": 0.5, "cy": 0.5}, "normalized; wanted pixels"),
+        ({"fl_y": 400}, "wanted focal lengths along x and y within a factor of 2"),
     ],
 )
 def test_intrinsics_that_cannot_belong_to_the_image_are_refused(changes, wanted, tmp_path):

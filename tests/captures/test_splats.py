@@ -32,6 +32,15 @@ def test_repeated_camera_names_are_numbered(tmp_path):
         np.testing.assert_array_equal(capture.view(name).load().rgb, photos[old])
 
 
+def test_impossible_cameras_are_refused_and_numbers_are_names(tmp_path):
+    root = writers.write_splat(tmp_path)
+    edit_json(root / "cameras.json", lambda cameras: [camera.update(img_name=k) for k, camera in enumerate(cameras)])
+    assert open_capture(root).names == ("0", "1", "2", "3")
+    edit_json(root / "cameras.json", lambda cameras: cameras[1].update(fx=1.0, fy=1.0))
+    with pytest.raises(ValueError, match=r"cameras\.json: 1 \(1\): focal length 1, 1 .* normalized; wanted pixels"):
+        open_capture(root)
+
+
 def test_a_header_of_any_length_is_read(tmp_path):
     root = writers.write_splat(tmp_path)
     ply = root / "point_cloud.ply"

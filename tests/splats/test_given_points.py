@@ -108,7 +108,7 @@ def save_array(values):
     ("write", "message"),
     [
         (lambda _: None, "no file for the photo v00.png; wanted one depth map named v00"),
-        (save_array(np.ones((36, 12))), "depth map of 12x36; wanted the shape of its photo, 48x36"),
+        (save_array(np.ones((36, 12))), "depth map of 12x36; wanted the shape of its photo, 48 wide and 36 high"),
         (save_array(np.zeros((36, 48))), "no depth above 0"),
         (save_array(np.ones((36, 48, 3))), "array of shape .36, 48, 3.; wanted rows and columns"),
         (lambda path: path.with_suffix(".npy").write_bytes(b"\x93NUMPY"), "cannot be read as .npy"),
@@ -128,6 +128,14 @@ def test_missing_files_are_refused_before_the_fit(scene, tmp_path):
         list_given_files(InitializationConfig(depths=tmp_path / "gone"), scene.cameras)
     with pytest.raises(ValueError, match="no point cloud is given"):
         find(scene, InitializationConfig(sources=("given",)))
+
+
+def test_a_cloud_of_another_world_is_refused(scene, tmp_path):
+    cloud = write_cloud(tmp_path / "cloud.ply", np.random.default_rng(0).normal(500, 0.3, (50, 3)))
+    with pytest.raises(ValueError, match="0 of 50 points lie in the view of a photo"):
+        find(scene, InitializationConfig(sources=("given",), ply=cloud))
+    with pytest.raises(ValueError, match=r"is a folder; wanted a \.ply to start from, such as"):
+        list_given_files(InitializationConfig(start=tmp_path), scene.cameras)
 
 
 def test_a_fit_starts_from_the_cloud_and_depends_on_its_content(scene, tmp_path):
