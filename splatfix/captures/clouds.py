@@ -8,6 +8,23 @@ import numpy as np
 
 from splatfix.captures.capture import Points
 from splatfix.ply import find_sound_rows, read_vertices
+from splatfix.shapes import Bool, Float
+
+MAX_DISTANCE = 1e6  # of a point from the middle of the scene, in medians over all points
+
+
+def find_plausible(positions: Float[np.ndarray, "N 3"]) -> Bool[np.ndarray, " N"]:
+    """Find the points that can belong to a scene: finite, and not millions of times as far from its middle as most.
+
+    Mountains and clouds are thousands of times as far as the subject; what is farther comes from a broken file or from
+    rays that are parallel to within rounding, and would set the depth range of the scene.
+    """
+    finite = np.asarray(np.isfinite(positions).all(axis=1))
+    if not finite.any():
+        return finite
+    with np.errstate(over="ignore"):
+        distances = np.abs(positions - np.median(positions[finite], axis=0)).max(axis=1)
+    return finite & (distances <= MAX_DISTANCE * np.median(distances[finite]))
 
 
 def has_colors(path: Path) -> bool:
@@ -36,4 +53,10 @@ def read_points(path: Path) -> tuple[Points, list[str]]:
         is_integer = np.issubdtype(values.dtype, np.integer)
         colors = np.clip(values.astype(np.float32) / (np.iinfo(values.dtype).max if is_integer else 1.0), 0, 1)
     sound, notes = find_sound_rows(path, groups)
-    return Points(positions[sound], colors[sound]), notes
+    plausible = np.ones(len(sound), bool)
+    plausible[sound] = find_plausible(positions[sound])
+    if not plausible.all():
+        num = int((~plausible).sum())
+        notes.append(f"{path.name}: {num} of {len(plausible)} points are impossibly far from the others: left out")
+    keep = sound & plausible
+    return Points(positions[keep], colors[keep]), notes

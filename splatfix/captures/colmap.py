@@ -205,7 +205,7 @@ def _read_points(model: ModelFiles, images: Mapping[int, PosedImage]) -> tuple[P
         return None, [f"no points: {model.folder / 'points3D.bin'} (or .txt) is missing"]
     file = model.points[0]
     points = read_points3d(file)
-    notes = [f"{points.num_broken} points are dropped: not finite"] if points.num_broken else []
+    notes = [f"{points.num_broken} points are dropped: not finite, or impossibly far away"] if points.num_broken else []
     seen = frozenset().union(*points.tracks)
     removed = seen - images.keys()
     if removed and removed == seen:

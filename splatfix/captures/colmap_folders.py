@@ -46,29 +46,26 @@ def find_model_files(folder: Path) -> ModelFiles:
 
 
 def find_models(path: Path) -> list[Path]:
-    """Find the models of a project or of its ``sparse`` folder: those in the first place that has any.
+    """Find the models of a project or of its ``sparse`` folder, those in usual places first.
 
     ``distorted/sparse`` counts where no undistorted images were made from it.
     """
     places = [path / place for place in PLACES]
     if (path / DISTORTED).is_dir() and not any(any(folder.iterdir()) for folder in find_image_folders(path)):
         places.insert(0, path / DISTORTED)
-    for place in places:
-        if models := _models_in(place):
-            return models
-    others = [folder for folder in sorted(path.glob("sparse*")) if folder.is_dir()]
-    models = [model for folder in others for model in _models_in(folder)]
+    places += [folder for folder in sorted(path.glob("sparse*")) if folder.is_dir()]
+    models = [model for place in dict.fromkeys(places) for model in _models_in(place)]
     if models:
         return models
     return _models_in(path) if path.name.startswith("sparse") or _is_model(path) else []
 
 
 def _models_in(folder: Path) -> list[Path]:
-    """Return the numbered models in a folder, in order; where there are none, the folder itself if it is a model."""
+    """Return the models in a folder: the numbered ones in order, and the folder itself if it is one."""
     if not folder.is_dir():
         return []
     numbered = [child for child in folder.iterdir() if child.name.isdecimal() and _is_model(child)]
-    return sorted(numbered, key=lambda child: int(child.name)) or ([folder] if _is_model(folder) else [])
+    return sorted(numbered, key=lambda child: int(child.name)) + ([folder] if _is_model(folder) else [])
 
 
 def _is_model(folder: Path) -> bool:
@@ -88,13 +85,12 @@ def choose_model(models: list[Path], files: CaptureFiles) -> tuple[ModelFiles, l
     if len(found) > 1:
         files.fetch([model.images[0] for model in found if model.images], headers=True)
         files.fetch([model.images[0] for model in found if model.images and model.images[0].suffix == ".txt"])
-        counts = [count_images(model.images[0]) if model.images else 0 for model in found]
+        counts = [count_images(m.images[0], files.size(m.images[0])) if m.images else 0 for m in found]
         most = int(np.argmax(counts))
         chosen = found[most]
         others = [f"{m.folder} ({count})" for m, count in zip(found, counts, strict=True) if m is not chosen]
-        notes.append(
-            f"{chosen.folder} is read, the model with most images ({counts[most]}); not read: {', '.join(others)}"
-        )
+        which = "the first model with" if counts.count(counts[most]) > 1 else "the model with"
+        notes.append(f"{chosen.folder} is read, {which} most images ({counts[most]}); not read: {', '.join(others)}")
     for name, file in (("cameras", chosen.cameras), ("images", chosen.images)):
         if not file:
             raise ValueError(f"{chosen.folder}: {name}.bin (or .txt) is missing; wanted a whole COLMAP model")

@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
+from splatfix.captures.clouds import find_plausible
 from splatfix.captures.lenses import MODEL_OF_ID, NUM_PARAMS, Lens, make_lens
 from splatfix.file_kinds import refuse_pointer
 from splatfix.shapes import Float
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)")
+MIN_IMAGE_BYTES = 74  # of an image in images.bin: ids, pose, a name of one letter, no points
 _POINT = struct.Struct("<Q3d3BdQ")  # id, position, color, error, length of the track
 MAX_BROKEN_SHARE = 0.1  # of the points, which are dropped; a file with more was not written whole
 
@@ -83,7 +85,7 @@ def read_images(path: Path) -> dict[int, PosedImage]:
 
 
 def read_points3d(path: Path) -> ModelPoints:
-    """Read points from ``points3D.bin`` or ``points3D.txt``, without those whose position is not finite.
+    """Read points from ``points3D.bin`` or ``points3D.txt``, without those whose position is not plausible.
 
     Raises:
         ValueError: the file is broken, or more than a tenth of its points are.
@@ -91,24 +93,28 @@ def read_points3d(path: Path) -> ModelPoints:
     rows = list(_read_points_text(path) if path.suffix == ".txt" else _read_points_binary(path))
     positions = np.array([row[0] for row in rows], np.float64).reshape(-1, 3)
     colors = np.array([row[1] for row in rows], np.float32).reshape(-1, 3) / 255
-    keep = np.asarray(np.isfinite(positions).all(axis=1))
+    keep = find_plausible(positions)
     num_broken = int((~keep).sum())
     if num_broken > MAX_BROKEN_SHARE * len(rows):
         raise ValueError(
-            f"{path}: {num_broken} of {len(rows)} points are not finite (point number {keep.argmin()} is "
-            f"{positions[~keep][0].tolist()}); wanted finite numbers"
+            f"{path}: {num_broken} of {len(rows)} points are not finite, or impossibly far from the others (point "
+            f"number {keep.argmin()} is {positions[~keep][0].tolist()}); wanted finite numbers"
         )
     tracks = [row[2] for row, kept in zip(rows, keep.tolist(), strict=True) if kept]
     return ModelPoints(positions[keep], colors[keep], tracks, num_broken)
 
 
-def count_images(path: Path) -> int:
-    """Count the images of ``images.bin`` or ``images.txt``, of the first from its header alone."""
+def count_images(path: Path, num_bytes: int) -> int:
+    """Count the images of ``images.bin`` or ``images.txt``, of the first from its header alone.
+
+    ``num_bytes`` is the size of the whole file; a count that it cannot hold is that of a broken file, and 0.
+    """
     if path.suffix == ".txt":
         return sum(1 for _ in _read_images_text(path))
     refuse_pointer(path)
     with path.open("rb") as file:
-        return int.from_bytes(file.read(8), "little")
+        count = int.from_bytes(file.read(8), "little")
+    return count if 8 + MIN_IMAGE_BYTES * count <= num_bytes else 0
 
 
 def _read_cameras_binary(path: Path) -> Iterator[tuple[int, Lens]]:

@@ -79,7 +79,7 @@ def test_colmap_with_missing_parts(tmp_path):
     assert capture.names == ("a.png", "c.png", "d.png")
     assert capture.points is None
     assert capture.notes[0] == "1 of 4 frames skipped: no image file (the first: b.png)"
-    assert "sparse/0 is read, the model with most images (4); not read:" in capture.notes[1]
+    assert "sparse/0 is read, the first model with most images (4); not read:" in capture.notes[1]
     assert "points3D.bin (or .txt) is missing" in capture.notes[2]
 
 
