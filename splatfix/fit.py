@@ -52,6 +52,7 @@ FIT_FILES = (  # glob patterns of the files that a fit writes
 )
 
 
+MUCH_IGNORED = 0.7  # share of the pixels of the training photos
 ConfigT = TypeVar("ConfigT", bound="FitRunConfig")
 PreparedRun = tuple[Run, Capture, Split, SparseScene, torch.device]
 
@@ -226,6 +227,12 @@ def prepare_run(
         inputs = {**(inputs or {}), "initial": files_input(given[0], given)}
     seed_everything(config.seed)
     scene = load_scene(capture, split.train_ids, device)
+    if scene.ignored_share > MUCH_IGNORED:
+        log.warning(
+            "%s: masks leave out %.0f %% of the training photos: do they mark an object (views.masks = object), or are "
+            "they inverted?",
+            *(capture.name, 100 * scene.ignored_share),
+        )
     digest = fit_identity(scene, test_ids=split.test_ids)
     run = open_run(
         out,

@@ -171,6 +171,8 @@ def has_few_colors(path: Path) -> bool:
     """
     with open_image(Path(path)) as image:
         try:
+            if image.mode.startswith("I"):  # for which Pillow counts no colors
+                return len(np.unique(np.asarray(image))) <= MAX_MASK_COLORS
             return image.getcolors(MAX_MASK_COLORS) is not None
         except _UNREADABLE as error:
             raise ValueError(f"{path}: cannot be decoded ({error}); is the file whole?") from error

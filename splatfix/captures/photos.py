@@ -19,13 +19,24 @@ from splatfix.captures.lenses import Lens, compute_pinhole, describe_impossible,
 from splatfix.captures.options import DEFAULT_OPTIONS, MaskMeaning, PhotoOptions
 from splatfix.captures.orientation import NO_TURN, Turn, choose_turn, describe_turns, have_same_aspect, tell_by_size
 from splatfix.captures.validity import resize_valid
-from splatfix.images import Header, check_image, has_few_colors, read_header, read_image, read_pixels, resize, to_float
+from splatfix.images import (
+    OPAQUE_ALPHA,
+    Header,
+    check_image,
+    has_few_colors,
+    read_header,
+    read_image,
+    read_pixels,
+    resize,
+    to_float,
+)
 from splatfix.process import progress
 from splatfix.shapes import Bool, Float, Shaped
 
 WHITE = (1.0, 1.0, 1.0)
 MIN_VALID = 0.9  # of the lightest pixel of a mask; darker ones are ignored, also at the edge of what is ignored
 MIN_LIGHT = 0.1  # of a pixel that is the lightest; in a darker mask there is only noise
+MAX_ODD_PHOTOS = 50  # with another suffix than their names, that are decoded when a capture is opened
 QUIET_PHOTOS = 50  # that are checked without a progress bar
 
 
@@ -110,7 +121,9 @@ class PhotoFile:
 
 
 def _read_mask(path: Path, *, upright: bool) -> Float[ndarray, "H W"]:
-    mask = read_image(path, upright=upright)[..., :3].mean(axis=2)
+    image = read_image(path, upright=upright)
+    has_holes = image.shape[2] == 4 and bool((image[..., 3] < OPAQUE_ALPHA / 255).any())  # as cut-out tools write it
+    mask = image[..., 3] if has_holes else image[..., :3].mean(axis=2)
     if 0 < mask.max() < 2 / 255:  # some programs write 0 and 1 instead of 0 and 255
         mask = mask / mask.max()
     return mask
@@ -205,19 +218,28 @@ def check_photos(views: Sequence[View]) -> None:
 
 
 def refuse_masks(found: Mapping[str, Path], files: CaptureFiles) -> None:
-    """Check that files with another suffix than their names are photos: one of them is decoded.
+    """Check that files with another suffix than their names are photos: some of them are decoded.
+
+    Where all photos have another suffix, three stand for them; where only some have, they are all looked at, up to
+    `MAX_ODD_PHOTOS`.
 
     Raises:
-        ValueError: it looks like a mask.
+        ValueError: one of them looks like a mask.
     """
-    for name, path in found.items():
-        if has_image_suffix(name) and not name.lower().endswith(path.suffix.lower()):
-            files.fetch([path])
-            if has_few_colors(path):
-                raise ValueError(
-                    f"{path}: a mask or label image, as it has few colors, and there is no {name}; wanted the photo"
-                )
-            return
+    odd = [
+        (name, path)
+        for name, path in found.items()
+        if has_image_suffix(name) and not name.lower().endswith(path.suffix.lower())
+    ]
+    if len(odd) == len(found) > 3:
+        odd = [odd[0], odd[len(odd) // 2], odd[-1]]
+    odd = odd[:MAX_ODD_PHOTOS]
+    files.fetch([path for _, path in odd])
+    for name, path in odd:
+        if has_few_colors(path):
+            raise ValueError(
+                f"{path}: a mask or label image, as it has few colors, and there is no {name}; wanted the photo"
+            )
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import struct
 import unicodedata
 
@@ -102,6 +103,24 @@ def test_a_mask_is_not_read_where_the_photo_is_missing(tmp_path):
     )
 
 
+def test_one_mask_among_photos_with_another_suffix_is_refused(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    rename_in_model(root, ["a.jpg", "b.jpg", "c.png", "d.png"])
+    assert len(open_capture(root).views) == 4
+    write_image(root / "images" / "b.png", np.eye(HEIGHT, WIDTH))
+    assert "b.png: a mask or label image" in message(lambda: open_capture(root))
+
+
+def test_gray_photos_with_16_bits_may_have_another_suffix(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    rename_in_model(root, [name.replace(".png", ".jpg") for name in NAMES])
+    gray = (np.random.default_rng(0).random((HEIGHT, WIDTH)) * 65535).astype(np.uint16)
+    Image.fromarray(gray).save(root / "images" / "a.png")
+    assert len(open_capture(root).views) == 4
+    Image.fromarray(np.where(gray > 30000, 65535, 0).astype(np.uint16)).save(root / "images" / "a.png")
+    assert "a.png: a mask or label image" in message(lambda: open_capture(root))
+
+
 def test_one_file_is_not_the_photo_of_two_views(tmp_path):
     root = writers.write_colmap(tmp_path)
     rename_in_model(root, ["x.png", "X.PNG", "c.png", "d.png"])
@@ -158,6 +177,27 @@ def test_the_largest_of_several_models_is_read(tmp_path):
     assert len(open_capture(root.rename(root.with_name("sparse_room"))).views) == 4
 
 
+@pytest.mark.parametrize("place", ["sparse_2/0", "sparse_1", "colmap/sparse/0", "sparse"])
+def test_a_small_model_in_the_usual_place_hides_no_larger_one(place, tmp_path):
+    root = writers.write_colmap(tmp_path)
+    model = root / "sparse" / "0"
+    (root / place).mkdir(parents=True, exist_ok=True)
+    for file in model.iterdir():
+        (root / place / file.name).write_bytes(file.read_bytes())
+    images = (model / "images.bin").read_bytes()
+    (model / "images.bin").write_bytes(struct.pack("<Q", 1) + images[8 : images.index(b"a.png") + 6 + 8 + 24])
+    capture = open_capture(root)
+    assert len(capture.views) == 4
+    assert f"{root / place} is read, the model with most images (4); not read: {model} (1)" in capture.notes
+
+
+def test_a_broken_model_wins_over_no_whole_one(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    shutil.copytree(root / "sparse" / "0", root / "sparse" / "1")
+    (root / "sparse" / "1" / "images.bin").write_bytes(b"\xff" * 8)
+    assert len(open_capture(root).views) == 4
+
+
 @pytest.mark.parametrize("place", ["sparse_3/0", "sparse/1", "distorted/sparse/0"])
 def test_models_in_further_places(place, tmp_path):
     root = writers.write_colmap(tmp_path)
@@ -210,13 +250,15 @@ def test_points_of_removed_images_and_broken_points_are_dropped(tmp_path):
     lines = (model / "images.txt").read_text().splitlines()
     (model / "images.txt").write_text("\n".join(lines[:3] + lines[5:]) + "\n")  # without image 2
     head, first, *rest = (model / "points3D.txt").read_text().splitlines()
-    broken = " ".join([*first.split()[:2], "nan", *first.split()[3:]])
-    (model / "points3D.txt").write_text("\n".join([head, broken, *rest]) + "\n")
+    broken = [" ".join([*first.split()[:2], value, *first.split()[3:]]) for value in ("nan", "1e30")]
+    repeated = [first] * 10  # of which two are no tenth
+    (model / "points3D.txt").write_text("\n".join([head, *broken, *rest, *repeated]) + "\n")
     capture = open_capture(root)
-    assert (len(capture.views), len(capture.points)) == (3, 11)
+    assert (len(capture.views), len(capture.points)) == (3, 21)
+    assert np.abs(capture.points.positions).max() < 1e3
     assert capture.points.tracks[0] == {"a.png"}
     assert capture.notes == (
-        "1 points are dropped: not finite",
+        "2 points are dropped: not finite, or impossibly far away",
         "points were also seen by 1 images that the model does not have: left out",
     )
 

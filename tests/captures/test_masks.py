@@ -6,7 +6,9 @@ import pytest
 from splatfix import images
 from splatfix.captures import Capture, PhotoOptions, check_photos, open_capture
 from splatfix.captures.validity import resize_valid
+from splatfix.fit import FitRunConfig, prepare_run
 from splatfix.images import has_transparency, write_image
+from splatfix.views import ViewsConfig
 from tests.captures import writers
 from tests.captures.writers import HEIGHT, NAMES, WIDTH, WRITERS, edit_json
 
@@ -61,6 +63,25 @@ def test_mask_files_mark_pixels_to_ignore(tmp_path):
     assert masked.mask is None and plain.mask is None and plain.validity is None
     np.testing.assert_array_equal(masked.validity, disc())
     np.testing.assert_allclose(masked.rgb[disc() == 1], writers.picture(1)[disc() == 1], atol=0.003)
+
+
+@pytest.mark.parametrize("gray", [0.0, 1.0])
+def test_the_alpha_of_a_mask_file_is_the_mask(gray, tmp_path):
+    root = WRITERS["transforms"](tmp_path)
+    write_masks(root, {"b.png": disc()})
+    cut_out = np.dstack([np.full((HEIGHT, WIDTH, 3), gray, np.float32), disc()])
+    write_image(root / "masks" / "b.png", cut_out)
+    np.testing.assert_array_equal(open_capture(root).view("b.png").load().validity, disc())
+
+
+def test_a_run_warns_where_masks_leave_out_nearly_everything(tmp_path, caplog):
+    root = WRITERS["transforms"](tmp_path / "room")
+    corner = np.zeros_like(disc())
+    corner[:8, :8] = 1
+    write_masks(root, dict.fromkeys(NAMES, corner))
+    views = ViewsConfig(num_train=2, size_px=32)
+    prepare_run(root, tmp_path / "run", FitRunConfig(views=views), command="fit", files=())
+    assert "masks leave out 96 % of the training photos" in caplog.text
 
 
 def test_mask_files_mark_the_object_where_the_user_or_the_capture_says_so(tmp_path):
