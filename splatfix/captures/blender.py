@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-
-from splatfix.cameras import Camera, measure_baseline
+from splatfix.cameras import measure_baseline
 from splatfix.captures.capture import Capture, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.frames import FramesFile
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
-from splatfix.captures.photos import assemble_capture
+from splatfix.captures.photos import assemble_capture, have_same_pose
 from splatfix.captures.records import read_record
 from splatfix.captures.transforms import open_frames
 
@@ -51,21 +49,15 @@ def read(
         split_views, split_notes = open_frames(split, record, names, longest_side_px, files, options)
         notes += [f"{split.name}: {note}" for note in split_notes]
         if len({view.name for view in split_views}) < len(split_views):
-            assemble_capture(root, split, "blender", split_views, None, ())  # raises, naming the repeated frame
+            assemble_capture(root, split, "blender", split_views, None, ())  # raises if their poses differ
         size = measure_baseline([view.camera for view in split_views])
         for view in split_views:
             if view.name not in views:
                 views[view.name] = view
                 continue
-            if not _have_same_pose(views[view.name].camera, view.camera, size):
+            if not have_same_pose(views[view.name].camera, view.camera, size):
                 raise ValueError(f"{split}: {view.name} has another pose than in an earlier split; wanted one pose")
             num_repeated += 1
     if num_repeated:
         notes.append(f"{num_repeated} frames occur in several splits: kept once")
     return assemble_capture(root, file, "blender", views.values(), None, notes)
-
-
-def _have_same_pose(a: Camera, b: Camera, size: float) -> bool:
-    """Whether two poses are equal but for rounding, among cameras that are ``size`` apart."""
-    same_center = float(np.linalg.norm(a.center - b.center)) <= 1e-5 * size
-    return same_center and np.allclose(a.rotation, b.rotation, atol=1e-6)

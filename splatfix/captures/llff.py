@@ -54,9 +54,11 @@ def read(
     matching = {folder: images for folder, images in selected.items() if images}
     if not matching:
         found = ", ".join(f"{len(images)} images in {folder.name}/" for folder, images in folders.items())
+        too_few = all(len(images) < len(rows) for images in folders.values())
+        remedy = "add the missing images" if too_few else "remove the others"
         raise ValueError(
             f"{file}: {len(rows)} rows but {found or 'no images/ folder'}; wanted as many images as rows, in the "
-            "order of their names: remove the others"
+            f"order of their names: {remedy}"
         )
     chosen = choose_image_folder([(folder, images[0]) for folder, images in matching.items()], longest_side_px, files)
     named = matching.get(root / "images", matching[chosen])  # names must not depend on the folder that is read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from splatfix.cameras import Camera
+from splatfix.cameras import Camera, measure_baseline
 from splatfix.captures.capture import Capture, Photo, Points, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.finder import has_image_suffix, is_spelled_otherwise
@@ -287,6 +286,28 @@ def describe_spellings(found: Mapping[str, Path]) -> list[str]:
     return [f"{len(other)} images have files of another spelling (the first: {found[other[0]].name} for {other[0]})"]
 
 
+def have_same_pose(a: Camera, b: Camera, size: float) -> bool:
+    """Whether two poses are equal but for rounding, among cameras that are ``size`` apart."""
+    same_center = float(np.linalg.norm(a.center - b.center)) <= 1e-5 * size
+    return same_center and np.allclose(a.rotation, b.rotation, atol=1e-6)
+
+
+def _keep_once(views: tuple[View, ...], path: Path, notes: Sequence[str]) -> tuple[tuple[View, ...], Sequence[str]]:
+    """Keep one of the views that occur again with the same pose, with a note.
+
+    Raises:
+        ValueError: two views of a name have other poses.
+    """
+    if len({view.name for view in views}) == len(views):
+        return views, notes
+    size = measure_baseline([view.camera for view in views])
+    kept: dict[str, View] = {}
+    for view in views:
+        if not have_same_pose(kept.setdefault(view.name, view).camera, view.camera, size):
+            raise ValueError(f"{path}: {view.name} occurs twice, with two poses; wanted unique images")
+    return tuple(kept.values()), (*notes, f"{len(views) - len(kept)} frames occur again with the same pose: kept once")
+
+
 def assemble_capture(
     root: Path, path: Path, kind: str, views: Iterable[View], points: Points | None, notes: Sequence[str]
 ) -> Capture:
@@ -298,9 +319,7 @@ def assemble_capture(
     views = tuple(sorted(views, key=lambda view: view.name))
     if not views:
         raise ValueError(f"{path}: no frames; wanted at least one posed image")
-    repeated = [name for name, count in Counter(view.name for view in views).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{path}: {len(repeated)} names occur twice (the first: {repeated[0]}); wanted unique images")
+    views, notes = _keep_once(views, path, notes)
     files = [view.load for view in views if isinstance(view.load, PhotoFile)]
     return Capture(
         name=root.resolve().name,

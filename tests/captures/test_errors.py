@@ -153,7 +153,7 @@ BROKEN = [
     ("transforms", in_frame(camera_model="EQUIRECTANGULAR"), FRAME + "camera_model 'EQUIRECTANGULAR'; wanted PINHOLE"),
     ("transforms", in_frame(k1=0.1, k4=0.2), FRAME + "k4 = 0.2 on a perspective lens"),
     ("transforms", in_frame(k1=-20, k2=1e6), FRAME + "OPENCV with parameters .* cannot be undistorted"),
-    ("transforms", in_frame(file_path="images/b.png"), r"transforms\.json: 1 names occur twice \(the first: b\.png\)"),
+    ("transforms", in_frame(file_path="images/b.png"), r"transforms\.json: b\.png occurs twice, with two poses"),
     ("transforms", in_frame(mask_path="m.png"), FRAME + r"mask_path m\.png is missing"),
     ("transforms", only_image((32, 32)), r"images/c\.png: image is 32x32 but its camera in .*frames\.2.* is 48x32"),
     ("transforms", only_image((48, 32)), r"images/c\.png: image is 32x48 but .* is 48x32; is it turned \(EXIF\)"),
@@ -209,7 +209,7 @@ BROKEN = [
     ("colmap", patch("images.bin", 12, bytes(32)), r"images\.bin: image 1 \(a\.png\): quaternion .*wanted a unit"),
     ("colmap", patch("images.bin", 44, np.array(np.nan).tobytes()), r"image 1 \(a\.png\): .*translation \[nan.*finite"),
     ("colmap", patch("images.bin", 68, b"\x07\0\0\0"), r"image 1 \(a\.png\): camera 7 is not in .*cameras\.bin"),
-    ("colmap", patch("images.bin", 72, b"b"), r"images\.bin: 1 names occur twice \(the first: b\.png\)"),
+    ("colmap", patch("images.bin", 72, b"b"), r"images\.bin: b\.png occurs twice, with two poses"),
     ("colmap_text", break_points, r"points3D\.txt: 2 of 12 points are not finite, or .* \(point number 0 is \[nan"),
     (
         "colmap_text",

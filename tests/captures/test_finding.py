@@ -103,6 +103,14 @@ def test_a_mask_is_not_read_where_the_photo_is_missing(tmp_path):
     )
 
 
+def test_a_frame_that_is_listed_twice_is_kept_once(tmp_path):
+    root = writers.write_transforms(tmp_path)
+    edit_json(root / "transforms.json", lambda value: value["frames"].append(value["frames"][0]))
+    capture = open_capture(root)
+    assert len(capture.views) == 4
+    assert "1 frames occur again with the same pose: kept once" in capture.notes
+
+
 def test_one_mask_among_photos_with_another_suffix_is_refused(tmp_path):
     root = writers.write_colmap(tmp_path)
     rename_in_model(root, ["a.jpg", "b.jpg", "c.png", "d.png"])
