@@ -96,6 +96,7 @@ class FramesFile(Intrinsics):
     frames: list[Frame]
     test_frames: list[Frame] = Field(default_factory=list)
     mask_meaning: MaskMeaning = "ignore"  # of all mask_path: of splatfix, nerfstudio knows "ignore" alone
+    mask_path: str | None = None  # of all frames without their own
     ply_file_path: str | None = None
 
     @field_validator("test_frames", mode="before")

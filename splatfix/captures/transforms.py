@@ -17,7 +17,7 @@ from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.clouds import read_points
 from splatfix.captures.finder import ImageFinder
 from splatfix.captures.frame_files import find_frame_images, name_views
-from splatfix.captures.frames import Frame, FramesFile, make_frame_lens, tell_by_center
+from splatfix.captures.frames import FramesFile, make_frame_lens, tell_by_center
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.orientation import choose_turn
 from splatfix.captures.photos import assemble_capture, describe_missing, open_photo, read_photo_header
@@ -78,7 +78,7 @@ def open_frames(
     frames = record.all_frames
     file_paths = [frame.file_path for frame in frames]
     images, image_notes = find_frame_images(file.parent, file_paths, names, longest_side_px, files)
-    masks = _find_masks(file, frames, images)
+    masks = _find_masks(file, record, images)
     files.fetch([path for path in (*images, *masks) if path is not None], headers=True)
     views, missing, scales = [], [], []
     for index, (frame, name, image, mask) in enumerate(zip(frames, names, images, masks, strict=True)):
@@ -116,16 +116,15 @@ def open_frames(
     return views, notes
 
 
-def _find_masks(file: Path, frames: Sequence[Frame], images: Sequence[Path | None]) -> list[Path | None]:
-    """Find the mask of each frame that has an image. ValueError if one is missing."""
+def _find_masks(file: Path, record: FramesFile, images: Sequence[Path | None]) -> list[Path | None]:
+    """Find the mask of each frame that has an image: its own, or that of the file. ValueError if one is missing."""
     finder = ImageFinder()
     masks: list[Path | None] = []
-    for index, (frame, image) in enumerate(zip(frames, images, strict=True)):
-        mask = finder.find_anywhere(file.parent, frame.mask_path) if frame.mask_path and image is not None else None
-        if frame.mask_path and image is not None and mask is None:
-            raise ValueError(
-                f"{file}: frames.{index} ({frame.file_path}): mask_path {frame.mask_path} is missing; wanted the mask "
-                "image, or no mask_path"
-            )
+    for index, (frame, image) in enumerate(zip(record.all_frames, images, strict=True)):
+        name = frame.mask_path or record.mask_path
+        mask = finder.find_anywhere(file.parent, name) if name and image is not None else None
+        if name and image is not None and mask is None:
+            where = f"frames.{index} ({frame.file_path}): " if frame.mask_path else ""
+            raise ValueError(f"{file}: {where}mask_path {name} is missing; wanted the mask image, or no mask_path")
         masks.append(mask)
     return masks

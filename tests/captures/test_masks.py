@@ -65,6 +65,18 @@ def test_mask_files_mark_pixels_to_ignore(tmp_path):
     np.testing.assert_allclose(masked.rgb[disc() == 1], writers.picture(1)[disc() == 1], atol=0.003)
 
 
+def test_a_mask_of_the_whole_file_is_that_of_frames_without_their_own(tmp_path):
+    root = WRITERS["transforms"](tmp_path)
+    write_masks(root, {"b.png": disc()}, mask_path="masks/all.png")
+    message = r"transforms\.json: mask_path masks/all\.png is missing; wanted the mask image"
+    with pytest.raises(ValueError, match=message):
+        open_capture(root)
+    write_image(root / "masks" / "all.png", 1 - disc())
+    capture = open_capture(root)
+    np.testing.assert_array_equal(capture.view("a").load().validity, 1 - disc())
+    np.testing.assert_array_equal(capture.view("b").load().validity, disc())
+
+
 @pytest.mark.parametrize("gray", [0.0, 1.0])
 def test_the_alpha_of_a_mask_file_is_the_mask(gray, tmp_path):
     root = WRITERS["transforms"](tmp_path)
