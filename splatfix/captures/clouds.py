@@ -24,7 +24,8 @@ def find_plausible(positions: Float[np.ndarray, "N 3"]) -> Bool[np.ndarray, " N"
         return finite
     with np.errstate(over="ignore"):
         distances = np.abs(positions - np.median(positions[finite], axis=0)).max(axis=1)
-    return finite & (distances <= MAX_DISTANCE * np.median(distances[finite]))
+    apart = distances[finite & (distances > 0)]  # a file that is padded has many points in one place
+    return finite & (distances <= MAX_DISTANCE * np.median(apart)) if len(apart) else finite
 
 
 def has_colors(path: Path) -> bool:

@@ -8,6 +8,7 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from splatfix.captures import open_capture
+from splatfix.captures.clouds import find_plausible
 from splatfix.evaluation.results import ViewResult
 from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
 from splatfix.gaussians import Splat, write_splat
@@ -109,3 +110,13 @@ def test_broken_points_of_a_cloud_are_left_out(tmp_path):
     PlyData([PlyElement.describe(points, "vertex")]).write(str(root / "cloud.ply"))
     with pytest.raises(ValueError, match=r"cloud\.ply: vertex 0: \['x', 'y', 'z'\] = .*wanted finite numbers"):
         open_capture(root)
+
+
+def test_points_millions_of_times_too_far_are_not_plausible():
+    points = np.random.default_rng(0).normal(size=(100, 3))
+    points[:3] = [[1e30, 0, 0], [np.nan, 0, 0], [0, -1e12, 0]]
+    points[3] = [0, 0, 5e4]  # a mountain
+    assert np.flatnonzero(~find_plausible(points)).tolist() == [0, 1, 2]
+    points[4:64] = 0
+    assert np.flatnonzero(~find_plausible(points)).tolist() == [0, 1, 2]
+    assert find_plausible(np.zeros((5, 3))).all()
