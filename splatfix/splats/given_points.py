@@ -9,6 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from splatfix.cameras import Camera
+from splatfix.images import open_image
 from splatfix.shapes import Float
 from splatfix.similarity import Similarity
 from splatfix.splats.stereo.plane_sweep import StereoPoints
@@ -88,13 +89,11 @@ def _read_array(path: Path) -> ndarray:
             return np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{path}: cannot be read as .npy ({error}); is the file whole?") from error
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
+    with open_image(path) as image:
+        try:
             values = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error}); is the file whole?") from error
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{path}: cannot be decoded ({error}); is the file whole?") from error
     if values.dtype == np.uint8:
         raise ValueError(f"{path}: depth map with 8 bits; wanted 16 bits, or a .npy")
     return values
@@ -127,7 +126,7 @@ def make_depth_points(
     positions, views, pixels, agreeing = [], [], [], []
     for index, (camera, depth) in enumerate(zip(cameras, depths, strict=True)):
         row, column = np.nonzero(depth)
-        points = _unproject(camera, column + 0.5, row + 0.5, depth[row, column])
+        points = camera.unproject(np.stack([column, row], axis=1) + 0.5, depth[row, column])
         positions.append(points)
         views.append(np.full(len(points), index))
         pixels.append(np.stack([column, row], axis=1))
@@ -143,11 +142,6 @@ def make_depth_points(
         np.concatenate(agreeing),
         len(points) / max(num_pixels, 1),
     )
-
-
-def _unproject(camera: Camera, x: ndarray, y: ndarray, depth: ndarray) -> Float[ndarray, "P 3"]:
-    rays = np.stack([x, y, np.ones_like(x)], axis=1) @ np.linalg.inv(camera.intrinsics).T
-    return (rays * depth[:, None] - camera.camera_from_world[:3, 3]) @ camera.rotation
 
 
 def _count_agreeing(

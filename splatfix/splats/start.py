@@ -7,6 +7,7 @@ continue from the end of their schedule.
 from __future__ import annotations
 
 import hashlib
+import statistics
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -98,9 +99,9 @@ def describe_misfit(
         plain.append(psnr(mean.expand_as(photo), photo, validity))
     if sum(render_db <= plain_db for render_db, plain_db in zip(renders, plain, strict=True)) * 2 >= len(renders):
         return (
-            f"its renders reach {_median(renders):.1f} dB PSNR on the photos, the mean color of each photo "
-            f"{_median(plain):.1f} dB; wanted a splat in the world of the capture (trained with the same poses, not "
-            "moved or scaled since)"
+            f"its renders reach {statistics.median(renders):.1f} dB PSNR on the photos, the mean color of each photo "
+            f"{statistics.median(plain):.1f} dB; wanted a splat in the world of the capture (trained with the same "
+            "poses, not moved or scaled since)"
         )
     return None
 
@@ -115,10 +116,6 @@ def find_misfit(splat: Splat, views: Sequence[View]) -> str | None:
         [torch.from_numpy(photo.rgb).to(splat.device) for photo in photos],
         [None if photo.validity is None else torch.from_numpy(photo.validity).to(splat.device) for photo in photos],
     )
-
-
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def hash_file(path: Path) -> str:

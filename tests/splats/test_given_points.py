@@ -13,7 +13,7 @@ from splatfix.gaussians import Splat
 from splatfix.rendering import render
 from splatfix.similarity import IDENTITY, Similarity
 from splatfix.splats.given_points import make_depth_points, read_depth_map
-from splatfix.splats.initial_points import SOURCES, InitializationConfig, find_initial_points, list_given_files
+from splatfix.splats.initial_points import InitializationConfig, find_initial_points, list_given_files
 from splatfix.splats.scene import SparseScene, fit_identity, start_fit
 from splatfix.splats.train import FitConfig
 from tests.splats.scene import random_gaussians, small_scene
@@ -146,4 +146,3 @@ def test_a_fit_starts_from_the_cloud_and_depends_on_its_content(scene, tmp_path)
     assert fit_identity(scene, initial=replace(config, ply=None, sources=("auto",))) != first
     write_cloud(cloud, np.random.default_rng(1).normal(0, 0.3, (50, 3)))
     assert fit_identity(scene, initial=config) != first
-    assert "given" in SOURCES
