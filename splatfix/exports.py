@@ -48,12 +48,12 @@ class ExportFormat:
 
     Attributes:
         ending: of its files.
-        write: writes a splat into a file.
+        write: writes a splat into a file; None for a plain ``.ply``, which alone holds any coordinates.
         loss: what the file does not hold, for the user; empty for a format without loss.
     """
 
     ending: str
-    write: Callable[[Splat, Path], None]
+    write: Callable[[Splat, Path], None] | None
     loss: str
 
 
@@ -91,7 +91,7 @@ def export_splat(source: Path, form: Format, out: Path | None = None) -> Export:
         raise ValueError(f"{out}: wanted a name that ends in {export_format.ending}, by which programs know the format")
     losses = [export_format.loss, ANTIALIASED if splat.mode == "antialiased" else ""]
     with write_whole(out) as temporary:
-        if form == "ply":
+        if export_format.write is None:
             write_ply(temporary, splat.gaussians, file_from_world=file_from_world)
         else:
             export_format.write(splat, temporary)
@@ -130,10 +130,6 @@ def recommended_splat(run: Path) -> Path:
     if arm is None or not (run / f"{arm}.ply").is_file():
         raise ValueError(f"{run}: no {arm or 'after'}.ply beside {RESULTS}; pass a .ply")
     return run / f"{arm}.ply"
-
-
-def _write_plain(splat: Splat, path: Path) -> None:
-    write_ply(path, splat.gaussians)
 
 
 def _write_with_gsplat(splat: Splat, path: Path, form: Literal["splat", "ply_compressed"]) -> None:
@@ -175,7 +171,7 @@ def _write_page(splat: Splat, path: Path) -> None:
 
 NO_VIEW_DEPENDENCE = "without view dependence: the color of each Gaussian is that of its constant band"
 FORMATS: dict[Format, ExportFormat] = {
-    "ply": ExportFormat(".ply", _write_plain, ""),
+    "ply": ExportFormat(".ply", None, ""),
     "compressed-ply": ExportFormat(
         ".compressed.ply",
         partial(_write_with_gsplat, form="ply_compressed"),

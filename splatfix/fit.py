@@ -50,8 +50,6 @@ FIT_FILES = (  # glob patterns of the files that a fit writes
     *EVALUATION_FILES,
     *("before.ply", SPLAT_FILE, "stop.json", "history.json", "profile.json", "checkpoints/*.pt"),
 )
-
-
 MUCH_IGNORED = 0.7  # share of the pixels of the training photos
 ConfigT = TypeVar("ConfigT", bound="FitRunConfig")
 PreparedRun = tuple[Run, Capture, Split, SparseScene, torch.device]

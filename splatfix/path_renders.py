@@ -52,11 +52,11 @@ def render_path(
     Raises:
         ValueError: the splat or the path cannot be used, or the frames of a video have several sizes.
     """
-    camera_path, file_from_world, views = _open_path(path, splat_path)
+    camera_path, file_from_world, views = _open_path(path, splat_path, longest_side_px)
     splat = read_splat(splat_path, mode=mode, file_from_world=file_from_world).to(choose_device(device))
     if (misfit := find_misfit(splat, views) if views else None) is not None:
         log.warning("%s: %s", splat_path, misfit)
-    cameras = [camera.with_longest_side(longest_side_px) for camera in camera_path.cameras]
+    cameras = camera_path.cameras
     if out.suffix.lower() not in ("", ".mp4"):
         raise ValueError(f"{out}: wanted a video that ends in .mp4, or a folder without a suffix")
     if out.suffix.lower() == ".mp4":
@@ -67,13 +67,17 @@ def render_path(
     return len(cameras)
 
 
-def _open_path(path: str, splat_path: Path) -> tuple[CameraPath, Similarity, Sequence[View]]:
+def _open_path(
+    path: str, splat_path: Path, longest_side_px: int | None
+) -> tuple[CameraPath, Similarity, Sequence[View]]:
     """Read the cameras, the map from their world to the coordinates of the splat's file, and the photos at them."""
     if is_remote(path) or not path.endswith(".json") or Path(path).name.startswith("transforms"):
-        capture = open_capture(path, longest_side_px=None)
+        capture = open_capture(path, longest_side_px=longest_side_px)
         return CameraPath(capture.cameras, CAPTURE_FPS), capture.file_from_world, capture.views
     camera_path, file_from_world = read_camera_path(Path(path)), read_recorded_world(splat_path)
-    cameras = tuple(camera.change_world(file_from_world) for camera in camera_path.cameras)
+    cameras = tuple(
+        camera.change_world(file_from_world).with_longest_side(longest_side_px) for camera in camera_path.cameras
+    )
     return CameraPath(cameras, camera_path.fps), file_from_world, ()
 
 
