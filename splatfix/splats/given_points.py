@@ -9,7 +9,6 @@ import numpy as np
 from numpy import ndarray
 
 from splatfix.cameras import Camera
-from splatfix.images import open_image
 from splatfix.shapes import Float
 from splatfix.similarity import Similarity
 from splatfix.splats.stereo.plane_sweep import StereoPoints
@@ -84,6 +83,8 @@ def read_depth_map(path: Path, unit: float, width_px: int, height_px: int) -> Fl
 
 
 def _read_array(path: Path) -> ndarray:
+    from splatfix.images import open_image
+
     if path.suffix == ".npy":
         try:
             return np.load(path, allow_pickle=False)
