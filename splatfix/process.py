@@ -91,8 +91,13 @@ def _stop(number: int, _frame: object) -> None:
     global _requested
     is_first = _requested is None
     _requested = "terminated" if number == signal.SIGTERM else "interrupted"
+    sys.unraisablehook = _ignore_unraisable
     if not (is_first and _waits_for_progress):
         raise KeyboardInterrupt(_requested)
+
+
+def _ignore_unraisable(_: object) -> None:
+    """Finalizers of objects that a stop left half made (of llvmlite) would print tracebacks below the last message."""
 
 
 @contextmanager

@@ -1,9 +1,29 @@
-"""Logging of the process: loggers that are quiet for a while."""
+"""Logging and signals of the process."""
 
 import logging
+import subprocess
+import sys
 import threading
 
 from splatfix.process import quiet
+
+STOPPED = """
+import signal
+from splatfix.process import stop_on_signals
+
+class HalfMade:
+    def __del__(self):
+        raise AttributeError("in the finalizer")
+
+half_made = HalfMade()
+{before}
+stop_on_signals()
+try:
+    signal.raise_signal(signal.SIGTERM)
+except KeyboardInterrupt as stop:
+    print(stop)
+half_made = HalfMade()
+"""
 
 
 def test_quiet_loggers_drop_what_is_below_the_level(caplog):
@@ -35,3 +55,11 @@ def test_quiet_may_be_nested_and_overlap_in_threads():
     leave.set()
     thread.join(10)
     assert logger.level == logging.DEBUG
+
+
+def test_finalizers_print_nothing_after_a_stop():
+    for before, count in (("", 0), ("half_made = None", 1)):
+        code = STOPPED.format(before=before)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+        assert done.stdout == "terminated\n"
+        assert done.stderr.count("in the finalizer") == count

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,9 +92,10 @@ def test_stopping_and_resuming_equals_never_stopping(shards, tmp_path):
 
 
 @pytest.mark.parametrize("steps_before", [1, 2, 4])
-def test_a_stop_signal_ends_a_step_and_its_state_is_saved(shards, tmp_path, steps_before):
+def test_a_stop_signal_ends_a_step_and_its_state_is_saved(shards, tmp_path, steps_before, monkeypatch):
     """Twice: within a segment, and in the same or the next one. The steps are those of an uninterrupted run."""
     train(shards, tmp_path / "uninterrupted", CONFIG)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # a stop replaces it
     stop_on_signals()
 
     def stop(step, _numbers):
