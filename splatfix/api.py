@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from splatfix.captures import Capture, check_photos, fetch_photos
+from splatfix.captures import Capture, fetch_photos, read_ahead
 from splatfix.evaluation.measure import measure_views, summarize
 from splatfix.evaluation.results import Summary
 from splatfix.flawed import FlawedView
@@ -60,7 +60,7 @@ def fit_capture(capture: Capture, config: LoopConfig | None = None) -> FittedCap
     config = config or LoopConfig()
     split = make_split(capture, config.views)
     fetch_photos(capture.view(name) for name in split.train_ids)
-    check_photos([capture.view(name) for name in split.test_ids])  # so that `evaluate` can read them
+    capture = read_ahead(capture, split.test_ids)  # for `evaluate`
     seed_everything(config.seed)
     scene = load_scene(capture, split.train_ids, choose_device(config.device))
     stop = choose_stop(scene, config.initial, config.fit, config.choose, seed=config.seed)

@@ -13,10 +13,10 @@ import torch
 
 from splatfix.captures import (
     Capture,
-    check_photos,
     fetch_photos,
     is_remote,
     open_capture,
+    read_ahead,
     resolve_capture,
 )
 from splatfix.config import require
@@ -219,7 +219,7 @@ def prepare_run(
     split = make_split(capture, config.views)
     capture = describe_origin(capture, split)
     fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids))
-    check_photos([capture.view(name) for name in split.test_ids])  # the others are read now
+    capture = read_ahead(capture, split.test_ids)
     given = list_given_files(config.initial, [capture.view(name).camera for name in sorted(split.train_ids)])
     if given:
         inputs = {**(inputs or {}), "initial": files_input(given[0], given)}

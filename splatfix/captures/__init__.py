@@ -17,7 +17,7 @@ from splatfix.captures.capture import Capture, Photo, Points, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.masks import apply_mask_choice
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
-from splatfix.captures.photos import check_photos, fetch_photos
+from splatfix.captures.reading import check_photos, fetch_photos, read_ahead
 from splatfix.captures.remote import open_remote_capture
 from splatfix.captures.unknown import describe_unknown, has_other_poses
 from splatfix.captures.world import move_to_cameras
@@ -34,6 +34,7 @@ __all__ = [
     "has_other_poses",
     "is_capture",
     "open_capture",
+    "read_ahead",
     "resolve_capture",
 ]
 

@@ -29,14 +29,12 @@ from splatfix.images import (
     resize,
     to_float,
 )
-from splatfix.process import progress
 from splatfix.shapes import Bool, Float, Shaped
 
 WHITE = (1.0, 1.0, 1.0)
 MIN_VALID = 0.9  # of the lightest pixel of a mask; darker ones are ignored, also at the edge of what is ignored
 MIN_LIGHT = 0.1  # of a pixel that is the lightest; in a darker mask there is only noise
 MAX_ODD_PHOTOS = 50  # with another suffix than their names, that are decoded when a capture is opened
-QUIET_PHOTOS = 50  # that are checked without a progress bar
 
 
 @dataclass(frozen=True)
@@ -193,27 +191,6 @@ def read_photo_header(path: Path, files: CaptureFiles) -> Header:
     except ValueError:
         files.fetch([path])  # a long header, or one at the end
         return read_header(path)
-
-
-def fetch_photos(views: Iterable[View]) -> None:
-    """Fetch the photos of views together, which is faster than one by one where a capture is on an object store."""
-    loads = [view.load for view in views if isinstance(view.load, PhotoFile)]
-    if loads:
-        loads[0].files.fetch([path for load in loads for path in load.paths])
-
-
-def check_photos(views: Sequence[View]) -> None:
-    """Decode the photos and masks of views without keeping them, so that a broken file is found before a long run.
-
-    Raises:
-        ValueError: a file is missing, truncated or not an image, or a mask ignores every pixel.
-    """
-    fetch_photos(views)
-    files = [view.load for view in views if isinstance(view.load, PhotoFile)]
-    with progress(total=len(files), description="photos checked", quiet=len(files) < QUIET_PHOTOS) as bar:
-        for file in files:
-            file.check()
-            bar.update()
 
 
 def refuse_masks(found: Mapping[str, Path], files: CaptureFiles) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from splatfix.cameras import Camera, separation
 from splatfix.captures.capture import Capture
-from splatfix.captures.photos import check_photos
+from splatfix.captures.reading import check_photos
 from splatfix.flawed import compute_coverage, render_flawed, render_references
 from splatfix.gaussians import Splat
 from splatfix.pairs.checkpoints import FitCheckpoints

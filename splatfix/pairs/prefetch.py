@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from splatfix.captures import Capture, PhotoOptions, View, fetch_photos
-from splatfix.captures.capture import Photo
+from splatfix.captures import Capture, PhotoOptions
 from splatfix.captures.capture_files import CaptureFiles
 from splatfix.captures.photos import PhotoFile
+from splatfix.captures.reading import keep_photos
 from splatfix.captures.splat import SplatPhoto
 from splatfix.folder_cache import HEADER_BYTES
 from splatfix.pairs.sources import Source
 
 MAX_OPEN_CAPTURES = 2  # the one of the current task, and the next
-MAX_PHOTO_BYTES = 2**28  # of a capture in memory; further photos are read when they are needed
 FINGERPRINT_BYTES = HEADER_BYTES  # of each file: there without the rest where a capture is on an object store
 
 
@@ -72,34 +70,10 @@ class PrefetchedCapture:
             capture = self.source.open(self.size_px, self.options)
             self.fingerprint = fingerprint_capture(capture)
             if capture.splat is None:  # the views of a splat are rendered by the thread that fits
-                capture = replace(capture, views=_read_photos(capture.views))
+                capture = replace(capture, views=keep_photos(capture.views, quiet=True))
             self._capture = capture
         except BaseException as error:  # raised again by `wait`
             self._error = error
-
-
-@dataclass(frozen=True)
-class _PhotoInMemory:
-    """The ``load`` of a view whose photo is in memory."""
-
-    photo: Photo
-
-    def __call__(self) -> Photo:
-        return self.photo
-
-
-def _read_photos(views: Sequence[View]) -> tuple[View, ...]:
-    """Read photos into memory up to `MAX_PHOTO_BYTES`; the other views still read theirs on demand."""
-    num, remaining_bytes = 0, MAX_PHOTO_BYTES
-    for view in views:
-        remaining_bytes -= view.camera.width_px * view.camera.height_px * 16
-        num += remaining_bytes >= 0
-    fetch_photos(views[:num])
-    return *(View(view.camera, _PhotoInMemory(view.load())) for view in views[:num]), *views[num:]
-
-
-def _is_in_memory(view: View) -> bool:
-    return isinstance(view.load, _PhotoInMemory)
 
 
 def fingerprint_capture(capture: Capture) -> str:

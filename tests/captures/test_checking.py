@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from splatfix import LoopConfig, fit_capture
-from splatfix.captures import check_photos, open_capture
+from splatfix.captures import check_photos, open_capture, reading
 from splatfix.evaluation.run import EvaluateConfig, run_evaluate
 from splatfix.fit import FitRunConfig, run_fit
 from splatfix.images import write_image
@@ -84,3 +84,16 @@ def test_commands_pass_the_orientation_on(tmp_path):
     source, recipe = Source(str(root), "thing", "thing"), Recipe(orientation="ignore")
     with pytest.raises(ValueError, match=r"a\.png: image is 32x48"):
         CapturePrefetcher().open(source, recipe.size_px, recipe.photo_options).wait()
+
+
+@pytest.mark.parametrize(("num_kept", "num_photos"), [(9, 2), (1, 1), (0, 0)])
+def test_photos_are_read_ahead_up_to_a_limit_and_checked_beyond(damaged, monkeypatch, num_kept, num_photos):
+    monkeypatch.setattr(reading, "MAX_KEPT_BYTES", num_kept * WIDTH * HEIGHT * 16)
+    capture = open_capture(damaged)
+    ahead = reading.read_ahead(capture, NAMES[:2])
+    in_memory = [isinstance(view.load, reading.PhotoInMemory) for view in ahead.views]
+    assert in_memory == [k < num_photos for k in range(len(NAMES))] and ahead.names == capture.names
+    for name in NAMES[:2]:
+        assert (ahead.view(name).load().rgb == capture.view(name).load().rgb).all()
+    with pytest.raises(ValueError, match=WANTED):
+        reading.read_ahead(capture, ["d.jpg"])

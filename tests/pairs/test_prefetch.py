@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from splatfix.captures import PhotoOptions, open_capture
-from splatfix.pairs import prefetch
+from splatfix.captures import Capture, PhotoOptions, open_capture, reading
 from splatfix.pairs.prefetch import CapturePrefetcher, fingerprint_capture
 from splatfix.pairs.sources import Source
 from splatfix.sample import sample_path
@@ -29,10 +28,16 @@ def test_the_most_recent_captures_stay_open(tmp_path: Path) -> None:
 def test_photos_are_kept_in_limited_memory(monkeypatch) -> None:
     full = CapturePrefetcher().open(SAMPLE, 32, PhotoOptions()).wait()
     camera = full.views[0].camera
-    monkeypatch.setattr(prefetch, "MAX_PHOTO_BYTES", 3 * camera.width_px * camera.height_px * 16)
+    monkeypatch.setattr(reading, "MAX_KEPT_BYTES", 3 * camera.width_px * camera.height_px * 16)
     limited = CapturePrefetcher().open(SAMPLE, 32, PhotoOptions()).wait()
-    in_memory = [[prefetch._is_in_memory(view) for view in capture.views] for capture in (full, limited)]
+    in_memory = [
+        [isinstance(view.load, reading.PhotoInMemory) for view in capture.views] for capture in (full, limited)
+    ]
     assert all(in_memory[0]) and in_memory[1] == [True] * 3 + [False] * (len(full.views) - 3)
+
+
+def _num_in_memory(capture: Capture) -> int:
+    return sum(isinstance(view.load, reading.PhotoInMemory) for view in capture.views)
 
 
 def test_a_capture_is_opened_anew_after_an_error(tmp_path: Path) -> None:
