@@ -49,17 +49,19 @@ def mask(images: Positional[Images], *, out: Path, settings: "MaskOptions") -> N
 def export(
     source: Positional[Annotated[Path, tyro.conf.arg(metavar="RUN|SPLAT.ply")]],
     *,
-    format: Literal["ply", "compressed-ply", "splat", "spz", "sog", "html"],
+    format: Literal["ply", "compressed-ply", "splat", "spz", "sog", "usdz", "html"],
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
 ) -> None:
     """Write a splat in a format of other programs, or as a page that shows it in the browser.
 
-    For .spz and .sog it needs PlayCanvas' program splat-transform, for a page the extra viewer.
+    For .spz and .sog it needs PlayCanvas' program splat-transform, for .usdz NVIDIA's usd-convert-gsplat, for a page
+    the extra viewer.
 
     Args:
         source: a 3DGS .ply, or the folder of a run: then after.ply, or the splat that was better on its test photos.
-        format: ply, compressed-ply (SuperSplat, PlayCanvas), splat (antimatter15), spz (Niantic), sog (PlayCanvas), or
-            html, which opens without a server: of a run viewer.html, with before and after side by side.
+        format: ply, compressed-ply (SuperSplat, PlayCanvas), splat (antimatter15), spz (Niantic), sog (PlayCanvas),
+            usdz (OpenUSD, Omniverse), or html, which opens without a server: of a run viewer.html, with before and
+            after side by side.
         out: file to write; by default beside the splat.
     """
     from splatfix.exports import export_splat, export_viewer

@@ -1,7 +1,7 @@
 """Write splats in the formats that other programs read: compressed files, and pages that show a splat in the browser.
 
-gsplat's exporter writes ``.splat`` and compressed ``.ply`` files, PlayCanvas' program splat-transform (if installed)
-``.spz`` and ``.sog``, and viser (an extra) the pages.
+gsplat's exporter writes ``.splat`` and compressed ``.ply`` files, and viser (an extra) the pages. Programs that users
+install write the others: PlayCanvas' splat-transform ``.spz`` and ``.sog``, NVIDIA's usd-convert-gsplat ``.usdz``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from splatfix.files import write_text, write_whole
 from splatfix.gaussians import Splat, read_recorded_world, read_splat, write_ply
 from splatfix.report.wording import recommended_arm
 
-Format = Literal["ply", "compressed-ply", "splat", "spz", "sog", "html"]
-PROGRAM = "splat-transform"
-INSTALL = "npm install --global @playcanvas/splat-transform"
+Format = Literal["ply", "compressed-ply", "splat", "spz", "sog", "usdz", "html"]
 ANTIALIASED = "the splat was fitted antialiased, which most viewers do not draw: thin parts look bolder there"
 VIEWED_ARMS = ("before", "after")
 VIEWER = """<!doctype html>
@@ -40,6 +38,27 @@ iframe {{ flex: 1; border: 0; }}
 </body></html>
 """
 MAX_SECONDS = 3600  # a splat of ten million Gaussians takes minutes
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that converts a ``.ply``; it knows formats by their endings.
+
+    Attributes:
+        name: of the executable.
+        install: command that installs it.
+        arguments: before and between the two files: those before the input, and those before the output.
+    """
+
+    name: str
+    install: str
+    arguments: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+SPLAT_TRANSFORM = Program(
+    "splat-transform", "npm install --global @playcanvas/splat-transform", (("--quiet", "--gpu", "cpu"), ())
+)
+USD_CONVERTER = Program("usd-convert-gsplat", "pipx install 'usd-convert-gsplat[usd]'", (("--input",), ("--output",)))
 
 
 @dataclass(frozen=True)
@@ -139,22 +158,25 @@ def _write_with_gsplat(splat: Splat, path: Path, form: Literal["splat", "ply_com
     export_splats(g.means, g.log_scales, g.quats, g.opacity_logits, g.sh0, g.sh_rest, format=form, save_to=str(path))
 
 
-def _write_with_program(splat: Splat, path: Path, ending: str) -> None:
-    """Write a plain ``.ply`` and let splat-transform convert it, on the CPU: it knows formats by their endings."""
-    program = shutil.which(PROGRAM)
-    if program is None:
-        raise ValueError(f"{ending} files are written by {PROGRAM}, which is not on the PATH; remedy: {INSTALL}")
+def _write_with_program(splat: Splat, path: Path, program: Program, ending: str) -> None:
+    """Write a plain ``.ply`` and let a program convert it."""
+    executable = shutil.which(program.name)
+    if executable is None:
+        raise ValueError(
+            f"{ending} files are written by {program.name}, which is not on the PATH; remedy: {program.install}"
+        )
     with tempfile.TemporaryDirectory(prefix="splatfix-") as folder:
         plain, converted = Path(folder) / "splat.ply", Path(folder) / f"converted{ending}"
         write_ply(plain, splat.gaussians)
-        command = [program, "--quiet", "--gpu", "cpu", str(plain), str(converted)]
+        before_input, before_output = program.arguments
+        command = [executable, *before_input, str(plain), *before_output, str(converted)]
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=MAX_SECONDS, check=False)
         except subprocess.TimeoutExpired:
-            raise ValueError(f"{PROGRAM} has not ended after {MAX_SECONDS} s; it was stopped") from None
+            raise ValueError(f"{program.name} has not ended after {MAX_SECONDS} s; it was stopped") from None
         if run.returncode != 0 or not converted.is_file():
             lines = [line for line in (run.stderr + run.stdout).splitlines() if line.strip()]
-            raise ValueError(f"{PROGRAM} failed: {lines[-1].strip() if lines else f'exit code {run.returncode}'}")
+            raise ValueError(f"{program.name} failed: {lines[-1].strip() if lines else f'exit code {run.returncode}'}")
         shutil.copyfile(converted, path)
 
 
@@ -180,7 +202,12 @@ FORMATS: dict[Format, ExportFormat] = {
     "splat": ExportFormat(
         ".splat", partial(_write_with_gsplat, form="splat"), f"8 bits for color and rotation, {NO_VIEW_DEPENDENCE}"
     ),
-    "spz": ExportFormat(".spz", partial(_write_with_program, ending=".spz"), "quantized"),
-    "sog": ExportFormat(".sog", partial(_write_with_program, ending=".sog"), "quantized, view dependence clustered"),
+    "spz": ExportFormat(".spz", partial(_write_with_program, program=SPLAT_TRANSFORM, ending=".spz"), "quantized"),
+    "sog": ExportFormat(
+        ".sog",
+        partial(_write_with_program, program=SPLAT_TRANSFORM, ending=".sog"),
+        "quantized, view dependence clustered",
+    ),
+    "usdz": ExportFormat(".usdz", partial(_write_with_program, program=USD_CONVERTER, ending=".usdz"), ""),
     "html": ExportFormat(".html", _write_page, NO_VIEW_DEPENDENCE),
 }

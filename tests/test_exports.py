@@ -1,5 +1,6 @@
 """Splats in the formats of other programs, read back by their published layouts or by the other program itself."""
 
+import json
 import os
 import shutil
 import stat
@@ -15,13 +16,32 @@ from plyfile import PlyData
 from splatfix.cli import main
 from splatfix.evaluation.measure import summarize
 from splatfix.evaluation.results import Results, ViewResult, write_results
-from splatfix.exports import FORMATS, PROGRAM, Format, export_splat, export_viewer, recommended_splat
+from splatfix.exports import (
+    FORMATS,
+    SPLAT_TRANSFORM,
+    USD_CONVERTER,
+    Format,
+    Program,
+    export_splat,
+    export_viewer,
+    recommended_splat,
+)
 from splatfix.gaussians import SH_C0, Gaussians, Splat, read_ply, write_splat
 from splatfix.metrics import psnr
 from splatfix.rendering import render
 from splatfix.similarity import Similarity
 from tests.splats.scene import random_gaussians, ring_cameras
 
+READ_USD = """
+import json, sys
+import numpy as np
+from pxr import Usd
+stage = Usd.Stage.Open(sys.argv[1])
+[prim] = [prim for prim in stage.Traverse() if prim.GetTypeName() == "ParticleField3DGaussianSplat"]
+values = {name: prim.GetAttribute(name).Get() for name in sys.argv[2:]}
+values["orientations"] = [[quat.GetReal(), *quat.GetImaginary()] for quat in values["orientations"]]
+print(json.dumps({name: np.array(value).tolist() for name, value in values.items()}))
+"""
 SPLAT_ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
 
@@ -90,40 +110,60 @@ def test_a_run_gets_a_page_with_before_and_after(tmp_path, gaussians):
         export_viewer(tmp_path / "images")
 
 
-@pytest.mark.parametrize("form", ["spz", "sog"])
-def test_what_is_missing_is_named_with_the_remedy(splat, monkeypatch, form):
+PROGRAMS = [("spz", SPLAT_TRANSFORM, "npm"), ("sog", SPLAT_TRANSFORM, "npm"), ("usdz", USD_CONVERTER, "pipx")]
+
+
+@pytest.mark.parametrize(("form", "program", "tool"), PROGRAMS)
+def test_what_is_missing_is_named_with_the_remedy(splat, monkeypatch, form, program, tool):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ValueError, match=r"splat-transform, which is not on the PATH; remedy: npm install"):
+    with pytest.raises(ValueError, match=rf"{program.name}, which is not on the PATH; remedy: {tool} install"):
         export_splat(splat, form)
     assert sorted(path.name for path in splat.parent.iterdir()) == ["after.ply", "splat.json"]
 
 
-def fake_program(folder: Path, body: str) -> None:
-    path = folder / PROGRAM
+def fake_program(folder: Path, program: Program, body: str) -> None:
+    path = folder / program.name
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def test_a_failure_of_the_program_is_one_line_and_leaves_nothing(splat, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("form", "program", "_"), PROGRAMS)
+def test_a_failure_of_the_program_is_one_line_and_leaves_nothing(splat, tmp_path, monkeypatch, form, program, _):
     tools = tmp_path / "tools"
     tools.mkdir()
-    fake_program(tools, 'echo "reading" >&2; echo "  bad input: 0 splats" >&2; exit 3')
+    fake_program(tools, program, 'echo "reading" >&2; echo "  bad input: 0 splats" >&2; exit 3')
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(ValueError, match=r"^splat-transform failed: bad input: 0 splats$"):
-        export_splat(splat, "spz")
-    assert not list(tmp_path.glob("*.spz*"))
+    with pytest.raises(ValueError, match=rf"^{program.name} failed: bad input: 0 splats$"):
+        export_splat(splat, form)
+    assert not list(tmp_path.glob(f"*.{form}*"))
 
 
-@pytest.mark.skipif(shutil.which(PROGRAM) is None, reason=f"{PROGRAM} is not installed")
+@pytest.mark.skipif(shutil.which(SPLAT_TRANSFORM.name) is None, reason=f"{SPLAT_TRANSFORM.name} is not installed")
 @pytest.mark.parametrize(("form", "least_db"), [("compressed-ply", 38), ("splat", 25), ("spz", 35), ("sog", 35)])
 def test_splat_transform_reads_what_was_exported(splat, tmp_path, gaussians, form, least_db):
     again = tmp_path / "again.ply"
-    subprocess.run([PROGRAM, "--quiet", str(export_splat(splat, form).path), str(again)], check=True)
+    subprocess.run([SPLAT_TRANSFORM.name, "--quiet", str(export_splat(splat, form).path), str(again)], check=True)
     cameras = ring_cameras(3)
     with torch.no_grad():
         wanted = render(Splat(gaussians), cameras).rgb.clamp(0, 1)
         seen = render(Splat(read_ply(again)), cameras).rgb.clamp(0, 1)
     assert min(psnr(a, b) for a, b in zip(seen, wanted, strict=True)) > least_db
+
+
+@pytest.mark.skipif(shutil.which(USD_CONVERTER.name) is None, reason=f"{USD_CONVERTER.name} is not installed")
+def test_openusd_reads_what_was_exported(splat, gaussians):
+    """The OpenUSD of the converter's environment finds the Gaussians of the splat."""
+    python = Path(shutil.which(USD_CONVERTER.name)).read_text().splitlines()[0].removeprefix("#!").strip()
+    wanted = {
+        "positions": gaussians.means,
+        "scales": gaussians.scales,
+        "orientations": torch.nn.functional.normalize(gaussians.quats, dim=1),
+        "opacities": gaussians.opacities,
+        "radiance:sphericalHarmonicsCoefficients": torch.cat([gaussians.sh0, gaussians.sh_rest], dim=1).flatten(0, 1),
+    }
+    values = json.loads(subprocess.check_output([python, "-c", READ_USD, export_splat(splat, "usdz").path, *wanted]))
+    for name, value in wanted.items():
+        torch.testing.assert_close(torch.tensor(values[name]), value, rtol=1e-5, atol=1e-6)
 
 
 def write_run(folder: Path, gaussians: Gaussians, *, before: float, control: float, after: float) -> None:
