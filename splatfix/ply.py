@@ -11,6 +11,7 @@ from numpy import ndarray
 from splatfix.shapes import Bool, Float, Shaped
 
 MAX_HEADER_BYTES = 1 << 20
+MAX_STEP = 0.5  # between positions that float32 can hold, over the median size of the Gaussians
 MAX_BROKEN_SHARE = 0.1  # of the rows of a file; a file with more was not written whole
 OTHER_SPLATS = {  # by suffix; none of these formats is read
     ".splat": "the .splat format of web viewers",
@@ -148,9 +149,25 @@ def read_splat_columns(path: Path) -> tuple[dict[str, ndarray], list[str]]:
     if "filter" in values:
         _apply_filter(values)
         notes.append(f"{path.name}: the 3D filter of Mip-Splatting (filter_3D) is applied to scales and opacities")
+    if vertex["x"].dtype.itemsize == 4:
+        notes += _describe_rounding(path, values)
     if num_rest == 72:
         notes.append(f"{path.name}: spherical harmonics of degree 4: only degrees 0 to 3 are used")
     return values, notes
+
+
+def _describe_rounding(path: Path, values: Mapping[str, ndarray]) -> list[str]:
+    """Describe float32 positions so far from the origin that they are coarse for their Gaussians: one note, or none."""
+    if len(values["means"]) == 0:
+        return []
+    farthest = float(np.median(np.abs(values["means"]).max(axis=1)))
+    step, size = float(np.spacing(np.float32(farthest))), float(np.exp(np.median(values["scales"])))
+    if step <= MAX_STEP * size:
+        return []
+    return [
+        f"{path.name}: positions near {farthest:.3g} are rounded to {step:.2g} by float32, coarse for Gaussians of "
+        f"size {size:.2g}; save it with coordinates near 0, or with positions in float64"
+    ]
 
 
 def _group_columns(num_rest: int) -> dict[str, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from splatfix.captures import blender, colmap, llff, splat, transforms
 from splatfix.captures.capture import Capture, Photo, Points, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
+from splatfix.captures.colmap_folders import describe_larger_model
 from splatfix.captures.masks import apply_mask_choice
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.reading import check_photos, fetch_photos, read_ahead
@@ -38,6 +39,7 @@ __all__ = [
     "resolve_capture",
 ]
 
+MAX_DEPTH, MAX_FOLDERS = 4, 50  # of the folders below one that is no capture, in which captures are looked for
 FORMATS = {"transforms": transforms, "blender": blender, "colmap": colmap, "llff": llff, "splat": splat}
 
 
@@ -88,7 +90,20 @@ def _open(path: Path, longest_side_px: int | None, files: CaptureFiles, options:
         if found is not None:
             capture = replace(reader.read(*found, longest_side_px, files, options), path=path)
             capture = apply_mask_choice(capture, options.masks)
+            if reader is not colmap and path.is_dir():
+                larger = describe_larger_model(path, len(capture.views), files)
+                capture = replace(capture, notes=(*capture.notes, *larger))
             return capture if capture.format == "splat" else move_to_cameras(capture)  # a splat is moved by its reader
-    folders = [entry for entry in sorted(path.iterdir()) if entry.is_dir()][:50] if path.is_dir() else []
-    captures = [folder.name for folder in folders if any(reader.find(folder, files) for reader in FORMATS.values())]
+    captures = _find_below(path, files) if path.is_dir() else []
     raise ValueError(describe_unknown(path, [reader.EXPECTED_FILES for reader in FORMATS.values()], captures))
+
+
+def _find_below(path: Path, files: CaptureFiles) -> list[str]:
+    """Find captures in the folders of a folder, or where there are none, further down, relative to it."""
+    folders = [path]
+    for _ in range(MAX_DEPTH):
+        folders = [entry for folder in folders for entry in sorted(folder.iterdir()) if entry.is_dir()][:MAX_FOLDERS]
+        found = [folder for folder in folders if any(reader.find(folder, files) for reader in FORMATS.values())]
+        if found:
+            return [folder.relative_to(path).as_posix() for folder in found]
+    return []

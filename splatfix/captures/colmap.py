@@ -25,8 +25,9 @@ from splatfix.captures.colmap_folders import (
     refuse_different_twins,
 )
 from splatfix.captures.colmap_model import PosedImage, read_cameras, read_images, read_points3d
-from splatfix.captures.finder import ImageFinder, with_slashes
+from splatfix.captures.finder import ImageFinder, describe_unreadable_twin, with_slashes
 from splatfix.captures.lenses import Lens
+from splatfix.captures.mask_folder import find_folder_masks
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.photos import (
     assemble_capture,
@@ -77,11 +78,13 @@ def read(
     folder, photos, restored = _choose_images(root, model.folder, names, longest_side_px, files)
     images = {key: replace(image, name=_restore(image.name, restored)) for key, image in images.items()}
     if not photos:
+        first = next(iter(images.values())).name
         raise ValueError(
-            f"{root}: none of the {len(images)} images of {images_file} was found (the first: "
-            f"{next(iter(images.values())).name}); wanted them in {root / 'images'}"
+            f"{root}: none of the {len(images)} images of {images_file} was found (the first: {first}); wanted them in "
+            f"{root / 'images'}{describe_unreadable_twin(root / 'images' / with_slashes(first))}"
         )
-    files.fetch(photos.values(), headers=True)
+    masks, mask_notes = find_folder_masks(root, photos, options.masks)
+    files.fetch([*photos.values(), *masks.values()], headers=True)
     if folder.name == "input":
         _refuse_distorted(folder, photos, cameras, images, files)
     views = []
@@ -92,9 +95,14 @@ def read(
         if image.name in photos:
             pose = _make_pose(image, where)
             lens_where = f"{cameras_file}: camera {image.camera_id}"
-            photo, lens = photos[image.name], cameras[image.camera_id]
+            photo, lens, mask = photos[image.name], cameras[image.camera_id], masks.get(image.name)
             views.append(
-                open_photo(image.name, photo, lens, pose, longest_side_px, lens_where, files=files, options=options)
+                open_photo(
+                    *(image.name, photo, lens, pose, longest_side_px, lens_where),
+                    mask_path=mask,
+                    files=files,
+                    options=options,
+                )
             )
     missing = sorted(image.name for image in images.values() if image.name not in photos)
     notes = describe_missing(missing, len(images))
@@ -103,7 +111,8 @@ def read(
     refuse_masks(photos, files)
     notes += describe_spellings(photos)
     points, point_notes = _read_points(model, images)
-    return assemble_capture(root, images_file, "colmap", views, points, [*notes, *model_notes, *point_notes])
+    notes += [*mask_notes, *model_notes, *point_notes]
+    return assemble_capture(root, images_file, "colmap", views, points, notes)
 
 
 def _choose_images(

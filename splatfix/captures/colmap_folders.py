@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,11 +62,12 @@ def find_models(path: Path) -> list[Path]:
 
 
 def _models_in(folder: Path) -> list[Path]:
-    """Return the models in a folder: the numbered ones in order, and the folder itself if it is one."""
+    """Return the models in a folder: the numbered ones in order and the folder itself, or else those with names."""
     if not folder.is_dir():
         return []
-    numbered = [child for child in folder.iterdir() if child.name.isdecimal() and _is_model(child)]
-    return sorted(numbered, key=lambda child: int(child.name)) + ([folder] if _is_model(folder) else [])
+    children = sorted(child for child in folder.iterdir() if _is_model(child))
+    numbered = sorted((child for child in children if child.name.isdecimal()), key=lambda child: int(child.name))
+    return numbered + ([folder] if _is_model(folder) else []) or children
 
 
 def _is_model(folder: Path) -> bool:
@@ -97,6 +99,24 @@ def choose_model(models: list[Path], files: CaptureFiles) -> tuple[ModelFiles, l
     if len({file[0].suffix for file in (chosen.cameras, chosen.images)}) > 1:
         notes.append(f"{chosen.cameras[0].name} and {chosen.images[0].name} are read together")
     return chosen, notes
+
+
+def describe_larger_model(root: Path, num_views: int, files: CaptureFiles) -> list[str]:
+    """Describe the model beside another format that has most images, and more than that has views: one note, or none.
+
+    Only binary models are counted, for which the header is enough.
+    """
+    found = [model.images[0] for model in map(find_model_files, find_models(root)) if model.images]
+    images = [file for file in found if file.suffix == ".bin"]
+    files.fetch(images, headers=True)
+    counts = {}
+    for file in images:
+        with suppress(ValueError):  # broken, which does not matter here
+            counts[file] = count_images(file, files.size(file))
+    largest = max(counts, key=lambda file: counts[file], default=None)
+    if largest is None or counts[largest] <= num_views:
+        return []
+    return [f"{largest.parent} is not read, a COLMAP model with {counts[largest]} images: pass that folder to read it"]
 
 
 def refuse_different_twins(found: ModelFiles, cameras: Mapping[int, Lens], images: Mapping[int, PosedImage]) -> None:

@@ -15,18 +15,21 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
+from splatfix.file_kinds import RAW, RAW_SUFFIXES, describe_unreadable
 from splatfix.images import SUFFIXES
 
+UNREADABLE_SUFFIXES = (".exr", ".hdr", ".jxl", *RAW_SUFFIXES)
 _DRIVE = re.compile(r"[A-Za-z]:/|//")
 
 
 def fold(name: str) -> str:
-    """Make the names equal that differ in case, Unicode composition or percent-encoding only."""
-    return name if name.isascii() and name.islower() and "%" not in name else _fold_any(name)
+    """Make the names equal that differ in case, Unicode composition, percent-encoding, or a space or dot at the end."""
+    is_plain = name.isascii() and name.islower() and "%" not in name and name[-1] not in " ."
+    return name if is_plain else _fold_any(name)
 
 
 def _fold_any(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", unquote(name)).casefold())
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", unquote(name)).casefold()).rstrip(" .")
 
 
 def is_spelled_otherwise(file_name: str, name: str) -> bool:
@@ -84,6 +87,17 @@ def has_image_suffix(name: str) -> bool:
     """Whether a file name ends in the suffix of a readable image."""
     stem, dot, suffix = name.rpartition(".")
     return bool(stem) and (dot + suffix.lower()) in SUFFIXES
+
+
+def describe_unreadable_twin(image: Path) -> str:
+    """Describe the file that a missing image may have been made from, as ``; FILE is ...``; empty if there is none."""
+    folder = _Folder(image.parent) if image.parent.is_dir() else None
+    for name in sorted(folder.files if folder else ()):
+        stem, dot, suffix = name.rpartition(".")
+        if fold(stem) == fold(image.stem) and dot + suffix.lower() in UNREADABLE_SUFFIXES:
+            kind = RAW if dot + suffix.lower() in RAW_SUFFIXES else describe_unreadable(image.with_name(name))
+            return f"; {name} is {kind}" if kind else ""
+    return ""
 
 
 class ImageFinder:

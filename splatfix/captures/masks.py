@@ -40,7 +40,7 @@ def apply_mask_choice(capture: Capture, choice: MaskChoice) -> Capture:
     if with_mask:
         if choice == "auto":
             mask_marks = with_mask[0].mask_marks  # of the file that names the masks
-        note = f"{_describe_number(len(with_mask), len(files))} a mask file (mask_path)"
+        note = f"{_describe_number(len(with_mask), len(files))} a mask file"
         notes.append(f"{note}: {_describe_meaning(mask_marks, 'black', choice)}")
     num_objects = sum(
         (file.has_alpha and alpha_marks == "object") or (file.mask_path is not None and mask_marks == "object")

@@ -15,9 +15,10 @@ import numpy as np
 from splatfix.captures.capture import Capture, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.clouds import read_points
-from splatfix.captures.finder import ImageFinder
+from splatfix.captures.finder import ImageFinder, describe_unreadable_twin, with_slashes
 from splatfix.captures.frame_files import find_frame_images, name_views
 from splatfix.captures.frames import FramesFile, make_frame_lens, tell_by_center
+from splatfix.captures.mask_folder import find_folder_masks
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.orientation import choose_turn
 from splatfix.captures.photos import assemble_capture, describe_missing, open_photo, read_photo_header
@@ -79,6 +80,11 @@ def open_frames(
     file_paths = [frame.file_path for frame in frames]
     images, image_notes = find_frame_images(file.parent, file_paths, names, longest_side_px, files)
     masks = _find_masks(file, record, images)
+    if not any(masks):
+        photos = {name: image for name, image in zip(names, images, strict=True) if image is not None}
+        by_name, mask_notes = find_folder_masks(file.parent, photos, options.masks)
+        masks = [by_name.get(name) for name in names]
+        image_notes = [*image_notes, *mask_notes]
     files.fetch([path for path in (*images, *masks) if path is not None], headers=True)
     views, missing, scales = [], [], []
     for index, (frame, name, image, mask) in enumerate(zip(frames, names, images, masks, strict=True)):
@@ -109,6 +115,7 @@ def open_frames(
             f"{file}: none of {len(frames)} frames has its image"
             + (f" (the first: {missing[0]})" if missing else "")
             + "; wanted image files at file_path, relative to this file"
+            + (describe_unreadable_twin(file.parent / with_slashes(missing[0])) if missing else "")
         )
     notes = describe_missing(missing, len(names)) + image_notes
     if any(scale != 1 for scale in scales):

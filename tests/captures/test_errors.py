@@ -296,5 +296,9 @@ def test_folders_and_files_without_a_capture_are_errors(tmp_path):
     text = message(lambda: open_capture(tmp_path))
     assert "it contains inner/, notes.txt" in text
     assert "inner/ is a capture: pass that folder" in text
+    (tmp_path / "1K" / "0a").mkdir(parents=True)
+    (tmp_path / "inner").rename(tmp_path / "1K" / "0a" / "nerfstudio")
+    assert "1K/0a/nerfstudio/ is a capture: pass that folder" in message(lambda: open_capture(tmp_path))
+    (tmp_path / "1K" / "0a" / "nerfstudio").rename(tmp_path / "inner")
     assert "a file of no known capture" in message(lambda: open_capture(tmp_path / "notes.txt"))
     assert "longest_side_px is 0" in message(lambda: open_capture(tmp_path / "inner", longest_side_px=0))

@@ -199,6 +199,60 @@ def test_a_small_model_in_the_usual_place_hides_no_larger_one(place, tmp_path):
     assert f"{root / place} is read, the model with most images (4); not read: {model} (1)" in capture.notes
 
 
+def test_a_model_with_a_name_counts_where_none_has_a_number(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    shutil.copytree(root / "sparse" / "0", root / "sparse" / "old")
+    assert open_capture(root).notes == ()
+    (root / "sparse" / "0").rename(root / "sparse" / "final")
+    [note] = open_capture(root).notes
+    assert f"{root}/sparse/final is read, the first model with most images (4); not read: {root}/sparse/old" in note
+
+
+def test_a_larger_model_beside_another_format_is_noted(tmp_path):
+    root = writers.write_transforms(tmp_path / "thing")
+    shutil.copytree(writers.write_colmap(tmp_path / "other") / "sparse", root / "sparse")
+    assert open_capture(root).notes == ()
+    images = root / "sparse" / "0" / "images.bin"
+    content = images.read_bytes()
+    images.write_text("version https://git-lfs.github.com/spec/v1")
+    edit_json(root / "transforms.json", lambda value: value["frames"].pop())
+    assert open_capture(root).notes == ()
+    images.write_bytes(content)
+    [note] = open_capture(root).notes
+    place = root / "sparse" / "0"
+    assert note == f"{place} is not read, a COLMAP model with 4 images: pass that folder to read it"
+    assert len(open_capture(place).views) == 4
+
+
+@pytest.mark.parametrize("write", [writers.write_colmap, writers.write_transforms])
+@pytest.mark.parametrize(
+    ("name", "start", "kind"),
+    [
+        ("a.exr", b"\x76\x2f\x31\x01", "OpenEXR"),
+        ("A.HDR", b"#?RADIANCE", "Radiance"),
+        ("a.nef", b"II*\0", "a raw photo"),
+    ],
+)
+def test_float_images_and_raw_photos_are_named_where_no_photo_is_found(write, name, start, kind, tmp_path):
+    root = write(tmp_path)
+    for photo in (root / "images").iterdir():
+        photo.unlink()
+    (root / "images" / "b.exr").write_bytes(start)
+    assert "none of" in message(lambda: open_capture(root)) and kind not in message(lambda: open_capture(root))
+    (root / "images" / name).write_bytes(start + bytes(20))
+    said = message(lambda: open_capture(root))
+    assert f"; {name} is a" in said and kind in said
+
+
+@pytest.mark.parametrize("end", [" ", ".", ". "])
+def test_spaces_and_dots_at_the_end_of_names(end, tmp_path):
+    root = writers.write_transforms(tmp_path)
+    edit_json(root / "transforms.json", lambda value: value["frames"][0].update(file_path=f"images/a.png{end}"))
+    assert len(open_capture(root).views) == 4
+    (root / "images" / "b.png").rename(root / "images" / f"b.png{end}")
+    assert len(open_capture(root).views) == 4
+
+
 def test_a_broken_model_wins_over_no_whole_one(tmp_path):
     root = writers.write_colmap(tmp_path)
     shutil.copytree(root / "sparse" / "0", root / "sparse" / "1")
@@ -206,7 +260,7 @@ def test_a_broken_model_wins_over_no_whole_one(tmp_path):
     assert len(open_capture(root).views) == 4
 
 
-@pytest.mark.parametrize("place", ["sparse_3/0", "sparse/1", "distorted/sparse/0"])
+@pytest.mark.parametrize("place", ["sparse_3/0", "sparse/1", "sparse/merged", "distorted/sparse/0"])
 def test_models_in_further_places(place, tmp_path):
     root = writers.write_colmap(tmp_path)
     (root / place).parent.mkdir(parents=True, exist_ok=True)

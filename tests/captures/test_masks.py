@@ -58,11 +58,39 @@ def test_mask_files_mark_pixels_to_ignore(tmp_path):
     capture = open_capture(root)
     assert capture.background is None
     assert len(capture.notes) == 1
-    assert "1 of 4 images has a mask file (mask_path): black pixels are ignored" in capture.notes[0]
+    assert "1 of 4 images has a mask file: black pixels are ignored" in capture.notes[0]
     masked, plain = capture.view("b.png").load(), capture.view("a.png").load()
     assert masked.mask is None and plain.mask is None and plain.validity is None
     np.testing.assert_array_equal(masked.validity, disc())
     np.testing.assert_allclose(masked.rgb[disc() == 1], writers.picture(1)[disc() == 1], atol=0.003)
+
+
+@pytest.mark.parametrize("kind", ["colmap", "transforms"])
+@pytest.mark.parametrize("name", ["masks/{}.png", "masks/{}", "mask/{}"])
+def test_a_folder_of_masks_is_used_where_the_user_says_what_they_mark(kind, name, tmp_path):
+    root = WRITERS[kind](tmp_path)
+    plain = open_capture(root)
+    assert plain.notes == ()
+    write_image(root / name.format("b.png"), disc())
+    capture = open_capture(root)
+    assert_same_photos(capture, plain)
+    [note] = capture.notes
+    folder = name.split("/")[0]
+    assert note.startswith(f"{folder}/ has masks of 1 of 4 images, but nothing says what they mark: views.masks = ig")
+    ignoring = open_capture(root, options=IGNORE)
+    np.testing.assert_array_equal(ignoring.view("b.png").load().validity, disc())
+    assert ignoring.view("a.png").load().validity is None and ignoring.background is None
+    of_object = open_capture(root, options=OBJECT)
+    np.testing.assert_array_equal(of_object.view("b.png").load().mask, disc())
+    assert of_object.background == (1, 1, 1)
+
+
+def test_masks_that_the_poses_name_come_before_a_folder_of_masks(tmp_path):
+    root = WRITERS["transforms"](tmp_path)
+    write_masks(root, {"b.png": disc()})
+    write_image(root / "masks" / "a.png", disc())
+    capture = open_capture(root, options=IGNORE)
+    assert [view.load().validity is None for view in capture.views] == [True, False, True, True]
 
 
 def test_a_mask_of_the_whole_file_is_that_of_frames_without_their_own(tmp_path):
@@ -103,7 +131,7 @@ def test_mask_files_mark_the_object_where_the_user_or_the_capture_says_so(tmp_pa
     edit_json(root / "transforms.json", lambda value: value.update(mask_meaning="object"))
     for capture in (by_option, open_capture(root)):
         assert capture.background == (1, 1, 1)
-        assert "1 of 4 images has a mask file (mask_path): black pixels are the surroundings" in capture.notes[0]
+        assert "1 of 4 images has a mask file: black pixels are the surroundings" in capture.notes[0]
         assert capture.notes[1] == "3 of 4 images have no mask: taken as they are"
         masked, plain = capture.view("b.png").load(), capture.view("a.png").load()
         np.testing.assert_array_equal(masked.mask, disc())

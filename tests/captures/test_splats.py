@@ -120,3 +120,22 @@ def test_points_millions_of_times_too_far_are_not_plausible():
     points[4:64] = 0
     assert np.flatnonzero(~find_plausible(points)).tolist() == [0, 1, 2]
     assert find_plausible(np.zeros((5, 3))).all()
+
+
+@pytest.mark.parametrize(("offset", "dtype", "is_noted"), [(0, "f4", False), (5e6, "f4", True), (5e6, "f8", False)])
+def test_positions_that_float32_rounds_are_noted(offset, dtype, is_noted, tmp_path):
+    root = writers.write_splat(tmp_path)
+    file = root / "point_cloud.ply"
+    vertex = PlyData.read(file)["vertex"].data
+    table = vertex.astype([(name, dtype if name in "xyz" else kind) for name, kind in vertex.dtype.descr])
+    for name in "xyz":
+        table[name] += offset
+    PlyData([PlyElement.describe(table, "vertex")]).write(file)
+    edit_json(
+        root / "cameras.json",
+        lambda cameras: [camera.update(position=[x + offset for x in camera["position"]]) for camera in cameras],
+    )
+    notes = [note for note in open_capture(root).notes if "float32" in note]
+    assert len(notes) == is_noted
+    if is_noted:
+        assert notes[0].startswith("point_cloud.ply: positions near 5e+06 are rounded to 0.5 by float32, coarse for")

@@ -378,7 +378,7 @@ def test_the_commands_generate_and_verify(tmp_path: Path, capsys) -> None:
     printed = capsys.readouterr()
     assert "fits: 2 made" in printed.out and printed.err.count("black pixels are the surroundings of an object") == 1
     page = (out / "dataset.html").read_text()
-    assert "tankard: 36 of 36 images have a mask file (mask_path): black" in page
+    assert "tankard: 36 of 36 images have a mask file: black" in page
     assert "tankard" in page and "data:image/jpeg" in page and "http" not in page.split("</head>")[1]
     assert main(["verify", str(out)]) == 0
     shard = next(out.glob("*f000*.tar"))
