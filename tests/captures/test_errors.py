@@ -189,6 +189,7 @@ BROKEN = [
         r"poses_bounds\.npy: 4 rows but 3 images in images/; wanted as many",
     ),
     ("llff", lambda r: (r / "images").rename(r / "photos"), r"poses_bounds\.npy: 4 rows but no images/ folder"),
+    ("llff", lambda r: (r / "images/b.png").unlink(), r"4 rows but 3 images in images/; .*: add the missing images"),
     ("llff", row(3, np.nan), r"poses_bounds\.npy: row 2 \(c\.png\): row 0, column 3 is nan; wanted finite"),
     ("llff", row(14, 0), r"poses_bounds\.npy: row 2 \(c\.png\): focal length 0 px"),
     ("llff", row(0, 5), r"poses_bounds\.npy: row 2 \(c\.png\): (skewed|mirrored) rotation"),

@@ -112,6 +112,18 @@ def test_broken_points_of_a_cloud_are_left_out(tmp_path):
         open_capture(root)
 
 
+def test_impossibly_far_points_of_a_cloud_are_left_out(tmp_path):
+    root = writers.write_transforms(tmp_path)
+    points = np.zeros(50, [("x", "f4"), ("y", "f4"), ("z", "f4")])
+    points["x"] = np.arange(1, 51)
+    points["y"][7] = 1e30
+    PlyData([PlyElement.describe(points, "vertex")]).write(str(root / "cloud.ply"))
+    edit_json(root / "transforms.json", lambda tree: tree.update(ply_file_path="cloud.ply"))
+    capture = open_capture(root)
+    assert len(capture.points) == 49
+    assert "cloud.ply: 1 of 50 points are impossibly far from the others: left out" in capture.notes
+
+
 def test_points_millions_of_times_too_far_are_not_plausible():
     points = np.random.default_rng(0).normal(size=(100, 3))
     points[:3] = [[1e30, 0, 0], [np.nan, 0, 0], [0, -1e12, 0]]
