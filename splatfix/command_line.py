@@ -29,7 +29,7 @@ from splatfix import storage
 from splatfix.config import build_config, overlaid, read_yaml
 from splatfix.errors import DiskFull, MachineError, RunAborted
 from splatfix.flags import Command, Function, full_help, short_help, split_words
-from splatfix.process import set_up_logging, stop_on_signals, stop_requested
+from splatfix.process import abort_reason, set_up_logging, stop_on_signals, stop_requested
 from splatfix.runs import REMEDIES, has_started
 from splatfix.shared_folder import RAY_JOB, refuse_relative_output
 
@@ -212,6 +212,9 @@ def explain_error(error: BaseException, wanted: Command, argv: Sequence[str]) ->
 
 
 def _explain(error: BaseException) -> tuple[int | None, str]:
+    aborted = abort_reason()
+    if aborted is not None:
+        return FAILED, aborted
     stopped = stop_requested()  # some libraries turn an interruption into an error of their own
     if stopped is None and isinstance(error, KeyboardInterrupt):
         stopped = "interrupted"

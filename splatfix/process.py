@@ -72,6 +72,7 @@ def seed_everything(seed: int) -> None:
 
 
 _requested: str | None = None
+_aborted: str | None = None
 _waits_for_progress = False
 
 
@@ -80,8 +81,8 @@ def stop_on_signals() -> None:
 
     Where a library swallows it (callbacks from C do), the next update of a progress bar raises it again.
     """
-    global _requested
-    _requested = None
+    global _requested, _aborted
+    _requested = _aborted = None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _stop)
         signal.signal(signal.SIGTERM, _stop)
@@ -94,6 +95,20 @@ def _stop(number: int, _frame: object) -> None:
     sys.unraisablehook = _ignore_unraisable
     if not (is_first and _waits_for_progress):
         raise KeyboardInterrupt(_requested)
+
+
+def abort_command(reason: str) -> None:
+    """End a command from another thread: interrupt its main thread, with the reason as its last message."""
+    global _aborted
+    _aborted = reason
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    signal.pthread_kill(main_thread, signal.SIGINT)  # which also ends a call that blocks
+
+
+def abort_reason() -> str | None:
+    """The reason if `abort_command` ended the command, else None."""
+    return _aborted
 
 
 def _ignore_unraisable(_: object) -> None:

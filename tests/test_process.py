@@ -57,6 +57,26 @@ def test_quiet_may_be_nested_and_overlap_in_threads():
     assert logger.level == logging.DEBUG
 
 
+ABORTED = """
+import threading, time
+from splatfix import command_line
+from splatfix.process import abort_command
+
+@command_line.command()
+def wait() -> None:
+    \"\"\"Wait.\"\"\"
+    threading.Timer(0.2, abort_command, args=["no node is left"]).start()
+    time.sleep(60)
+
+raise SystemExit(command_line.main(["wait"]))
+"""
+
+
+def test_another_thread_ends_a_command_with_its_reason():
+    done = subprocess.run([sys.executable, "-c", ABORTED], capture_output=True, text=True, check=False, timeout=50)
+    assert (done.returncode, done.stderr) == (1, "splatfix wait: no node is left\n")
+
+
 def test_finalizers_print_nothing_after_a_stop():
     for before, count in (("", 0), ("half_made = None", 1)):
         code = STOPPED.format(before=before)

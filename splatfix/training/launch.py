@@ -163,6 +163,11 @@ def _fit(ray: Any, work: _Work, gpus: bool, place: str) -> Any:
         raise KeyboardInterrupt from None
     except ray.train.TrainingFailedError as error:
         raise _user_error(error) from None
+    except ray.exceptions.RayActorError as error:  # of the process that leads the others
+        reason = str(error).split("Worker exit detail: ")[-1].strip()
+        raise RunAborted(
+            f"Ray's controller of the training died ({reason}); the last saved state is kept; the same command resumes"
+        ) from None
 
 
 def _scaling(workers: TrainWorkersConfig, gpus: bool) -> Any:

@@ -7,14 +7,16 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from splatfix.files import private_folder, user_name
-from splatfix.process import keeping_handler
+from splatfix.process import abort_command, keeping_handler
 from splatfix.workers.config import WorkersConfig
 
 NODE_LABEL = "ray.io/node-id"  # Ray gives each node this label
@@ -22,6 +24,7 @@ ACCELERATOR_SHARE = 0.001  # of a node's resource ``accelerator_type:A100``, whi
 MAX_SOCKET_BYTES = 107 if sys.platform == "linux" else 103  # of the path of a socket
 SOCKET = "/ray/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.1"  # below RAY_TMPDIR or TMPDIR
 SHORT_PLACE = Path("/tmp")
+WATCH_SECONDS, NODELESS_SECONDS = 5.0, 60.0  # between looks at the nodes, and without any before a command ends
 UNLIMITED = 10_000  # nodes of an autoscaler's group without a maximum
 log = logging.getLogger(__name__)
 
@@ -77,10 +80,45 @@ def connect_ray(
             ray.shutdown()
             raise ValueError(f"workers.gpus = {gpus:g}: this machine has {num_gpus:g}; use 0 for the CPU")
     try:
-        yield ray
+        with _ending_without_nodes(ray) if opens else nullcontext():
+            yield ray
     finally:
         if opens:
             ray.shutdown()
+
+
+@contextmanager
+def _ending_without_nodes(ray: Any) -> Iterator[None]:
+    """End the command if Ray has no node for `NODELESS_SECONDS`, since nothing would ever answer.
+
+    Without it a driver whose only node was killed waits for workers for ever. A cluster that grows has its head.
+    """
+    closing = threading.Event()
+    thread = threading.Thread(target=_watch_nodes, args=(ray, closing), name="splatfix-nodes", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        closing.set()
+        thread.join(timeout=WATCH_SECONDS)
+
+
+def _watch_nodes(ray: Any, closing: threading.Event) -> None:
+    last_seen = time.monotonic()
+    while not closing.wait(WATCH_SECONDS):
+        try:
+            is_alive = any(node["Alive"] for node in ray.nodes())
+        except Exception as error:  # of many kinds, while Ray's central service is away
+            log.debug("the nodes of Ray cannot be listed: %s", error)
+            is_alive = False
+        if is_alive:
+            last_seen = time.monotonic()
+        elif time.monotonic() - last_seen > NODELESS_SECONDS:
+            abort_command(
+                f"Ray has had no node for {NODELESS_SECONDS:.0f} s: its processes were killed, or this machine ran out "
+                "of memory; finished work is kept, and the same command resumes"
+            )
+            return
 
 
 def short_folder() -> Path | None:

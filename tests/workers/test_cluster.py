@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,6 +101,31 @@ def test_only_a_cluster_that_is_named_is_joined(monkeypatch, given, environment,
     with connect_ray(given, num_cpus=2):
         pass
     assert calls[0]["address"] == joined and ("num_cpus" in calls[0]) == (joined == "local")
+
+
+@pytest.mark.parametrize("failure", [None, RuntimeError("the central service is away")])
+def test_a_command_ends_where_ray_has_no_node_left(monkeypatch, failure: Exception | None) -> None:
+    answers = [[{"Alive": True}, {"Alive": False}], [], [{"Alive": True}], *[[]] * 9]
+    num_asked = 0
+
+    def nodes() -> list[dict[str, bool]]:
+        nonlocal num_asked
+        num_asked += 1
+        if failure is not None and not answers[num_asked - 1]:
+            raise failure
+        return answers[num_asked - 1]
+
+    reasons: list[str] = []
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(view, "WATCH_SECONDS", 0.0)
+    monkeypatch.setattr(view.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(view, "abort_command", reasons.append)
+    view._watch_nodes(SimpleNamespace(nodes=nodes), threading.Event())
+    assert num_asked == 7  # 60 s without a node after the last one was seen, which one moment without does not end
+    assert reasons == [
+        "Ray has had no node for 60 s: its processes were killed, or this machine ran out of memory; finished work is "
+        "kept, and the same command resumes"
+    ]
 
 
 class _QuietWorker:
