@@ -61,7 +61,7 @@ def connect_ray(
 
     Raises:
         ValueError: Ray would be started on this machine, which has fewer GPUs than ``gpus``, or no folder with a path
-            that is short enough for its sockets.
+            that is short enough for its sockets; or the cluster wants a token that is not there.
     """
     import ray
 
@@ -73,8 +73,11 @@ def connect_ray(
             start["_temp_dir"] = str(folder)
         quiet: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends no usage statistics
-        with keeping_handler(signal.SIGTERM):  # Ray's handler would exit at once
-            ray.init(address=joined or "local", **quiet, **start)
+        try:
+            with keeping_handler(signal.SIGTERM):  # Ray's handler would exit at once
+                ray.init(address=joined or "local", **quiet, **start)
+        except ray.exceptions.AuthenticationError as error:
+            raise ValueError(f"{joined or 'Ray'}: {' '.join(str(error).split())}") from None
         num_gpus = ray.cluster_resources().get("GPU", 0)
         if not joined and gpus > num_gpus:
             ray.shutdown()

@@ -103,6 +103,21 @@ def test_only_a_cluster_that_is_named_is_joined(monkeypatch, given, environment,
     assert calls[0]["address"] == joined and ("num_cpus" in calls[0]) == (joined == "local")
 
 
+def test_a_token_that_is_missing_is_an_error_of_one_line(monkeypatch) -> None:
+    import ray
+
+    def init(**_: Any) -> None:
+        raise ray.exceptions.AuthenticationError(
+            "RAY_AUTH_TOKEN_PATH is set but file cannot be opened:\n /no/token"
+        )
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    wanted = r"^10\.0\.0\.1:6379: RAY_AUTH_TOKEN_PATH is set but file cannot be opened: /no/token"
+    with pytest.raises(ValueError, match=wanted), connect_ray("10.0.0.1:6379", num_cpus=2):
+        pass
+
+
 @pytest.mark.parametrize("failure", [None, RuntimeError("the central service is away")])
 def test_a_command_ends_where_ray_has_no_node_left(monkeypatch, failure: Exception | None) -> None:
     answers = [[{"Alive": True}, {"Alive": False}], [], [{"Alive": True}], *[[]] * 9]
