@@ -31,6 +31,8 @@ def apply_mask_choice(capture: Capture, choice: MaskChoice) -> Capture:
     with_mask = [file for file in files if file.mask_path is not None]
     alpha_marks = mask_marks = choice if choice != "auto" else "ignore"
     notes = []
+    if choice != "auto" and files and not with_alpha and not with_mask:
+        notes.append(f"views.masks = {choice} has no effect: no image has an alpha channel or a mask")
     if with_alpha:
         if choice == "auto":
             alpha_marks, note = _judge_alpha(with_alpha, len(files))

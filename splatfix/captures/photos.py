@@ -34,6 +34,7 @@ from splatfix.shapes import Bool, Float, Shaped
 WHITE = (1.0, 1.0, 1.0)
 MIN_VALID = 0.9  # of the lightest pixel of a mask; darker ones are ignored, also at the edge of what is ignored
 MIN_LIGHT = 0.1  # of a pixel that is the lightest; in a darker mask there is only noise
+MIN_WHITE = 0.99  # of the lightest pixel of a mask; in the masks of an object, darker ones are labels
 MAX_ODD_PHOTOS = 50  # with another suffix than their names, that are decoded when a capture is opened
 
 
@@ -87,7 +88,8 @@ class PhotoFile:
             masks[self.alpha_marks] = to_float(image[..., 3])
         if self.mask_path is not None:
             height, width = image.shape[:2]
-            mask = resize(_read_mask(self.mask_path, upright=self.turn.is_applied), width, height)
+            read = _read_object_mask if self.mask_marks == "object" else _read_mask
+            mask = resize(read(self.mask_path, upright=self.turn.is_applied), width, height)
             masks[self.mask_marks] = masks[self.mask_marks] * mask if self.mask_marks in masks else mask
         return masks
 
@@ -123,6 +125,15 @@ def _read_mask(path: Path, *, upright: bool) -> Float[ndarray, "H W"]:
     mask = image[..., 3] if has_holes else image[..., :3].mean(axis=2)
     if 0 < mask.max() < 2 / 255:  # some programs write 0 and 1 instead of 0 and 255
         mask = mask / mask.max()
+    return mask
+
+
+def _read_object_mask(path: Path, *, upright: bool) -> Float[ndarray, "H W"]:
+    """Read a mask of an object, which may be a label image: a color or a small number for each label, 0 for none."""
+    mask = _read_mask(path, upright=upright)
+    is_exact = path.suffix.lower() in (".png", ".bmp", ".tif", ".tiff")  # no noise of JPEG
+    if is_exact and 0 < mask.max() < MIN_WHITE and has_few_colors(path):
+        return (mask > 0).astype(np.float32)
     return mask
 
 

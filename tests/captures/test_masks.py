@@ -66,7 +66,7 @@ def test_mask_files_mark_pixels_to_ignore(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["colmap", "transforms"])
-@pytest.mark.parametrize("name", ["masks/{}.png", "masks/{}", "mask/{}"])
+@pytest.mark.parametrize("name", ["masks/{}.png", "masks/{}", "mask/{}", "Masks/{}", "masks/images/{}"])
 def test_a_folder_of_masks_is_used_where_the_user_says_what_they_mark(kind, name, tmp_path):
     root = WRITERS[kind](tmp_path)
     plain = open_capture(root)
@@ -75,7 +75,7 @@ def test_a_folder_of_masks_is_used_where_the_user_says_what_they_mark(kind, name
     capture = open_capture(root)
     assert_same_photos(capture, plain)
     [note] = capture.notes
-    folder = name.split("/")[0]
+    folder = name.rpartition("/")[0]
     assert note.startswith(f"{folder}/ has masks of 1 of 4 images, but nothing says what they mark: views.masks = ig")
     ignoring = open_capture(root, options=IGNORE)
     np.testing.assert_array_equal(ignoring.view("b.png").load().validity, disc())
@@ -83,6 +83,34 @@ def test_a_folder_of_masks_is_used_where_the_user_says_what_they_mark(kind, name
     of_object = open_capture(root, options=OBJECT)
     np.testing.assert_array_equal(of_object.view("b.png").load().mask, disc())
     assert of_object.background == (1, 1, 1)
+
+
+def test_a_folder_of_masks_with_other_names_is_noted(tmp_path):
+    root = WRITERS["colmap"](tmp_path)
+    write_image(root / "masks" / "mask_0.png", disc())
+    for options in (PhotoOptions(), IGNORE):
+        note = open_capture(root, options=options).notes[0]
+        assert note.startswith("masks/ has 1 images, but none has the name of a photo (for a.png: a.png.png, or a with")
+    assert open_capture(root, options=IGNORE).notes[1].startswith("views.masks = ignore has no effect: no image has")
+
+
+def test_two_masks_of_one_photo_are_refused_only_where_they_are_used(tmp_path):
+    root = WRITERS["colmap"](tmp_path)
+    for suffix in ("webp", "bmp"):
+        write_image(root / "masks" / f"a.{suffix}", disc())
+    assert "masks/ has masks of 1 of 4 images" in open_capture(root).notes[0]
+    with pytest.raises(ValueError, match=r"masks/a\.png: no such file, but a\.bmp and a\.webp could be meant"):
+        open_capture(root, options=IGNORE)
+
+
+@pytest.mark.parametrize("labels", [np.float32([[2, 2, 2]]) / 255, np.float32([[0.5, 0, 0], [0, 0.5, 0]])])
+def test_label_images_are_masks_of_an_object(labels, tmp_path):
+    root = WRITERS["colmap"](tmp_path)
+    image = np.zeros((HEIGHT, WIDTH, 3), np.float32)
+    image[8:24, 8:24], image[8:24, 24:40] = labels[0], labels[-1]
+    write_image(root / "masks" / "a.png", image)
+    mask = open_capture(root, options=OBJECT).view("a.png").load().mask
+    np.testing.assert_array_equal(mask, image.any(axis=2))
 
 
 def test_masks_that_the_poses_name_come_before_a_folder_of_masks(tmp_path):
