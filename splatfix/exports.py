@@ -176,7 +176,8 @@ def _write_with_program(splat: Splat, path: Path, program: Program, ending: str)
             raise ValueError(f"{program.name} has not ended after {MAX_SECONDS} s; it was stopped") from None
         if run.returncode != 0 or not converted.is_file():
             lines = [line for line in (run.stderr + run.stdout).splitlines() if line.strip()]
-            raise ValueError(f"{program.name} failed: {lines[-1].strip() if lines else f'exit code {run.returncode}'}")
+            ending = f"exit code {run.returncode}" if run.returncode else "it wrote no file"
+            raise ValueError(f"{program.name} failed: {lines[-1].strip() if run.returncode and lines else ending}")
         shutil.copyfile(converted, path)
 
 

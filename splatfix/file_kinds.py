@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 POINTER = "a git-lfs pointer, not the file itself; run git lfs pull in its repository"
-RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf", ".pef", ".srw", ".3fr", ".iiq")
+RAW_SUFFIXES = (
+    *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".raf", ".rw2", ".rwl", ".orf", ".pef"),
+    *(".srw", ".3fr", ".fff", ".iiq", ".gpr", ".erf", ".kdc", ".dcr", ".mef", ".mos", ".x3f"),
+)
 RAW = "a raw photo of a camera; develop it to PNG or JPEG"
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _AS_PNG = "wanted 8 or 16 bits per channel: export the photos as PNG or JPEG"

@@ -259,6 +259,8 @@ def _read_orientation(image: Image.Image) -> int:
 
 
 def _has_alpha(image: Image.Image) -> bool:
+    if image.mode.startswith("I"):  # 16 bits of gray, whose transparent value Pillow does not apply
+        return False
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 

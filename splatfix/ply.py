@@ -11,6 +11,7 @@ from numpy import ndarray
 from splatfix.shapes import Bool, Float, Shaped
 
 MAX_HEADER_BYTES = 1 << 20
+NUM_TELLING = 10  # Gaussians, from which their values tell whether they are activated
 MAX_STEP = 0.5  # between positions that float32 can hold, over the median size of the Gaussians
 MAX_BROKEN_SHARE = 0.1  # of the rows of a file; a file with more was not written whole
 OTHER_SPLATS = {  # by suffix; none of these formats is read
@@ -149,11 +150,28 @@ def read_splat_columns(path: Path) -> tuple[dict[str, ndarray], list[str]]:
     if "filter" in values:
         _apply_filter(values)
         notes.append(f"{path.name}: the 3D filter of Mip-Splatting (filter_3D) is applied to scales and opacities")
+    notes += _describe_odd_values(path, values)
     if vertex["x"].dtype.itemsize == 4:
         notes += _describe_rounding(path, values)
     if num_rest == 72:
         notes.append(f"{path.name}: spherical harmonics of degree 4: only degrees 0 to 3 are used")
     return values, notes
+
+
+def _describe_odd_values(path: Path, values: dict[str, ndarray]) -> list[str]:
+    """Describe values that are not those of a 3DGS ``.ply``, and make rotations that are 0 the identity."""
+    notes = []
+    is_zero = (values["quats"] == 0).all(axis=1)
+    if is_zero.any():
+        values["quats"][is_zero] = (1, 0, 0, 0)
+        notes.append(f"{path.name}: {is_zero.sum()} of {len(is_zero)} rotations are 0: taken as none")
+    opacity, scales = values["opacity"], values["scales"]
+    if len(scales) >= NUM_TELLING and scales.min() > 0 and opacity.min() >= 0 and opacity.max() <= 1:
+        notes.append(
+            f"{path.name}: all scale_* are above 0 and all opacity from 0 to 1: they seem to be sizes and opacities; "
+            "wanted their logarithms and logits, as 3DGS writes them"
+        )
+    return notes
 
 
 def _describe_rounding(path: Path, values: Mapping[str, ndarray]) -> list[str]:

@@ -9,6 +9,7 @@ images with their poses come before COLMAP's and LLFF's.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +84,8 @@ def resolve_capture(path: Path | str) -> str:
 
 
 def _open(path: Path, longest_side_px: int | None, files: CaptureFiles, options: PhotoOptions) -> Capture:
+    if _printable(str(path)) != str(path):
+        raise ValueError(f"{_printable(str(path))}: its name is not UTF-8; rename it")
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; wanted a capture")
     for reader in FORMATS.values():
@@ -93,16 +96,27 @@ def _open(path: Path, longest_side_px: int | None, files: CaptureFiles, options:
             if reader is not colmap and path.is_dir():
                 larger = describe_larger_model(path, len(capture.views), files)
                 capture = replace(capture, notes=(*capture.notes, *larger))
+            capture = replace(capture, notes=tuple(map(_printable, capture.notes)))
             return capture if capture.format == "splat" else move_to_cameras(capture)  # a splat is moved by its reader
     captures = _find_below(path, files) if path.is_dir() else []
     raise ValueError(describe_unknown(path, [reader.EXPECTED_FILES for reader in FORMATS.values()], captures))
+
+
+def _is_readable_folder(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.R_OK | os.X_OK)
+
+
+def _printable(text: str) -> str:
+    """Replace what UTF-8 cannot encode: bytes of names that are not UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _find_below(path: Path, files: CaptureFiles) -> list[str]:
     """Find captures in the folders of a folder, or where there are none, further down, relative to it."""
     folders = [path]
     for _ in range(MAX_DEPTH):
-        folders = [entry for folder in folders for entry in sorted(folder.iterdir()) if entry.is_dir()][:MAX_FOLDERS]
+        folders = [entry for folder in folders for entry in sorted(folder.iterdir()) if _is_readable_folder(entry)]
+        folders = folders[:MAX_FOLDERS]
         found = [folder for folder in folders if any(reader.find(folder, files) for reader in FORMATS.values())]
         if found:
             return [folder.relative_to(path).as_posix() for folder in found]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from splatfix.captures.capture import Points
 from splatfix.ply import find_sound_rows, read_vertices
-from splatfix.shapes import Bool, Float
+from splatfix.shapes import Bool, Float, Shaped
 
+COLORS = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b"))
 MAX_DISTANCE = 1e6  # of a point from the middle of the scene, in medians over all points
 
 
@@ -30,7 +32,19 @@ def find_plausible(positions: Float[np.ndarray, "N 3"]) -> Bool[np.ndarray, " N"
 
 def has_colors(path: Path) -> bool:
     """Whether the points of a PLY file have colors."""
-    return {"red", "green", "blue"} <= set(read_vertices(path).dtype.names or ())
+    return _find_color_names(read_vertices(path).dtype.names or ()) is not None
+
+
+def _find_color_names(names: Sequence[str]) -> tuple[str, str, str] | None:
+    return next((channels for channels in COLORS if set(channels) <= set(names)), None)
+
+
+def _scale_colors(values: Shaped[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
+    """Scale colors to [0, 1]: numbers of 8 or 16 bits in any type, or floats up to 1."""
+    largest = float(np.nanmax(values, initial=0))
+    is_float = np.issubdtype(values.dtype, np.floating) and largest <= 1
+    white = 1.0 if is_float else 255.0 if largest <= 255 else 65535.0
+    return np.clip(values.astype(np.float32) / np.float32(white), 0, 1)
 
 
 def read_points(path: Path) -> tuple[Points, list[str]]:
@@ -48,11 +62,10 @@ def read_points(path: Path) -> tuple[Points, list[str]]:
     positions = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], axis=1)
     groups: dict[tuple[str, ...], np.ndarray] = {("x", "y", "z"): positions}
     colors = np.full((len(positions), 3), 0.5, np.float32)
-    if {"red", "green", "blue"} <= set(names):
-        values = np.stack([vertex[channel] for channel in ("red", "green", "blue")], axis=1)
-        groups["red", "green", "blue"] = values
-        is_integer = np.issubdtype(values.dtype, np.integer)
-        colors = np.clip(values.astype(np.float32) / (np.iinfo(values.dtype).max if is_integer else 1.0), 0, 1)
+    if (channels := _find_color_names(names)) is not None:
+        values = np.stack([vertex[channel] for channel in channels], axis=1)
+        groups[channels] = values
+        colors = _scale_colors(values)
     sound, notes = find_sound_rows(path, groups)
     plausible = np.ones(len(sound), bool)
     plausible[sound] = find_plausible(positions[sound])

@@ -7,14 +7,14 @@ scaled to these files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from splatfix.cameras import rotation_from_quaternion
+from splatfix.cameras import Camera, rotation_from_quaternion
 from splatfix.captures.capture import Capture, Points
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.code_pages import restore_names
@@ -41,6 +41,7 @@ from splatfix.captures.photos import (
 )
 
 EXPECTED_FILES = "sparse/0/{cameras,images,points3D}.{bin,txt} (COLMAP)"
+NUM_CHECKED, MIN_SEEN = 300, 0.5  # points that are looked for in an image that saw them, and the share that is in it
 OTHER_IMAGE_FOLDERS = ("input", "rgb", "colmap/images", ".")
 
 
@@ -111,6 +112,7 @@ def read(
     refuse_masks(photos, files)
     notes += describe_spellings(photos)
     points, point_notes = _read_points(model, images)
+    point_notes += _describe_unseen_points(points, [view.camera for view in views])
     notes += [*mask_notes, *model_notes, *point_notes]
     return assemble_capture(root, images_file, "colmap", views, points, notes)
 
@@ -228,3 +230,29 @@ def _read_points(model: ModelFiles, images: Mapping[int, PosedImage]) -> tuple[P
     names = {image_id: image.name for image_id, image in images.items()}
     tracks = tuple(frozenset(map(names.__getitem__, track)) for track in points.tracks)
     return Points(points.positions, points.colors, tracks), notes
+
+
+def _describe_unseen_points(points: Points | None, cameras: Sequence[Camera]) -> list[str]:
+    """Describe points that are not in the images that saw them, as with other poses or lenses: one note, or none.
+
+    Of each of some points, one image is looked at. A distorted image shows a little more than its pinhole camera, so
+    points up to a quarter of the image outside count as seen.
+    """
+    by_name = {camera.name: camera for camera in cameras}
+    num, num_seen = 0, 0
+    if points is not None and points.tracks is not None:
+        for index in range(0, len(points), max(1, len(points) // NUM_CHECKED)):
+            name = min(points.tracks[index] & by_name.keys(), default=None)
+            if name is None:
+                continue
+            camera = by_name[name]
+            pixels, depths = camera.project(points.positions[index : index + 1])
+            size = np.array([camera.width_px, camera.height_px])
+            num_seen += bool(depths[0] > 0 and (np.abs(pixels[0] / size - 0.5) < 0.75).all())
+            num += 1
+    if num_seen >= MIN_SEEN * num:
+        return []
+    return [
+        f"only {num_seen} of {num} points lie in the images that saw them: poses or lenses are not those of the points "
+        "(quaternions in another order? wanted w, x, y, z, from world to camera)"
+    ]

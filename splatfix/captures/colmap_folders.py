@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +86,7 @@ def choose_model(models: list[Path], files: CaptureFiles) -> tuple[ModelFiles, l
     if len(found) > 1:
         files.fetch([model.images[0] for model in found if model.images], headers=True)
         files.fetch([model.images[0] for model in found if model.images and model.images[0].suffix == ".txt"])
-        counts = [count_images(m.images[0], files.size(m.images[0])) if m.images else 0 for m in found]
+        counts = [_count_images(m, files) for m in found]
         most = int(np.argmax(counts))
         chosen = found[most]
         others = [f"{m.folder} ({count})" for m, count in zip(found, counts, strict=True) if m is not chosen]
@@ -102,21 +101,25 @@ def choose_model(models: list[Path], files: CaptureFiles) -> tuple[ModelFiles, l
 
 
 def describe_larger_model(root: Path, num_views: int, files: CaptureFiles) -> list[str]:
-    """Describe the model beside another format that has most images, and more than that has views: one note, or none.
-
-    Only binary models are counted, for which the header is enough.
-    """
-    found = [model.images[0] for model in map(find_model_files, find_models(root)) if model.images]
-    images = [file for file in found if file.suffix == ".bin"]
-    files.fetch(images, headers=True)
-    counts = {}
-    for file in images:
-        with suppress(ValueError):  # broken, which does not matter here
-            counts[file] = count_images(file, files.size(file))
+    """Describe the model beside another format that has more images than that has views: one note, or none."""
+    models = [model for model in map(find_model_files, find_models(root)) if model.images]
+    files.fetch([model.images[0] for model in models if model.images[0].suffix == ".bin"], headers=True)
+    files.fetch([model.images[0] for model in models if model.images[0].suffix == ".txt"])
+    counts = {model.images[0]: _count_images(model, files) for model in models}
     largest = max(counts, key=lambda file: counts[file], default=None)
     if largest is None or counts[largest] <= num_views:
         return []
     return [f"{largest.parent} is not read, a COLMAP model with {counts[largest]} images: pass that folder to read it"]
+
+
+def _count_images(model: ModelFiles, files: CaptureFiles) -> int:
+    """Count the images of a model; 0 if it has none or is broken."""
+    if not model.images:
+        return 0
+    try:
+        return count_images(model.images[0], files.size(model.images[0]))
+    except ValueError:
+        return 0
 
 
 def refuse_different_twins(found: ModelFiles, cameras: Mapping[int, Lens], images: Mapping[int, PosedImage]) -> None:

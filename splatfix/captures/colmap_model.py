@@ -9,9 +9,10 @@ from __future__ import annotations
 import codecs
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy import ndarray
@@ -21,6 +22,7 @@ from splatfix.captures.lenses import MODEL_OF_ID, NUM_PARAMS, Lens, make_lens
 from splatfix.file_kinds import refuse_pointer
 from splatfix.shapes import Float
 
+T = TypeVar("T")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)")
 MIN_IMAGE_BYTES = 74  # of an image in images.bin: ids, pose, a name of one letter, no points
 _POINT = struct.Struct("<Q3d3BdQ")  # id, position, color, error, length of the track
@@ -76,12 +78,22 @@ class _BinaryFile:
 
 def read_cameras(path: Path) -> dict[int, Lens]:
     """Read lenses by camera id, from ``cameras.bin`` or ``cameras.txt``. ValueError if the file is broken."""
-    return dict(_read_cameras_text(path) if path.suffix == ".txt" else _read_cameras_binary(path))
+    return _by_id(path, "camera", _read_cameras_text(path) if path.suffix == ".txt" else _read_cameras_binary(path))
 
 
 def read_images(path: Path) -> dict[int, PosedImage]:
     """Read posed images by image id, from ``images.bin`` or ``images.txt``. ValueError if the file is broken."""
-    return dict(_read_images_text(path) if path.suffix == ".txt" else _read_images_binary(path))
+    return _by_id(path, "image", _read_images_text(path) if path.suffix == ".txt" else _read_images_binary(path))
+
+
+def _by_id(path: Path, kind: str, items: Iterable[tuple[int, T]]) -> dict[int, T]:
+    """Collect items by id. ValueError if an id occurs twice."""
+    found: dict[int, T] = {}
+    for number, item in items:
+        if number in found:
+            raise ValueError(f"{path}: {kind} {number} occurs twice; wanted an id for each {kind}")
+        found[number] = item
+    return found
 
 
 def read_points3d(path: Path) -> ModelPoints:
@@ -168,6 +180,8 @@ def _read_images_text(path: Path) -> Iterator[tuple[int, PosedImage]]:
         if len(fields) != 10:
             raise ValueError(f"{where}: {line[:60]!r}; wanted IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME")
         image_id, *pose, camera_id = _parse_numbers(fields[:9], where)
+        if len(rest := fields[9].split(maxsplit=3)) > 2 and all(map(_NUMBER.fullmatch, rest[:3])):
+            raise ValueError(f"{where}: numbers where the name of an image is wanted; is the file whole?")
         yield int(image_id), PosedImage(fields[9], int(camera_id), np.array(pose[:4]), np.array(pose[4:]))
         has_points_line = False
 

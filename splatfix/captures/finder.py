@@ -11,6 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
@@ -57,10 +58,11 @@ class _Folder:
         self.folders: set[str] = set()
         with os.scandir(path) as entries:
             for entry in entries:
-                if entry.is_dir():
-                    self.folders.add(entry.name)
-                elif not entry.is_symlink() or entry.is_file():
-                    self.files.add(entry.name)
+                with suppress(OSError):  # a link to itself
+                    if entry.is_dir():
+                        self.folders.add(entry.name)
+                    elif not entry.is_symlink() or entry.is_file():
+                        self.files.add(entry.name)
 
     @cached_property
     def files_by_fold(self) -> dict[str, list[str]]:

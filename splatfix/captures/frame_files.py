@@ -18,12 +18,13 @@ WRAPPERS = ("nerfstudio",)  # folders whose images may be in the folder above
 def name_views(file_paths: Sequence[str], root: Path | None = None) -> list[str]:
     """Name views by their file paths, relative to the deepest common folder.
 
-    Where absolute paths are mixed with relative ones, the absolute ones are shortened to their end below ``root``, or
-    to the file name.
+    Where absolute paths are mixed with relative ones or those of Windows, the absolute ones are shortened to their end
+    below ``root``, or to the file name.
     """
     texts = [with_slashes(text) for text in file_paths]
     absolute = [is_absolute(text) for text in texts]
-    if any(absolute) and not all(absolute):
+    has_drives = len({text.startswith("/") for text, far in zip(texts, absolute, strict=True) if far}) > 1
+    if any(absolute) and (has_drives or not all(absolute)):
         finder = ImageFinder()
         texts = [_shorten(finder, text, root) if far else text for text, far in zip(texts, absolute, strict=True)]
     paths = [PurePosixPath(os.path.normpath(text)) for text in texts]

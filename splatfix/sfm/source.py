@@ -49,7 +49,7 @@ def needs_poses(path: Path | str) -> bool:
         return path.suffix.lower() in VIDEO_SUFFIXES
     if is_capture(path) or has_other_poses(path):
         return False
-    if any(is_capture(each) for each in path.iterdir() if each.is_dir()):
+    if any(is_capture(each) for each in path.iterdir() if each.is_dir()) or is_capture(path.absolute().parent):
         return False
     return bool(find_photo_files(path) or find_video_files(path))
 

@@ -15,6 +15,7 @@ from splatfix.captures.code_pages import restore_names
 from splatfix.captures.finder import ImageFinder
 from splatfix.captures.transforms import name_views
 from splatfix.images import write_image
+from splatfix.sfm.source import needs_poses
 from tests.captures import writers
 from tests.captures.test_errors import message
 from tests.captures.writers import HEIGHT, NAMES, WIDTH, edit_json
@@ -251,6 +252,75 @@ def test_spaces_and_dots_at_the_end_of_names(end, tmp_path):
     assert len(open_capture(root).views) == 4
     (root / "images" / "b.png").rename(root / "images" / f"b.png{end}")
     assert len(open_capture(root).views) == 4
+
+
+@pytest.mark.parametrize("content", ["1 2 3 junk", "version https://git-lfs.github.com/spec/v1"])
+def test_a_broken_text_model_beside_a_whole_one_is_passed_over(content, tmp_path):
+    root = writers.write_colmap_text(tmp_path)
+    shutil.copytree(root / "sparse" / "0", root / "sparse" / "1")
+    (root / "sparse" / "1" / "images.txt").write_text(content)
+    assert len(open_capture(root).views) == 4
+
+
+@pytest.mark.parametrize("kind", ["cameras", "images"])
+def test_ids_that_occur_twice_are_refused(kind, tmp_path):
+    root = writers.write_colmap_text(tmp_path)
+    file = root / "sparse" / "0" / f"{kind}.txt"
+    line = next(line for line in file.read_text().splitlines() if line.startswith("1 "))
+    file.write_text(f"{file.read_text().rstrip()}\n{line}\n")
+    assert f"{kind}.txt: {kind.removesuffix('s')} 1 occurs twice" in message(lambda: open_capture(root))
+
+
+def test_points_cut_in_images_text_are_no_name(tmp_path):
+    root = writers.write_colmap_text(tmp_path)
+    file = root / "sparse" / "0" / "images.txt"
+    rows = [line for line in file.read_text().splitlines() if line.endswith(".png")]
+    file.write_text(f"{rows[0]}\n{'10.5 20.5 3 ' * 4000}10.5 2")
+    said = message(lambda: open_capture(root))
+    assert "images.txt: line 2: numbers where the name of an image is wanted; is the file whole?" in said
+
+
+def test_points_outside_of_the_images_that_saw_them_are_noted(tmp_path):
+    root = writers.write_colmap_text(tmp_path)
+    assert open_capture(root).notes == ()
+    file = root / "sparse" / "0" / "images.txt"
+    rows = [line.split() for line in file.read_text().splitlines() if line.endswith(".png")]
+    behind = [" ".join([*row[:5], *(str(-float(value)) for value in row[5:8]), *row[8:]]) for row in rows]
+    file.write_text("\n\n".join(behind))
+    [note] = open_capture(root).notes
+    assert "points lie in the images that saw them: poses or lenses are not those of the points" in note
+
+
+def test_a_link_to_itself_hides_no_photos(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    (root / "images" / "loop.png").symlink_to("loop.png")
+    assert len(open_capture(root).views) == 4
+
+
+def test_absolute_paths_of_windows_and_others_in_one_file(tmp_path):
+    root = writers.write_transforms(tmp_path)
+    places = ("C:\\captures\\thing\\images\\", "/home/someone/thing/images/")
+
+    def move(value):
+        for index, (frame, name) in enumerate(zip(value["frames"], NAMES, strict=True)):
+            frame["file_path"] = places[index % 2] + name
+
+    edit_json(root / "transforms.json", move)
+    assert open_capture(root).names == NAMES
+
+
+def test_names_that_are_not_utf_8_are_shown_escaped(tmp_path):
+    root = writers.write_transforms(tmp_path / "thing")
+    edit_json(root / "transforms.json", lambda value: value["frames"][0].update(file_path="images/\ud800.png"))
+    assert any("images/\\ud800.png" in note for note in open_capture(root).notes)
+    strange = tmp_path / b"K\xfcche".decode(errors="surrogateescape")
+    (tmp_path / "thing").rename(strange)
+    assert "K\\udcfcche: its name is not UTF-8; rename it" in message(lambda: open_capture(strange))
+
+
+def test_photos_of_a_capture_are_not_posed_again(tmp_path):
+    root = writers.write_colmap(tmp_path)
+    assert not needs_poses(root / "images")
 
 
 def test_a_broken_model_wins_over_no_whole_one(tmp_path):

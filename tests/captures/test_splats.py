@@ -112,6 +112,35 @@ def test_broken_points_of_a_cloud_are_left_out(tmp_path):
         open_capture(root)
 
 
+@pytest.mark.parametrize(
+    ("names", "kind", "white"), [("red", "f4", 1), ("red", "f4", 255), ("diffuse_red", "i4", 255), ("r", "u2", 65535)]
+)
+def test_colors_of_clouds_of_other_programs(names, kind, white, tmp_path):
+    root = writers.write_transforms(tmp_path)
+    channels = ["r", "g", "b"] if names == "r" else [names.replace("red", color) for color in ("red", "green", "blue")]
+    points = np.zeros(50, [(name, "f4") for name in "xyz"] + [(channel, kind) for channel in channels])
+    points["x"] = np.arange(1, 51)
+    points[channels[0]], points[channels[1]] = white, white // 5
+    PlyData([PlyElement.describe(points, "vertex")]).write(str(root / "cloud.ply"))
+    edit_json(root / "transforms.json", lambda tree: tree.update(ply_file_path="cloud.ply"))
+    np.testing.assert_allclose(open_capture(root).points.colors[0], [1, white // 5 / white, 0], atol=1e-6)
+
+
+def test_values_that_are_not_those_of_a_splat_are_noted(tmp_path):
+    root = writers.write_splat(tmp_path)
+    file = root / "point_cloud.ply"
+    vertex = PlyData.read(file)["vertex"].data.copy()
+    for name in ("rot_0", "rot_1", "rot_2", "rot_3"):
+        vertex[name][0] = 0
+    for name in ("scale_0", "scale_1", "scale_2"):
+        vertex[name] = np.exp(vertex[name])
+    vertex["opacity"] = 1 / (1 + np.exp(-vertex["opacity"]))
+    PlyData([PlyElement.describe(vertex, "vertex")]).write(file)
+    notes = open_capture(root).notes
+    assert "point_cloud.ply: 1 of 12 rotations are 0: taken as none" in notes
+    assert any("all scale_* are above 0 and all opacity from 0 to 1: they seem to be sizes" in note for note in notes)
+
+
 def test_impossibly_far_points_of_a_cloud_are_left_out(tmp_path):
     root = writers.write_transforms(tmp_path)
     points = np.zeros(50, [("x", "f4"), ("y", "f4"), ("z", "f4")])

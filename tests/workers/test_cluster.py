@@ -107,9 +107,7 @@ def test_a_token_that_is_missing_is_an_error_of_one_line(monkeypatch) -> None:
     import ray
 
     def init(**_: Any) -> None:
-        raise ray.exceptions.AuthenticationError(
-            "RAY_AUTH_TOKEN_PATH is set but file cannot be opened:\n /no/token"
-        )
+        raise ray.exceptions.AuthenticationError("RAY_AUTH_TOKEN_PATH is set but file cannot be opened:\n /no/token")
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
