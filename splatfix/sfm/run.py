@@ -64,7 +64,7 @@ def pose_photos(
     """
     out = Path(out)
     poser = find_poser(config.poser)
-    found = open_source(Path(source))
+    found = open_source(source)
     run = open_run(
         out,
         config,

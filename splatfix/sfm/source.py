@@ -42,8 +42,10 @@ class Source:
 
 def needs_poses(path: Path | str) -> bool:
     """Whether a path is a video, or a folder of photos or with a video, that has no poses in any format."""
+    if is_remote(path):
+        return False
     path = Path(path)
-    if is_remote(path) or not path.exists():
+    if not path.exists():
         return False
     if path.is_file():
         return path.suffix.lower() in VIDEO_SUFFIXES
@@ -54,14 +56,15 @@ def needs_poses(path: Path | str) -> bool:
     return bool(find_photo_files(path) or find_video_files(path))
 
 
-def open_source(path: Path) -> Source:
-    """Find the photos or the video at a path.
+def open_source(path: Path | str) -> Source:
+    """Find the photos or the video at a path; a URL is recognized as a string only, since a ``Path`` merges slashes.
 
     Raises:
         ValueError: there is nothing to pose, or it has poses already.
     """
     if is_remote(path):
-        raise ValueError(f"{path}: is a URL; wanted a folder of photos or a video on this machine: copy it first")
+        raise ValueError(f"{path}: is a URL; wanted a folder of photos or a video on this machine: download it first")
+    path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; wanted a folder of photos, or a video")
     if path.is_file():

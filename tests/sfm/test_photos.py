@@ -122,6 +122,16 @@ def test_a_folder_that_cannot_be_posed_is_refused_in_a_line(tmp_path, files, wor
     assert all(word in message for word in words)
 
 
+@pytest.mark.parametrize("url", ["http://host/walk.mp4", "https://host/photos/", "s3://bucket/photos"])
+def test_a_url_is_refused_in_a_line_that_says_to_download_it(tmp_path, url, capsys):
+    assert main(["pose", url, "--out", str(tmp_path / "out")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{url}: is a URL" in line
+    assert "download it first" in line
+    assert not needs_poses(url)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_no_photo_is_refused_by_name(tmp_path, monkeypatch):
     for seed in range(3):
         write_photo(tmp_path / f"{seed}.jpg", seed)
