@@ -21,6 +21,7 @@ from numpy import ndarray
 from splatfix.files import write_text
 from splatfix.process import keeping_handler, progress
 from splatfix.sfm.config import PoseConfig
+from splatfix.sfm.keypoint_masks import write_keypoint_mask
 from splatfix.sfm.mapping import drop_misplaced, locate_photos, map_photos
 from splatfix.sfm.poser import PhotoInfo, PosedModel, PoseTask
 from splatfix.shapes import Float
@@ -56,6 +57,11 @@ class Workspace:
         """COLMAP's database of keypoints and matches."""
         return self.folder / "database.db"
 
+    @property
+    def masks(self) -> Path:
+        """The masks of photos with transparent pixels."""
+        return self.folder / "masks"
+
 
 def estimate_with_colmap(task: PoseTask) -> PosedModel:
     """Estimate cameras with COLMAP: SIFT, matches, then incremental or global mapping."""
@@ -65,7 +71,7 @@ def estimate_with_colmap(task: PoseTask) -> PosedModel:
         with pycolmap.Database.open(work.database) as database:
             import_photos(database, work, task)
             ids = {image.name: image.image_id for image in database.read_all_images()}
-            extract_keypoints(database, ids, work, task.config)
+            extract_keypoints(database, ids, work, task)
             pairs = choose_pairs(database, ids, task.config)
             match_pairs(database, ids, pairs, work, task.config, choose_max_error_px(task.photos))
             num_keypoints = {name: database.num_keypoints_for_image(ids[label]) for name, label in work.labels.items()}
@@ -143,19 +149,31 @@ def initial_camera(photo: PhotoInfo, config: PoseConfig) -> pycolmap.Camera:
     return camera
 
 
-def extract_keypoints(database: pycolmap.Database, ids: dict[str, int], work: Workspace, config: PoseConfig) -> None:
-    """Extract the keypoints of all photos that have none in the database."""
+def extract_keypoints(database: pycolmap.Database, ids: dict[str, int], work: Workspace, task: PoseTask) -> None:
+    """Extract the keypoints of all photos that have none in the database; transparent pixels get none."""
+    config = task.config
     options = pycolmap.FeatureExtractionOptions(
         max_image_size=config.size_px, num_threads=config.num_threads, use_gpu=False
     )
     options.sift.max_num_features = config.max_keypoints
-    missing = [label for label in work.labels.values() if not database.exists_keypoints(ids[label])]
-    with progress(total=len(ids), initial=len(ids) - len(missing), description="keypoints") as bar:
-        for batch in split_batches(missing, config.num_threads):
-            pycolmap.extract_features(
-                work.database, work.photos, batch, extraction_options=options, device=pycolmap.Device.cpu
-            )
-            bar.update(len(batch))
+    photos = [photo for photo in task.photos if not database.exists_keypoints(ids[work.labels[photo.name]])]
+    groups: dict[bool, list[str]] = {True: [], False: []}  # COLMAP takes a mask for each photo of a call, or for none
+    for photo in photos:
+        label = work.labels[photo.name]
+        groups[write_keypoint_mask(photo, task.images, work.masks, label)].append(label)
+    with progress(total=len(ids), initial=len(ids) - len(photos), description="keypoints") as bar:
+        for is_masked, labels in groups.items():
+            reading = pycolmap.ImageReaderOptions(mask_path=work.masks) if is_masked else pycolmap.ImageReaderOptions()
+            for batch in split_batches(labels, config.num_threads):
+                pycolmap.extract_features(
+                    work.database,
+                    work.photos,
+                    batch,
+                    reader_options=reading,
+                    extraction_options=options,
+                    device=pycolmap.Device.cpu,
+                )
+                bar.update(len(batch))
 
 
 def split_batches(items: Sequence[T], size: int) -> Iterator[list[T]]:

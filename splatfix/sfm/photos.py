@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from splatfix.captures.photos import have_same_aspect
 from splatfix.files import write_whole
-from splatfix.images import SUFFIXES, open_image, read_header, read_image, to_bytes
+from splatfix.images import SUFFIXES, has_transparency, open_image, read_header, read_image, to_bytes
 from splatfix.process import progress
 from splatfix.sfm.config import PoseConfig
 from splatfix.sfm.poser import PhotoInfo
@@ -83,12 +83,12 @@ def gather_photos(folder: Path) -> tuple[list[SourcePhoto], list[str]]:
     notes = []
     with progress(paths, description="reading photos") as bar:
         for path in bar:
-            read_header(path)
+            header = read_header(path)
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             if digest in photos:
                 notes.append(f"{path.name} is the same file as {photos[digest].path.name}: used once")
                 continue
-            name = _free_name(path, taken)
+            name = _free_name(path, taken, has_alpha=header.has_alpha)
             taken.add(name.casefold())
             photos[digest] = SourcePhoto(path=path, digest=digest, name=name)
     check_count(folder, len(photos), notes)
@@ -114,11 +114,11 @@ def check_count(source: Path, num: int, notes: Sequence[str] = ()) -> None:
         )
 
 
-def _free_name(path: Path, taken: set[str]) -> str:
-    """The name of a photo in the capture: its own, with a suffix that COLMAP reads."""
+def _free_name(path: Path, taken: set[str], *, has_alpha: bool) -> str:
+    """The name of a photo in the capture: its own, with a suffix that COLMAP reads, and that keeps alpha."""
     suffix = path.suffix.lower()
     kept = suffix in (".jpg", ".jpeg", ".png")
-    name = path.name if kept else path.stem + (".png" if suffix in (".tif", ".tiff", ".bmp") else ".jpg")
+    name = path.name if kept else path.stem + (".png" if has_alpha or suffix in (".tif", ".tiff", ".bmp") else ".jpg")
     return f"{path.stem}_{suffix[1:]}{Path(name).suffix}" if name.casefold() in taken else name
 
 
@@ -141,6 +141,8 @@ def place_photo(photo: SourcePhoto, images: Path, config: PoseConfig) -> PlacedP
     if not target.is_file():
         (_link if links else _rewrite)(photo.path, target)
     info = describe_photo(photo.name, str(photo.path), *header.size(upright=True), exif, config)
+    if header.has_alpha and has_transparency(target):
+        info = replace(info, has_transparency=True)
     return PlacedPhoto(info=info, sharpness=sharpness, was_turned=is_turned)
 
 

@@ -29,6 +29,8 @@ class PhotoInfo:
         width_px, height_px: image size.
         lens: key of the physical camera: photos with equal keys share their intrinsics.
         focal_px: focal length that EXIF or the user gives, in pixels; None if unknown.
+        has_transparency: whether it has transparent pixels: what surrounds an object that was cut out. Their colors
+            mean nothing.
     """
 
     name: str
@@ -37,6 +39,7 @@ class PhotoInfo:
     height_px: int
     lens: str
     focal_px: float | None = None
+    has_transparency: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,6 +122,12 @@ def place_photos(
             f"{num_turned} photos are stored turned (EXIF orientation): their pixels were turned upright in images/, "
             "and poses belong to these"
         )
+    num_transparent = sum(photo.info.has_transparency for photo in placed.values())
+    if num_transparent:
+        notes.append(
+            f"{num_transparent} of {len(placed)} photos have transparent pixels (alpha): nothing is matched there; "
+            "give photos without an alpha channel to use the background as well"
+        )
     for note in notes:
         log.info("%s: %s", source.path, note)
     names = sorted(placed)

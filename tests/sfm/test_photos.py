@@ -91,6 +91,19 @@ def test_other_kinds_of_images_are_written_again(tmp_path):
             assert image.size == (placed[name].info.width_px, placed[name].info.height_px)
 
 
+def test_transparent_photos_keep_their_alpha(tmp_path):
+    for name, alpha in (("a.webp", 0), ("b.png", 0), ("c.png", 255), ("d.tif", 0)):
+        values = np.random.default_rng(0).integers(0, 255, (30, 40, 4)).astype(np.uint8)
+        values[..., 3] = 255
+        values[:, :20, 3] = alpha
+        Image.fromarray(values).save(tmp_path / name)
+    placed = place(tmp_path / "images", tmp_path)
+    found = {name: photo.info.has_transparency for name, photo in placed.items()}
+    assert found == {"a.png": True, "b.png": True, "c.png": False, "d.png": True}
+    with Image.open(tmp_path / "images" / "a.png") as image:
+        assert np.asarray(image)[:, :20, 3].max() == 0
+
+
 def test_a_photo_that_is_there_twice_is_used_once(tmp_path):
     for seed in range(3):
         write_photo(tmp_path / f"{seed}.png", seed)

@@ -19,6 +19,7 @@ from splatfix.sfm.poser import find_poser
 from tests.benchmarks.bench_pose import compare_cameras
 from tests.restoration.test_plugins import install
 from tests.sfm.conftest import CONFIG, STRANGER
+from tests.sfm.scenery import HEIGHT, WIDTH, write_photos
 
 MODEL_FILES = ("cameras.bin", "images.bin", "points3D.bin")
 
@@ -72,6 +73,31 @@ def test_an_interrupted_run_resumes_to_the_same_model(posed, tmp_path, monkeypat
     for name in MODEL_FILES:
         assert (again / "sparse/0" / name).read_bytes() == (posed.capture / "sparse/0" / name).read_bytes()
     assert record.photos == posed.record.photos
+
+
+def test_nothing_is_matched_where_photos_are_transparent(tmp_path):
+    """Around a cut-out, the colors under alpha 0 show a background that stands still while the object turns."""
+    truth = write_photos(tmp_path / "photos", 4)
+    still = np.random.default_rng(2).integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    alpha = np.zeros((HEIGHT, WIDTH), np.uint8)
+    alpha[30:-30, 40:-40] = 255
+    for camera in truth[1:]:  # the first photo has no alpha channel
+        path = tmp_path / "photos" / camera.name
+        photo = np.where(alpha[..., None] > 0, np.asarray(Image.open(path)), still)
+        Image.fromarray(np.dstack([photo, alpha])).save(path)
+    record = pose_photos(tmp_path / "photos", tmp_path / "out", CONFIG)
+    assert any("3 of 4 photos have transparent pixels (alpha): nothing is matched there" in x for x in record.notes)
+    with colmap.pycolmap.Database.open(tmp_path / "out" / "sfm" / "colmap" / "database.db") as database:
+        first, *others = [database.read_keypoints(image.image_id) for image in database.read_all_images()]
+    assert len(first) > 100
+    for keypoints in others:
+        x, y = keypoints[:, :2].astype(int).T
+        assert len(keypoints) > 50
+        assert alpha[y, x].all()
+    capture = open_capture(tmp_path / "out", longest_side_px=None)
+    found = compare_cameras([(truth[[each.name for each in truth].index(c.name)], c) for c in capture.cameras])
+    assert len(capture.cameras) == 4
+    assert found.rotation_deg.max() < 0.5
 
 
 def test_a_finished_run_is_returned_as_it_is(posed):
