@@ -7,6 +7,7 @@ since it is uncertain of the distance between groups of photos that share few po
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 from collections import Counter
@@ -19,10 +20,13 @@ from typing import Any
 from splatfix.process import keeping_handler, progress, stop_requested, stopping_at_progress
 from splatfix.sfm.config import PoseConfig
 from splatfix.sfm.doubts import MIN_CONTRADICTIONS, find_contradictions, find_loose_photos
+from splatfix.sfm.global_mapping import run_global_mapping
 from splatfix.sfm.poser import PoseTask
 
 with keeping_handler(signal.SIGTERM):  # pycolmap's own handler prints a stack trace at every stop
     import pycolmap
+
+log = logging.getLogger(__name__)
 
 MAPPING_THREADS = 1  # with more, sums are in any order, and the same matches give slightly different cameras
 MIN_REGISTERED = 3
@@ -132,20 +136,27 @@ def incremental_options(names: Sequence[str], config: PoseConfig, limits: Limits
 
 
 def map_globally(database: Path, images: Path, names: Sequence[str], task: PoseTask) -> Any:
-    """Run global mapping on a copy of the database, in which it calibrates focal lengths; the largest, or None."""
-    config = task.config
-    options = pycolmap.GlobalPipelineOptions(
-        image_names=list(names), num_threads=MAPPING_THREADS, random_seed=config.seed, min_model_size=MIN_REGISTERED
-    )
+    """Run global mapping on a copy of the database, in which it calibrates focal lengths; the largest, or None.
+
+    If it fails, a warning says why, and the result is None: other attempts may have found a model.
+    """
     copy = task.folder / "global.db"
     with progress(total=1, description="cameras, global") as bar, _empty_folder(task.folder / "models") as models:
         shutil.copyfile(database, copy)
+        request = {
+            **{"database": str(copy), "images": str(images), "models": str(models), "names": list(names)},
+            **{"seed": task.config.seed, "num_threads": MAPPING_THREADS, "min_size": MIN_REGISTERED},
+        }
         try:
-            calibration = pycolmap.ViewGraphCalibrationOptions(random_seed=config.seed)
-            pycolmap.calibrate_view_graph(copy, calibration)
-            found = pycolmap.global_mapping(copy, images, models, options)
+            failure = run_global_mapping(request, task.folder / "global.log", on_wait=lambda: bar.update(0))
         finally:
-            copy.unlink(missing_ok=True)
+            for path in task.folder.glob(f"{copy.name}*"):  # and what SQLite leaves beside it
+                path.unlink(missing_ok=True)
+        if failure is not None:
+            log.warning("global mapping failed (%s)", failure)
+            return None
+        folders = sorted(path.parent for path in models.glob("*/cameras.bin"))
+        found = {index: pycolmap.Reconstruction(folder) for index, folder in enumerate(folders)}
         bar.update()
     return _largest(found)
 

@@ -1,6 +1,8 @@
 """From photos to a capture: poses against the known ones, resuming, determinism, and poses from chosen photos."""
 
 import shutil
+import signal
+import subprocess
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from splatfix import process
 from splatfix.captures import open_capture
 from splatfix.cli import main
 from splatfix.files import read_json, write_json
 from splatfix.report.pose import pose_page
-from splatfix.sfm import colmap, describe_poses, needs_poses, pose_photos, read_pose_record
+from splatfix.sfm import PoseTask, colmap, describe_poses, mapping, needs_poses, pose_photos, read_pose_record
 from splatfix.sfm.doubts import count_shared_points, find_contradictions, find_doubts, find_loose_group
 from splatfix.sfm.mapping import drop_misplaced
 from splatfix.sfm.poser import find_poser
@@ -137,6 +140,34 @@ def test_global_mapping_agrees_with_the_known_cameras(posed, tmp_path):
     assert len(record.registered) == 5
     assert found.rotation_deg.max() < 0.5
     assert found.position.max() < 0.01
+
+
+def test_a_stop_ends_global_mapping(posed, tmp_path, monkeypatch):
+    children, popen = [], subprocess.Popen
+
+    def start_and_stop(*args, **options):
+        children.append(popen(*args, **options))
+        process._requested = "terminated"  # as SIGTERM leaves it where a library swallows the exception
+        return children[0]
+
+    monkeypatch.setattr(process, "_requested", None)  # restored at the end
+    monkeypatch.setattr(subprocess, "Popen", start_and_stop)
+    out = unfinished_copy(posed, tmp_path / "out")
+    settings = read_json(out / "run.json")
+    settings["settings"]["mapping"] = "global"
+    write_json(out / "run.json", settings)
+    with pytest.raises(KeyboardInterrupt, match="terminated"):
+        pose_photos(posed.photos, out, replace(CONFIG, mapping="global"))
+    assert [child.returncode for child in children] == [-signal.SIGKILL]
+    assert not list((out / "sfm").glob("global.db*"))
+
+
+def test_global_mapping_that_fails_is_a_warning_and_no_model(tmp_path, caplog):
+    (tmp_path / "database.db").write_bytes(b"no database")
+    task = PoseTask(images=tmp_path, photos=(), estimate_from=(), folder=tmp_path, config=CONFIG)
+    assert mapping.map_globally(tmp_path / "database.db", tmp_path, ["a.png"], task) is None
+    assert "global mapping failed (exit code" in caplog.text
+    assert not (tmp_path / "global.db").exists()
 
 
 def test_the_page_shows_photos_cameras_and_advice(posed):
