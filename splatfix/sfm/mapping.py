@@ -12,7 +12,7 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,27 +92,39 @@ def map_photos(database: Path, images: Path, names: Sequence[str], task: PoseTas
 
 def map_incrementally(database: Path, images: Path, names: Sequence[str], task: PoseTask, limits: Limits) -> Any:
     """Run incremental mapping; the largest reconstruction, or None."""
+    options = incremental_options(names, task.config, limits)
+    with (
+        progress(total=len(names), description=f"cameras, {limits.name}") as bar,
+        _empty_folder(task.folder / "models") as models,
+    ):
+        return _largest(_map_with_bar(bar, database, images, models, options))
+
+
+def _map_with_bar(bar: Any, database: Path, images: Path, models: Path, options: Any, **given: Path) -> dict[int, Any]:
+    """Run incremental mapping with a progress bar of photos; a stop ends it at the next photo. Returns all models."""
     token = pycolmap.CancellationToken()
-    with stopping_at_progress(), progress(total=len(names), description=f"cameras, {limits.name}") as bar:
 
-        def count(num: int) -> None:
-            if stop_requested() is not None:  # an exception would have to pass through C++
-                token.cancel()
-            else:
-                bar.update(min(num, max(len(names) - bar.n, 0)))
+    def count(num: int) -> None:
+        if stop_requested() is not None:  # an exception would have to pass through C++
+            token.cancel()
+        else:
+            bar.update(min(num, max(bar.total - bar.n, 0)))
 
-        with _empty_folder(task.folder / "models") as models:
+    found: dict[int, Any] = {}
+    with stopping_at_progress():
+        with suppress(InterruptedError):  # by the token
             found = pycolmap.incremental_mapping(
                 database,
                 images,
                 models,
-                incremental_options(names, task.config, limits),
+                options,
                 initial_image_pair_callback=lambda: count(2),
                 next_image_callback=lambda: count(1),
                 cancellation_token=token,
+                **given,
             )
         bar.update(0)  # raises if the mapping was interrupted
-    return _largest(found)
+    return found
 
 
 def incremental_options(names: Sequence[str], config: PoseConfig, limits: Limits) -> Any:
@@ -213,11 +225,14 @@ def locate_photos(model: Any, database: Path, images: Path, names: Sequence[str]
     options.fix_existing_frames = True
     options.constant_cameras = set(model.cameras)
     options.multiple_models = False
-    with _empty_folder(task.folder / "models") as models, progress(total=1, description="further photos") as bar:
+    num_missing = len(names) - model.num_reg_images()
+    with (
+        progress(total=num_missing, description="further photos") as bar,
+        _empty_folder(task.folder / "models") as models,
+    ):
         (models / "given").mkdir()
         model.write(models / "given")
-        found = pycolmap.incremental_mapping(database, images, models, options, input_path=models / "given")
-        bar.update()
+        found = _map_with_bar(bar, database, images, models, options, input_path=models / "given")
     registered = {image.name for image in model.images.values() if image.has_pose}
     for result in list(found.values())[:1]:
         for image in result.images.values():

@@ -162,6 +162,29 @@ def test_a_stop_ends_global_mapping(posed, tmp_path, monkeypatch):
     assert not list((out / "sfm").glob("global.db*"))
 
 
+@pytest.mark.parametrize("step", ["map_photos", "locate_photos"])
+def test_a_stop_ends_incremental_mapping(posed, tmp_path, monkeypatch, step):
+    names, cancelled = [camera.name for camera in posed.cameras], []
+    run_step, run_mapping = getattr(colmap, step), mapping.pycolmap.incremental_mapping
+
+    def note_cancelled(*args, **options):
+        try:
+            return run_mapping(*args, **options)
+        except InterruptedError:
+            cancelled.append(step)
+            raise
+
+    def stop_in_step(*args):
+        monkeypatch.setattr(process, "_requested", "interrupted")
+        monkeypatch.setattr(mapping.pycolmap, "incremental_mapping", note_cancelled)
+        return run_step(*args)
+
+    monkeypatch.setattr(colmap, step, stop_in_step)
+    with pytest.raises(KeyboardInterrupt, match="interrupted"):
+        pose_photos(posed.photos, unfinished_copy(posed, tmp_path / "out"), CONFIG, choose=lambda _: names[:3])
+    assert cancelled == [step]
+
+
 def test_global_mapping_that_fails_is_a_warning_and_no_model(tmp_path, caplog):
     (tmp_path / "database.db").write_bytes(b"no database")
     task = PoseTask(images=tmp_path, photos=(), estimate_from=(), folder=tmp_path, config=CONFIG)
