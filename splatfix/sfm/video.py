@@ -175,7 +175,7 @@ def write_frames(video: Path, chosen: Sequence[int], paths: Sequence[Path], fold
     """Decode a video once and write the chosen frames, each whole or not at all."""
     import imageio_ffmpeg
 
-    select = "+".join(f"eq(n,{index})" for index in chosen)
+    select = _match_frames(chosen)
     folder.mkdir(parents=True, exist_ok=True)
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="frames-") as place:
@@ -203,3 +203,11 @@ def write_frames(video: Path, chosen: Sequence[int], paths: Sequence[Path], fold
             raise ValueError(f"{video}: {len(written)} of {len(chosen)} frames can be decoded ({reason}); is it whole?")
         for source, target in zip(written, paths, strict=True):
             source.replace(target)
+
+
+def _match_frames(chosen: Sequence[int]) -> str:
+    """An expression of ffmpeg that is true for the chosen frames: a balanced sum, since it nests 100 deep at most."""
+    if len(chosen) == 1:
+        return f"eq(n,{chosen[0]})"
+    half = len(chosen) // 2
+    return f"({_match_frames(chosen[:half])}+{_match_frames(chosen[half:])})"

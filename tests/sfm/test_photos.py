@@ -206,6 +206,12 @@ def test_frames_of_a_video_are_sharp_and_spread_over_the_motion(tmp_path):
     assert [path.stat().st_mtime_ns for path in paths] == stamps
 
 
+def test_more_than_a_hundred_frames_are_picked(tmp_path):
+    paths, _ = pick_frames(write_video(tmp_path / "walk.mp4", 110), tmp_path / "images", tmp_path / "work", 110)
+    assert len(paths) == 110
+    assert all(path.is_file() for path in paths)
+
+
 def test_frames_of_a_still_camera_are_spread_over_time():
     picked = spread_frames(np.ones(10), np.zeros(10), 4)
     assert len(picked) == 4
