@@ -6,7 +6,6 @@ finished and the state of the one in progress, and is deleted when the task is c
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections.abc import Container, Sequence
@@ -17,6 +16,7 @@ import torch
 from splatfix import storage
 from splatfix.files import hash_text
 from splatfix.gaussians import Gaussians, Splat
+from splatfix.saved_states import decode_state, encode_state
 from splatfix.splats.train import PARAMETERS, Fit, TrainingView, advance
 
 log = logging.getLogger(__name__)
@@ -71,10 +71,9 @@ class FitCheckpoints:
         start = time.monotonic()
         if start - self._saved < max(SAVE_SECONDS, self._save_seconds / MAX_SAVE_SHARE):
             return
-        buffer = io.BytesIO()
-        torch.save({"identity": self._identity, "finished": self._finished, "state": fit.state()}, buffer)
+        content = encode_state({"identity": self._identity, "finished": self._finished, "state": fit.state()})
         try:
-            storage.write_bytes(str(self._url), buffer.getvalue())
+            storage.write_bytes(str(self._url), content)
         except OSError as error:  # not fatal: the fit continues, and its commit reports what is wrong with the output
             log.debug("%s: cannot be written (%s)", self._url, error)
         self._saved = time.monotonic()
@@ -98,10 +97,10 @@ def remove_checkpoints(out: str, stems: Container[str] | None = None) -> None:
 def _read(url: str, identity: str, device: torch.device | None) -> dict[str, Any] | None:
     """Read a checkpoint; None if there is none, or none that this fit can resume from."""
     try:
-        content = torch.load(io.BytesIO(storage.read_bytes(url)), map_location=device, weights_only=True)
+        content = decode_state(storage.read_bytes(url), device)
         return content if content["identity"] == identity else None
     except storage.MissingFileError:
         return None
-    except Exception as error:  # torch.load raises many kinds: the file is damaged, and the fit starts again
+    except Exception as error:  # stores raise many kinds; of a damaged file, the fit starts again
         log.debug("%s: cannot be read (%s)", url, error)
         return None

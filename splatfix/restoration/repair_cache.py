@@ -21,6 +21,9 @@ from splatfix.cameras import Camera
 from splatfix.files import drop_leftovers, write_whole
 from splatfix.flawed import FlawedView, Reference
 from splatfix.restoration.restorer import Repaired, Restorer
+from splatfix.saved_states import digest_tensors
+
+DIGEST = "sha256"  # of the tensors, in the metadata of a file
 
 
 class RepairCache:
@@ -77,9 +80,14 @@ class RepairCache:
         path = self._path(digest)
         try:
             with safe_open(path, framework="pt") as file:
-                values = {name: file.get_tensor(name).to(view.rgb.device) for name in file.keys()}  # noqa: SIM118
-                self._seconds[digest] = float(file.metadata()["seconds"])
-            return Repaired(**values)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                metadata = file.metadata()
+                seconds = float(metadata["seconds"])
+            if metadata.get(DIGEST, found := digest_tensors(tensors)) != found:
+                raise ValueError(f"{path}: does not match its digest")
+            repaired = Repaired(**{name: value.to(view.rgb.device) for name, value in tensors.items()})
+            self._seconds[digest] = seconds
+            return repaired
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):  # broken: the view is repaired again
@@ -90,7 +98,7 @@ class RepairCache:
         values = {field.name: getattr(result, field.name) for field in fields(result)}
         tensors = {name: value.detach().cpu().contiguous() for name, value in values.items() if value is not None}
         with write_whole(self._path(digest)) as temporary:
-            save_file(tensors, temporary, metadata={"seconds": repr(seconds)})
+            save_file(tensors, temporary, metadata={"seconds": repr(seconds), DIGEST: digest_tensors(tensors)})
         self._seconds[digest] = seconds
 
 

@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 
-from splatfix.files import write_whole
+from splatfix.saved_states import decode_state, write_state
 
 CHECKPOINT_SCHEMA = 2  # increase it when the layout of a checkpoint or the default of a fit's setting changes
 
 
 def write_checkpoint(path: Path, identity: str, state: dict) -> None:
     """Write a state, whole or not at all. ``identity`` identifies its fit (`splats.scene.fit_identity`)."""
-    with write_whole(path) as temporary, temporary.open("wb") as file:
-        torch.save({"schema": CHECKPOINT_SCHEMA, "identity": identity, "state": state}, file)
+    write_state(path, {"schema": CHECKPOINT_SCHEMA, "identity": identity, "state": state})
 
 
 def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:
@@ -27,11 +26,9 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:
     """
     path = Path(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = decode_state(path.read_bytes())
         schema, found, state = checkpoint.get("schema", 1), checkpoint["identity"], checkpoint["state"]
-    except MemoryError:
-        raise
-    except Exception as error:  # torch.load raises many kinds; each means that the file is damaged
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged checkpoint ({error}); delete it to start again") from error
     if schema != CHECKPOINT_SCHEMA:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from splatfix.files import drop_leftovers, write_whole
+from splatfix.files import drop_leftovers
 from splatfix.runs import refuse_changes
+from splatfix.saved_states import decode_state, write_state
 
 
 @dataclass
@@ -50,18 +50,17 @@ def save_state(
 ) -> None:
     """Write the state whole. ``tag``: the settings that must be the same when it is resumed."""
     drop_leftovers(path.parent, path.name)
-    with write_whole(path) as temporary, temporary.open("wb") as file:
-        torch.save(
-            {
-                "progress": asdict(state),  # the name in files since the first version
-                "network": network.state_dict(),
-                "ema": ema.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scaler": None if scaler is None else scaler.state_dict(),
-                "tag": tag,
-            },
-            file,
-        )
+    write_state(
+        path,
+        {
+            "progress": asdict(state),  # the name in files since the first version
+            "network": network.state_dict(),
+            "ema": ema.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "tag": tag,
+        },
+    )
 
 
 def read_state(path: Path, tag: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -71,9 +70,9 @@ def read_state(path: Path, tag: dict[str, Any] | None = None) -> dict[str, Any]:
         ValueError: the file is damaged, or belongs to other settings than ``tag``.
     """
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = decode_state(path.read_bytes())
         saved_tag, _ = saved["tag"], TrainingState(**saved["progress"])
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: cannot be read as a training state ({reason}); start over with --fresh") from None
     if tag is not None:

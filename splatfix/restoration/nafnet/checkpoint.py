@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from splatfix.config import build_config, require, to_tree
 from splatfix.files import write_text
@@ -29,9 +29,12 @@ from splatfix.restoration.nafnet import NafnetOptions
 from splatfix.restoration.nafnet.card import model_card
 from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig
 from splatfix.restoration.tiles import TILE_OVERLAP_PX, TILE_PX
+from splatfix.saved_states import digest_tensors
 
 WEIGHTS = "restorer.safetensors"
 NAME = "nafnet"  # the kind in config.json
+DIGEST = "sha256"  # of the tensors, in the metadata of the weights
+RETRY = "copy or train the checkpoint again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ def save_checkpoint(folder: Path, network: GuidedNet, config: CheckpointConfig) 
 
     def write(aside: Path) -> None:
         # not save_file, which lets nobody but the user read the file
-        (aside / WEIGHTS).write_bytes(save(tensors, metadata={"format": FORMAT}))
+        (aside / WEIGHTS).write_bytes(save(tensors, metadata={"format": FORMAT, DIGEST: digest_tensors(tensors)}))
         write_config(aside, NAME, to_tree(config))
         write_text(aside / CARD, model_card(to_tree(config), num_parameters=sum(t.numel() for t in tensors.values())))
 
@@ -91,10 +94,7 @@ def load_checkpoint(place: str | Path, device: torch.device | str = "cpu") -> tu
     file = folder / WEIGHTS
     if not file.is_file():
         raise ValueError(f"{file}: no such file; a checkpoint folder holds {WEIGHTS}, {CONFIG} and {CARD}")
-    try:
-        tensors = load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read as safetensors ({error}); is the file complete?") from None
+    tensors = _read_tensors(file)
     network = GuidedNet(config.network)
     try:
         network.network.load_state_dict(tensors)
@@ -102,3 +102,16 @@ def load_checkpoint(place: str | Path, device: torch.device | str = "cpu") -> tu
         first = " ".join(str(error).split("\n\t")[1 if "\n\t" in str(error) else 0].split())[:200]
         raise ValueError(f"{file}: its tensors do not fit {CONFIG} ({first})") from None
     return network.eval().requires_grad_(False).to(device), config
+
+
+def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Read weights, and check their digest if the file has one. ValueError if they are damaged."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            digest = (opened.metadata() or {}).get(DIGEST)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be read as safetensors ({error}); is the file complete?") from None
+    if digest is not None and digest != digest_tensors(tensors):
+        raise ValueError(f"{file}: damaged weights (they do not match their digest); {RETRY}")
+    return tensors
