@@ -49,7 +49,7 @@ def decode_state(content: bytes, device: torch.device | str | None = "cpu") -> A
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # torch.load raises many kinds; each means that the content is damaged
-        raise ValueError((str(error) or type(error).__name__).splitlines()[0]) from error
+        raise ValueError(explain_mismatch(error)) from error
 
 
 def write_state(path: Path, state: Any) -> None:
@@ -57,6 +57,14 @@ def write_state(path: Path, state: Any) -> None:
     content = encode_state(state)
     with write_whole(path) as temporary:
         temporary.write_bytes(content)
+
+
+def explain_mismatch(error: Exception) -> str:
+    """Put the first detail of an error of torch, about a state that does not fit, in a short line."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    lines = (str(error) or type(error).__name__).split("\n\t")
+    return " ".join(lines[min(1, len(lines) - 1)].split())[:200]
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:

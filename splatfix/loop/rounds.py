@@ -20,7 +20,7 @@ from splatfix.loop.config import LoopConfig, RepairConfig
 from splatfix.loop.repaired_views import RepairedView, make_training_views, prepare_repairs, record_repairs
 from splatfix.restoration import Restorer, RestorerChoice
 from splatfix.runs import Run
-from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
+from splatfix.splats.checkpoints import naming_checkpoint, read_checkpoint, write_checkpoint
 from splatfix.splats.phases import TrainingPhase, checkpoint_path, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity
 from splatfix.splats.train import Fit
@@ -78,7 +78,8 @@ def repair_rounds(
             checkpoint = checkpoint_path(run, f"views_{number}")
             if checkpoint.is_file():
                 state = read_checkpoint(checkpoint, identity, fit.device)
-                views, seconds = [RepairedView.from_state(view) for view in state["views"]], state["seconds"]
+                with naming_checkpoint(checkpoint):
+                    views, seconds = [RepairedView.from_state(view) for view in state["views"]], float(state["seconds"])
             else:
                 views, seconds = _repair_views(run, scene, [fit.splat(), *siblings], restorer, config, number)
                 state = {"views": [view.to_state() for view in views], "seconds": seconds}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from splatfix.saved_states import decode_state, write_state
+from splatfix.saved_states import decode_state, explain_mismatch, write_state
 
 CHECKPOINT_SCHEMA = 2  # increase it when the layout of a checkpoint or the default of a fit's setting changes
+
+SHAPES = {"means": (3,), "scales": (3,), "quats": (4,), "opacities": (), "sh0": (1, 3)}  # of a Gaussian's parameters
 
 
 def write_checkpoint(path: Path, identity: str, state: dict) -> None:
@@ -40,6 +44,31 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:
             f"{path}: checkpoint of another fit (other capture, photos, config or seed); delete it to start again"
         )
     return _move(state, device)
+
+
+@contextmanager
+def naming_checkpoint(path: Path) -> Iterator[None]:
+    """Name the checkpoint in errors of using its state: it lacks a part, or one has another shape or type."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = explain_mismatch(error)
+        raise ValueError(f"{path}: damaged checkpoint ({reason}); delete it to start again") from error
+
+
+def check_shapes(params: Mapping[str, torch.Tensor], optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+    """Check the parameters of a fit and the moments of their optimizers. ValueError names the first misfit."""
+    num = len(params["means"])
+    for name, value in params.items():
+        shape = (num, *SHAPES.get(name, value.shape[1:]))
+        if value.shape != shape:
+            raise ValueError(f"{name} is {tuple(value.shape)}, wanted {shape}")
+        for state in optimizers[name].state.values():
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if state[moment].shape != shape:
+                    raise ValueError(f"{moment} of {name} is {tuple(state[moment].shape)}, wanted {shape}")
 
 
 def _move(value: Any, device: torch.device) -> Any:

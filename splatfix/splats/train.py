@@ -20,7 +20,7 @@ from splatfix.gaussians import Gaussians, RenderMode, Splat
 from splatfix.profiling import OPTIMIZERS, section
 from splatfix.rendering import render
 from splatfix.shapes import Float
-from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
+from splatfix.splats.checkpoints import check_shapes, naming_checkpoint, read_checkpoint, write_checkpoint
 from splatfix.splats.densify import Densifier, DensifyConfig
 from splatfix.splats.losses import photometric_loss
 
@@ -193,6 +193,7 @@ class Fit:
             optimizer.load_state_dict(state["optimizers"][name])
         if self.exposure_optimizer is not None:
             self.exposure_optimizer.load_state_dict(state["exposure_optimizer"])
+        check_shapes(self.params, self.optimizers)
 
     def save(self, path: Path, identity: str) -> None:
         """Write a checkpoint, whole or not at all. ``identity`` identifies the fit (`splats.scene.fit_identity`)."""
@@ -200,7 +201,9 @@ class Fit:
 
     def load(self, path: Path, identity: str) -> None:
         """Restore the state from a checkpoint. ValueError if it is damaged or belongs to another fit."""
-        self.load_state(read_checkpoint(path, identity, self.params["means"].device))
+        state = read_checkpoint(path, identity, self.params["means"].device)
+        with naming_checkpoint(path):
+            self.load_state(state)
 
 
 def load_fit(
@@ -214,9 +217,10 @@ def load_fit(
 ) -> Fit:
     """Read a fit from its checkpoint. ValueError if it is damaged or belongs to another fit."""
     state = read_checkpoint(path, identity, device)
-    gaussians = Gaussians(*(state["params"][name] for name in PARAMETERS))
-    fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]), background=background)
-    fit.load_state(state)
+    with naming_checkpoint(path):
+        gaussians = Gaussians(*(state["params"][name] for name in PARAMETERS))
+        fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]), background=background)
+        fit.load_state(state)
     return fit
 
 

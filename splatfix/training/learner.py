@@ -100,7 +100,7 @@ def restore_learner(learner: Learner, path: Path, config: TrainConfig, tag: dict
     """Restore the saved state that the main process reads, in all processes; start anew if it does not exist.
 
     Raises:
-        ValueError: the file is damaged, or belongs to other settings than ``tag``.
+        ValueError: the file is damaged, or belongs to another network or other settings than ``tag``.
     """
     accelerator = learner.accelerator
     message: list[Any] = [read_state(path, tag) if accelerator.is_main_process and path.exists() else None]
@@ -108,7 +108,7 @@ def restore_learner(learner: Learner, path: Path, config: TrainConfig, tag: dict
     limits = [config.steps, config.max_seconds]
     if saved is None:
         return TrainingState(planned=config.steps, limits=limits)
-    state = restore_state(saved, *learner.stateful, accelerator.scaler)
+    state = restore_state(path, saved, *learner.stateful, accelerator.scaler)
     if accelerator.is_main_process:
         log.info("%s: resuming after step %d", path, state.step)
     if state.limits != limits:

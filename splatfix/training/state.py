@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import nn
 
 from splatfix.files import drop_leftovers
+from splatfix.records import parse_record
 from splatfix.runs import refuse_changes
-from splatfix.saved_states import decode_state, write_state
+from splatfix.saved_states import decode_state, explain_mismatch, write_state
+
+REMEDY = "start over with --fresh"
+PARTS = ("network", "ema", "optimizer", "tag")
+RECORD_FIELDS = {"step", "loss", "validation"}  # of each segment, which later ones are compared with
+MOMENTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}  # of optimizers: one number per weight
 
 
 @dataclass
@@ -29,11 +36,11 @@ class TrainingState:
         history: one record per segment.
     """
 
-    planned: int
-    step: int = 0
-    segment: int = 0
+    planned: PositiveInt
+    step: NonNegativeInt = 0
+    segment: NonNegativeInt = 0
     unfinished: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
+    seconds: NonNegativeFloat = 0.0
     limits: list[float | None] = field(default_factory=list)
     best: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -71,26 +78,60 @@ def read_state(path: Path, tag: dict[str, Any] | None = None) -> dict[str, Any]:
     """
     try:
         saved = decode_state(path.read_bytes())
-        saved_tag, _ = saved["tag"], TrainingState(**saved["progress"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: cannot be read as a training state ({reason}); start over with --fresh") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as a training state ({error}); {REMEDY}") from None
+    wanted = {"progress", *PARTS}
+    if not isinstance(saved, dict) or not wanted <= saved.keys():
+        missing = min(wanted - saved.keys()) if isinstance(saved, dict) else "everything"
+        raise ValueError(f"{path}: cannot be read as a training state ({missing} is missing); {REMEDY}")
+    for name in PARTS:
+        if not isinstance(saved[name], dict):
+            raise ValueError(f"{path}: {name} is a {type(saved[name]).__name__}, wanted a mapping; {REMEDY}")
+    state = parse_record(TrainingState, saved["progress"], source=str(path), remedy=REMEDY)
+    if missing_fields := [name for record in state.history for name in sorted(RECORD_FIELDS - record.keys())]:
+        raise ValueError(f"{path}: history has a record without {missing_fields[0]}; {REMEDY}")
+    saved_tag = saved["tag"]
     if tag is not None:
         refuse_changes(path, {name: saved_tag.get(name) for name in tag}, tag)
     return saved
 
 
 def restore_state(
+    path: Path,
     saved: dict[str, Any],
     network: nn.Module,
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None = None,
 ) -> TrainingState:
-    """Load what `read_state` returned into network, averaged weights and optimizer, in place."""
-    network.load_state_dict(saved["network"])
-    ema.load_state_dict(saved["ema"])
-    optimizer.load_state_dict(saved["optimizer"])
-    if scaler is not None and saved.get("scaler"):
-        scaler.load_state_dict(saved["scaler"])
+    """Load what `read_state` returned from ``path`` into network, averaged weights and optimizer, in place.
+
+    Raises:
+        ValueError: a part is of another network or optimizer.
+    """
+    try:
+        network.load_state_dict(saved["network"])
+        ema.load_state_dict(saved["ema"])
+        optimizer.load_state_dict(saved["optimizer"])
+        _check_optimizer(optimizer)
+        if scaler is not None and saved.get("scaler"):
+            scaler.load_state_dict(saved["scaler"])
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: does not fit this training ({explain_mismatch(error)}); {REMEDY}") from None
     return TrainingState(**saved["progress"])
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Check what torch does not: a state for every weight or for none, with moments of the weight's shape."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    states = [optimizer.state[weight] for weight in weights if optimizer.state.get(weight)]
+    if states and len(states) < len(weights):
+        raise ValueError(f"the optimizer has a state for {len(states)} of {len(weights)} weights")
+    for weight, state in zip(weights, states, strict=False):
+        if state.keys() != states[0].keys():
+            raise ValueError("the optimizer's states differ in what they hold")
+        for name in MOMENTS & state.keys():
+            if state[name].shape != weight.shape:
+                raise ValueError(f"{name} of the optimizer is {tuple(state[name].shape)}, wanted {tuple(weight.shape)}")

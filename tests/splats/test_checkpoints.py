@@ -8,8 +8,9 @@ import torch
 from splatfix.config import changed_fields
 from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
 from splatfix.splats.densify import DensifyConfig
-from splatfix.splats.scene import fit_identity
-from splatfix.splats.train import FitConfig
+from splatfix.splats.initial_points import InitializationConfig
+from splatfix.splats.scene import fit_identity, start_fit
+from splatfix.splats.train import FitConfig, TrainingView, advance, load_fit
 from tests.splats.scene import small_scene
 
 CPU = torch.device("cpu")
@@ -111,3 +112,33 @@ def test_checkpoints_of_another_version_are_errors(schema, tmp_path):
     with pytest.raises(ValueError, match=r"a\.pt: checkpoint of another version of splatfix .* delete it") as caught:
         read_checkpoint(path, "0123456789abcdef", CPU)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda state: state["params"].pop("means"), "'means' is missing"),
+        (lambda state: state["params"].update(quats=torch.zeros(2, 4)), "quats"),
+        (lambda state: state["params"].update(means=None), "means|NoneType"),
+        (lambda state: state.pop("optimizers"), "'optimizers' is missing"),
+        (lambda state: state.update(losses=None), "NoneType"),
+        (
+            lambda state: next(iter(state["optimizers"]["means"]["state"].values())).update(exp_avg=torch.zeros(3)),
+            r"exp_avg of means is \(3,\), wanted",
+        ),
+    ],
+)
+def test_a_checkpoint_whose_parts_do_not_fit_is_one_line(change, reason, scene, tmp_path):
+    path, config = tmp_path / "a.pt", FitConfig()
+    fit = start_fit(scene, config, InitializationConfig(sources=("random",)), seed=0)
+    advance(fit, [TrainingView(c, p) for c, p in zip(scene.cameras, scene.photos, strict=True)], 1, seed=0)
+    more = {"scene_scale": fit.scene_scale, "background": None, "device": CPU}
+    fit.save(path, "one")
+    assert load_fit(path, "one", config, **more).step == 1
+    state = fit.copy().state()
+    change(state)
+    write_checkpoint(path, "one", state)
+    for load in (lambda: fit.load(path, "one"), lambda: load_fit(path, "one", config, **more)):
+        with pytest.raises(ValueError, match=rf"a\.pt: damaged checkpoint \(.*({reason}).*\); delete it") as caught:
+            load()
+        assert "\n" not in str(caught.value)

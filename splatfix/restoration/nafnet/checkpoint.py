@@ -29,7 +29,7 @@ from splatfix.restoration.nafnet import NafnetOptions
 from splatfix.restoration.nafnet.card import model_card
 from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig
 from splatfix.restoration.tiles import TILE_OVERLAP_PX, TILE_PX
-from splatfix.saved_states import digest_tensors
+from splatfix.saved_states import digest_tensors, explain_mismatch
 
 WEIGHTS = "restorer.safetensors"
 NAME = "nafnet"  # the kind in config.json
@@ -99,8 +99,7 @@ def load_checkpoint(place: str | Path, device: torch.device | str = "cpu") -> tu
     try:
         network.network.load_state_dict(tensors)
     except RuntimeError as error:
-        first = " ".join(str(error).split("\n\t")[1 if "\n\t" in str(error) else 0].split())[:200]
-        raise ValueError(f"{file}: its tensors do not fit {CONFIG} ({first})") from None
+        raise ValueError(f"{file}: its tensors do not fit {CONFIG} ({explain_mismatch(error)})") from None
     return network.eval().requires_grad_(False).to(device), config
 
 
