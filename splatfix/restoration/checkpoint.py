@@ -81,19 +81,29 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     A process that is killed at any time leaves the old folder or the new one, at the latest after the next call.
     """
     folder = Path(folder)
-    aside, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
-    if old.exists() and not folder.exists():  # a process was killed between the two renames below
-        old.rename(folder)
-    for leftover in (aside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    aside, old = drop_replacements(folder)
     aside.mkdir(parents=True)
-    write(aside)
-    for file in aside.iterdir():
-        sync(file)
+    try:
+        write(aside)
+        for file in aside.iterdir():
+            sync(file)
+    except OSError:  # such as a full disk, which the files would keep full
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def drop_replacements(folder: Path) -> tuple[Path, Path]:
+    """Clear what a killed process has left of `replace_folder`; returns where the new and the old folder are put."""
+    aside, old = (folder.with_name(f".{folder.name}.{suffix}") for suffix in ("partial", "old"))
+    if old.exists() and not folder.exists():  # it was killed between the two renames
+        old.rename(folder)
+    for leftover in (aside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return aside, old
 
 
 def _check_header(folder: Path, known: Collection[str]) -> tuple[str, dict[str, Any]]:

@@ -32,6 +32,7 @@ from splatfix.training.config import TrainConfig, TrainWorkersConfig
 from splatfix.training.data import check_divides, open_data
 from splatfix.training.families import family_of
 from splatfix.training.run import STATE, open_training
+from splatfix.training.saved_restorer import has_restorer
 from splatfix.training.state import read_state
 from splatfix.training.train import train
 from splatfix.workers import RunAborted, connect_ray, joins_cluster
@@ -73,7 +74,7 @@ def launch(shards_url: str | Path, out: Path | str, config: TrainConfig, *, fres
     data = open_data(shards_url, config.data, inputs, config.seed)  # an error is raised here, once, before Ray starts
     with hold_lease(mirror.place, "splatfix train"), mirror.drive():
         mirror.pull()
-        if open_training(out, config, data, fresh=fresh).is_finished:
+        if open_training(out, config, data, fresh=fresh).is_finished and has_restorer(out, config):
             return
         mirror.begin()
         if fresh and workers.storage is not None:  # Ray would take over the earlier run from there

@@ -33,7 +33,6 @@ from splatfix.training.learner import Learner, build_learner, make_schedule, pla
 from splatfix.training.live_metrics import send_segment, send_start, send_step
 from splatfix.training.preview import save_preview
 from splatfix.training.records import (
-    describe_weights,
     flatten_record,
     format_record,
     segment_record,
@@ -41,6 +40,7 @@ from splatfix.training.records import (
     update_best,
 )
 from splatfix.training.run import HISTORY, RESTORER, STATE, fixed_settings, open_training
+from splatfix.training.saved_restorer import complete_restorer, save_restorer
 from splatfix.training.state import TrainingState, save_state
 from splatfix.training.validation import measure_gains, summarize_gains
 
@@ -76,6 +76,8 @@ def train(
     _check_held_out(config, data, learner.earlier)
     run = open_training(out, config, data, fresh=fresh) if is_main else Run(Path(out))  # only the main process writes
     state = restore_learner(learner, Path(out) / STATE, config, fixed_settings(config, data))
+    if is_main:
+        complete_restorer(learner, config, data, state, run)
     if broadcast_object_list([run.is_finished])[0]:
         return state
     if is_main:
@@ -164,9 +166,7 @@ def _save_segment(
     record = state.history[-1]
     validation = record["validation"]
     if update_best(state, record):
-        strength = validation["strength"] if validation else config.strength
-        provenance = describe_weights(config, data, record, learner.earlier)
-        learner.family.save(run.path / RESTORER, learner.ema.module, config, strength, provenance)
+        save_restorer(learner, config, data, record, run)
     if validation is not None:
         picture = run.path / f"previews/step_{state.step:06d}.png"
         save_preview(picture, learner.repair, data.validation)
