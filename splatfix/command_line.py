@@ -27,7 +27,7 @@ import tyro
 import splatfix
 from splatfix import storage
 from splatfix.config import build_config, overlaid, read_yaml
-from splatfix.errors import DiskFull, MachineError, RunAborted
+from splatfix.errors import MachineError, RunAborted, is_disk_full
 from splatfix.flags import Command, Function, full_help, short_help, split_words
 from splatfix.process import abort_reason, set_up_logging, stop_on_signals, stop_requested
 from splatfix.runs import REMEDIES, has_started
@@ -205,7 +205,7 @@ def explain_error(error: BaseException, wanted: Command, argv: Sequence[str]) ->
     code, message = _explain(error)
     if code is None:
         return None
-    if wanted.may_resume and (code in EXIT_CODES.values() or _is_disk_full(error)):
+    if wanted.may_resume and (code in EXIT_CODES.values() or is_disk_full(error)):
         in_job = RAY_JOB in os.environ  # where the config file is a copy that the job took along
         message += "; the same submission resumes it" if in_job else f"; this resumes it:\n  {rerun_line(argv)}"
     return code, message
@@ -224,16 +224,13 @@ def _explain(error: BaseException) -> tuple[int | None, str]:
         return BAD_INPUT, str(error)
     if isinstance(error, FloatingPointError | MachineError | RunAborted):
         return FAILED, str(error)
-    if isinstance(error, OSError) and _is_disk_full(error):
-        return FAILED, f"the disk is full ({error.filename or error}); finished work is kept"
+    if isinstance(error, OSError) and is_disk_full(error):
+        limit = " or files may not grow" if error.errno == errno.EFBIG else ""
+        return FAILED, f"the disk is full{limit} ({error.filename or error}); finished work is kept"
     if isinstance(error, OSError):
         named = error.filename and error.strerror
         return FAILED, f"{error.filename}: {error.strerror}" if named else str(error)
     return None, ""
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
 
 
 def _default_out(wanted: Command) -> str | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the limit of a file's size
+
 
 class MachineError(Exception):
     """Raised when this machine cannot do its work, so that another machine may succeed."""
@@ -17,3 +21,8 @@ class LeaseLost(BaseException):
 
 class DiskFull(RunAborted):
     """Raised when there is no space for results."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error says that nothing more can be written."""
+    return isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in NO_SPACE)

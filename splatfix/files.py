@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import getpass
 import hashlib
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from splatfix.errors import is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     try:
         yield temporary
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:  # as errors of writes are
+        if is_disk_full(error) and error.filename is None:  # as errors of writes are
             error.filename = str(path)
         raise
     finally:
@@ -101,10 +102,15 @@ def _is_alive(process: int) -> bool:
     return True
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with write_whole(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically."""
-    with write_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatfix.files import write_whole
+from splatfix.files import write_bytes
 
 MARK = b"\nsplatfix sha256 "  # begins the last line of a file, which ends with the digest of all bytes before it
 DIGEST_DIGITS = 64
@@ -54,9 +54,7 @@ def decode_state(content: bytes, device: torch.device | str | None = "cpu") -> A
 
 def write_state(path: Path, state: Any) -> None:
     """Write a state, whole or not at all."""
-    content = encode_state(state)
-    with write_whole(path) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(path, encode_state(state))
 
 
 def explain_mismatch(error: Exception) -> str:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from splatfix.cameras import Camera
-from splatfix.files import drop_leftovers, write_whole
+from splatfix.files import drop_leftovers, write_bytes
 from splatfix.flawed import FlawedView, Reference
 from splatfix.restoration.restorer import Repaired, Restorer
 from splatfix.saved_states import digest_tensors
@@ -97,8 +97,8 @@ class RepairCache:
     def _write(self, digest: str, result: Repaired, seconds: float) -> None:
         values = {field.name: getattr(result, field.name) for field in fields(result)}
         tensors = {name: value.detach().cpu().contiguous() for name, value in values.items() if value is not None}
-        with write_whole(self._path(digest)) as temporary:
-            save_file(tensors, temporary, metadata={"seconds": repr(seconds), DIGEST: digest_tensors(tensors)})
+        metadata = {"seconds": repr(seconds), DIGEST: digest_tensors(tensors)}
+        write_bytes(self._path(digest), save(tensors, metadata))  # save_file hides that the disk is full
         self._seconds[digest] = seconds
 
 

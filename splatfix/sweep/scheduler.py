@@ -6,7 +6,6 @@ finished trials are kept, interrupted ones are handed out again, and the proposa
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections import Counter, deque
@@ -15,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from splatfix.errors import DiskFull, RunAborted, is_disk_full
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.halving import passes_rung
 from splatfix.sweep.proposals import ProposalStudy
@@ -27,7 +27,6 @@ from splatfix.sweep.record import (
     read_record,
     trial_folder,
 )
-from splatfix.workers import DiskFull, RunAborted
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +125,7 @@ class SweepScheduler:
                 return True
             self._end(number, "stopped")
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_disk_full(error):
                 raise
             self.abort_reason = DiskFull(str(error.filename or error))
         return False

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import traceback
 from dataclasses import dataclass
 from typing import Literal
 
-from splatfix.errors import DiskFull, MachineError, RunAborted
+from splatfix.errors import DiskFull, MachineError, RunAborted, is_disk_full
 
 MAX_REASON = 600  # characters
 MAX_REASON_LINES = 6
@@ -54,7 +53,7 @@ def classify_failure(error: BaseException, trace: str | None = None) -> Failure:
     """
     if isinstance(error, RunAborted):
         raise error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and is_disk_full(error):
         raise DiskFull(str(error.filename or error)) from None
     trace = ("".join(traceback.format_exception(error)) if trace is None else trace)[-MAX_TRACEBACK:]
     if isinstance(error, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from splatfix.errors import MachineError, RunAborted
+from splatfix.errors import MachineError, RunAborted, is_disk_full
 from splatfix.shared_folder import describe_machine
 from splatfix.workers.cluster import current_node
 from splatfix.workers.cuda_errors import breaks_cuda, retry_with_free_memory
@@ -77,7 +76,7 @@ class WorkerHost:
         except RunAborted:
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, OSError) and is_disk_full(error):
                 if not _is_temporary(error.filename):
                     raise
                 place = error.filename or tempfile.gettempdir()

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from splatfix.config import build_config, require, to_tree
-from splatfix.files import write_text
+from splatfix.files import write_bytes, write_text
 from splatfix.restoration.checkpoint import (
     CARD,
     CONFIG,
@@ -75,8 +75,8 @@ def save_checkpoint(folder: Path, network: GuidedNet, config: CheckpointConfig) 
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.network.state_dict().items()}
 
     def write(aside: Path) -> None:
-        # not save_file, which lets nobody but the user read the file
-        (aside / WEIGHTS).write_bytes(save(tensors, metadata={"format": FORMAT, DIGEST: digest_tensors(tensors)}))
+        # not save_file, which lets nobody but the user read the file, and hides that the disk is full
+        write_bytes(aside / WEIGHTS, save(tensors, metadata={"format": FORMAT, DIGEST: digest_tensors(tensors)}))
         write_config(aside, NAME, to_tree(config))
         write_text(aside / CARD, model_card(to_tree(config), num_parameters=sum(t.numel() for t in tensors.values())))
 

@@ -1,0 +1,95 @@
+"""A full disk ends a command with one line, leaves no partial file, and the same command completes the run later.
+
+The disk is a limit on the size of files: the command fails at the first file that is larger.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.state import AcceleratorState, PartialState
+
+from splatfix.cli import main
+from splatfix.config import to_tree
+from splatfix.pairs import write_shards
+from splatfix.sample import sample_path
+from tests.restoration.scenery import pair
+from tests.test_pipeline import SMALL, SMALL_LOOP
+from tests.training.small import CONFIG
+
+
+@contextmanager
+def files_up_to(num_bytes: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def run(*arguments: object) -> int:
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory) -> Callable[[str, Path], int]:
+    """Run a command, by its name, into a folder."""
+    folder = tmp_path_factory.mktemp("given")
+    write_shards([pair(i, scene) for scene in ("a", "b", "c") for i in range(4)], folder / "shards")
+    (folder / "train.yaml").write_text(yaml.safe_dump(to_tree(CONFIG)))
+    arguments: dict[str, list[object]] = {
+        "train": ["train", "--shards", folder / "shards", "--config", folder / "train.yaml"],
+        "fit": ["fit", sample_path(), *SMALL, "--no-video"],
+        "loop": ["loop", sample_path(), *SMALL_LOOP],
+    }
+    return lambda name, out: run(*arguments[name], "--out", out)
+
+
+@pytest.fixture(scope="module")
+def sizes(start, tmp_path_factory) -> Callable[[str], list[int]]:
+    """The sizes of the files that a command writes, from the smallest."""
+    known: dict[str, list[int]] = {}
+
+    def find(name: str) -> list[int]:
+        if name not in known:
+            out = tmp_path_factory.mktemp("whole") / name
+            assert start(name, out) == 0
+            known[name] = sorted({path.stat().st_size for path in out.rglob("*") if path.is_file()})
+        return known[name]
+
+    return find
+
+
+def check(start, name: str, out: Path, num_bytes: int, capfd) -> None:
+    capfd.readouterr()
+    with files_up_to(num_bytes):
+        code = start(name, out)
+    lines = capfd.readouterr().err
+    assert "Traceback" not in lines
+    assert code == 1, f"{num_bytes} bytes"
+    assert f"splatfix {name}: the disk is full or files may not grow ({out}" in lines
+    assert [path for path in out.rglob("*") if "partial" in path.name or path.name.endswith(".old")] == []
+
+
+@pytest.mark.parametrize(("name", "share"), [("train", 0.0), ("train", 0.6), ("train", 1.0), ("fit", 1.0)])
+def test_a_full_disk_is_one_line_and_a_rerun_completes(name, share, start, sizes, tmp_path, capfd):
+    found = sizes(name)
+    check(start, name, tmp_path / "run", found[round(share * (len(found) - 1))] - 1, capfd)
+    assert start(name, tmp_path / "run") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train", "fit", "loop"])
+def test_every_size_of_a_full_disk(name, start, sizes, tmp_path, capfd):
+    for num_bytes in sizes(name):
+        out = tmp_path / str(num_bytes)
+        check(start, name, out, num_bytes - 1, capfd)
+        assert start(name, out) == 0
