@@ -14,6 +14,7 @@ from tyro.conf import Positional
 
 from splatfix import cli_cluster, cli_pose, cli_splats  # noqa: F401  (their commands)
 from splatfix.command_line import DONE, QUARANTINED, command, main
+from splatfix.messages import readable
 
 if TYPE_CHECKING:
     from splatfix.compare.config import CompareConfig
@@ -216,7 +217,7 @@ def verify(url: Positional[Url], *, repair: bool = False) -> int:
     """
     from splatfix.pairs.recheck import recheck
 
-    made = recheck(url, repairs=repair, report=print)
+    made = recheck(url, repairs=repair, report=lambda line: print(readable(line)))
     if made is None:
         return DONE
     _dataset_page(url)

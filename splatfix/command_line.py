@@ -29,6 +29,7 @@ from splatfix import storage
 from splatfix.config import build_config, overlaid, read_yaml
 from splatfix.errors import MachineError, RunAborted, is_disk_full
 from splatfix.flags import Command, Function, full_help, short_help, split_words
+from splatfix.messages import readable, without_secrets
 from splatfix.process import abort_reason, set_up_logging, stop_on_signals, stop_requested
 from splatfix.runs import REMEDIES, has_started
 from splatfix.shared_folder import RAY_JOB, refuse_relative_output
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         wanted = find_command(argv[0])
     except ValueError as error:
-        print(f"splatfix: {error}", file=sys.stderr)
+        print(f"splatfix: {readable(str(error))}", file=sys.stderr)
         return BAD_INPUT
     set_up_logging()
     stop_on_signals()
@@ -205,9 +206,14 @@ def explain_error(error: BaseException, wanted: Command, argv: Sequence[str]) ->
     code, message = _explain(error)
     if code is None:
         return None
+    message = readable(message)
     if wanted.may_resume and (code in EXIT_CODES.values() or is_disk_full(error)):
         in_job = RAY_JOB in os.environ  # where the config file is a copy that the job took along
-        message += "; the same submission resumes it" if in_job else f"; this resumes it:\n  {rerun_line(argv)}"
+        message += (
+            "; the same submission resumes it"
+            if in_job
+            else f"; this resumes it:\n  {without_secrets(rerun_line(argv))}"
+        )
     return code, message
 
 

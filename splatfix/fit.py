@@ -269,7 +269,9 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bo
             train_phase(run, fit, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
         if profile_result is not None:
             write_json(run.path / "profile.json", profile_result.to_json())
-            log.info("time of a step by section:\n%s", profile_result.table())
+            log.info("time of a step by section:")
+            for line in profile_result.table().splitlines():
+                log.info("%s", line)
     if fit.device.type == "cuda":
         warn_of_needles(fit.splat())
     write_splat(run.path / "before.ply", fit.splat(), file_from_world=scene.file_from_world)

@@ -19,19 +19,19 @@ import torch
 from tqdm import tqdm
 
 from splatfix import cuda_setup
+from splatfix.messages import readable
 
 log = logging.getLogger("splatfix")
 
 
 def set_up_logging(verbose: bool = False) -> None:
-    """Messages of splatfix go to standard error, one line each, without breaking progress bars."""
+    """Messages of splatfix go to standard error, one `readable` line each, without breaking progress bars."""
 
     class ThroughTqdm(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            tqdm.write(self.format(record), file=sys.stderr)
+            tqdm.write(readable(record.getMessage()), file=sys.stderr)
 
     handler = ThroughTqdm()
-    handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers = [handler]
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     log.propagate = False

@@ -41,5 +41,6 @@ def recheck(url: str, *, repairs: bool, report: Callable[[str], object]) -> Summ
     if not dropped:
         return Summary()
     summary = generate((), url, read_settings(url))
-    report(summary.text())
+    for line in summary.text().splitlines():
+        report(line)
     return summary

@@ -93,5 +93,7 @@ def _show_last_lines(program: str, log_path: Path) -> str:
     lines = [line.split("\r")[-1].rstrip()[:MAX_LINE] for line in text.splitlines() if line.strip()][-LAST_LINES:]
     if not lines:
         return " and no output"
-    log.error("%s wrote last:\n%s", program, "\n".join(f"  {line}" for line in lines))
+    log.error("%s wrote last:", program)
+    for line in lines:
+        log.error("  %s", line)
     return f": {lines[-1].strip()}"

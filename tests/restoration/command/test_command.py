@@ -170,7 +170,8 @@ def test_a_failing_program_shows_its_last_lines(program, caplog, monkeypatch):
         pytest.raises(ProgramError, match=r"python\S* failed with exit code 3: CUDA out of memory$"),
     ):
         program.write(body).repair([flawed_view(0)], seed=0)
-    assert "step 49\n  CUDA out of memory" in caplog.text and "step 10\n" not in caplog.text
+    assert caplog.messages[-2:] == ["  step 49", "  CUDA out of memory"]
+    assert "  step 10" not in caplog.messages
 
 
 def test_a_killed_program_says_by_which_signal(program):

@@ -1,0 +1,46 @@
+"""Messages for users: one line of bounded length, without control characters and without credentials."""
+
+from __future__ import annotations
+
+import re
+
+MAX_CHARACTERS = 500  # of a message
+KEPT_END = 140  # characters at the end of a message that is cut, since errors end with the remedy
+CUT = " [...] "
+
+_USER_INFO = re.compile(  # user:password@, where a number after the colon is a port, or user@
+    r"""(?<=://)(?:[^/?#\s@:"'<>]{0,500}:(?!\d+(?:[/?#]|$))[^\s"'<>]{0,500}?|[^/?#\s@"'<>]{0,500})@"""
+    r"""(?=[^@/?#]{0,500}(?:[/?#\s"'<>]|$))"""
+)
+_SECRET_FIELD = re.compile(
+    r"(?<=[?&;#])([\w.%-]*(?:token|sig|key|secret|pass|pwd|credential|auth)[\w.%-]*)=[^&#\s;\"'<>]*", re.IGNORECASE
+)
+
+
+def readable(text: str, max_characters: int = MAX_CHARACTERS) -> str:
+    """Make a text of any origin safe to show in one line of at most so many characters.
+
+    Control characters, line breaks and other characters that are not printable are escaped, as they come from names
+    and contents of files and would control the terminal. Credentials in URLs are hidden, and the middle is cut.
+    """
+    text = without_secrets(text)
+    if len(text) > 2 * max_characters:
+        text = text[:max_characters] + text[-max_characters:]
+    escaped = "".join(each if each.isprintable() else _escape(each) for each in text)
+    if len(escaped) <= max_characters:
+        return escaped
+    return escaped[: max_characters - KEPT_END - len(CUT)] + CUT + escaped[-KEPT_END:]
+
+
+def without_secrets(text: str) -> str:
+    """Remove user names and passwords from the URLs in a text, and the values of query fields that hold credentials.
+
+    A store gets the URL as the user gave it; what is written to files or shown has passed through here.
+    """
+    if "://" not in text:
+        return text
+    return _SECRET_FIELD.sub(r"\1=***", _USER_INFO.sub("", text))
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
