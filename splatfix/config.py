@@ -18,6 +18,10 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
+MAX_YAML_BYTES = 2**24  # of a file; a list of 100,000 captures has less
+MAX_DEPTH = 50  # levels of lists and mappings in YAML
+MAX_REPEATED_VALUES = 10_000  # by the aliases of a file together
+
 T = TypeVar("T")
 
 
@@ -79,15 +83,75 @@ def read_yaml(path: Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such config file")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    tree = parse_yaml(path.read_bytes(), str(path))
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: wanted a mapping of fields at the top, saw {type(tree).__name__}")
     return tree
+
+
+def parse_yaml(content: bytes | str, source: str) -> Any:
+    """Parse YAML of any origin with the safe loader; ``source`` names it in errors.
+
+    Raises:
+        ValueError: invalid, not in UTF-8, or above one of the limits `MAX_YAML_BYTES`, `MAX_DEPTH` and
+            `MAX_REPEATED_VALUES`, which no file of settings or captures reaches.
+    """
+    if len(content) > MAX_YAML_BYTES:
+        raise ValueError(f"{source}: {len(content) >> 20} MB of YAML; wanted at most {MAX_YAML_BYTES >> 20} MB")
+    try:
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        return yaml.load(text, Loader=_LimitedLoader)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: not text in UTF-8 (byte {error.start}); wanted YAML") from None
+    except _LimitError as error:
+        raise ValueError(f"{source}: {error}") from None
+    # the safe loader raises the others for values that do not match their tag, such as !!int "" or 2001-99-99
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        raise ValueError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+class _LimitError(Exception):
+    """Raised for YAML above a limit."""
+
+
+class _LimitedLoader(yaml.SafeLoader):
+    """The safe loader, with a limit on the depth, and on what aliases repeat: nested, they make much of a few bytes."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = self._deepest = self._num_values = self._num_repeated = 0
+        self._sizes: dict[int, tuple[int, int]] = {}  # values and levels of finished nodes, by id
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose the next node, as the base class does."""
+        is_alias = self.check_event(yaml.AliasEvent)
+        num_before, deepest_before = self._num_values, self._deepest
+        self._depth += 1
+        self._deepest = self._depth
+        self._refuse_deep()
+        node = super().compose_node(parent, index)
+        if is_alias:
+            if id(node) not in self._sizes:
+                raise _LimitError("an alias (*name) repeats the value that it is in")
+            num, levels = self._sizes[id(node)]
+            self._num_values += num
+            self._num_repeated += num
+            self._deepest = self._depth + levels
+            self._refuse_deep()
+            if self._num_repeated > MAX_REPEATED_VALUES:
+                raise _LimitError(f"aliases (*name) repeat more than {MAX_REPEATED_VALUES} values")
+        else:
+            self._num_values += 1
+            self._sizes[id(node)] = self._num_values - num_before, self._deepest - self._depth
+        self._depth -= 1
+        self._deepest = max(self._deepest, deepest_before)
+        return node
+
+    def _refuse_deep(self) -> None:
+        if self._deepest > MAX_DEPTH:
+            raise _LimitError(f"lists and mappings are nested more than {MAX_DEPTH} levels deep")
 
 
 def to_tree(config: Any) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """YAML to configs: round trip, and errors that name the field; every shipped file loads."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from splatfix.compare.config import CompareConfig
-from splatfix.config import build_config, load_config, to_yaml
+from splatfix.config import build_config, load_config, parse_yaml, to_yaml
 from splatfix.evaluation.run import EvaluateConfig
 from splatfix.fit import FitRunConfig
 from splatfix.loop import LoopConfig
@@ -118,3 +119,48 @@ def test_every_shipped_config_loads(path):
 def test_there_is_a_config_for_every_stage():
     assert KINDS.keys() <= {path.stem for path in CONFIGS.glob("*.yaml")}
     assert build_config(Outer, {}, source="nothing") == Outer()
+
+
+def bomb(levels: int) -> str:
+    """YAML in which each level repeats that below it nine times."""
+    lines = ["seed:", "  - &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"  - &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, levels)]
+    return "\n".join(lines)
+
+
+def tower() -> str:
+    """YAML of 40 lists in each other, repeated in itself by aliases: 1,000 levels."""
+    lines = [f"- &a0 {'[' * 40}{']' * 40}"]
+    lines += [f"- &a{k} {'[' * 40}*a{k - 1}{']' * 40}" for k in range(1, 25)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (bomb(8), r"aliases \(\*name\) repeat more than 10000 values"),
+        (tower(), "nested more than 50 levels deep"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested more than 50 levels deep"),
+        ("a: " + "{b: " * 3000 + "}" * 3000, "nested more than 50 levels deep"),
+        ("a: &a [*a]", "repeats the value that it is in"),
+        ('a: !!int ""', "not valid YAML"),
+        ("a: 2001-99-99", "not valid YAML: month must be in 1..12"),
+        ("a: " + "9" * 5000, "not valid YAML"),
+    ],
+    ids=["bomb", "tower", "lists", "mappings", "in itself", "no digits", "no date", "many digits"],
+)
+def test_yaml_beyond_the_limits_is_refused_in_a_short_line(text, words):
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=words) as refused:
+        parse_yaml(text, "a.yaml")
+    assert str(refused.value).startswith("a.yaml: ")
+    assert len(str(refused.value)) < 500
+    assert "\n" not in str(refused.value)
+    assert time.monotonic() - start < 5
+
+
+def test_large_yaml_is_refused_and_aliases_are_read(monkeypatch):
+    assert parse_yaml("a: &a {b: 1}\nc: *a\nd: *a", "a.yaml") == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1}}
+    monkeypatch.setattr("splatfix.config.MAX_YAML_BYTES", 2**20)
+    with pytest.raises(ValueError, match=r"a\.yaml: 2 MB of YAML; wanted at most 1 MB"):
+        parse_yaml("# " + "x" * 2**21, "a.yaml")

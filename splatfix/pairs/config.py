@@ -7,10 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from splatfix import storage
-from splatfix.config import build_config, require, to_tree, to_yaml
+from splatfix.config import build_config, parse_yaml, require, to_tree, to_yaml
 from splatfix.pairs.ground_truth import DenseConfig
 from splatfix.pairs.recipes import Recipe
 from splatfix.runs import CONFIG, RECORD, refuse_changes
@@ -63,7 +61,7 @@ class GenerateConfig:
 def read_settings(out: str) -> GenerateConfig:
     """Read the settings of an output. ValueError if there are none."""
     where = storage.join(out, CONFIG)
-    tree = yaml.safe_load(storage.read_bytes(where))
+    tree = parse_yaml(storage.read_bytes(where), where)
     if not isinstance(tree, dict):
         raise ValueError(f"{where}: wanted the settings of splatfix generate")
     return build_config(GenerateConfig, tree, source=where)

@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from splatfix import storage
 from splatfix.captures import FORMATS, Capture, PhotoOptions, open_capture
+from splatfix.config import parse_yaml
 from splatfix.process import progress
 
 MAX_DEPTH = 3  # of captures below a dataset root
@@ -97,10 +96,7 @@ def _match_pattern(pattern: str) -> list[str]:
 
 def _read_list(file: str) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield path or URL, name and group of each capture in a ``.yaml`` list."""
-    try:
-        tree = yaml.safe_load(storage.read_bytes(file))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    tree = parse_yaml(storage.read_bytes(file), file)
     entries = tree.get("captures") if isinstance(tree, dict) else tree
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{file}: wanted a list of captures at the top, or under captures:")

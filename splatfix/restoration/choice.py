@@ -39,15 +39,9 @@ def parse_choice(text: str) -> str | RestorerChoice:
     """
     if not text.lstrip().startswith("{"):
         return text
-    import yaml
+    from splatfix.config import build_config, parse_yaml
 
-    from splatfix.config import build_config
-
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"restorer {text!r}: not valid YAML: {' '.join(str(error).split())}") from None
-    return build_config(RestorerChoice, tree, source="restorer")
+    return build_config(RestorerChoice, parse_yaml(text, f"restorer {text!r:.60}"), source="restorer")
 
 
 def parse_choices(texts: Sequence[str]) -> tuple[str | RestorerChoice, ...]:
