@@ -25,6 +25,9 @@ from splatfix.errors import is_disk_full
 
 log = logging.getLogger(__name__)
 
+MAX_DEPTH = 100  # levels of lists and mappings in JSON
+TOO_DEEP = f"lists and mappings are nested more than {MAX_DEPTH} levels deep; wanted a file that splatfix reads"
+MAX_DIGITS = 19  # of a whole number in JSON: 64 bits
 NOTICE_SECONDS = 15.0  # of waiting for a lock, before a message
 # .NAME.MACHINE-PROCESS-RANDOM.partial, and .NAME.RANDOM.partial of older versions
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-)?[0-9a-f]+\.partial")
@@ -123,10 +126,36 @@ def read_json(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(content: bytes | str, source: str) -> Any:
+    """Parse JSON of any origin; ``source`` names it in errors. Whole numbers beyond 64 bits become floats.
+
+    Raises:
+        ValueError: invalid, with line and column, not in UTF-8, or nested more than `MAX_DEPTH` levels deep.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from None
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        tree = json.loads(text, parse_int=_parse_int)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source}: not text in UTF-8 (byte {error.start}); wanted JSON") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{source}: not valid JSON at {place} ({error.msg}); is the file whole?") from None
+    except RecursionError:
+        raise ValueError(f"{source}: {TOO_DEEP}") from None
+    level: list[Any] = [tree]
+    for _ in range(MAX_DEPTH + 1):
+        level = [item for item in level if isinstance(item, dict | list)]
+        if not level:
+            return tree
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    raise ValueError(f"{source}: {TOO_DEEP}")
+
+
+def _parse_int(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
 def _replace_non_finite(value: Any) -> Any:

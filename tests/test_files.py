@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,7 +13,16 @@ from pathlib import Path
 import pytest
 
 from splatfix import files
-from splatfix.files import LEFTOVER, drop_leftovers, hold_lock, read_json, write_json, write_text, write_whole
+from splatfix.files import (
+    LEFTOVER,
+    drop_leftovers,
+    hold_lock,
+    parse_json,
+    read_json,
+    write_json,
+    write_text,
+    write_whole,
+)
 
 
 def test_json_has_no_nan(tmp_path):
@@ -110,3 +120,13 @@ def test_a_lock_is_held_by_one_at_a_time_and_waited_for_with_a_bound(tmp_path, m
     assert "waiting for the other one" in caplog.text and "not said" not in caplog.text
     with hold_lock(path, seconds=0.3, waiting="not said"):
         pass
+
+
+@pytest.mark.parametrize("text", ["[" * 200 + "]" * 200, '{"a":' * 50_000 + "1" + "}" * 50_000, "[" * 50_000])
+def test_deep_json_is_refused_in_one_line(text):
+    with pytest.raises(ValueError, match=r"^a: lists and mappings are nested more than 100 levels deep"):
+        parse_json(text, "a")
+
+
+def test_huge_numbers_in_json_become_floats():
+    assert parse_json(f"[1, -{'9' * 18}, {'9' * 400}, {'9' * 5000}]", "a") == [1, -int("9" * 18), math.inf, math.inf]

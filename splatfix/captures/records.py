@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from splatfix.file_kinds import POINTER, is_pointer
+from splatfix.files import parse_json
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -22,19 +22,12 @@ class Record(BaseModel):
 def read_json(path: Path) -> object:
     """Parse a JSON file. ValueError with line and column if it is invalid."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not text in UTF-8 (byte {error.start}); wanted JSON") from error
-    if is_pointer(text[:64].encode()):
+    if is_pointer(content[:64]):
         raise ValueError(f"{path}: {POINTER}")
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}: invalid JSON at line {error.lineno}, column {error.colno} ({error.msg}); is the file whole?"
-        ) from error
+    return parse_json(content, str(path))
 
 
 def read_record(path: Path, kind: type[Model]) -> Model:

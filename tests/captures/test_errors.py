@@ -122,7 +122,7 @@ def in_camera(**changes):
 FRAME = r"transforms\.json: frames\.2 \(images/c\.png\): "
 BROKEN = [
     # transforms.json
-    ("transforms", lambda r: cut(r / "transforms.json"), r"transforms\.json: invalid JSON at line 1, column \d+"),
+    ("transforms", lambda r: cut(r / "transforms.json"), r"transforms\.json: not valid JSON at line 1, column \d+"),
     ("transforms", lambda r: (r / "transforms.json").write_bytes(b"\xff\xfe{"), r"transforms\.json: not text in UTF-8"),
     (
         "transforms",
@@ -160,7 +160,7 @@ BROKEN = [
     ("transforms", lambda r: (r / "images/c.png").write_bytes(b"no"), r"images/c\.png: cannot be read as an image"),
     ("transforms", in_file(ply_file_path="transforms.json"), r"transforms\.json: cannot be read as PLY"),
     # NeRF-synthetic
-    ("blender", lambda r: cut(r / "transforms_test.json"), r"transforms_test\.json: invalid JSON"),
+    ("blender", lambda r: cut(r / "transforms_test.json"), r"transforms_test\.json: not valid JSON"),
     (
         "blender",
         lambda r: [f.unlink() for f in (r / "test").iterdir()],
@@ -238,7 +238,7 @@ BROKEN = [
     # splats
     ("splat", lambda r: cut(r / "point_cloud.ply"), r"point_cloud\.ply: .*is the file whole"),
     ("splat", lambda r: (r / "point_cloud.ply").unlink(), r"point_cloud\.ply: no such file"),
-    ("splat", lambda r: cut(r / "cameras.json"), r"cameras\.json: invalid JSON"),
+    ("splat", lambda r: cut(r / "cameras.json"), r"cameras\.json: not valid JSON"),
     ("splat", lambda r: (r / "cameras.json").write_text("[]"), r"cameras\.json: no frames; wanted at least one"),
     ("splat", in_camera(fx=-1), r"cameras\.json: 2 \(c\.png\): focal length -1 px"),
     (

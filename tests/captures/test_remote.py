@@ -160,7 +160,7 @@ def test_errors_name_the_url(store: str) -> None:
     with pytest.raises(ValueError, match=rf"^{store}/nothing: no such file or folder"):
         open_capture(f"{store}/nothing")
     storage.write_bytes(f"{store}/bad/transforms.json", b"{")
-    with pytest.raises(ValueError, match=rf"^{store}/bad/transforms\.json: invalid JSON"):
+    with pytest.raises(ValueError, match=rf"^{store}/bad/transforms\.json: not valid JSON"):
         open_capture(f"{store}/bad")
     storage.write_bytes(f"{store}/other/notes.txt", b"{")
     with pytest.raises(ValueError, match=rf"^{store}/other: no capture found; it contains notes\.txt"):

@@ -92,7 +92,7 @@ def test_captures_on_an_object_store(bucket: str) -> None:
         find_sources([f"{bucket}/nothing"], {})
     broken = Source(f"{bucket}/bad", "bad", "bad")
     storage.write_bytes(f"{bucket}/bad/transforms.json", b"{")
-    with pytest.raises(ValueError, match=r"transforms\.json: invalid JSON"):
+    with pytest.raises(ValueError, match=r"transforms\.json: not valid JSON"):
         broken.open(32, PhotoOptions())
 
 
