@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import pydantic
@@ -30,7 +31,8 @@ def parse_record(kind: type[T], tree: Any, *, source: str, remedy: str, schema: 
             f"{source}: schema = {tree.get('schema')!r}, but this splatfix reads schema {schema}; {remedy}"
         )
     try:  # from text, since pydantic's strict mode takes lists for tuples only there; its floats are exact
-        return pydantic.TypeAdapter(kind).validate_json(json.dumps(tree), strict=True)
+        adapter = _adapter(kind)  # type: ignore[arg-type]  # mypy: type[T] is not hashable
+        return adapter.validate_json(json.dumps(tree), strict=True)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -38,3 +40,8 @@ def parse_record(kind: type[T], tree: Any, *, source: str, remedy: str, schema: 
             raise ValueError(f"{source}: {field} is missing; {remedy}") from None
         wanted = first["msg"].replace("Input should be", "wanted")
         raise ValueError(f"{source}: {field} = {first['input']!r:.60}: {wanted}; {remedy}") from None
+
+
+@lru_cache(maxsize=64)
+def _adapter(kind: Any) -> pydantic.TypeAdapter:
+    return pydantic.TypeAdapter(kind)

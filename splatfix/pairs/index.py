@@ -13,21 +13,25 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from splatfix import storage
+from splatfix.files import parse_json
 from splatfix.pairs.pair import Pair
 from splatfix.pairs.shards import (
     MANIFEST,
+    REMEDY,
     Shard,
     check_names,
+    check_shards,
     encode_manifest,
     read_manifest_and_fields,
     write_manifest,
     write_shard_files,
 )
+from splatfix.records import parse_record
 from splatfix.workers import RunAborted
 
 FITS = "fits.json"
@@ -52,6 +56,55 @@ class CommittedFit:
     def file_names(self) -> list[str]:
         """Names of all files of the fit except the manifest."""
         return [shard.name for shard in self.shards] + [file["name"] for file in self.record.get("files", [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """The types of the fields of a fit's record that are read again; all may be missing, and others are kept."""
+
+    scene: str | None = None
+    group: str | None = None
+    source: str | None = None
+    capture: str | None = None
+    kind: str | None = None
+    recipe: str | None = None
+    skipped: str | None = None
+    pairs: int = 0
+    bytes: int = 0
+    filtered: int = 0
+    psnr_held_out: float | None = None
+    files: list[_File] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    bands: dict[str, int] = field(default_factory=dict)
+    clean_from: dict[str, int] = field(default_factory=dict)
+    psnr: dict[int, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FitManifest:
+    fit: _Record = field(default_factory=_Record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    shards: list[Shard]
+    record: _Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Collected:
+    """What is read of ``fits.json``."""
+
+    fits: dict[str, _Entry]
 
 
 class Index(Mapping[str, CommittedFit]):
@@ -113,11 +166,13 @@ def open_index(url: str | Path) -> Index:
     index, where = Index(url), storage.join(url, FITS)
     if storage.exists(where):
         try:
-            for stem, entry in json.loads(storage.read_bytes(where))["fits"].items():
-                fit = CommittedFit(stem, tuple(Shard(**shard) for shard in entry["shards"]), dict(entry["record"]))
+            tree = parse_json(storage.read_bytes(where), where)
+            for stem, entry in parse_record(_Collected, tree, source=where, remedy=REMEDY, schema=1).fits.items():
+                fit = CommittedFit(stem, tuple(entry.shards), tree["fits"][stem]["record"])
+                check_shards(where, fit.shards)
                 check_names(where, fit.file_names)
                 index.add(fit)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except ValueError:
             index = Index(url)  # rebuilt from the manifests below
     index.refresh()
     return index
@@ -131,12 +186,10 @@ def list_committed_stems(url: str | Path) -> set[str]:
 def read_fit(url: str | Path, stem: str) -> CommittedFit:
     """Read a committed fit. ValueError if its manifest is missing or broken."""
     shards, tree = read_manifest_and_fields(url, stem + SUFFIX)
-    record = tree.get("fit")
-    fit = CommittedFit(stem, tuple(shards), record if isinstance(record, dict) else {})
-    try:
-        check_names(storage.join(url, stem + SUFFIX), fit.file_names)
-    except (KeyError, TypeError):
-        raise ValueError(f"{storage.join(url, stem + SUFFIX)}: fit.files: wanted name, bytes and sha256 each") from None
+    where = storage.join(url, stem + SUFFIX)
+    parse_record(_FitManifest, tree, source=where, remedy=REMEDY)
+    fit = CommittedFit(stem, tuple(shards), tree.get("fit", {}))
+    check_names(where, fit.file_names)
     return fit
 
 

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,9 +23,11 @@ from PIL import Image
 from torch import Tensor
 
 from splatfix.conditioning import Conditioning, compute_conditioning
+from splatfix.files import parse_json
 from splatfix.flawed import FlawedView
 from splatfix.images import to_bytes
 from splatfix.metrics import psnr_from_mse
+from splatfix.records import parse_record
 from splatfix.shapes import Float
 
 MAX_WARPS = 10
@@ -105,6 +107,17 @@ class Pair:
         """Return the clean view and the weight of each of its pixels, as floats in [0, 1]."""
         weight = torch.ones(self.alpha.shape) if self.mask is None else _to_float(self.mask)
         return _to_float(self.clean), weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Meta:
+    """The types of the fields of ``meta.json`` that are read again; all may be missing, and others are kept."""
+
+    artifact_psnr: float | None = None
+    inverse_depth_scale: float = 1.0
+    band: str | None = None
+    clean_from: str | None = None
+    fit_settings: dict[str, Any] = field(default_factory=dict)
 
 
 def _append_digest(key: str, text: str) -> str:
@@ -188,12 +201,10 @@ def decode(sample: dict[str, Any], source: str = "sample", *, num_warps: int | N
     """
     where = f"{source}: {sample.get('__key__', '?')}"
     try:
-        meta = json.loads(sample["meta.json"])
-        scene, fit, view = (meta.pop(name) for name in ("scene", "fit", "view"))
+        meta = read_meta(sample, where)
+        scene, fit, view = (str(meta.pop(name)) for name in ("scene", "fit", "view"))
     except KeyError as error:
         raise ValueError(f"{where}: {error.args[0]} is missing; was this shard written by splatfix?") from None
-    except (ValueError, AttributeError, TypeError):
-        raise ValueError(f"{where}: meta.json is not a JSON object") from None
     num_stored = sum(name.startswith("warp") for name in sample)
     num_decoded = num_stored if num_warps is None else min(num_warps, num_stored)
     artifact = _decode_image(sample, "artifact.png", ("RGB",), None, where)
@@ -210,6 +221,13 @@ def decode(sample: dict[str, Any], source: str = "sample", *, num_warps: int | N
         mask=_decode_image(sample, "mask.png", ("L",), size, where) if "mask.png" in sample else None,
         meta=meta,
     )
+
+
+def read_meta(sample: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Read ``meta.json`` of a sample. KeyError without one; ValueError if it is broken, or a field is ill-typed."""
+    meta = parse_json(sample["meta.json"], f"{where}: meta.json")
+    parse_record(_Meta, meta, source=f"{where}: meta.json", remedy="was this shard written by splatfix?")
+    return meta
 
 
 def _decode_image(

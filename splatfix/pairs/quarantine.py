@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from splatfix import storage
+from splatfix.files import parse_json
 from splatfix.workers import Outcome
 
 QUARANTINE = "quarantine.json"
@@ -33,10 +34,11 @@ def read_quarantine(out: str) -> dict[str, dict[str, Any]]:
     if not storage.exists(where):
         return {}
     try:
-        tree = json.loads(storage.read_bytes(where))["fits"]
-    except (ValueError, KeyError, TypeError):
+        tree = parse_json(storage.read_bytes(where), where)
+    except ValueError:
         return {}
-    return tree if isinstance(tree, dict) else {}
+    fits = tree.get("fits") if isinstance(tree, dict) else None
+    return {stem: fit for stem, fit in fits.items() if isinstance(fit, dict)} if isinstance(fits, dict) else {}
 
 
 def write_quarantine(out: str, quarantine: Mapping[str, Mapping[str, Any]]) -> None:

@@ -20,10 +20,12 @@ import webdataset as wds
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from splatfix import storage
-from splatfix.files import LEFTOVER
+from splatfix.files import LEFTOVER, parse_json
 from splatfix.pairs.pair import EXTENSIONS, Pair, decode, encode
+from splatfix.records import parse_record
 
 MANIFEST = "manifest.json"
+REMEDY = "not a manifest of splatfix generate, or a broken one"
 MAX_SHARD_BYTES = 256 * 2**20
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.tar")
 _HASH_IN_NAME = re.compile(r"-[0-9a-f]{12}(?=\.tar$)")
@@ -53,6 +55,13 @@ class Shard:
     def name_without_hash(self) -> str:
         """The part of the name that stays when ``verify --repair`` makes the shard again with other content."""
         return _HASH_IN_NAME.sub("", self.name)
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What is read of a manifest."""
+
+    shards: list[Shard]
 
 
 def write_shards(
@@ -166,16 +175,18 @@ def read_manifest_and_fields(url: str | Path, name: str = MANIFEST) -> tuple[lis
         content = storage.read_bytes(where)
     except storage.MissingFileError:
         raise ValueError(f"{where}: no such file; wanted a folder of shards from splatfix generate") from None
-    try:
-        tree: Any = json.loads(content)
-        shards = [Shard(**entry) for entry in tree["shards"]]
-        is_valid = tree["schema"] == 1 and all(isinstance(s.name, str) and s.samples > 0 for s in shards)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{where}: not a manifest of shards ({error})") from None
-    if not is_valid:
-        raise ValueError(f"{where}: schema = {tree['schema']!r}, wanted 1 with named shards of at least one sample")
-    check_names(where, [shard.name for shard in shards])
+    tree: Any = parse_json(content, where)
+    shards = parse_record(_Manifest, tree, source=where, remedy=REMEDY, schema=1).shards
+    check_shards(where, shards)
     return shards, tree
+
+
+def check_shards(where: str, shards: Iterable[Shard]) -> None:
+    """Check that the shards of a manifest are beside it, and not empty. ValueError if they are not."""
+    for shard in shards:
+        if shard.samples < 1:
+            raise ValueError(f"{where}: {shard.name}: samples = {shard.samples}; wanted at least 1; {REMEDY}")
+        check_names(where, [shard.name])
 
 
 def check_names(where: str, names: Iterable[str]) -> None:

@@ -7,7 +7,6 @@ resumed run starts the next segment, and sees the same pairs as a run without in
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 import webdataset as wds
 
-from splatfix.pairs.pair import Pair, decode
+from splatfix.pairs.pair import Pair, decode, read_meta
 from splatfix.pairs.shards import Shard, read_samples
 
 CLASS_DB = 3.0  # width of a class of difficulty, in artifact PSNR
@@ -84,7 +83,7 @@ def _visit_shards(
             candidates = _choose_recipe_shards(candidates, balance, rng)
         (shard,) = rng.choices(candidates, weights=[shard.samples for shard in candidates])
         if balance.even_difficulty:
-            yield from _choose_by_difficulty(list(read_samples(url, shard)), samples_per_visit, rng)
+            yield from _choose_by_difficulty(list(read_samples(url, shard)), samples_per_visit, rng, shard.name)
             continue
         chosen = set(rng.sample(range(shard.samples), min(samples_per_visit, shard.samples)))
         for i, sample in enumerate(read_samples(url, shard)):
@@ -102,17 +101,19 @@ def _choose_recipe_shards(shards: Sequence[Shard], balance: Balance, rng: random
     return by_recipe[rng.choices(list(by_recipe), weights=weights)[0]]
 
 
-def _choose_by_difficulty(samples: Sequence[dict[str, Any]], num: int, rng: random.Random) -> list[dict[str, Any]]:
-    """Choose samples such that each class of difficulty is equally likely.
+def _choose_by_difficulty(
+    samples: Sequence[dict[str, Any]], num: int, rng: random.Random, where: str
+) -> list[dict[str, Any]]:
+    """Choose samples such that each class of difficulty is equally likely; ``where`` names their shard in errors.
 
     Weighted sampling without replacement after Efraimidis and Spirakis (2006).
     """
-    classes = [_difficulty_class(sample) for sample in samples]
+    classes = [_difficulty_class(sample, where) for sample in samples]
     sizes = Counter(classes)
     keys = [rng.random() ** sizes[class_] for class_ in classes]
     return [samples[i] for i in sorted(range(len(samples)), key=lambda i: -keys[i])[:num]]
 
 
-def _difficulty_class(sample: dict[str, Any]) -> int:
-    psnr = json.loads(sample.get("meta.json", b"{}")).get("artifact_psnr")
+def _difficulty_class(sample: dict[str, Any], where: str) -> int:
+    psnr = read_meta(sample, f"{where}: {sample['__key__']}").get("artifact_psnr") if "meta.json" in sample else None
     return -1 if psnr is None else int(psnr // CLASS_DB)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from pathlib import Path
 
@@ -109,6 +111,46 @@ def test_names_in_a_manifest_cannot_leave_the_folder(tmp_path: Path) -> None:
     (tmp_path / "fits.json").write_text(text.replace(shard, "../../x.tar"))
     assert open_index(tmp_path)["plane-f000"].shards[0].name == shard  # rebuilt from the manifests
     manifest = tmp_path / "plane-f000.manifest.json"
-    manifest.write_text(manifest.read_text().replace('"files": []', '"files": [{"name": "/etc/passwd"}]'))
+    manifest.write_text(
+        manifest.read_text().replace('"files": []', '"files": [{"name": "/etc/passwd", "bytes": 1, "sha256": ""}]')
+    )
     with pytest.raises(ValueError, match="wanted a plain file name"):
         read_fit(tmp_path, "plane-f000")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("shards",), {}, "shards = "),
+        (("shards", 0, "samples"), "many", "shards.0.samples = 'many'"),
+        (("shards", 0, "samples"), 0, "samples = 0; wanted at least 1"),
+        (("shards", 0, "sha256"), None, "shards.0.sha256 = None"),
+        (("fit",), [], "fit = "),
+        (("fit", "pairs"), "x", "fit.pairs = 'x'"),
+        (("fit", "psnr"), {"loud": 1}, "fit.psnr.loud"),
+        (("fit", "seconds"), 3, "fit.seconds = 3"),
+        (("fit", "files"), [{}], "fit.files.0.name is missing"),
+        (("schema",), 7, "schema = 7"),
+    ],
+)
+def test_manifests_with_other_types_are_one_line(tmp_path: Path, path: tuple, value: object, words: str) -> None:
+    commit_two_fits(tmp_path)
+    manifest = tmp_path / "plane-f000.manifest.json"
+    tree = at = json.loads(manifest.read_text())
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    manifest.write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match=re.escape(words)) as refused:
+        read_fit(tmp_path, "plane-f000")
+    assert str(refused.value).startswith(f"{manifest}: ")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 50_000, '{"schema": 1, "fits": {"plane-f000": {"shards": [], "record": 3}}}']
+)
+def test_a_broken_collection_of_manifests_is_rebuilt(tmp_path: Path, text: str) -> None:
+    index = commit_two_fits(tmp_path)
+    (tmp_path / "fits.json").write_text(text)
+    assert dict(open_index(tmp_path)) == dict(index)

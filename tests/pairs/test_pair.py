@@ -67,8 +67,11 @@ def test_nearness_is_bounded_unitless_and_invertible():
     ("change", "message"),
     [
         ({"clean.png": None}, "clean.png is missing"),
-        ({"meta.json": b"[1]"}, "not a JSON object"),
+        ({"meta.json": b"[1]"}, "wanted a mapping at the top"),
         ({"meta.json": b"{}"}, "scene is missing"),
+        ({"meta.json": b"[" * 50_000}, "nested more than 100 levels deep"),
+        ({"meta.json": b'{"artifact_psnr": "loud"}'}, "artifact_psnr = 'loud'"),
+        ({"meta.json": b'{"fit_settings": 3}'}, "fit_settings = 3"),
         ({"alpha.png": b"cos\nsystem\n(S'true'\ntR."}, "alpha.png cannot be read as PNG"),
         ({"depth.png": "alpha.png"}, "depth.png is L"),
         ({"warp0.png": None}, "warp0.png is missing"),

@@ -174,6 +174,13 @@ def test_streams_visit_recipes_by_their_weights(tmp_path):
     assert share({"a": 0, "b": 0}) == pytest.approx(0.25, abs=0.08)
 
 
+def test_a_difficulty_that_is_no_number_is_an_error_of_the_shard(tmp_path):
+    marked = [replace(one, meta=one.meta | {"artifact_psnr": "loud"}) for one in make_pairs(2)]
+    shards = write_shards(marked, tmp_path)
+    with pytest.raises(ValueError, match=rf"{shards[0].name}: .*artifact_psnr = 'loud'"):
+        next(sample_pairs(tmp_path, shards, seed=0, segment=0, balance=Balance(even_difficulty=True)))
+
+
 def test_streams_make_classes_of_difficulty_equally_likely(tmp_path):
     marked = [
         replace(one, meta=one.meta | {"artifact_psnr": 30.0 if i else 10.0}) for i, one in enumerate(make_pairs(12))

@@ -29,7 +29,7 @@ def test_verify_reports_broken_fits_and_repair_deletes_them(tmp_path: Path) -> N
     assert verification.broken == ("gone-f000", "other-f000", "plane-f000")
     assert "stray-00000-0123456789ab.tar" in verification.unlisted and verification.num_samples == 2
     text = "\n".join(verification.problems)
-    assert truncated.name in text and "other-f000.manifest.json: not a manifest" in text
+    assert truncated.name in text and "other-f000.manifest.json: not valid JSON" in text
     assert repair(tmp_path, verification) == ["gone-f000", "other-f000", "plane-f000"]
     after = verify(tmp_path)
     assert (after.problems, after.num_samples) == ((), 2)
