@@ -13,8 +13,7 @@ import tyro
 from tyro.conf import Positional
 
 from splatfix import cli_cluster, cli_pose, cli_splats  # noqa: F401  (their commands)
-from splatfix.command_line import DONE, QUARANTINED, command, main
-from splatfix.messages import readable
+from splatfix.command_line import DONE, QUARANTINED, command, main, show
 
 if TYPE_CHECKING:
     from splatfix.compare.config import CompareConfig
@@ -198,10 +197,10 @@ def generate(
     if dry_run:
         from splatfix.pairs.estimate import estimate
 
-        print(estimate(captures, out, settings, on_workers=on_workers, speed=speed).text())
+        show(estimate(captures, out, settings, on_workers=on_workers, speed=speed).text())
         return DONE
     summary = make_pairs(captures, out, settings, fresh=fresh)
-    print(summary.text())
+    show(summary.text())
     _dataset_page(out)
     return QUARANTINED if summary.failed else DONE
 
@@ -217,7 +216,7 @@ def verify(url: Positional[Url], *, repair: bool = False) -> int:
     """
     from splatfix.pairs.recheck import recheck
 
-    made = recheck(url, repairs=repair, report=lambda line: print(readable(line)))
+    made = recheck(url, repairs=repair, report=show)
     if made is None:
         return DONE
     _dataset_page(url)
@@ -273,7 +272,7 @@ def sweep(*, out: OutUrl, fresh: bool, config_file: Path | None, settings: "Swee
     from splatfix.report.terminal import describe_sweep
     from splatfix.sweep.driver import run_sweep
 
-    print(describe_sweep(run_sweep(settings, out, fresh=fresh, source=str(config_file or "flags")), out))
+    show(describe_sweep(run_sweep(settings, out, fresh=fresh, source=str(config_file or "flags")), out))
 
 
 @command(
@@ -303,7 +302,7 @@ def compare(captures: Positional[Captures] = (), *, out: OutUrl, fresh: bool, se
     from splatfix.report.terminal import describe_comparison
 
     chosen = replace(settings, captures=captures or settings.captures)
-    print(describe_comparison(run_compare(chosen, out, fresh=fresh), out))
+    show(describe_comparison(run_compare(chosen, out, fresh=fresh), out))
 
 
 @command(examples=["splatfix sync runs/restorer", "splatfix sync runs/sweep runs/sweep/trials/*"])
@@ -317,7 +316,7 @@ def sync(runs: Positional[Runs], *, uri: str | None = None) -> None:
     from splatfix.tracking import send_unsent
 
     for folder in runs:
-        print(f"{folder}: {send_unsent(folder, uri)} records sent")
+        show(f"{folder}: {send_unsent(folder, uri)} records sent")
 
 
 @command(examples=["splatfix report runs/banana", "splatfix report runs/a runs/b --out comparison.html"])
@@ -334,11 +333,11 @@ def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(
     from splatfix.report.sweep.page import is_sweep, write_sweep_page
 
     if len(runs) == 1 and is_sweep(runs[0]):
-        print(f"report: {write_sweep_page(runs[0], out)}")
+        show(f"report: {write_sweep_page(runs[0], out)}")
     elif len(runs) == 1 and is_comparison(runs[0]):
-        print(f"report: {write_compare_page(runs[0], out)}")
+        show(f"report: {write_compare_page(runs[0], out)}")
     else:
-        print(f"report: {write_report(runs, out)}")
+        show(f"report: {write_report(runs, out)}")
 
 
 @command(examples=["splatfix view runs/banana/after.ply", "splatfix view runs/banana/after.ply scenes/banana"])
@@ -364,7 +363,7 @@ def view(
     opened = None if capture is None else open_capture(capture)
     file_from_world = read_recorded_world(splat) if opened is None else opened.file_from_world
     if not file_from_world.is_identity:
-        print(f"the browser shows x where the file has {file_from_world.describe()}", flush=True)
+        show(f"the browser shows x where the file has {file_from_world.describe()}")
     serve(read_splat(splat, file_from_world=file_from_world), opened, host=host, port=port)
 
 
@@ -376,15 +375,15 @@ def _finish(out: Path) -> None:
     from splatfix.sfm import POSE_RECORD
 
     [run] = load_runs([out])
-    print(describe_run(run, update_report(run)))
+    show(describe_run(run, update_report(run)))
     if (out / POSED / POSE_RECORD).is_file():
-        print(f"cameras: {update_pose_page(out / POSED)}")
+        show(f"cameras: {update_pose_page(out / POSED)}")
 
 
 def _dataset_page(url: str) -> None:
     from splatfix.report.dataset import write_dataset_page
 
-    print(f"page: {write_dataset_page(url)}")
+    show(f"page: {write_dataset_page(url)}")
 
 
 if __name__ == "__main__":

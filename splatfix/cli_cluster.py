@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from splatfix.command_line import EXIT_CODES, command
+from splatfix.command_line import EXIT_CODES, command, show
 from splatfix.process import stop_requested
 
 Words = Annotated[
@@ -128,15 +128,15 @@ def submit(
         memory_gb=entrypoint_memory_gb,
     )
     if dry_run:
-        print(submission.describe_plan(job, options))
+        show(submission.describe_plan(job, options))
         return 0
     cluster = submission.connect(address)
     running = submission.find_running(cluster, job) if follow else None
     if running is not None:
-        print(f"{running.id} is {running.status} already; nothing was submitted", flush=True)
+        show(f"{running.id} is {running.status} already; nothing was submitted")
         return _follow(cluster, running.id)
     job_id = submission.submit_job(cluster, job, options)
-    print(f"{job_id}: submitted to {cluster.address}{submission.follow_hint(cluster, job_id)}", flush=True)
+    show(f"{job_id}: submitted to {cluster.address}{submission.follow_hint(cluster, job_id)}")
     return _follow(cluster, job_id) if follow else 0
 
 
@@ -149,7 +149,7 @@ def _manage(verb: str, words: list[str], address: str | None, *, follow: bool) -
         raise ValueError(f"submit {verb}: wanted {wanted}")
     cluster = submission.connect(address)
     if verb == "list":
-        print(submission.describe_jobs(cluster))
+        show(submission.describe_jobs(cluster))
         return 0
     job_id = words[0]
     if verb == "logs":
@@ -160,9 +160,9 @@ def _manage(verb: str, words: list[str], address: str | None, *, follow: bool) -
         return 0
     if verb == "stop":
         info = submission.stop_job(cluster, job_id)
-        print(f"{info.id}: {submission.describe_status(info)}; submit the same command to resume it")
+        show(f"{info.id}: {submission.describe_status(info)}; submit the same command to resume it")
         return 0
-    print(submission.describe_job(cluster, job_id))
+    show(submission.describe_job(cluster, job_id))
     return submission.job_exit_code(cluster.job(job_id))
 
 
@@ -173,9 +173,9 @@ def _follow(cluster, job_id: str) -> int:
     try:
         info = submission.follow_job(cluster, job_id)
     except KeyboardInterrupt:
-        print(f"\n{job_id}: detached; the job continues{submission.follow_hint(cluster, job_id)}", file=sys.stderr)
+        show(f"\n{job_id}: detached; the job continues{submission.follow_hint(cluster, job_id)}", file=sys.stderr)
         return EXIT_CODES[stop_requested() or "interrupted"]
-    print(f"{job_id}: {submission.describe_status(info)}")
+    show(f"{job_id}: {submission.describe_status(info)}")
     if info.exit_code is None and info.status == "FAILED":
-        print(f"  {' '.join(info.message.split())[:600]}", file=sys.stderr)
+        show(f"  {' '.join(info.message.split())[:600]}", file=sys.stderr)
     return submission.job_exit_code(info)

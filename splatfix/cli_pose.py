@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional
 
-from splatfix.command_line import command
+from splatfix.command_line import command, show
 
 if TYPE_CHECKING:
     from splatfix.sfm import PoseConfig
@@ -44,4 +44,4 @@ def pose(
     from splatfix.sfm import pose_photos
 
     record = pose_photos(source, out, settings, fresh=fresh)
-    print(describe_pose(record, update_pose_page(out)))
+    show(describe_pose(record, update_pose_page(out)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from splatfix.command_line import command
+from splatfix.command_line import command, show
 
 if TYPE_CHECKING:
     from splatfix.restoration.artifact_mask import MaskOptions
@@ -37,7 +37,7 @@ def mask(images: Positional[Images], *, out: Path, settings: "MaskOptions") -> N
     from splatfix.restoration.mask_files import write_masks
 
     for written in write_masks(images, out, settings):
-        print(f"{written.path}: {100 * written.share:.1f} % of {written.image} masked")
+        show(f"{written.path}: {100 * written.share:.1f} % of {written.image} masked")
 
 
 @command(
@@ -68,9 +68,9 @@ def export(
 
     both = format == "html" and out is None and source.is_dir()
     exported = export_viewer(source) if both else export_splat(source, format, out)
-    print(f"{exported.path}: {exported.path.stat().st_size / 1e3:,.0f} kB")
+    show(f"{exported.path}: {exported.path.stat().st_size / 1e3:,.0f} kB")
     for loss in exported.losses:
-        print(f"  {loss}")
+        show(f"  {loss}")
 
 
 @command(
@@ -101,4 +101,4 @@ def render(
     from splatfix.path_renders import render_path
 
     num = render_path(splat, path, out, longest_side_px=size_px, mode=mode, device=device)
-    print(f"{out}: {num} frames")
+    show(f"{out}: {num} frames")

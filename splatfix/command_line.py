@@ -20,7 +20,7 @@ import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import tyro
 
@@ -29,7 +29,7 @@ from splatfix import storage
 from splatfix.config import build_config, overlaid, read_yaml
 from splatfix.errors import MachineError, RunAborted, is_disk_full
 from splatfix.flags import Command, Function, full_help, short_help, split_words
-from splatfix.messages import readable, without_secrets
+from splatfix.messages import readable, readable_lines, without_secrets
 from splatfix.process import abort_reason, set_up_logging, stop_on_signals, stop_requested
 from splatfix.runs import REMEDIES, has_started
 from splatfix.shared_folder import RAY_JOB, refuse_relative_output
@@ -82,6 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, message = explained
         print(f"splatfix {argv[0]}: {message}", file=sys.stderr)
         return code
+
+
+def show(text: str, *, file: TextIO | None = None) -> None:
+    """Print a text to standard output, or another file, each line `readable`."""
+    print(readable_lines(text), file=file, flush=True)
 
 
 def command(

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
+from splatfix.messages import hide_secrets
+
 MAX_YAML_BYTES = 2**24  # of a file; a list of 100,000 captures has less
 MAX_DEPTH = 50  # levels of lists and mappings in YAML
 MAX_REPEATED_VALUES = 10_000  # by the aliases of a file together
@@ -159,9 +161,14 @@ def to_tree(config: Any) -> dict[str, Any]:
     return pydantic.TypeAdapter(type(config)).dump_python(config, mode="json")
 
 
+def to_public_tree(config: Any) -> dict[str, Any]:
+    """A config as `to_tree`, without the credentials in its URLs: as it is written to files and compared with them."""
+    return hide_secrets(to_tree(config))
+
+
 def to_yaml(config: Any) -> str:
-    """A config as YAML text that `load_config` reads back to an equal config."""
-    return yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+    """A config as YAML text that `load_config` reads back to an equal config, but for the credentials in its URLs."""
+    return yaml.safe_dump(to_public_tree(config), sort_keys=False, allow_unicode=True)
 
 
 def changed_fields(value: Any) -> Any:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from splatfix.errors import is_disk_full
+from splatfix.messages import hide_secrets
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +118,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically; NaN and infinities, which JSON does not allow, become null."""
-    write_text(path, json.dumps(_replace_non_finite(value), indent=1, ensure_ascii=False) + "\n")
+    """Write a JSON file atomically, without credentials; NaN and infinities, which JSON does not allow, become null."""
+    write_text(path, json.dumps(hide_secrets(_replace_non_finite(value)), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

@@ -26,6 +26,7 @@ from uuid import uuid4
 
 from splatfix import storage
 from splatfix.files import hash_text, hold_lock, private_folder, try_lock, user_name
+from splatfix.messages import without_secrets
 from splatfix.process import progress
 from splatfix.storage import StoredFile
 
@@ -54,7 +55,7 @@ class CachedFolder:
     def __init__(self, url: str, files: Iterable[StoredFile]) -> None:
         self.url = url.rstrip("/")
         self._files: Mapping[str, StoredFile] = {file.name: file for file in files}
-        name = self.url.split("://", 1)[-1].rsplit("/", 1)[-1]
+        name = without_secrets(self.url).split("://", 1)[-1].rsplit("/", 1)[-1]
         _refuse_unsafe([name, *self._files], self.url)
         versions = [(file.name, file.size_bytes, file.version) for file in self._files.values()]
         self._key = hash_text(json.dumps([self.url, versions]))

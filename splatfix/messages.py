@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 MAX_CHARACTERS = 500  # of a message
 KEPT_END = 140  # characters at the end of a message that is cut, since errors end with the remedy
@@ -32,6 +33,11 @@ def readable(text: str, max_characters: int = MAX_CHARACTERS) -> str:
     return escaped[: max_characters - KEPT_END - len(CUT)] + CUT + escaped[-KEPT_END:]
 
 
+def readable_lines(text: str) -> str:
+    """Make each line of a text `readable`."""
+    return "\n".join(readable(line) for line in text.split("\n"))
+
+
 def without_secrets(text: str) -> str:
     """Remove user names and passwords from the URLs in a text, and the values of query fields that hold credentials.
 
@@ -40,6 +46,15 @@ def without_secrets(text: str) -> str:
     if "://" not in text:
         return text
     return _SECRET_FIELD.sub(r"\1=***", _USER_INFO.sub("", text))
+
+
+def hide_secrets(tree: Any) -> Any:
+    """Copy nested lists and mappings, with the credentials in their texts removed (`without_secrets`)."""
+    if isinstance(tree, dict):
+        return {key: hide_secrets(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [hide_secrets(value) for value in tree]
+    return without_secrets(tree) if isinstance(tree, str) else tree
 
 
 def _escape(character: str) -> str:

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 from splatfix import runs, storage
 from splatfix.errors import LeaseLost, RunAborted
 from splatfix.files import hash_text, hold_lock, private_folder, user_name, write_text, write_whole
+from splatfix.messages import without_secrets
 from splatfix.runs import mark_started
 from splatfix.storage import StoredFile
 
@@ -298,7 +299,7 @@ def open_mirror(out: str | Path) -> Mirror:
     url = str(out).rstrip("/")
     copies = Path(tempfile.gettempdir()) / f"splatfix-runs-{user_name()}"
     private_folder(copies, "set TMPDIR to a folder that is yours")
-    return Mirror(copies / hash_text(url) / url.rsplit("/", 1)[-1], url)
+    return Mirror(copies / hash_text(url) / without_secrets(url).rsplit("/", 1)[-1], url)
 
 
 def stored_settings(out: str | Path, command: str) -> dict[str, Any] | None:

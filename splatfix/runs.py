@@ -27,8 +27,9 @@ from typing import Any
 import torch
 
 import splatfix
-from splatfix.config import first_difference, read_yaml, to_tree, to_yaml
+from splatfix.config import first_difference, read_yaml, to_public_tree, to_yaml
 from splatfix.files import read_json, write_json, write_text
+from splatfix.messages import hide_secrets
 from splatfix.process import name_device, peak_memory_mb
 
 COMMIT = "SPLATFIX_COMMIT"  # environment variable: the commit of a copy without .git
@@ -155,8 +156,8 @@ def describe_run(
     """The record of a run at its start; arguments as of `open_run`."""
     return {
         "command": command,
-        "inputs": {name: asdict(value) for name, value in (inputs or {}).items()},
-        "settings": to_tree(config),
+        "inputs": hide_secrets({name: asdict(value) for name, value in (inputs or {}).items()}),
+        "settings": to_public_tree(config),
         "files": list(files),
     }
 

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from splatfix import storage
+from splatfix.messages import without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ METRICS: dict[str, Metric] = {
 def run_label(out: str | Path) -> str:
     """Return the label ``run`` of an output: the name of its folder, and a hash of its path or URL."""
     url = storage.absolute(out).rstrip("/")
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", url.rsplit("/", 1)[-1])[:32]
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", without_secrets(url).rsplit("/", 1)[-1])[:32]
     return f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:6]}"
 
 

@@ -8,9 +8,11 @@ from threading import Thread
 import pytest
 import torch
 
+from splatfix.config import load_config
 from splatfix.files import read_json
+from splatfix.loop import LoopConfig
 from splatfix.process import choose_device, keeping_handler, progress, stop_on_signals, stop_requested
-from splatfix.runs import Run, check_run, open_run
+from splatfix.runs import Input, Run, check_run, open_run
 from tests.test_config import Outer
 
 
@@ -101,3 +103,13 @@ def test_threads_that_cannot_set_handlers_do_not_try():
 def test_a_url_is_refused_where_a_folder_is_wanted():
     with pytest.raises(ValueError, match="is a URL; this command writes to a folder"):
         check_run(Path("s3://bucket/run"), {"command": "fit", "inputs": {}, "settings": {}, "files": []})
+
+
+def test_credentials_of_urls_are_not_written_and_a_rerun_resumes(tmp_path):
+    config = LoopConfig(restorer="https://user:hunter2@host/restorer?token=hunter2")
+    given = {"capture": Input(path="s3://user:hunter2@bucket/capture", digest="1")}
+    for _ in range(2):
+        open_run(tmp_path, config, command="loop", inputs=given)
+    for path in tmp_path.iterdir():
+        assert "hunter2" not in path.read_text()
+    assert load_config(LoopConfig, tmp_path / "config.yaml").restorer == "https://host/restorer?token=***"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from splatfix import storage
-from splatfix.config import build_config, parse_yaml, require, to_tree, to_yaml
+from splatfix.config import build_config, parse_yaml, require, to_public_tree, to_tree, to_yaml
+from splatfix.messages import without_secrets
 from splatfix.pairs.ground_truth import DenseConfig
 from splatfix.pairs.recipes import Recipe
 from splatfix.runs import CONFIG, RECORD, refuse_changes
@@ -95,7 +96,8 @@ def write_settings(out: str, config: GenerateConfig, captures: Sequence[str | Pa
         ValueError: the output is a file, or has other settings.
     """
     where = storage.join(out, CONFIG)
-    config = replace(config, captures=tuple(dict.fromkeys(storage.absolute(capture) for capture in captures)))
+    places = (without_secrets(storage.absolute(capture)) for capture in captures)
+    config = replace(config, captures=tuple(dict.fromkeys(places)))
     try:
         if storage.create(where, to_yaml(config).encode()):
             return
@@ -105,7 +107,7 @@ def write_settings(out: str, config: GenerateConfig, captures: Sequence[str | Pa
     orders = [list(settings.recipes) for settings in (stored, config)]
     if sorted(orders[0]) == sorted(orders[1]):  # otherwise the comparison of all settings names the recipe
         refuse_changes(out, *({"order of recipes": order} for order in orders))
-    refuse_changes(out, to_tree(stored), to_tree(config), MAY_CHANGE)
+    refuse_changes(out, to_public_tree(stored), to_public_tree(config), MAY_CHANGE)
     config = replace(config, captures=tuple(dict.fromkeys([*stored.captures, *config.captures])))
     if config != stored:
         storage.write_bytes(where, to_yaml(config).encode())

@@ -19,6 +19,7 @@ from typing import Any
 
 from splatfix import storage
 from splatfix.files import parse_json
+from splatfix.messages import hide_secrets
 from splatfix.pairs.pair import Pair
 from splatfix.pairs.shards import (
     MANIFEST,
@@ -226,7 +227,7 @@ def commit_fit(
         shards = write_shard_files(
             pairs, url, samples_per_shard=samples_per_shard, stem=stem, on_name=lambda name: written.append(name)
         )
-        record = record | {"pairs": sum(shard.samples for shard in shards)}
+        record = hide_secrets(record) | {"pairs": sum(shard.samples for shard in shards)}
         record |= {"bytes": sum(shard.bytes for shard in shards), "files": entries}
         is_first = storage.create(storage.join(url, stem + SUFFIX), encode_manifest(shards, fit=record))
     except BaseException as error:

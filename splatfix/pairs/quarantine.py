@@ -8,6 +8,7 @@ from typing import Any
 
 from splatfix import storage
 from splatfix.files import parse_json
+from splatfix.messages import readable, without_secrets
 from splatfix.workers import Outcome
 
 QUARANTINE = "quarantine.json"
@@ -20,11 +21,11 @@ def describe_outcome(capture: str, outcome: Outcome[Any]) -> dict[str, Any]:
     """Describe a failed fit: capture, reason, number of attempts, and node and traceback of the last one."""
     lines = (outcome.traceback or "").rstrip().splitlines()[-MAX_LINES:]
     return {
-        "capture": capture,
-        "reason": outcome.error,
+        "capture": without_secrets(capture),
+        "reason": None if outcome.error is None else readable(outcome.error),
         "attempts": outcome.attempts,
         "node": outcome.node,
-        "traceback": [line[:MAX_LINE] for line in lines],
+        "traceback": [without_secrets(line)[:MAX_LINE] for line in lines],
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from splatfix.messages import without_secrets
 from splatfix.pairs.index import Index
 from splatfix.pairs.sources import Source
 
@@ -24,13 +25,15 @@ def keep_scene_names(sources: Sequence[Source], index: Index) -> list[Source]:
     for fit in index.values():
         capture, scene = fit.record.get("capture"), fit.record.get("scene")
         if capture is not None and scene is not None:
+            capture = without_secrets(capture)
             known[capture] = scene, fit.record.get("group", scene)
             capture_by_scene[scene] = capture
     named = []
     for source in sources:
-        scene, group = known.get(source.url, (source.name, source.group))
-        other = capture_by_scene.get(scene, source.url)
-        if other != source.url:
+        place = without_secrets(source.url)
+        scene, group = known.get(place, (source.name, source.group))
+        other = capture_by_scene.get(scene, place)
+        if other != place:
             raise ValueError(
                 f"{source.url}: the pairs in {index.url} already have a scene {scene!r}, from {other}; give this "
                 "capture another name in a .yaml list"

@@ -12,6 +12,7 @@ import numpy as np
 from splatfix import storage
 from splatfix.evaluation.error_maps import error_map
 from splatfix.images import to_bytes
+from splatfix.messages import without_secrets
 from splatfix.pairs import Pair, read_pairs
 from splatfix.pairs.index import CommittedFit, Index, open_index
 from splatfix.pairs.provenance import name_maker
@@ -56,7 +57,7 @@ def _context(url: str, index: Index) -> dict[str, Any]:
     steps = [record["settings"]["num_steps"] for record in records if record.get("pairs") and "settings" in record]
     return {
         "title": "splatfix pairs",
-        "url": url,
+        "url": without_secrets(url),
         "pairs": pairs,
         "num_scenes": len(scenes),
         "num_fits": len(fits),

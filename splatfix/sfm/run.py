@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import splatfix
-from splatfix.config import to_tree
+from splatfix.config import to_public_tree
 from splatfix.process import progress
 from splatfix.runs import Run, open_run
 from splatfix.sfm.advice import advise, explain_failure
@@ -219,7 +219,7 @@ def describe_model(
         notes=tuple(notes),
         doubts=tuple(find_doubts(reconstruction, cameras, model.num_matches)),
         seconds={name: round(value, 3) for name, value in run.seconds.items()},
-        settings={**to_tree(task.config), "threads": task.config.num_threads},
+        settings={**to_public_tree(task.config), "threads": task.config.num_threads},
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from splatfix.config import to_tree
+from splatfix.config import to_public_tree
 from splatfix.lease import hold_lease
 from splatfix.loop.cases import BASELINE_FILES, BASELINES, SHARED, Case, find_cases, measure_baselines, silence_loops
 from splatfix.mirror import TOP, Mirror, open_mirror
@@ -110,7 +110,7 @@ def _is_complete(config: SweepConfig, out: Path) -> bool:
     earlier = read_run(out)
     if earlier is None or earlier["command"] != "sweep" or not (out / SWEEP).is_file():
         return False
-    before, now = (dict(tree) for tree in (earlier["settings"], to_tree(hide_password(config))))
+    before, now = (dict(tree) for tree in (earlier["settings"], to_public_tree(config)))
     before["search"], now["search"] = ({**tree["search"], "parallel": None} for tree in (before, now))
     if any(before.get(name) != now[name] for name in ("search", "reruns", "held_out")):
         return False

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from splatfix.config import to_tree
+from splatfix.config import to_public_tree
 from splatfix.evaluation.results import Results, read_results
 from splatfix.files import read_json, write_json
 from splatfix.loop import LoopConfig, run_loop
@@ -57,12 +57,12 @@ class _LoopWorker:
     def _run(self, task: _Task) -> Results:
         config = configure_case(self._configs[task.config], task.case)
         done = task.folder / DONE
-        if done.is_file() and read_json(done) == to_tree(config):
+        if done.is_file() and read_json(done) == to_public_tree(config):
             return read_results(task.folder)
         with silence_loops():
             results = run_loop(task.case.capture, task.folder, config)
             write_report([task.folder])
-        write_json(done, to_tree(config))
+        write_json(done, to_public_tree(config))
         return results
 
 

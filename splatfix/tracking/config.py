@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from splatfix.config import require
+from splatfix.messages import without_secrets
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class TrackingConfig:
 def hide_password(config: T) -> T:
     """A config with a field ``tracking``, without the password in its server's address: as it is written to files."""
     tracking: TrackingConfig = config.tracking  # type: ignore[attr-defined]
-    uri = None if tracking.uri is None else without_password(tracking.uri)
+    uri = None if tracking.uri is None else without_secrets(tracking.uri)
     return replace(config, tracking=replace(tracking, uri=uri))  # type: ignore[type-var]
 
 
@@ -69,8 +69,3 @@ def artifacts_beside(uri: str) -> str | None:
         return None
     file = uri.partition("://")[2].partition("?")[0].removeprefix("/")
     return (Path(unquote(file)).absolute().parent / "mlartifacts").as_uri()
-
-
-def without_password(text: str) -> str:
-    """Remove user names and passwords from the URLs in a text."""
-    return re.sub(r"//[^/@\s]*@", "//", text)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.files import write_json
-from splatfix.tracking.config import artifacts_beside, without_password
+from splatfix.messages import without_secrets
+from splatfix.tracking.config import artifacts_beside
 from splatfix.tracking.journal import JOURNAL, batches
 from splatfix.tracking.limits import MAX_KEY, MAX_PER_CALL
 from splatfix.tracking.state import STATE, State
@@ -209,7 +210,7 @@ def reason(error: Exception) -> str:
     """Why MLflow could not be reached, in one short line without a password."""
     text = " ".join(str(error).split())
     system = re.search(r"\[Errno -?\d+\] [^\"')]*", text)
-    return without_password(system[0] if system else text)[:200] or type(error).__name__
+    return without_secrets(system[0] if system else text)[:200] or type(error).__name__
 
 
 def _code(error: Exception) -> str | None:

@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any, Literal
 
 from splatfix.config import require
+from splatfix.messages import without_secrets
 from splatfix.process import stop_requested
-from splatfix.tracking.config import WANTED_URI, TrackingConfig, is_known, uri_in, uri_of_environment, without_password
+from splatfix.tracking.config import WANTED_URI, TrackingConfig, is_known, uri_in, uri_of_environment
 from splatfix.tracking.journal import GATHER_SECONDS, JOURNAL, Journal
 from splatfix.tracking.limits import MAX_PARAM, MAX_TAG, mlflow_name
 from splatfix.tracking.sender import Sender, reason
@@ -159,11 +160,11 @@ class Tracker:
                     message = (
                         "tracking: %s does not answer (%s); what is not sent is kept in %s and sent when it is back"
                     )
-                    log.warning(message, without_password(sender.uri), reason(error), self._journal.path)
+                    log.warning(message, without_secrets(sender.uri), reason(error), self._journal.path)
                 self.is_down = True
             else:
                 if self.is_down:
-                    log.info("tracking: %s answers again; it has what was kept", without_password(sender.uri))
+                    log.info("tracking: %s answers again; it has what was kept", without_secrets(sender.uri))
                     self.is_down, pause = False, FIRST_PAUSE_SECONDS
                 if finishing and not sender.waits_for_parent:
                     return
@@ -208,7 +209,7 @@ def open_tracker(
         experiment=above.state.experiment if above else config.experiment,
         name=config.name or folder.resolve().name,
         parent=parent.key if isinstance(parent, Tracker) else parent,
-        uri=None if uri is None else without_password(uri),
+        uri=None if uri is None else without_secrets(uri),
         run=kept.run if kept else None,
         experiment_id=kept.experiment_id if kept else None,
         offset=kept.offset if kept else 0,
@@ -239,12 +240,12 @@ def send_unsent(folder: Path, uri: str | None = None) -> int:
         require(is_known(uri), "uri", uri, WANTED_URI)
     elif state.uri is not None:
         around = uri_of_environment()
-        uri = around if around is not None and without_password(around) == state.uri else state.uri
+        uri = around if around is not None and without_secrets(around) == state.uri else state.uri
     sender = Sender(folder, state, uri or uri_in(folder))
     try:
         num = sender.send(retry_left_out=True)
     except Exception as error:
-        raise ConnectionError(f"{without_password(sender.uri)} does not answer: {reason(error)}") from error
+        raise ConnectionError(f"{without_secrets(sender.uri)} does not answer: {reason(error)}") from error
     if sender.num_unsent():
         log.warning("tracking: %s: %d records could not be sent", folder, sender.num_unsent())
     return num
@@ -255,7 +256,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", str(value)
+            yield f"{prefix}{key}", without_secrets(str(value))
 
 
 def _finite(value: Any) -> float | None:

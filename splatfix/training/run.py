@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from splatfix import storage
-from splatfix.config import to_tree
+from splatfix.config import to_public_tree
 from splatfix.process import log
 from splatfix.restoration.checkpoint import CARD, CONFIG
 from splatfix.runs import Input, Run, open_run, read_run
@@ -35,7 +35,7 @@ def open_training(out: Path, config: TrainConfig, data: Data, *, fresh: bool = F
     Raises:
         ValueError: the folder holds another run; nothing in it has changed then.
     """
-    earlier, tree = read_run(out), to_tree(config)
+    earlier, tree = read_run(out), to_public_tree(config)
     settings = tree if earlier is None else earlier["settings"]
     run = open_run(
         out,
@@ -54,7 +54,7 @@ def open_training(out: Path, config: TrainConfig, data: Data, *, fresh: bool = F
 
 def fixed_settings(config: TrainConfig, data: Data) -> dict[str, Any]:
     """The settings that must not change when a run is resumed, and the digest of the shards."""
-    tree = to_tree(config)
+    tree = to_public_tree(config)
     for name in MAY_CHANGE:
         *groups, last = name.split(".")
         place = tree

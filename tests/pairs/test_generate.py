@@ -53,6 +53,23 @@ def read_shards(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.tar")}
 
 
+def test_credentials_of_urls_are_not_written_and_reruns_know_the_capture(tmp_path: Path) -> None:
+    root = f"memory://user:hunter2@{tmp_path.name}"
+    for name in ("whole", "broken"):
+        storage.write_bytes(f"{root}/{name}/transforms.json", b"{}")
+    captures = [f"{root}/whole", f"{root}/broken"]
+    unlimited = replace(STUB, max_failed=None)
+    done = generate_stubs(captures, tmp_path / "pairs", unlimited)
+    write_dataset_page(str(tmp_path / "pairs"))
+    assert (done.made, done.failed) == (3, 3)
+    again = generate_stubs(captures, tmp_path / "pairs", unlimited)
+    assert (again.made, again.found) == (0, 3)
+    written = {path.name: path.read_bytes() for path in (tmp_path / "pairs").iterdir() if path.is_file()}
+    assert {"config.yaml", "quarantine.json", "dataset.html", "fits.json"} <= set(written)
+    assert [name for name, content in written.items() if b"hunter2" in content] == []
+    assert f"memory://{tmp_path.name}/whole" in written["config.yaml"].decode()
+
+
 def test_a_rerun_makes_only_the_missing_fits_with_the_same_bytes(tmp_path: Path) -> None:
     done = generate([sample_path()], str(tmp_path), REAL)
     assert (done.made, done.found, done.failed) == (2, 0, 0) and done.pairs > 0
