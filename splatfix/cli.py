@@ -311,11 +311,14 @@ def sync(runs: Positional[Runs], *, uri: str | None = None) -> None:
 
     Args:
         runs: run folders.
-        uri: MLflow server (http://HOST:PORT) or database (sqlite:///FILE); by default that of each run.
+        uri: MLflow server (http://HOST:PORT) or database (sqlite:///FILE); by default that of MLFLOW_TRACKING_URI, or
+            the database in the run folder. An address that only the run folder names has to be confirmed by this flag.
     """
-    from splatfix.tracking import send_unsent
+    from splatfix.tracking import refuse_foreign_address, send_unsent
 
     for folder in runs:
+        if uri is None:
+            refuse_foreign_address(folder)
         show(f"{folder}: {send_unsent(folder, uri)} records sent")
 
 

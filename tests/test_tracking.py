@@ -297,7 +297,7 @@ def test_without_an_answer_all_is_kept_and_sent_later(tmp_path, uri, no_answer, 
     assert len(logged) == 2
     assert logged[0].startswith(f"tracking: {no_answer} does not answer ([Errno 111] Connection refused")
     assert f"kept in {folder / JOURNAL} and sent when it is back" in logged[0]
-    assert logged[1] == (f"tracking: 204 records were not sent; `splatfix sync {folder}` sends them")
+    assert logged[1] == (f"tracking: 204 records were not sent; `splatfix sync {folder} --uri {no_answer}` sends them")
     assert "secret" not in "".join(logged) + (folder / STATE).read_text()
     with pytest.raises(ConnectionError, match=f"{no_answer} does not answer: .*Connection refused"):
         send_unsent(folder)
@@ -379,6 +379,29 @@ def test_files_are_inside_the_folder_of_the_run(tmp_path, uri):
         for path in (tmp_path / "a.txt", tmp_path / "run", tmp_path / "run" / ".." / "a.txt"):
             with pytest.raises(ValueError, match="wanted a file or folder inside"):
                 tracker.artifact(path)
+
+
+@pytest.mark.parametrize("kind", ["absolute", "above", "link", "link in a folder", "link above"])
+def test_a_journal_of_somebody_else_uploads_no_file_outside_the_run(tmp_path, uri, caplog, kind):
+    folder, secret = tmp_path / "run", tmp_path / "private" / "secret.txt"
+    secret.parent.mkdir()
+    secret.write_text("secret")
+    assert done(open_tracker(folder, TrackingConfig(uri=uri)))
+    (folder / "pages").mkdir()
+    (folder / "pages" / "page.txt").write_text("sound")
+    named = {"absolute": str(secret), "above": "../private/secret.txt", "link above": "up/secret.txt"}
+    if kind == "link in a folder":
+        (folder / "pages" / "link.txt").symlink_to(secret)
+    elif kind == "link":
+        (folder / "link.txt").symlink_to(secret)
+    elif kind == "link above":
+        (folder / "up").symlink_to(secret.parent)
+    name = named.get(kind, "link.txt" if kind == "link" else "pages")
+    with (folder / JOURNAL).open("a") as journal:
+        journal.write(json.dumps({"kind": "artifact", "time": 1, "path": name, "folder": ""}) + "\n")
+    assert send_unsent(folder, uri) == 1
+    assert "is not a plain file or folder inside the run: not sent" in caplog.text
+    assert list((tmp_path / "mlflow").rglob("secret.txt")) == list((tmp_path / "mlflow").rglob("link.txt")) == []
 
 
 def test_disabled_it_does_and_writes_nothing(tmp_path, monkeypatch):
@@ -478,7 +501,9 @@ def test_the_command_sends_remaining_records(tmp_path: Path, capsys) -> None:
     tracker = open_tracker(tmp_path, dead)
     tracker.metrics({"loss": 1.0}, step=3)
     assert not tracker.finish("FINISHED", wait_seconds=0.5)
-    assert main(["sync", str(tmp_path)]) == 1
+    assert main(["sync", str(tmp_path)]) == 2
+    assert "names http://127.0.0.1:9, which MLFLOW_TRACKING_URI does not" in capsys.readouterr().err
+    assert main(["sync", str(tmp_path), "--uri", "http://127.0.0.1:9"]) == 1
     assert "does not answer" in capsys.readouterr().err
     uri = f"sqlite:///{tmp_path}/late.db"
     assert main(["sync", str(tmp_path), "--uri", uri]) == 0

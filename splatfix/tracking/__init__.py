@@ -11,7 +11,7 @@ from splatfix.tracking.config import TrackingConfig, hide_password
 from splatfix.tracking.journal import JOURNAL, end_status
 from splatfix.tracking.sender import ENVIRONMENT
 from splatfix.tracking.state import STATE, is_sent
-from splatfix.tracking.tracker import Status, Tracker, open_tracker, page_of, send_unsent
+from splatfix.tracking.tracker import Status, Tracker, open_tracker, page_of, refuse_foreign_address, send_unsent
 
 TRACKING_FILES = (JOURNAL, STATE)  # in the folder of a run, besides MLflow's database
 
@@ -28,5 +28,6 @@ __all__ = [
     "is_sent",
     "open_tracker",
     "page_of",
+    "refuse_foreign_address",
     "send_unsent",
 ]

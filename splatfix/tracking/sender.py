@@ -172,8 +172,15 @@ class Sender:
                 yield name, value
 
     def _send_artifact(self, record: dict[str, Any]) -> bool:
-        """Whether the file or folder was stored. One that no longer exists costs a warning, and counts as stored."""
-        path = self.folder / record["path"]
+        """Whether the file or folder was stored.
+
+        One that no longer exists, or that is not a plain file or folder inside the run, costs a warning, and counts as
+        stored: the journal may be somebody else's, and name any file of this machine.
+        """
+        path = self.folder / str(record["path"])
+        if not _is_inside(path, self.folder):
+            self._warn_once(f"outside {path}", f"{path} is not a plain file or folder inside the run: not sent")
+            return True
         try:
             if path.is_dir():
                 self._client.log_artifacts(
@@ -194,6 +201,16 @@ class Sender:
         if what not in self._warned:
             self._warned.add(what)
             log.warning("tracking: %s", message)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path is in a folder, and neither it nor anything below it is a link or a special file."""
+    root = folder.resolve()
+    inner = path.relative_to(folder) if path.is_relative_to(folder) else None
+    if inner is None or ".." in inner.parts or path.resolve() != root / inner or path.resolve() == root:
+        return False
+    below = path.rglob("*") if path.is_dir() else [path]
+    return all(not each.is_symlink() and (each.is_file() or each.is_dir() or not each.exists()) for each in below)
 
 
 def _import_mlflow() -> Any:

@@ -113,7 +113,8 @@ class Tracker:
             num = self._sender.num_unsent() + self._journal.num_unwritten
             self._all_sent = num == 0 and not self._thread.is_alive()
             if warn and not self._all_sent:
-                folder = self._sender.folder
+                uri = self._sender.state.uri
+                folder = f"{self._sender.folder}" + ("" if uri is None else f" --uri {uri}")
                 log.warning("tracking: %d records were not sent; `splatfix sync %s` sends them", num, folder)
         return self._all_sent
 
@@ -233,9 +234,7 @@ def send_unsent(folder: Path, uri: str | None = None) -> int:
         ConnectionError: MLflow does not answer; unsent records are kept.
     """
     folder = Path(folder)
-    if not (folder / JOURNAL).is_file():
-        raise ValueError(f"{folder}: no {JOURNAL} in it; wanted the folder of a run that was tracked")
-    state = read_state(folder)
+    state = _read_tracked(folder)
     if uri is not None:
         require(is_known(uri), "uri", uri, WANTED_URI)
     elif state.uri is not None:
@@ -249,6 +248,30 @@ def send_unsent(folder: Path, uri: str | None = None) -> int:
     if sender.num_unsent():
         log.warning("tracking: %s: %d records could not be sent", folder, sender.num_unsent())
     return num
+
+
+def refuse_foreign_address(folder: Path) -> None:
+    """Refuse to send records where only the run's folder says: it may come from somebody else.
+
+    Raises:
+        ValueError: nothing was tracked in this folder, or its address is not that of MLFLOW_TRACKING_URI; the message
+            has the line to run.
+    """
+    folder = Path(folder)
+    state = _read_tracked(folder)
+    around = uri_of_environment()
+    if state.uri is not None and (around is None or without_secrets(around) != state.uri):
+        raise ValueError(
+            f"{folder}: its {STATE} names {state.uri}, which MLFLOW_TRACKING_URI does not; if records and files of "
+            f"this run are to be sent there, confirm it: --uri {state.uri}"
+        )
+
+
+def _read_tracked(folder: Path) -> State:
+    """Read ``tracking.json`` of a run that was tracked. ValueError if nothing was tracked in this folder."""
+    if not (folder / JOURNAL).is_file():
+        raise ValueError(f"{folder}: no {JOURNAL} in it; wanted the folder of a run that was tracked")
+    return read_state(folder)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
