@@ -93,7 +93,16 @@ def drop_leftovers(folder: Path, name: str | None = None) -> None:
 
 @lru_cache(maxsize=1)
 def _machine() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{socket.gethostname()} {process_space()}".encode()).hexdigest()[:8]
+
+
+def process_space() -> str:
+    """Name what process ids belong to: this boot of this machine, and the container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return socket.gethostname()
 
 
 def _is_alive(process: int) -> bool:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from splatfix import storage
 from splatfix.errors import LeaseLost, RunAborted
+from splatfix.files import process_space
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def hold_lease(url: str, command: str) -> Iterator[None]:
         command=command,
         host=socket.gethostname(),
         pid=os.getpid(),
-        machine=_machine(),
+        machine=process_space(),
         start=_find_start(os.getpid()),
     )
     is_new = storage.is_local(url) and not os.path.lexists(storage.absolute(url))
@@ -219,15 +220,6 @@ def _refuse(url: str, other: _Holder | None, seconds: float) -> str:
 
 def _describe(other: _Holder | None) -> str:
     return "another driver" if other is None else f"{other.command} (process {other.pid} on {other.host})"
-
-
-def _machine() -> str:
-    """Name what process ids belong to: this boot of this machine, and the container."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:  # not Linux
-        return socket.gethostname()
 
 
 def _find_start(pid: int) -> str | None:

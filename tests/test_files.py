@@ -130,3 +130,18 @@ def test_deep_json_is_refused_in_one_line(text):
 
 def test_huge_numbers_in_json_become_floats():
     assert parse_json(f"[1, -{'9' * 18}, {'9' * 400}, {'9' * 5000}]", "a") == [1, -int("9" * 18), math.inf, math.inf]
+
+
+def test_leftovers_of_another_container_with_the_same_host_name_are_kept(tmp_path, monkeypatch):
+    def machine_of(space: str) -> str:
+        monkeypatch.setattr(files, "process_space", lambda: space)
+        files._machine.cache_clear()
+        return files._machine()
+
+    other, own = machine_of("boot pid:[1]"), machine_of("boot pid:[2]")
+    leftovers = [tmp_path / f".a.json.{machine}-999999999-0123abcd.partial" for machine in (other, own)]
+    for leftover in leftovers:
+        leftover.touch()
+    drop_leftovers(tmp_path)
+    files._machine.cache_clear()
+    assert [leftover.exists() for leftover in leftovers] == [True, False]

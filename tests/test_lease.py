@@ -49,12 +49,12 @@ def test_a_killed_driver_of_this_machine_is_replaced_at_once(out: str, caplog) -
     child = subprocess.Popen([sys.executable, "-c", ""])
     start = lease._find_start(child.pid)
     child.wait()
-    write_lease(out, machine=lease._machine(), pid=child.pid, start=start)
+    write_lease(out, machine=lease.process_space(), pid=child.pid, start=start)
     before = time.monotonic()
     with hold_lease(out, "splatfix generate"):
         assert time.monotonic() - before < 1
         assert f"taking over from splatfix generate (process {child.pid} on node7), which was killed" in caplog.text
-    write_lease(out, machine=lease._machine(), start="1")  # the process id belongs to another process now
+    write_lease(out, machine=lease.process_space(), start="1")  # the process id belongs to another process now
     with hold_lease(out, "splatfix generate"):
         pass
 
@@ -75,7 +75,7 @@ def test_a_driver_of_another_machine_is_replaced_when_its_lease_no_longer_change
 @pytest.mark.usefixtures("quick")
 def test_a_living_driver_of_another_machine_is_not_replaced(out: str, monkeypatch) -> None:
     machines = iter(["first", "second"])
-    monkeypatch.setattr(lease, "_machine", lambda: next(machines))
+    monkeypatch.setattr(lease, "process_space", lambda: next(machines))
     wanted = "is at work here, its last sign of life was 0 s ago"
     with hold_lease(out, "splatfix generate"), pytest.raises(ValueError, match=wanted), hold_lease(out, "x"):
         pass
