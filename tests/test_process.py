@@ -83,3 +83,24 @@ def test_finalizers_print_nothing_after_a_stop():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
         assert done.stdout == "terminated\n"
         assert done.stderr.count("in the finalizer") == count
+
+
+IMPORTING = """
+import builtins, os, signal, sys
+real = builtins.__import__
+
+def import_and_stop(name, *more):
+    if name == "numpy":
+        signal.raise_signal(signal.SIGINT)
+    return real(name, *more)
+
+builtins.__import__ = import_and_stop
+sys.argv = ["splatfix", "doctor"]
+from splatfix.__main__ import main
+main()
+"""
+
+
+def test_an_interruption_while_the_command_is_imported_shows_no_traceback():
+    done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
