@@ -159,7 +159,10 @@ def read(
     if len(splat.gaussians) == 0:
         raise ValueError(f"{ply}: no Gaussians; wanted at least one")
     if camera_file is None:
-        cameras = place_on_orbit(splat.gaussians)
+        try:
+            cameras = place_on_orbit(splat.gaussians)
+        except ValueError as error:
+            raise ValueError(f"{ply}: {error}") from None
         notes = [f"no cameras.json: {len(cameras)} cameras placed on an orbit, up is -y"]
     else:
         cameras, notes = read_cameras(camera_file)

@@ -138,6 +138,8 @@ def place_on_orbit(gaussians: Gaussians) -> list[Camera]:
         azimuth, elevation = 2 * np.pi * index / NUM_ORBIT, np.deg2rad((10, 25, 40)[index % 3])
         side = np.array([np.cos(azimuth), 0, np.sin(azimuth)])
         center = middle + distance * (np.cos(elevation) * side + np.sin(elevation) * UP)
+        if not np.linalg.norm(middle - center) > 0:
+            raise ValueError(f"Gaussians near {middle.tolist()}, {radius:.3g} apart; wanted them nearer to the origin")
         pose = look_at(center, middle, UP)
         cameras.append(Camera(f"orbit_{index:02d}", ORBIT_SIZE_PX, ORBIT_SIZE_PX, intrinsics, pose))
     return cameras

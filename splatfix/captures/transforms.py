@@ -17,7 +17,7 @@ from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.clouds import read_points
 from splatfix.captures.finder import ImageFinder, describe_unreadable_twin, with_slashes
 from splatfix.captures.frame_files import find_frame_images, name_views
-from splatfix.captures.frames import FramesFile, make_frame_lens, tell_by_center
+from splatfix.captures.frames import Frame, FramesFile, make_frame_lens, tell_by_center
 from splatfix.captures.mask_folder import find_folder_masks
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.orientation import choose_turn
@@ -87,10 +87,14 @@ def open_frames(
         image_notes = [*image_notes, *mask_notes]
     files.fetch([path for path in (*images, *masks) if path is not None], headers=True)
     views, missing, scales = [], [], []
+    first: dict[str, Frame] = {}
     for index, (frame, name, image, mask) in enumerate(zip(frames, names, images, masks, strict=True)):
         if image is None:
             missing.append(frame.file_path)
             continue
+        if name in first and frame == first[name]:
+            continue
+        first.setdefault(name, frame)
         where = f"{file}: frames.{index} ({frame.file_path})"
         pose, scale = pose_from_camera_to_world(frame.transform_matrix, f"{where}: transform_matrix", AXES_OPENGL)
         header = read_photo_header(image, files)
@@ -118,6 +122,9 @@ def open_frames(
             + (describe_unreadable_twin(file.parent / with_slashes(missing[0])) if missing else "")
         )
     notes = describe_missing(missing, len(names)) + image_notes
+    num_repeated = len(frames) - len(missing) - len(views)
+    if num_repeated:
+        notes.append(f"{num_repeated} frames occur again with the same pose: kept once")
     if any(scale != 1 for scale in scales):
         notes.append(f"transform_matrix carries a scale of {np.median(scales):.4g}: taken out of the rotations")
     return views, notes

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splatfix.captures import PhotoOptions, open_capture
+from splatfix.captures import PhotoOptions, open_capture, transforms
 from splatfix.captures.code_pages import restore_names
 from splatfix.captures.finder import ImageFinder
+from splatfix.captures.photos import open_photo
 from splatfix.captures.transforms import name_views
 from splatfix.images import write_image
 from splatfix.sfm.source import needs_poses
@@ -599,3 +600,14 @@ def test_matrices_with_other_axes_are_noted(tmp_path):
     edit_json(root / "transforms.json", turn)
     [note] = open_capture(root).notes
     assert note.startswith("4 of 4 cameras look away from where their optical axes meet; if these photos surround")
+
+
+def test_a_frame_that_is_listed_very_often_is_opened_once(tmp_path, monkeypatch):
+    root = writers.write_transforms(tmp_path)
+    edit_json(root / "transforms.json", lambda value: value["frames"].extend(value["frames"][:1] * 20_000))
+    opened = []
+    monkeypatch.setattr(
+        transforms, "open_photo", lambda *args, **more: opened.append(args) or open_photo(*args, **more)
+    )
+    assert "20000 frames occur again with the same pose: kept once" in open_capture(root).notes
+    assert len(opened) == 4

@@ -1,6 +1,7 @@
 """Reference splats as other programs and splatfix's own runs leave them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from splatfix.captures import open_capture
 from splatfix.captures.clouds import find_plausible
 from splatfix.evaluation.results import ViewResult
 from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
-from splatfix.gaussians import Splat, write_splat
+from splatfix.gaussians import Splat, write_ply, write_splat
 from splatfix.views import Split
 from tests.captures import writers
-from tests.captures.writers import edit_json
+from tests.captures.writers import edit_json, gaussians
 
 
 def test_repeated_camera_names_are_numbered(tmp_path):
@@ -180,3 +181,10 @@ def test_positions_that_float32_rounds_are_noted(offset, dtype, is_noted, tmp_pa
     assert len(notes) == is_noted
     if is_noted:
         assert notes[0].startswith("point_cloud.ply: positions near 5e+06 are rounded to 0.5 by float32, coarse for")
+
+
+def test_a_splat_beyond_the_precision_of_floats_is_refused(tmp_path):
+    far = replace(gaussians(), means=torch.full((12, 3), 1e30))
+    write_ply(tmp_path / "far.ply", far)
+    with pytest.raises(ValueError, match=r"far\.ply: Gaussians near .*; wanted them nearer to the origin"):
+        open_capture(tmp_path / "far.ply")
