@@ -262,9 +262,13 @@ def remove_run(path: Path) -> None:
     if record is None:
         return
     emptied: set[Path] = set()
-    for pattern in (*record["files"], CONFIG, RECORD):  # the record last: an interrupted removal can be repeated
-        parts = PurePosixPath(pattern)
-        assert not parts.is_absolute() and ".." not in parts.parts, pattern
+    patterns = [PurePosixPath(str(pattern)) for pattern in (*record["files"], CONFIG, RECORD)]
+    for parts in patterns:  # the record may be somebody else's
+        if parts.is_absolute() or ".." in parts.parts or not parts.name:
+            raise ValueError(
+                f"{path / RECORD}: files: {str(parts)!r} is not in the folder; wanted patterns of files in it"
+            )
+    for parts in patterns:  # the record last: an interrupted removal can be repeated
         for name in (parts.name, f".{parts.name}.*.partial"):
             for file in path.glob(str(parts.with_name(name))):
                 if file.is_file() or file.is_symlink():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from splatfix.config import load_config
-from splatfix.files import read_json
+from splatfix.files import read_json, write_json
 from splatfix.loop import LoopConfig
 from splatfix.process import choose_device, keeping_handler, progress, stop_on_signals, stop_requested
 from splatfix.runs import Input, Run, check_run, open_run
@@ -113,3 +113,14 @@ def test_credentials_of_urls_are_not_written_and_a_rerun_resumes(tmp_path):
     for path in tmp_path.iterdir():
         assert "hunter2" not in path.read_text()
     assert load_config(LoopConfig, tmp_path / "config.yaml").restorer == "https://host/restorer?token=***"
+
+
+@pytest.mark.parametrize("pattern", ["../precious.txt", "/precious.txt", ""])
+def test_a_record_of_somebody_else_removes_nothing_outside_the_run(tmp_path, pattern):
+    (tmp_path / "precious.txt").write_text("")
+    open_run(tmp_path / "run", Outer(), command="fit")
+    record = read_json(tmp_path / "run" / "run.json")
+    write_json(tmp_path / "run" / "run.json", record | {"files": [pattern]})
+    with pytest.raises(ValueError, match=r"run\.json: files: .* is not in the folder"):
+        open_run(tmp_path / "run", Outer(), command="fit", fresh=True)
+    assert (tmp_path / "precious.txt").exists()
