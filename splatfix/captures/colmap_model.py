@@ -7,6 +7,7 @@ no file in its errors. The layout is COLMAP's documented output format.
 from __future__ import annotations
 
 import codecs
+import math
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -150,7 +151,10 @@ def _read_cameras_text(path: Path) -> Iterator[tuple[int, Lens]]:
         if len(fields) < 5:
             raise ValueError(f"{where}: {line[:60]!r}; wanted CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]")
         camera_id, width, height, *params = _parse_numbers([fields[0], *fields[2:]], where)
-        yield int(camera_id), make_lens(fields[1], width, height, tuple(params), f"{path}: camera {fields[0]}")
+        yield (
+            _as_id(camera_id, where),
+            make_lens(fields[1], width, height, tuple(params), f"{path}: camera {fields[0]}"),
+        )
 
 
 def _read_images_binary(path: Path) -> Iterator[tuple[int, PosedImage]]:
@@ -182,7 +186,8 @@ def _read_images_text(path: Path) -> Iterator[tuple[int, PosedImage]]:
         image_id, *pose, camera_id = _parse_numbers(fields[:9], where)
         if len(rest := fields[9].split(maxsplit=3)) > 2 and all(map(_NUMBER.fullmatch, rest[:3])):
             raise ValueError(f"{where}: numbers where the name of an image is wanted; is the file whole?")
-        yield int(image_id), PosedImage(fields[9], int(camera_id), np.array(pose[:4]), np.array(pose[4:]))
+        ids = _as_id(image_id, where), _as_id(camera_id, where)
+        yield ids[0], PosedImage(fields[9], ids[1], np.array(pose[:4]), np.array(pose[4:]))
         has_points_line = False
 
 
@@ -214,8 +219,9 @@ def _read_points_text(path: Path) -> Iterator[tuple]:
         fields = line.split()
         if len(fields) < 8 or len(fields) % 2:
             raise ValueError(f"{path}: line {number}: {line[:60]!r}; wanted ID, X, Y, Z, R, G, B, ERROR, TRACK[]")
-        values = _parse_numbers(fields, f"{path}: line {number}")
-        yield tuple(values[1:4]), tuple(values[4:7]), frozenset(int(value) for value in values[8::2])
+        where = f"{path}: line {number}"
+        values = _parse_numbers(fields, where)
+        yield tuple(values[1:4]), tuple(values[4:7]), frozenset(_as_id(value, where) for value in values[8::2])
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -240,3 +246,9 @@ def _parse_numbers(fields: list[str], where: str) -> list[float]:
         return [float(field) for field in fields]
     except ValueError as error:
         raise ValueError(f"{where}: {error}; wanted numbers") from None
+
+
+def _as_id(number: float, where: str) -> int:
+    if not math.isfinite(number):
+        raise ValueError(f"{where}: id {number}; wanted a whole number")
+    return int(number)

@@ -67,9 +67,18 @@ def _load(folder: Path) -> RunFiles:
         provenance=_read(folder / "run.json", dict) or {},
         config_text=config.read_text(encoding="utf-8") if config.is_file() else None,
         train_ids=read_split(split).train_ids if split.is_file() else (),
-        history=_read(folder / "history.json", list) or [],
+        history=_read_history(folder / "history.json"),
         video=video if video.is_file() else None,
     )
+
+
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    """The records of ``history.json``; empty where it does not exist. ValueError for one that is no mapping."""
+    history = _read(path, list) or []
+    for number, record in enumerate(history):
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}: record {number} = {record!r:.60}; wanted a mapping")
+    return history
 
 
 def _read(path: Path, kind: type) -> Any:

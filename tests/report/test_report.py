@@ -217,3 +217,10 @@ def test_no_folder(tmp_path):
         write_report([tmp_path / "none"])
     with pytest.raises(ValueError, match="at least one"):
         write_report([])
+
+
+def test_a_history_of_other_records_is_an_error_of_the_file(tmp_path):
+    make_run(tmp_path)
+    (tmp_path / "history.json").write_text("[[1]]")
+    with pytest.raises(ValueError, match=r"history\.json: record 0 = \[1\]; wanted a mapping"):
+        write_report([tmp_path])
