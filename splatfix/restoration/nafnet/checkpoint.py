@@ -6,9 +6,10 @@ load with ``head: residual``, no references, alpha, depth or error.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,13 +28,15 @@ from splatfix.restoration.checkpoint import (
 )
 from splatfix.restoration.nafnet import NafnetOptions
 from splatfix.restoration.nafnet.card import model_card
-from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig
+from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig, expected_shapes
 from splatfix.restoration.tiles import TILE_OVERLAP_PX, TILE_PX
-from splatfix.saved_states import digest_tensors, explain_mismatch
+from splatfix.saved_states import digest_tensors
 
 WEIGHTS = "restorer.safetensors"
 NAME = "nafnet"  # the kind in config.json
 DIGEST = "sha256"  # of the tensors, in the metadata of the weights
+MAX_PX = 65_536  # of patches and of the overlap of tiles
+T = TypeVar("T")
 RETRY = "copy or train the checkpoint again"
 
 
@@ -60,7 +63,9 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.strength <= 1, "strength", self.strength, "0 to 1")
-        require(self.tile_overlap_px >= 0, "tile_overlap_px", self.tile_overlap_px, "0 or more pixels")
+        patch_px = self.train_patch_px
+        require(patch_px is None or 1 <= patch_px <= MAX_PX, "train_patch_px", patch_px, f"1 to {MAX_PX}, or null")
+        require(0 <= self.tile_overlap_px <= MAX_PX, "tile_overlap_px", self.tile_overlap_px, f"0 to {MAX_PX} pixels")
         wanted = f"more than tile_overlap_px = {self.tile_overlap_px}"
         require(self.tile_px > self.tile_overlap_px, "tile_px", self.tile_px, wanted)
 
@@ -94,23 +99,39 @@ def load_checkpoint(place: str | Path, device: torch.device | str = "cpu") -> tu
     file = folder / WEIGHTS
     if not file.is_file():
         raise ValueError(f"{file}: no such file; a checkpoint folder holds {WEIGHTS}, {CONFIG} and {CARD}")
-    tensors = _read_tensors(file)
+    tensors = _read_tensors(file, expected_shapes(config.network))
     network = GuidedNet(config.network)
-    try:
-        network.network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{file}: its tensors do not fit {CONFIG} ({explain_mismatch(error)})") from None
+    network.network.load_state_dict(tensors)
     return network.eval().requires_grad_(False).to(device), config
 
 
-def _read_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """Read weights, and check their digest if the file has one. ValueError if they are damaged."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            digest = (opened.metadata() or {}).get(DIGEST)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read as safetensors ({error}); is the file complete?") from None
+def _read_tensors(file: Path, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Read weights of the shapes wanted. ValueError if they have others, are damaged or are not finite."""
+    names = _read(file, lambda opened: list(opened.keys()))
+    shapes = _read(file, lambda opened: {name: tuple(opened.get_slice(name).get_shape()) for name in names})
+    _check_shapes(file, shapes, wanted)
+    tensors = _read(file, lambda opened: {name: opened.get_tensor(name) for name in names})
+    digest = _read(file, lambda opened: (opened.metadata() or {}).get(DIGEST))
     if digest is not None and digest != digest_tensors(tensors):
         raise ValueError(f"{file}: damaged weights (they do not match their digest); {RETRY}")
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor.float()).all()):
+            raise ValueError(f"{file}: {name} is not finite; {RETRY}")
     return tensors
+
+
+def _read(file: Path, part: Callable[[Any], T]) -> T:
+    """Read a part of a file of weights. ValueError if it is no safetensors."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return part(opened)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{file}: cannot be read as safetensors ({error}); is the file complete?") from None
+
+
+def _check_shapes(file: Path, found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare the weights in a file with those of the network, before any are allocated."""
+    for name in (*wanted, *found):
+        if found.get(name) != wanted.get(name):
+            kinds = [f"{name} is {shapes[name]}" if name in shapes else f"no {name}" for shapes in (found, wanted)]
+            raise ValueError(f"{file}: its tensors do not fit {CONFIG} ({kinds[0]}, wanted {kinds[1]}); {RETRY}")

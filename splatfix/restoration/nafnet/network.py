@@ -21,6 +21,7 @@ from splatfix.shapes import Float
 GATE_BIAS = 5.0  # in favour of the render at initialisation
 LOG_ERROR_BIAS = -3.0  # a fresh network expects errors of about 0.05
 ERROR_SCALE = 0.1  # absolute sRGB error at which the confidence is down to 1/e
+MAX_WIDTH, MAX_BLOCKS, MAX_LEVELS = 512, 100, 8  # the largest published network has 64, 28 per level, and 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,15 @@ class NetworkConfig:
             for name, value in vars(SHAPES[self.shape]).items():
                 object.__setattr__(self, name, value)
             object.__setattr__(self, "shape", None)  # its sizes are set now
+        _check_bound("max_residual", self.max_residual, 0, 1)
+        _check_bound("width", self.width, 1, MAX_WIDTH)
+        _check_bound("mid_blocks", self.mid_blocks, 0, MAX_BLOCKS)
+        for name, blocks in (("enc_blocks", self.enc_blocks), ("dec_blocks", self.dec_blocks)):
+            if len(blocks) > MAX_LEVELS or len(blocks) != len(self.enc_blocks):
+                wanted = f"at most {MAX_LEVELS} levels, as many in enc_blocks as in dec_blocks"
+                raise ValueError(f"network.{name} has {len(blocks)} levels: wanted {wanted}")
+            for num in blocks:
+                _check_bound(name, num, 0, MAX_BLOCKS)
 
     @property
     def in_channels(self) -> int:
@@ -73,6 +83,18 @@ class NetworkConfig:
     def out_channels(self) -> int:
         """Output channels: rgb residual, then one gate per warp (gated), then the log error."""
         return 3 + (self.num_references if self.head == "gated" else 0) + self.predict_error
+
+
+def _check_bound(name: str, value: float, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"network.{name} = {value}: wanted {least} to {most}")
+
+
+def expected_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's weights by their published names; nothing is allocated."""
+    with torch.device("meta"):
+        weights = GuidedNet(config).network.state_dict()
+    return {name: tuple(value.shape) for name, value in weights.items()}
 
 
 def network_inputs(conditioning: Conditioning, config: NetworkConfig) -> Float[Tensor, "C H W"]:

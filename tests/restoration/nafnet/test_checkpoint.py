@@ -50,6 +50,15 @@ def _rename_tensor(folder):
     save_file(tensors, folder / WEIGHTS)
 
 
+def _set_value(value):
+    def set_value(folder):
+        tensors = load_file(folder / WEIGHTS)
+        tensors["intro.bias"][0] = value
+        save_file(tensors, folder / WEIGHTS)
+
+    return set_value
+
+
 def _edit(**changes):
     def edit(folder):
         tree = json.loads((folder / CONFIG).read_text())
@@ -75,6 +84,21 @@ def _edit(**changes):
         (_edit(tile_px=64), "tile_px = 64: wanted more than tile_overlap_px = 64"),
         (_edit(network={"widht": 8}), "did you mean network.width"),
         (_edit(network={"width": 16}), "do not fit config.json"),
+        (_edit(network={"width": 512, "enc_blocks": [100] * 4, "dec_blocks": [100] * 4}), "do not fit config.json"),
+        (_edit(network={"width": 20_000}), "network.width = 20000: wanted 1 to 512"),
+        (_edit(network={"width": 0}), "network.width = 0"),
+        (_edit(network={"mid_blocks": 10**9}), "network.mid_blocks = 1000000000: wanted 0 to 100"),
+        (_edit(network={"enc_blocks": [10**9, 1, 1, 1]}), "network.enc_blocks = 1000000000"),
+        (_edit(network={"dec_blocks": [1, 1, 1, -1]}), "network.dec_blocks = -1"),
+        (_edit(network={"enc_blocks": [1] * 40, "dec_blocks": [1] * 40}), "enc_blocks has 40 levels: wanted at most 8"),
+        (_edit(network={"enc_blocks": [1, 1, 1]}), "dec_blocks has 4 levels: wanted .* as many in enc_blocks"),
+        (_edit(network={"max_residual": float("nan")}), "network.max_residual = nan"),
+        (_edit(train_patch_px=0), "train_patch_px = 0: wanted 1 to"),
+        (_edit(tile_px=-1), "tile_px = -1: wanted more than"),
+        (_edit(tile_px=8, tile_overlap_px=32), "tile_px = 8: wanted more than tile_overlap_px = 32"),
+        (_edit(tile_px=10**9, tile_overlap_px=10**8), "tile_overlap_px = 100000000: wanted 0 to"),
+        (_set_value(float("nan")), "intro.bias is not finite"),
+        (_set_value(float("inf")), "intro.bias is not finite"),
     ],
 )
 def test_broken_checkpoints_get_one_clear_line(checkpoint, break_it, message):
