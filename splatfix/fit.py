@@ -26,10 +26,11 @@ from splatfix.evaluation.leave_one_out import estimate_quality
 from splatfix.evaluation.results import Estimate, Results, read_results
 from splatfix.files import write_json
 from splatfix.gaussians import SPLAT_FILE, read_splat, write_splat
+from splatfix.lease import hold_lease
 from splatfix.process import choose_device, progress, seed_everything
 from splatfix.profiling import record_profile, settle_on
 from splatfix.rendering.cuda import warn_of_needles
-from splatfix.runs import REMEDIES, Input, Run, files_input, open_run, read_run
+from splatfix.runs import REMEDIES, Input, Run, check_place, files_input, open_run, read_run
 from splatfix.sfm import FirstPosesConfig, describe_poses, needs_poses, pose_photos, read_pose_record
 from splatfix.splats.early_stopping import EarlyStoppingConfig, choose_stop
 from splatfix.splats.initial_points import InitializationConfig, list_given_files
@@ -109,8 +110,14 @@ def run_fit(
     to ``profile.json`` and the log.
 
     Raises:
-        ValueError: the capture, the split or a setting is not usable, or the folder holds another run.
+        ValueError: the capture, the split or a setting is not usable, the folder holds another run, or another process
+            is at work in it.
     """
+    with hold_lease(str(check_place(out)), "splatfix fit"):
+        return _run_fit(capture_path, out, config, fresh=fresh, profile=profile)
+
+
+def _run_fit(capture_path: str | Path, out: str | Path, config: FitRunConfig, *, fresh: bool, profile: bool) -> Results:
     if config.initial.start is not None:
         raise ValueError(
             f"initial.start = {config.initial.start}: a fit that starts from a splat trains nothing; use splatfix "

@@ -184,13 +184,7 @@ def check_run(
         ValueError: the folder holds another run than ``record`` describes (unless ``fresh``), or files that would be
             overwritten and that no run has recorded.
     """
-    path = Path(path)
-    if re.match(r"[A-Za-z][A-Za-z0-9]+:/", str(path)):
-        raise ValueError(f"{path}: is a URL; this command writes to a folder: choose one as --out, and copy it later")
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{path}: is a file; wanted a folder for the run")
-    if file := next((parent for parent in path.parents if parent.is_file()), None):
-        raise ValueError(f"{path}: {file} is a file; wanted a folder for the run")
+    path = check_place(path)
     earlier = read_run(path)
     if earlier is None:
         for pattern in (CONFIG, RECORD, *record["files"]):
@@ -212,6 +206,18 @@ def check_run(
         if earlier["inputs"][name]["digest"] != now["digest"]:
             raise ValueError(f"{path}: {name} {now['path']} has changed since the run began; {REMEDIES}")
     return earlier
+
+
+def check_place(path: str | Path) -> Path:
+    """The folder of a run, which need not exist. ValueError if it is a URL or a file."""
+    path = Path(path)
+    if re.match(r"[A-Za-z][A-Za-z0-9]+:/", str(path)):
+        raise ValueError(f"{path}: is a URL; this command writes to a folder: choose one as --out, and copy it later")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: is a file; wanted a folder for the run")
+    if file := next((parent for parent in path.parents if parent.is_file()), None):
+        raise ValueError(f"{path}: {file} is a file; wanted a folder for the run")
+    return path
 
 
 def check_command(path: Path | str, record: Mapping[str, Any], command: str) -> None:

@@ -23,6 +23,7 @@ from splatfix.command_line import explain_error, find_command
 from splatfix.errors import DiskFull
 from splatfix.files import read_json
 from splatfix.gaussians import Gaussians, Splat, read_ply
+from splatfix.lease import hold_lease
 from splatfix.rendering import render
 from splatfix.restoration.baselines import Warp
 from splatfix.runs import remove_run
@@ -310,6 +311,17 @@ def negative_sample(tmp_path) -> Path:
         photo = folder / frame["file_path"]
         Image.fromarray(255 - np.asarray(Image.open(photo))).save(photo)
     return folder
+
+
+@pytest.mark.parametrize("command", ["fit", "loop"])
+def test_a_second_process_in_a_run_folder_is_refused(command, tmp_path, capsys):
+    arguments = (command, sample_path(), "--out", tmp_path / "run", *(SMALL if command == "fit" else SMALL_LOOP))
+    with hold_lease(str(tmp_path / "run"), f"splatfix {command}"):
+        before = everything_in(tmp_path)
+        assert run(*arguments) == 2
+        assert everything_in(tmp_path) == before
+    assert f"run: splatfix {command} (process " in (line := capsys.readouterr().err.strip().splitlines()[-1])
+    assert "is at work here" in line
 
 
 def test_fresh_starts_over_and_removes_only_what_the_run_wrote(copied_run, loop_run):

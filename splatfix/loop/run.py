@@ -16,12 +16,14 @@ from splatfix.evaluation.results import Results, read_results
 from splatfix.files import write_json
 from splatfix.fit import FIT_FILES, estimate_without_tests, fit_scene, list_notes, loss_records, pose_first, prepare_run
 from splatfix.gaussians import read_splat, write_splat
+from splatfix.lease import hold_lease
 from splatfix.loop.baselines import fit_control, fit_siblings
 from splatfix.loop.config import LoopConfig
 from splatfix.loop.rounds import repair_rounds
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, open_restorer
 from splatfix.restoration.identity import describe_training_overlap, restorer_input
+from splatfix.runs import check_place
 
 LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, REPAIRS, "control.ply", "after.ply")
 
@@ -33,8 +35,14 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
     a finished one is returned as it is; ``fresh`` starts over.
 
     Raises:
-        ValueError: the capture, the split or a setting is not usable, or the folder holds another run.
+        ValueError: the capture, the split or a setting is not usable, the folder holds another run, or another process
+            is at work in it.
     """
+    with hold_lease(str(check_place(out)), "splatfix loop"):
+        return _run_loop(capture_path, out, config, fresh=fresh)
+
+
+def _run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, fresh: bool) -> Results:
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
     overlap = describe_training_overlap(config.restorer, PurePosixPath(resolve_capture(capture_path)).name)
     capture_path, config = pose_first(capture_path, out, config, fresh=fresh)

@@ -18,6 +18,7 @@ from splatfix import process, storage
 from splatfix.config import build_config, to_tree
 from splatfix.files import read_json, write_json
 from splatfix.images import read_image
+from splatfix.lease import hold_lease
 from splatfix.pairs import write_shards
 from splatfix.process import stop_on_signals
 from splatfix.restoration import open_restorer
@@ -27,6 +28,7 @@ from splatfix.telemetry import METRICS, run_label
 from splatfix.tracking import TrackingConfig
 from splatfix.training.config import TrainConfig
 from splatfix.training.families import FAMILIES
+from splatfix.training.launch import launch
 from splatfix.training.losses import LOSSES
 from splatfix.training.train import train
 from tests.restoration.scenery import flawed_view, pair
@@ -379,3 +381,12 @@ def test_measurements_go_to_mlflow(shards, tmp_path):
     assert [one.step for one in client.get_metric_history(run.info.run_id, "train.gradient_norm")] == [10]
     assert {one.path for one in client.list_artifacts(run.info.run_id)} >= {"previews", "restorer"}
     assert len(client.list_artifacts(run.info.run_id, "previews")) == 4
+
+
+def test_a_second_training_in_a_run_folder_is_refused(shards, tmp_path):
+    with (
+        hold_lease(str(tmp_path / "run"), "splatfix train"),
+        pytest.raises(ValueError, match=r"run: splatfix train \(process .* is at work here"),
+    ):
+        launch(shards, tmp_path / "run", CONFIG)
+    assert not (tmp_path / "run").exists()
