@@ -21,7 +21,7 @@ GLOBAL_FLAGS |= {
     "--runtime-env-json",
     "--s3",
 }  # docker, sbatch, ray, cluster/local.sh
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")])
 
 
 def blocks(page: Path, language: str) -> list[str]:
