@@ -404,6 +404,13 @@ def test_a_journal_of_somebody_else_uploads_no_file_outside_the_run(tmp_path, ur
     assert list((tmp_path / "mlflow").rglob("secret.txt")) == list((tmp_path / "mlflow").rglob("link.txt")) == []
 
 
+@pytest.mark.parametrize("name", [JOURNAL, STATE])
+def test_a_folder_in_the_place_of_the_journal_is_refused_before_the_work(tmp_path, uri, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=rf"{name}: is no file; wanted a file of the tracking"):
+        open_tracker(tmp_path, TrackingConfig(uri=uri))
+
+
 def test_disabled_it_does_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///anywhere")
     with open_tracker(tmp_path / "run", TrackingConfig(enabled=False)) as tracker:

@@ -192,12 +192,15 @@ def open_tracker(
 
     Raises:
         ValueError: a URI that MLflow does not know, a key that is not the folder's or has quotes, or a broken
-            ``tracking.json``.
+            ``tracking.json``, or a folder in the place of its files.
     """
     if not config.enabled:
         return Tracker(None)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (JOURNAL, STATE):
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise ValueError(f"{folder / name}: is no file; wanted a file of the tracking, or nothing: move it away")
     above = parent._sender if isinstance(parent, Tracker) else None
     uri = config.uri or uri_of_environment() or (above.uri if above else None)
     kept = read_state(folder) if (folder / STATE).exists() else None
