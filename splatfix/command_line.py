@@ -20,7 +20,7 @@ import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import tyro
 
@@ -36,6 +36,7 @@ from splatfix.shared_folder import RAY_JOB, refuse_relative_output
 
 log = logging.getLogger(__name__)
 
+MAX_LINE = 4000  # characters of a line of output
 DONE, FAILED, BAD_INPUT, QUARANTINED = 0, 1, 2, 3
 EXIT_CODES = {"interrupted": 130, "terminated": 143}
 STORED = "splatfix.mirror:stored_settings"
@@ -84,9 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
-def show(text: str, *, file: TextIO | None = None) -> None:
-    """Print a text to standard output, or another file, each line `readable`."""
-    print(readable_lines(text), file=file, flush=True)
+def show(text: str, *, file: Any = None) -> None:
+    """Print a text to standard output, or another file, each line `readable`; commands to copy may be long."""
+    print(readable_lines(text, MAX_LINE), file=file, flush=True)
 
 
 def command(

@@ -33,9 +33,9 @@ def readable(text: str, max_characters: int = MAX_CHARACTERS) -> str:
     return escaped[: max_characters - KEPT_END - len(CUT)] + CUT + escaped[-KEPT_END:]
 
 
-def readable_lines(text: str) -> str:
+def readable_lines(text: str, max_characters: int = MAX_CHARACTERS) -> str:
     """Make each line of a text `readable`."""
-    return "\n".join(readable(line) for line in text.split("\n"))
+    return "\n".join(readable(line, max_characters) for line in text.split("\n"))
 
 
 def without_secrets(text: str) -> str:
