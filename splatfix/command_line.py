@@ -19,6 +19,7 @@ import pkgutil
 import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if explained is None:
             raise
         code, message = explained
-        print(f"splatfix {argv[0]}: {message}", file=sys.stderr)
+        with suppress(OSError):  # a log on the disk that is full
+            print(f"splatfix {argv[0]}: {message}", file=sys.stderr)
         return code
 
 

@@ -68,11 +68,11 @@ def sizes(start, tmp_path_factory) -> Callable[[str], list[int]]:
     return find
 
 
-def check(start, name: str, out: Path, num_bytes: int, capfd) -> None:
-    capfd.readouterr()
+def check(start, name: str, out: Path, num_bytes: int, capsys) -> None:
+    capsys.readouterr()
     with files_up_to(num_bytes):
         code = start(name, out)
-    lines = capfd.readouterr().err
+    lines = capsys.readouterr().err
     assert "Traceback" not in lines
     assert code == 1, f"{num_bytes} bytes"
     assert f"splatfix {name}: the disk is full or files may not grow ({out}" in lines
@@ -80,16 +80,16 @@ def check(start, name: str, out: Path, num_bytes: int, capfd) -> None:
 
 
 @pytest.mark.parametrize(("name", "share"), [("train", 0.0), ("train", 0.6), ("train", 1.0), ("fit", 1.0)])
-def test_a_full_disk_is_one_line_and_a_rerun_completes(name, share, start, sizes, tmp_path, capfd):
+def test_a_full_disk_is_one_line_and_a_rerun_completes(name, share, start, sizes, tmp_path, capsys):
     found = sizes(name)
-    check(start, name, tmp_path / "run", found[round(share * (len(found) - 1))] - 1, capfd)
+    check(start, name, tmp_path / "run", found[round(share * (len(found) - 1))] - 1, capsys)
     assert start(name, tmp_path / "run") == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "fit", "loop"])
-def test_every_size_of_a_full_disk(name, start, sizes, tmp_path, capfd):
+def test_every_size_of_a_full_disk(name, start, sizes, tmp_path, capsys):
+    """Each rerun resumes with a little more space, so that the run stops at each file in turn."""
     for num_bytes in sizes(name):
-        out = tmp_path / str(num_bytes)
-        check(start, name, out, num_bytes - 1, capfd)
-        assert start(name, out) == 0
+        check(start, name, tmp_path / "run", num_bytes - 1, capsys)
+    assert start(name, tmp_path / "run") == 0
