@@ -19,6 +19,7 @@ from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.colmap_folders import describe_larger_model
 from splatfix.captures.masks import apply_mask_choice
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
+from splatfix.captures.photos import find_image_folders
 from splatfix.captures.reading import check_photos, fetch_photos, read_ahead
 from splatfix.captures.remote import open_remote_capture
 from splatfix.captures.unknown import describe_unknown, has_other_poses
@@ -33,6 +34,7 @@ __all__ = [
     "View",
     "check_photos",
     "fetch_photos",
+    "find_owner",
     "has_other_poses",
     "is_capture",
     "open_capture",
@@ -73,6 +75,15 @@ def is_capture(path: Path | str) -> bool:
     return any(reader.find(Path(path), LOCAL) is not None for reader in FORMATS.values())
 
 
+def find_owner(path: Path | str) -> Path | None:
+    """Find the capture whose folder of images a path is; None if it is of none."""
+    path = Path(path).absolute()
+    if path not in (*(find_image_folders(path.parent) if path.is_dir() else ()), path.parent / "input"):
+        return None
+    readers = [reader for name, reader in FORMATS.items() if name != "splat"]
+    return path.parent if any(reader.find(path.parent, LOCAL) is not None for reader in readers) else None
+
+
 def is_remote(path: Path | str) -> bool:
     """Whether the path of a capture is a URL."""
     return "://" in str(path)
@@ -99,6 +110,8 @@ def _open(path: Path, longest_side_px: int | None, files: CaptureFiles, options:
             capture = replace(capture, notes=tuple(map(_printable, capture.notes)))
             return capture if capture.format == "splat" else move_to_cameras(capture)  # a splat is moved by its reader
     captures = _find_below(path, files) if path.is_dir() else []
+    if not captures and (owner := find_owner(path)) is not None:
+        raise ValueError(f"{path}: the photos of a capture, without their cameras; pass its folder: {owner}")
     raise ValueError(describe_unknown(path, [reader.EXPECTED_FILES for reader in FORMATS.values()], captures))
 
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from splatfix.captures import has_other_poses, is_capture, is_remote
+from splatfix.captures import find_owner, has_other_poses, is_capture, is_remote
 from splatfix.files import hash_text
 from splatfix.images import SUFFIXES
 from splatfix.runs import Input
@@ -51,7 +51,7 @@ def needs_poses(path: Path | str) -> bool:
         return path.suffix.lower() in VIDEO_SUFFIXES
     if is_capture(path) or has_other_poses(path):
         return False
-    if any(is_capture(each) for each in path.iterdir() if each.is_dir()) or is_capture(path.absolute().parent):
+    if any(is_capture(each) for each in path.iterdir() if each.is_dir()) or find_owner(path) is not None:
         return False
     return bool(find_photo_files(path) or find_video_files(path))
 

@@ -322,6 +322,10 @@ def test_names_that_are_not_utf_8_are_shown_escaped(tmp_path):
 def test_photos_of_a_capture_are_not_posed_again(tmp_path):
     root = writers.write_colmap(tmp_path)
     assert not needs_poses(root / "images")
+    said = message(lambda: open_capture(root / "images"))
+    assert said == f"{root}/images: the photos of a capture, without their cameras; pass its folder: {root}"
+    shutil.copytree(root / "images", root / "more")
+    assert needs_poses(root / "more")
 
 
 def test_a_broken_model_wins_over_no_whole_one(tmp_path):
