@@ -129,7 +129,10 @@ def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     states = [optimizer.state[weight] for weight in weights if optimizer.state.get(weight)]
     if states and len(states) < len(weights):
         raise ValueError(f"the optimizer has a state for {len(states)} of {len(weights)} weights")
+    wanted = {"step", "exp_avg", "exp_avg_sq"} if "betas" in optimizer.defaults else set()  # of Adam and its kin
     for weight, state in zip(weights, states, strict=False):
+        if not wanted <= state.keys():
+            raise ValueError(f"{min(wanted - state.keys())} of the optimizer is missing")
         if state.keys() != states[0].keys():
             raise ValueError("the optimizer's states differ in what they hold")
         for name in MOMENTS & state.keys():

@@ -32,6 +32,11 @@ def saved(tmp_path) -> Path:
     return tmp_path / "state.pt"
 
 
+def drop_moments(state: dict[str, Any]) -> None:
+    for each in state["optimizer"]["state"].values():
+        del each["exp_avg"]
+
+
 def change_moment(state: dict[str, Any]) -> None:
     next(iter(state["optimizer"]["state"].values()))["exp_avg"] = torch.zeros(2)
 
@@ -43,6 +48,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no optimizer": (lambda s: s.pop("optimizer"), "optimizer is missing"),
     "list": (lambda s: s.update(network=[1]), "network is a list, wanted a mapping"),
     "groups": (lambda s: s["optimizer"].update(param_groups=[]), "parameter group"),
+    "all moments": (drop_moments, "exp_avg of the optimizer is missing"),
     "moment": (change_moment, r"exp_avg of the optimizer is \(2,\), wanted \(8, 13, 3, 3\)"),
     "fewer moments": (lambda s: s["optimizer"]["state"].popitem(), "a state for 99 of 100 weights"),
     "tag": (lambda s: s.update(tag=None), "tag is a NoneType"),
