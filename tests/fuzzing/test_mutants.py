@@ -7,10 +7,10 @@ a failure names the seed of its mutant.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import resource
-import signal
 import tempfile
 import time
 import traceback
@@ -28,6 +28,8 @@ NUM = int(os.environ.get("SPLATFIX_FUZZ_NUM", "12"))
 MAX_SECONDS = 20  # of one mutant, on a machine with other work
 MAX_BYTES = 2 * 2**30  # more memory than before the mutant is opened
 PREFIX = 30  # characters of a printed line before the message: splatfix COMMAND:
+CLEAN = multiprocessing.get_context("forkserver")  # forks no threads of earlier tests, which would hang in a child
+CLEAN.set_forkserver_preload(["tests.fuzzing.targets"])
 REFUSALS = (ValueError, OSError, FloatingPointError, MachineError, RunAborted)
 
 
@@ -37,12 +39,12 @@ def test_mutants_open_or_are_refused_in_a_line(name: str, tmp_path: Path) -> Non
     target = TARGETS[name]
     (tmp_path / "sound").mkdir()
     target.write(tmp_path / "sound")
-    outcome, text, _ = run_apart(target, copy(tmp_path / "sound", tmp_path / "mutant"))
+    outcome, text, _ = run_apart(name, copy(tmp_path / "sound", tmp_path / "mutant"))
     assert outcome == "opened", text
     failures, counts = [], {"opened": 0, "refused": 0}
     for seed in range(SEED, SEED + NUM):
         file = make_mutant(target, tmp_path, f"{name} {seed}")
-        outcome, text, seconds = run_apart(target, tmp_path / "mutant")
+        outcome, text, seconds = run_apart(name, tmp_path / "mutant")
         counts[outcome] = counts.get(outcome, 0) + 1
         if outcome not in ("opened", "refused"):
             failures.append(f"seed {seed}, {file}, {seconds:.1f} s: {outcome}: {text}")
@@ -61,44 +63,41 @@ def make_mutant(target: Target, folder: Path, seed: str) -> str:
     return ", ".join(str(file.relative_to(folder / "mutant")) for file in chosen)
 
 
-def run_apart(target: Target, folder: Path) -> tuple[str, str, float]:
-    """Open the files in another process; returns what happened, the message, and seconds.
+def run_apart(name: str, folder: Path) -> tuple[str, str, float]:
+    """Open the files of a target in another process; returns what happened, the message, and seconds.
 
     It is opened or refused, else a fault: a traceback, a long message, a killed process, too much time or memory.
     """
     start = time.monotonic()
-    with tempfile.TemporaryFile("w+") as shown, tempfile.TemporaryFile("w+") as answer:
-        child = os.fork()
-        if child == 0:
-            _open_and_exit(target, folder, shown.fileno(), answer.fileno())
-        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
-            if time.monotonic() - start > MAX_SECONDS:
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                return "timeout", "", time.monotonic() - start
-            time.sleep(0.01)
-        answer.seek(0)
-        text = answer.read()
+    with tempfile.TemporaryDirectory() as place:
+        shown, answer = Path(place) / "shown", Path(place) / "answer"
+        child = CLEAN.Process(target=_open_and_exit, args=(name, folder, shown, answer))
+        child.start()
+        child.join(MAX_SECONDS)
         seconds = time.monotonic() - start
-        if not text:
-            return "killed", f"status {ended[1]}", seconds
-        outcome, message = json.loads(text)
+        if child.is_alive():
+            child.kill()
+            child.join()
+            return "timeout", "", seconds
+        if not answer.is_file():
+            return "killed", f"status {child.exitcode}", seconds
+        outcome, message = json.loads(answer.read_text())
         if outcome != "refused":
             return outcome, message, seconds
-        shown.seek(0)
-        lines = [line for line in shown.read().splitlines() if line.strip()] or [""]
+        lines = [line for line in shown.read_text(errors="replace").splitlines() if line.strip()] or [""]
         longest = max(map(len, lines))
         return ("refused" if longest <= MAX_CHARACTERS + PREFIX else f"line of {longest}"), message, seconds
 
 
-def _open_and_exit(target: Target, folder: Path, shown: int, answer: int) -> None:
+def _open_and_exit(name: str, folder: Path, shown: Path, answer: Path) -> None:
     outcome, message = "opened", ""
     try:
-        os.dup2(shown, 1)
-        os.dup2(shown, 2)
+        file = os.open(shown, os.O_CREAT | os.O_WRONLY)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (used + MAX_BYTES, used + MAX_BYTES))
-        code = target.open(folder)
+        code = TARGETS[name].open(folder)
         outcome = "refused" if code else "opened"
     except REFUSALS as error:
         outcome, message = "refused", readable(str(error))
@@ -106,5 +105,5 @@ def _open_and_exit(target: Target, folder: Path, shown: int, answer: int) -> Non
             outcome = "empty message"
     except BaseException:
         outcome, message = "traceback", traceback.format_exc()[-3000:]
-    os.write(answer, json.dumps([outcome, message]).encode())
+    answer.write_text(json.dumps([outcome, message]))
     os._exit(0)
