@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from splatfix.config import to_tree
+from splatfix.messages import without_secrets
 from splatfix.report.sweep.results import FIGURES, PAGE, SWEEP, SweepResults
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import RoundRecord, TrialRecord, read_record, trial_folder, trial_name
@@ -148,7 +149,9 @@ class SweepTracker:
                 break
             unsent.remove(folder)
         if unsent:
+            uri = self._config.tracking.uri
             folders = f"{self._sweep} {self._sweep / 'trials' / '*'}"
+            folders += "" if uri is None else f" --uri {without_secrets(uri)}"
             message = "tracking: %d trials are not sent (%s); `splatfix sync %s` sends them"
             log.warning(message, len(unsent), reason, folders)
 

@@ -156,10 +156,11 @@ def test_a_server_that_stays_unreachable_gets_all_records_later(tmp_path, driver
     driver = drivers(config, tmp_path / "out")
     assert driver.wait() == 0
     (remedy,) = [line for line in driver.log.read_text().splitlines() if "3 trials are not sent" in line]
-    assert f"splatfix sync {tmp_path / 'out'} {tmp_path / 'out' / 'trials' / '*'}" in remedy
+    assert f"splatfix sync {tmp_path / 'out'} {tmp_path / 'out' / 'trials' / '*'} --uri {address}`" in remedy
     mlflow_server()
     folders = [str(tmp_path / "out"), *map(str, sorted((tmp_path / "out" / "trials").iterdir()))]
-    assert subprocess.run([sys.executable, "-m", "splatfix", "sync", *folders], cwd=ROOT, check=False).returncode == 0
+    sync = [sys.executable, "-m", "splatfix", "sync", *folders, "--uri", address]
+    assert subprocess.run(sync, cwd=ROOT, check=False).returncode == 0
     check_mlflow(address, tmp_path / "out")
 
 
