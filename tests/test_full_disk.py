@@ -19,7 +19,7 @@ from splatfix.config import to_tree
 from splatfix.pairs import write_shards
 from splatfix.sample import sample_path
 from tests.restoration.scenery import pair
-from tests.test_pipeline import SMALL, SMALL_LOOP
+from tests.test_pipeline import SMALL
 from tests.training.small import CONFIG
 
 
@@ -48,7 +48,6 @@ def start(tmp_path_factory) -> Callable[[str, Path], int]:
     arguments: dict[str, list[object]] = {
         "train": ["train", "--shards", folder / "shards", "--config", folder / "train.yaml"],
         "fit": ["fit", sample_path(), *SMALL, "--no-video"],
-        "loop": ["loop", sample_path(), *SMALL_LOOP],
     }
     return lambda name, out: run(*arguments[name], "--out", out)
 
@@ -70,7 +69,7 @@ def sizes(start, tmp_path_factory) -> Callable[[str], list[int]]:
 
 def check(start, name: str, out: Path, num_bytes: int, capsys) -> None:
     capsys.readouterr()
-    with files_up_to(num_bytes):
+    with files_up_to(num_bytes - num_bytes // 50):  # sizes differ a little from run to run, by digits of seconds
         code = start(name, out)
     lines = capsys.readouterr().err
     assert "Traceback" not in lines
@@ -87,7 +86,7 @@ def test_a_full_disk_is_one_line_and_a_rerun_completes(name, share, start, sizes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", "fit", "loop"])
+@pytest.mark.parametrize("name", ["train", "fit"])
 def test_every_size_of_a_full_disk(name, start, sizes, tmp_path, capsys):
     """Each rerun resumes with a little more space, so that the run stops at each file in turn."""
     for num_bytes in sizes(name):
