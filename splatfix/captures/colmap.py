@@ -238,18 +238,21 @@ def _describe_unseen_points(points: Points | None, cameras: Sequence[Camera]) ->
     Of each of some points, one image is looked at. A distorted image shows a little more than its pinhole camera, so
     points up to a quarter of the image outside count as seen.
     """
-    by_name = {camera.name: camera for camera in cameras}
+    if points is None or points.tracks is None:
+        return []
+    names = {camera.name for camera in cameras}
+    seen_by: dict[str, list[int]] = {}
+    for index in range(0, len(points), max(1, len(points) // NUM_CHECKED)):
+        if (name := min(points.tracks[index] & names, default=None)) is not None:
+            seen_by.setdefault(name, []).append(index)
     num, num_seen = 0, 0
-    if points is not None and points.tracks is not None:
-        for index in range(0, len(points), max(1, len(points) // NUM_CHECKED)):
-            name = min(points.tracks[index] & by_name.keys(), default=None)
-            if name is None:
-                continue
-            camera = by_name[name]
-            pixels, depths = camera.project(points.positions[index : index + 1])
-            size = np.array([camera.width_px, camera.height_px])
-            num_seen += bool(depths[0] > 0 and (np.abs(pixels[0] / size - 0.5) < 0.75).all())
-            num += 1
+    for camera in cameras:
+        indices = seen_by.get(camera.name, [])
+        if indices:
+            pixels, depths = camera.project(points.positions[indices])
+            offsets = np.abs(pixels / [camera.width_px, camera.height_px] - 0.5)
+            num_seen += int(((depths > 0) & (offsets < 0.75).all(axis=1)).sum())
+            num += len(indices)
     if num_seen >= MIN_SEEN * num:
         return []
     return [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,9 +85,7 @@ def choose_model(models: list[Path], files: CaptureFiles) -> tuple[ModelFiles, l
     notes: list[str] = []
     chosen = found[0]
     if len(found) > 1:
-        files.fetch([model.images[0] for model in found if model.images], headers=True)
-        files.fetch([model.images[0] for model in found if model.images and model.images[0].suffix == ".txt"])
-        counts = [_count_images(m, files) for m in found]
+        counts = _count_images(found, files)
         most = int(np.argmax(counts))
         chosen = found[most]
         others = [f"{m.folder} ({count})" for m, count in zip(found, counts, strict=True) if m is not chosen]
@@ -102,24 +101,26 @@ def choose_model(models: list[Path], files: CaptureFiles) -> tuple[ModelFiles, l
 
 def describe_larger_model(root: Path, num_views: int, files: CaptureFiles) -> list[str]:
     """Describe the model beside another format that has more images than that has views: one note, or none."""
-    models = [model for model in map(find_model_files, find_models(root)) if model.images]
-    files.fetch([model.images[0] for model in models if model.images[0].suffix == ".bin"], headers=True)
-    files.fetch([model.images[0] for model in models if model.images[0].suffix == ".txt"])
-    counts = {model.images[0]: _count_images(model, files) for model in models}
-    largest = max(counts, key=lambda file: counts[file], default=None)
-    if largest is None or counts[largest] <= num_views:
+    models = [find_model_files(folder) for folder in find_models(root)]
+    counts = _count_images(models, files)
+    most = max(counts, default=0)
+    if most <= num_views:
         return []
-    return [f"{largest.parent} is not read, a COLMAP model with {counts[largest]} images: pass that folder to read it"]
+    place = models[counts.index(most)].folder
+    return [f"{place} is not read, a COLMAP model with {most} images: pass that folder to read it"]
 
 
-def _count_images(model: ModelFiles, files: CaptureFiles) -> int:
-    """Count the images of a model; 0 if it has none or is broken."""
-    if not model.images:
-        return 0
-    try:
-        return count_images(model.images[0], files.size(model.images[0]))
-    except ValueError:
-        return 0
+def _count_images(models: Sequence[ModelFiles], files: CaptureFiles) -> list[int]:
+    """Count the images of each model; 0 where it has none or is broken."""
+    tables = [model.images[0] if model.images else None for model in models]
+    files.fetch([table for table in tables if table is not None], headers=True)
+    files.fetch([table for table in tables if table is not None and table.suffix == ".txt"])
+    counts = [0] * len(models)
+    for index, table in enumerate(tables):
+        if table is not None:
+            with suppress(ValueError):
+                counts[index] = count_images(table, files.size(table))
+    return counts
 
 
 def refuse_different_twins(found: ModelFiles, cameras: Mapping[int, Lens], images: Mapping[int, PosedImage]) -> None:

@@ -203,13 +203,17 @@ def _read_points_binary(path: Path) -> Iterator[tuple]:
     file = _BinaryFile(path)
     (count,) = file.read("Q", "the point count")
     data, layouts = file.data, dict[int, struct.Struct]()  # of tracks, by length
-    for index in range(count):
-        start = file.offset
-        file.skip(_POINT.size, f"point number {index} of {count}")
-        _, x, y, z, red, green, blue, _, length = _POINT.unpack_from(data, start)
-        file.skip(8 * length, f"point number {index} of {count}")
+    start, num_bytes = file.offset, len(file.data)
+    for index in range(count):  # there may be millions, so that a call for each costs
+        track = end = start + _POINT.size
+        if track <= num_bytes:
+            _, x, y, z, red, green, blue, _, length = _POINT.unpack_from(data, start)
+            end += 8 * length
+        if end > num_bytes:
+            file.skip(end - file.offset, f"point number {index} of {count}")  # which raises
         layout = layouts.get(length) or layouts.setdefault(length, struct.Struct(f"<{2 * length}I"))
-        yield (x, y, z), (red, green, blue), frozenset(layout.unpack_from(data, start + _POINT.size)[::2])
+        yield (x, y, z), (red, green, blue), frozenset(layout.unpack_from(data, track)[::2])
+        start = end
 
 
 def _read_points_text(path: Path) -> Iterator[tuple]:
