@@ -47,18 +47,19 @@ class Program:
     Attributes:
         name: of the executable.
         install: command that installs it.
-        arguments: before and between the two files: those before the input, and those before the output.
+        before_input, before_output: arguments before either file.
     """
 
     name: str
     install: str
-    arguments: tuple[tuple[str, ...], tuple[str, ...]]
+    before_input: tuple[str, ...]
+    before_output: tuple[str, ...] = ()
 
 
 SPLAT_TRANSFORM = Program(
-    "splat-transform", "npm install --global @playcanvas/splat-transform", (("--quiet", "--gpu", "cpu"), ())
+    "splat-transform", "npm install --global @playcanvas/splat-transform", ("--quiet", "--gpu", "cpu")
 )
-USD_CONVERTER = Program("usd-convert-gsplat", "pipx install 'usd-convert-gsplat[usd]'", (("--input",), ("--output",)))
+USD_CONVERTER = Program("usd-convert-gsplat", "pipx install 'usd-convert-gsplat[usd]'", ("--input",), ("--output",))
 
 
 @dataclass(frozen=True)
@@ -168,16 +169,15 @@ def _write_with_program(splat: Splat, path: Path, program: Program, ending: str)
     with tempfile.TemporaryDirectory(prefix="splatfix-") as folder:
         plain, converted = Path(folder) / "splat.ply", Path(folder) / f"converted{ending}"
         write_ply(plain, splat.gaussians)
-        before_input, before_output = program.arguments
-        command = [executable, *before_input, str(plain), *before_output, str(converted)]
+        command = [executable, *program.before_input, str(plain), *program.before_output, str(converted)]
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=MAX_SECONDS, check=False)
         except subprocess.TimeoutExpired:
             raise ValueError(f"{program.name} has not ended after {MAX_SECONDS} s; it was stopped") from None
         if run.returncode != 0 or not converted.is_file():
             lines = [line for line in (run.stderr + run.stdout).splitlines() if line.strip()]
-            ending = f"exit code {run.returncode}" if run.returncode else "it wrote no file"
-            raise ValueError(f"{program.name} failed: {lines[-1].strip() if run.returncode and lines else ending}")
+            reason = "it wrote no file" if run.returncode == 0 else f"exit code {run.returncode}"
+            raise ValueError(f"{program.name} failed: {lines[-1].strip() if run.returncode and lines else reason}")
         shutil.copyfile(converted, path)
 
 
