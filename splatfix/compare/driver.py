@@ -50,7 +50,7 @@ from splatfix.restoration import RestorerChoice, restorer_options
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import Run, open_run
 from splatfix.shared_folder import refuse_relative_output, shared_token
-from splatfix.tracking import end_status, hide_password
+from splatfix.tracking import end_status
 from splatfix.workers import RunAborted, run_tasks, runs_in_process, workers_for_device
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def run_compare(config: CompareConfig, out: Path | str, *, fresh: bool = False) 
         mirror.pull(skip=[] if fresh else [SHARED])
         run = open_run(
             mirror.path,
-            hide_password(config),
+            config,
             command="compare",
             may_change=MAY_CHANGE,
             files=COMPARE_FILES,

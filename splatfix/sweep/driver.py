@@ -33,7 +33,7 @@ from splatfix.sweep.settings import apply
 from splatfix.sweep.state import STATE, SweepState, read_state, write_state
 from splatfix.sweep.trial import TRIAL_FILES, prune_trial, run_trial
 from splatfix.telemetry import Telemetry
-from splatfix.tracking import TRACKING_FILES, hide_password
+from splatfix.tracking import TRACKING_FILES
 from splatfix.workers import (
     RunAborted,
     connect_ray,
@@ -80,8 +80,8 @@ def run_sweep(config: SweepConfig, out: Path | str, *, fresh: bool = False, sour
     config = resolve_paths(config)
     config = replace(config, workers=workers_for_device(config.workers, config.loop.device))
     num_trials = check_sweep(config, source=source)
-    settings, inputs = hide_password(config), restorer_inputs(config)
-    record = describe_run(settings, command="sweep", inputs=inputs, files=SWEEP_FILES)
+    inputs = restorer_inputs(config)
+    record = describe_run(config, command="sweep", inputs=inputs, files=SWEEP_FILES)
     mirror.pull(TOP)
     with mirror.name_errors():
         check_run(out, record, may_change=MAY_CHANGE, fresh=fresh)  # before the lease, which is in the folder
@@ -89,7 +89,7 @@ def run_sweep(config: SweepConfig, out: Path | str, *, fresh: bool = False, sour
         mirror.pull(skip=[] if fresh else [SHARED])
         run = open_run(
             out,
-            settings,
+            config,
             command="sweep",
             inputs=inputs,
             may_change=MAY_CHANGE,

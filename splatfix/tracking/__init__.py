@@ -7,7 +7,7 @@ it is back, when the run is resumed, or by `send_unsent`. Sending a record twice
 by a tag, so that a resumed process continues its run.
 """
 
-from splatfix.tracking.config import TrackingConfig, hide_password
+from splatfix.tracking.config import TrackingConfig
 from splatfix.tracking.journal import JOURNAL, end_status
 from splatfix.tracking.sender import ENVIRONMENT
 from splatfix.tracking.state import STATE, is_sent
@@ -24,7 +24,6 @@ __all__ = [
     "Tracker",
     "TrackingConfig",
     "end_status",
-    "hide_password",
     "is_sent",
     "open_tracker",
     "page_of",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from splatfix.config import require
-from splatfix.messages import without_secrets
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 T = TypeVar("T")
@@ -36,13 +35,6 @@ class TrackingConfig:
     def __post_init__(self) -> None:
         require(self.uri is None or is_known(self.uri), "tracking.uri", self.uri, f"{WANTED_URI}, or null")
         require(bool(self.experiment.strip()), "tracking.experiment", self.experiment, "a name")
-
-
-def hide_password(config: T) -> T:
-    """A config with a field ``tracking``, without the password in its server's address: as it is written to files."""
-    tracking: TrackingConfig = config.tracking  # type: ignore[attr-defined]
-    uri = None if tracking.uri is None else without_secrets(tracking.uri)
-    return replace(config, tracking=replace(tracking, uri=uri))  # type: ignore[type-var]
 
 
 def is_known(uri: str) -> bool:

@@ -10,7 +10,7 @@ from splatfix.config import to_public_tree
 from splatfix.process import log
 from splatfix.restoration.checkpoint import CARD, CONFIG
 from splatfix.runs import Input, Run, open_run, read_run
-from splatfix.tracking import TRACKING_FILES, hide_password
+from splatfix.tracking import TRACKING_FILES
 from splatfix.training.config import TrainConfig
 from splatfix.training.data import Data
 
@@ -39,7 +39,7 @@ def open_training(out: Path, config: TrainConfig, data: Data, *, fresh: bool = F
     settings = tree if earlier is None else earlier["settings"]
     run = open_run(
         out,
-        hide_password(config),
+        config,
         command="train",
         inputs={"shards": Input(path=storage.absolute(data.url), digest=data.digest)},
         may_change=MAY_CHANGE,
