@@ -24,7 +24,7 @@ from pathlib import Path
 
 from splatfix import storage
 from splatfix.errors import LeaseLost, RunAborted
-from splatfix.files import process_space
+from splatfix.files import parse_json, process_space
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ def _read(where: str) -> bytes | None:
 def _parse(content: bytes) -> _Holder | None:
     """Parse a lease; None if it is not whole, or of another version."""
     try:
-        return _Holder(**json.loads(content))
+        return _Holder(**parse_json(content, LEASE))
     except (ValueError, TypeError):
         return None
 

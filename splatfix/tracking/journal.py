@@ -14,6 +14,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from splatfix.files import parse_json
 from splatfix.tracking.limits import MAX_PER_CALL
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ def batches(path: Path, offset: int) -> Iterator[tuple[str, list[dict[str, Any]]
             if not line.endswith(b"\n"):
                 break
             try:
-                record = json.loads(line)
+                record = parse_json(line, str(path))
             except ValueError:
                 record = None
             if isinstance(record, dict) and "kind" in record:
