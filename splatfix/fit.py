@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,8 +114,21 @@ def run_fit(
         ValueError: the capture, the split or a setting is not usable, the folder holds another run, or another process
             is at work in it.
     """
-    with hold_lease(str(check_place(out)), "splatfix fit"):
+    with hold_run(out, "splatfix fit"):
         return _run_fit(capture_path, out, config, fresh=fresh, profile=profile)
+
+
+@contextmanager
+def hold_run(out: str | Path, command: str) -> Iterator[None]:
+    """Keep other processes out of a run folder (`hold_lease`), unless it cannot be written to: then nobody works there.
+
+    Raises:
+        ValueError: another process is at work in it, or it is no folder.
+    """
+    place = check_place(out)
+    is_sealed = place.is_dir() and not os.access(place, os.W_OK)
+    with nullcontext() if is_sealed else hold_lease(str(place), command):
+        yield
 
 
 def _run_fit(capture_path: str | Path, out: str | Path, config: FitRunConfig, *, fresh: bool, profile: bool) -> Results:

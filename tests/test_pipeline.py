@@ -324,6 +324,14 @@ def test_a_second_process_in_a_run_folder_is_refused(command, tmp_path, capsys):
     assert "is at work here" in line
 
 
+def test_a_finished_run_is_shown_where_nothing_can_be_written(loop_run, monkeypatch, capsys):
+    before = everything_in(loop_run)
+    monkeypatch.setattr("os.access", lambda *_: False)  # as on a disk that is mounted for reading
+    monkeypatch.setattr("splatfix.fit.hold_lease", None)
+    assert run("loop", sample_path(), "--out", loop_run, *SMALL_LOOP) == 0
+    assert everything_in(loop_run) == before and "PSNR" in capsys.readouterr().out
+
+
 def test_fresh_starts_over_and_removes_only_what_the_run_wrote(copied_run, loop_run):
     mine = [copied_run / name for name in ("notes.txt", "images/sketch.jpg", "rounds/1/sketch.jpg")]
     for path in mine:

@@ -14,16 +14,23 @@ from splatfix.evaluation.layout import REPAIR_FILES
 from splatfix.evaluation.repairs import REPAIRS, RepairRecord, write_repairs
 from splatfix.evaluation.results import Results, read_results
 from splatfix.files import write_json
-from splatfix.fit import FIT_FILES, estimate_without_tests, fit_scene, list_notes, loss_records, pose_first, prepare_run
+from splatfix.fit import (
+    FIT_FILES,
+    estimate_without_tests,
+    fit_scene,
+    hold_run,
+    list_notes,
+    loss_records,
+    pose_first,
+    prepare_run,
+)
 from splatfix.gaussians import read_splat, write_splat
-from splatfix.lease import hold_lease
 from splatfix.loop.baselines import fit_control, fit_siblings
 from splatfix.loop.config import LoopConfig
 from splatfix.loop.rounds import repair_rounds
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, open_restorer
 from splatfix.restoration.identity import describe_training_overlap, restorer_input
-from splatfix.runs import check_place
 
 LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, REPAIRS, "control.ply", "after.ply")
 
@@ -38,7 +45,7 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
         ValueError: the capture, the split or a setting is not usable, the folder holds another run, or another process
             is at work in it.
     """
-    with hold_lease(str(check_place(out)), "splatfix loop"):
+    with hold_run(out, "splatfix loop"):
         return _run_loop(capture_path, out, config, fresh=fresh)
 
 
