@@ -217,11 +217,8 @@ def explain_error(error: BaseException, wanted: Command, argv: Sequence[str]) ->
     message = readable(message)
     if wanted.may_resume and (code in EXIT_CODES.values() or is_disk_full(error)):
         in_job = RAY_JOB in os.environ  # where the config file is a copy that the job took along
-        message += (
-            "; the same submission resumes it"
-            if in_job
-            else f"; this resumes it:\n  {without_secrets(rerun_line(argv))}"
-        )
+        rerun = f"this resumes it:\n  {without_secrets(rerun_line(argv))}"
+        message += f"; {'the same submission resumes it' if in_job else rerun}"
     return code, message
 
 

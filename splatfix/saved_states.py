@@ -1,8 +1,7 @@
 """Encode and decode saved states: torch's format, followed by a digest that reveals any damage.
 
-Checkpoints of fits and states of trainings are encoded in memory: torch's own writing to a file reports a full disk as
-an internal error of its own. torch and older versions of splatfix read over the digest, and files without one still
-load.
+Checkpoints of fits and states of trainings are encoded in memory, because torch reports a full disk as an internal
+error. torch and older versions of splatfix ignore the digest, and files without one still load.
 """
 
 from __future__ import annotations
