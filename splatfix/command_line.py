@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"splatfix: {readable(str(error))}", file=sys.stderr)
         return BAD_INPUT
     set_up_logging()
-    stop_on_signals()
+    stop_on_signals(f"splatfix {argv[0]}")
     try:
         return run_command(wanted, argv[1:])
     except BaseException as error:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from splatfix import cuda_setup
 from splatfix.messages import readable
 
+ABORT_SECONDS = 20.0  # that a command may take to end when Ray has died; Ray would end it after 60, without a message
 log = logging.getLogger("splatfix")
 
 
@@ -71,18 +72,21 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+_command = "splatfix"
 _requested: str | None = None
 _aborted: str | None = None
+_abort_timer: threading.Timer | None = None
 _waits_for_progress = False
 
 
-def stop_on_signals() -> None:
+def stop_on_signals(command: str = "splatfix") -> None:
     """Let Ctrl-C and SIGTERM (schedulers, machines about to go away) end a command with a KeyboardInterrupt.
 
     Where a library swallows it (callbacks from C do), the next update of a progress bar raises it again.
     """
-    global _requested, _aborted
-    _requested = _aborted = None
+    global _command, _requested, _aborted, _abort_timer
+    _command = command
+    _requested = _aborted = _abort_timer = None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _stop)
         signal.signal(signal.SIGTERM, _stop)
@@ -98,16 +102,31 @@ def _stop(number: int, _frame: object) -> None:
 
 
 def abort_command(reason: str) -> None:
-    """End a command from another thread: interrupt its main thread, with the reason as its last message."""
-    global _aborted
+    """End a command from another thread: interrupt its main thread, with the reason as its last message.
+
+    By SIGTERM, since Ray Train takes Ctrl-C for itself and waits for an answer of its actors. Where the main thread
+    does not come back (Ray's calls to its central service cannot be interrupted), the process is ended after
+    `ABORT_SECONDS`, with the message and exit code 1.
+    """
+    global _aborted, _abort_timer
     _aborted = reason
+    _abort_timer = threading.Timer(ABORT_SECONDS, _end_process, args=[f"{_command}: {reason}"])
+    _abort_timer.daemon = True
+    _abort_timer.start()
     main_thread = threading.main_thread().ident
     assert main_thread is not None
-    signal.pthread_kill(main_thread, signal.SIGINT)  # which also ends a call that blocks
+    signal.pthread_kill(main_thread, signal.SIGTERM)  # which also ends most calls that block
+
+
+def _end_process(message: str) -> None:
+    os.write(2, f"{readable(message)}\n".encode())
+    os._exit(1)
 
 
 def abort_reason() -> str | None:
-    """The reason if `abort_command` ended the command, else None."""
+    """The reason if `abort_command` ended the command, which has come to its end now, else None."""
+    if _abort_timer is not None:
+        _abort_timer.cancel()
     return _aborted
 
 

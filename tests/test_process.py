@@ -77,6 +77,28 @@ def test_another_thread_ends_a_command_with_its_reason():
     assert (done.returncode, done.stderr) == (1, "splatfix wait: no node is left\n")
 
 
+BLOCKED = """
+import signal, threading, time
+from splatfix import command_line, process
+
+process.ABORT_SECONDS = 0.3
+
+@command_line.command()
+def wait() -> None:
+    \"\"\"Wait.\"\"\"
+    signal.signal(signal.SIGTERM, lambda *_: None)  # as calls of Ray, which do not look at signals
+    process.abort_command("no node is left")
+    time.sleep(60)
+
+raise SystemExit(command_line.main(["wait"]))
+"""
+
+
+def test_a_command_that_cannot_be_interrupted_ends_nevertheless():
+    done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=False, timeout=50)
+    assert (done.returncode, done.stderr) == (1, "splatfix wait: no node is left\n")
+
+
 def test_finalizers_print_nothing_after_a_stop():
     for before, count in (("", 0), ("half_made = None", 1)):
         code = STOPPED.format(before=before)

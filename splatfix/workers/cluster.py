@@ -9,11 +9,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from splatfix.files import private_folder, user_name
 from splatfix.process import abort_command, keeping_handler
@@ -24,7 +26,10 @@ ACCELERATOR_SHARE = 0.001  # of a node's resource ``accelerator_type:A100``, whi
 MAX_SOCKET_BYTES = 107 if sys.platform == "linux" else 103  # of the path of a socket
 SOCKET = "/ray/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.1"  # below RAY_TMPDIR or TMPDIR
 SHORT_PLACE = Path("/tmp")
-WATCH_SECONDS, NODELESS_SECONDS = 5.0, 60.0  # between looks at the nodes, and without any before a command ends
+WATCH_SECONDS = 5.0  # between looks at the nodes of a cluster
+NODELESS_SECONDS = 60.0  # without any node, before a command ends
+LOCAL_WATCH_SECONDS = 1.0  # between looks at a Ray that was started here
+LOCAL_PROCESSES = ("raylet", "gcs_server")  # without which nothing of it answers
 UNLIMITED = 10_000  # nodes of an autoscaler's group without a maximum
 log = logging.getLogger(__name__)
 
@@ -66,6 +71,7 @@ def connect_ray(
     import ray
 
     opens = not ray.is_initialized()
+    before = _local_processes()
     if opens:
         joined = address or os.environ.get("RAY_ADDRESS")
         start: dict[str, Any] = {} if joined else {"include_dashboard": has_dashboard, "num_cpus": num_cpus}
@@ -83,21 +89,36 @@ def connect_ray(
             ray.shutdown()
             raise ValueError(f"workers.gpus = {gpus:g}: this machine has {num_gpus:g}; use 0 for the CPU")
     try:
-        with _ending_without_nodes(ray) if opens else nullcontext():
+        with _ending_without_nodes(ray, _local_processes() - before) if opens else nullcontext():
             yield ray
     finally:
         if opens:
             ray.shutdown()
 
 
-@contextmanager
-def _ending_without_nodes(ray: Any) -> Iterator[None]:
-    """End the command if Ray has no node for `NODELESS_SECONDS`, since nothing would ever answer.
+def _local_processes() -> set[psutil.Process]:
+    """The processes of Ray that this one has started."""
+    return {each for each in psutil.Process().children() if _name(each) in LOCAL_PROCESSES}
 
-    Without it a driver whose only node was killed waits for workers for ever. A cluster that grows has its head.
+
+def _name(process: psutil.Process) -> str | None:
+    """The name of a process that runs, else None."""
+    try:
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.name()
+    except psutil.Error:
+        return None
+
+
+@contextmanager
+def _ending_without_nodes(ray: Any, processes: Collection[psutil.Process]) -> Iterator[None]:
+    """End the command when nothing would answer any more, since it would wait for ever.
+
+    That is when Ray has had no node for `NODELESS_SECONDS` (a cluster that grows has its head), or at once when one of
+    the ``processes`` of a Ray that was started here has died. Later, when Ray finds out, it may end this process
+    without a message (its client of the object store does).
     """
     closing = threading.Event()
-    thread = threading.Thread(target=_watch_nodes, args=(ray, closing), name="splatfix-nodes", daemon=True)
+    thread = threading.Thread(target=_watch_ray, args=(ray, processes, closing), name="splatfix-nodes", daemon=True)
     thread.start()
     try:
         yield
@@ -106,22 +127,32 @@ def _ending_without_nodes(ray: Any) -> Iterator[None]:
         thread.join(timeout=WATCH_SECONDS)
 
 
-def _watch_nodes(ray: Any, closing: threading.Event) -> None:
+def _watch_ray(ray: Any, processes: Collection[psutil.Process], closing: threading.Event) -> None:
+    names = {each: _name(each) for each in processes}
     last_seen = time.monotonic()
-    while not closing.wait(WATCH_SECONDS):
-        try:
-            is_alive = any(node["Alive"] for node in ray.nodes())
-        except Exception as error:  # of many kinds, while Ray's central service is away
-            log.debug("the nodes of Ray cannot be listed: %s", error)
-            is_alive = False
-        if is_alive:
+    reason = None
+    while reason is None:
+        if closing.wait(LOCAL_WATCH_SECONDS if processes else WATCH_SECONDS):
+            return
+        dead = [names[each] for each in processes if _name(each) is None]
+        if dead:
+            reason = f"Ray's process {' and '.join(map(str, dead))} has died"
+        elif _has_nodes(ray):
             last_seen = time.monotonic()
         elif time.monotonic() - last_seen > NODELESS_SECONDS:
-            abort_command(
-                f"Ray has had no node for {NODELESS_SECONDS:.0f} s: its processes were killed, or this machine ran out "
-                "of memory; finished work is kept, and the same command resumes"
-            )
-            return
+            reason = f"Ray has had no node for {NODELESS_SECONDS:.0f} s"
+    abort_command(
+        f"{reason}: it was killed, or this machine ran out of memory; finished work is kept, and the same command "
+        "resumes"
+    )
+
+
+def _has_nodes(ray: Any) -> bool:
+    try:
+        return any(node["Alive"] for node in ray.nodes())
+    except Exception as error:  # of many kinds, while Ray's central service is away
+        log.debug("the nodes of Ray cannot be listed: %s", error)
+        return False
 
 
 def short_folder() -> Path | None:

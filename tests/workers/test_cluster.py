@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 import threading
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +20,7 @@ from splatfix.shared_folder import describe_machine
 from splatfix.workers import WorkersConfig, connect_ray, workers_for_device
 from splatfix.workers import cluster as view
 from splatfix.workers.host import WorkerHost, host_class, take_gpu_share
+from tests.waiting import wait_for
 
 EIGHT_GPUS = {"CPU": 64.0, "GPU": 8.0, "memory": 512e9, "accelerator_type:A100": 1.0}
 
@@ -133,12 +138,28 @@ def test_a_command_ends_where_ray_has_no_node_left(monkeypatch, failure: Excepti
     monkeypatch.setattr(view, "WATCH_SECONDS", 0.0)
     monkeypatch.setattr(view.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(view, "abort_command", reasons.append)
-    view._watch_nodes(SimpleNamespace(nodes=nodes), threading.Event())
+    view._watch_ray(SimpleNamespace(nodes=nodes), [], threading.Event())
     assert num_asked == 7  # 60 s without a node after the last one was seen, which one moment without does not end
     assert reasons == [
-        "Ray has had no node for 60 s: its processes were killed, or this machine ran out of memory; finished work is "
-        "kept, and the same command resumes"
+        "Ray has had no node for 60 s: it was killed, or this machine ran out of memory; finished work is kept, and "
+        "the same command resumes"
     ]
+
+
+def test_a_command_ends_when_a_process_of_its_own_ray_dies(monkeypatch, tmp_path: Path) -> None:
+    raylet = shutil.copy(shutil.which("sleep") or "", tmp_path / "raylet")
+    reasons: list[str] = []
+    monkeypatch.setattr(view, "LOCAL_WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(view, "abort_command", reasons.append)
+    with subprocess.Popen([raylet, "60"]) as process:
+        wait_for(lambda: bool(view._local_processes()), seconds=10)
+        ray = SimpleNamespace(nodes=lambda: [{"Alive": True}])  # it notices only later
+        with view._ending_without_nodes(ray, view._local_processes()):
+            time.sleep(0.2)
+            assert not reasons
+            process.kill()
+            wait_for(lambda: bool(reasons), seconds=10)
+    assert reasons[0].startswith("Ray's process raylet has died: it was killed")
 
 
 class _QuietWorker:
