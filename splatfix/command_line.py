@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import errno
 import inspect
 import logging
 import os
@@ -28,7 +27,7 @@ import tyro
 import splatfix
 from splatfix import storage
 from splatfix.config import build_config, overlaid, read_yaml
-from splatfix.errors import MachineError, RunAborted, is_disk_full
+from splatfix.errors import MachineError, RunAborted, disk_full, is_disk_full
 from splatfix.flags import Command, Function, full_help, short_help, split_words
 from splatfix.messages import readable, readable_lines, without_secrets
 from splatfix.process import abort_reason, set_up_logging, stop_on_signals, stop_requested
@@ -236,8 +235,7 @@ def _explain(error: BaseException) -> tuple[int | None, str]:
     if isinstance(error, FloatingPointError | MachineError | RunAborted):
         return FAILED, str(error)
     if isinstance(error, OSError) and is_disk_full(error):
-        limit = " or files may not grow" if error.errno == errno.EFBIG else ""
-        return FAILED, f"the disk is full{limit} ({error.filename or error}); finished work is kept"
+        return FAILED, str(disk_full(error))
     if isinstance(error, OSError):
         named = error.filename and error.strerror
         return FAILED, f"{error.filename}: {error.strerror}" if named else str(error)

@@ -20,7 +20,13 @@ class LeaseLost(BaseException):
 
 
 class DiskFull(RunAborted):
-    """Raised when there is no space for results."""
+    """Raised when there is no space for results; see `disk_full` for its message."""
+
+
+def disk_full(error: OSError) -> DiskFull:
+    """The error for users when writing raised one that `is_disk_full`."""
+    limit = " or files may not grow" if error.errno == errno.EFBIG else ""
+    return DiskFull(f"the disk is full{limit} ({error.filename or error}); finished work is kept: free some space")
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -1,11 +1,13 @@
 """A full disk ends a command with one line, leaves no partial file, and the same command completes the run later.
 
-The disk is a limit on the size of files: the command fails at the first file that is larger.
+The disk is a limit on the size of files, which the command fails at in the first file that is larger; or a small real
+disk, where this machine lets a test mount one.
 """
 
 from __future__ import annotations
 
 import resource
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +20,16 @@ from splatfix.cli import main
 from splatfix.config import to_tree
 from splatfix.pairs import write_shards
 from splatfix.sample import sample_path
+from tests.compare.small import write_config as write_compare
 from tests.restoration.scenery import pair
+from tests.sweep.small import write_config as write_sweep
 from tests.test_pipeline import SMALL
 from tests.training.small import CONFIG
+
+GENERATE = (
+    *("--fits-per-capture", 3, "--device", "cpu", "--workers.num", 0, "--recipes.photos.size-px", 32),
+    *("--recipes.photos.steps", 60, "--recipes.photos.max-views", 2),
+)
 
 
 @contextmanager
@@ -48,6 +57,10 @@ def start(tmp_path_factory) -> Callable[[str, Path], int]:
     arguments: dict[str, list[object]] = {
         "train": ["train", "--shards", folder / "shards", "--config", folder / "train.yaml"],
         "fit": ["fit", sample_path(), *SMALL, "--no-video"],
+        "loop": ["loop", sample_path(), *SMALL, "--restorer", "warp", "--repair.steps", 20, "--no-video"],
+        "generate": ["generate", sample_path(), *GENERATE],
+        "sweep": ["sweep", "--config", write_sweep(folder / "sweep.yaml", search={"trials": 2}, reruns=1)],
+        "compare": ["compare", "--config", write_compare(folder / "compare.yaml")],
     }
     return lambda name, out: run(*arguments[name], "--out", out)
 
@@ -86,9 +99,45 @@ def test_a_full_disk_is_one_line_and_a_rerun_completes(name, share, start, sizes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", "fit"])
-def test_every_size_of_a_full_disk(name, start, sizes, tmp_path, capsys):
-    """Each rerun resumes with a little more space, so that the run stops at each file in turn."""
-    for num_bytes in sizes(name):
+@pytest.mark.parametrize(("name", "step"), [("train", 1), ("fit", 1), ("generate", 1), ("compare", 2), ("sweep", 5)])
+def test_every_size_of_a_full_disk(name, step, start, sizes, tmp_path, capsys):
+    """Each rerun resumes with a little more space, so that the run stops at each file in turn, or at every ``step``."""
+    for num_bytes in sizes(name)[::step]:
         check(start, name, tmp_path / "run", num_bytes - 1, capsys)
     assert start(name, tmp_path / "run") == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[[int], Path]]:
+    """A disk of so many kB; again with another size, the same disk."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def resize(kilobytes: int) -> Path:
+        options = f"size={kilobytes}k" + (",remount" if place.is_mount() else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        return place
+
+    yield resize
+    if place.is_mount():
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train", "loop", "generate", "sweep", "compare"])
+def test_a_disk_that_fills_at_six_places(name, start, tmp_path, small_disk, capsys):
+    assert start(name, tmp_path / "whole") == 0
+    files = [path for path in (tmp_path / "whole").rglob("*") if path.is_file()]
+    whole = sum(-(-path.stat().st_size // 4096) * 4 for path in files)
+    for share in (0.02, 0.2, 0.4, 0.6, 0.8, 0.95):
+        capsys.readouterr()
+        out = small_disk(round(share * whole)) / "run"
+        code, lines = start(name, out), capsys.readouterr().err
+        assert "Traceback" not in lines
+        assert code == 1, f"{share:.0%} of {whole} kB: {lines}"
+        assert f"splatfix {name}: the disk is full (" in lines, lines
+        assert [path for path in out.rglob("*") if "partial" in path.name or path.name.endswith(".old")] == []
+    assert start(name, small_disk(4 * whole) / "run") == 0

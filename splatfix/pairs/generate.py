@@ -33,7 +33,7 @@ from splatfix.process import progress, quiet, seconds_left, stop_requested
 from splatfix.runs import CONFIG, mark_started
 from splatfix.shared_folder import shared_token
 from splatfix.telemetry import Telemetry
-from splatfix.workers import DiskFull, Failure, Outcome, RunAborted, Worker, run_tasks, workers_for_device
+from splatfix.workers import Failure, Outcome, RunAborted, Worker, run_tasks, workers_for_device
 
 log = logging.getLogger(__name__)
 
@@ -151,8 +151,6 @@ def _make_missing(
                     )
                     bar.update()
                     run.check_failed()
-    except DiskFull as error:
-        raise DiskFull(f"the disk is full ({error}); finished fits are intact: free some space") from None
     finally:
         run.summary.seconds = time.monotonic() - start
         run.write_index(is_stopping=stop_requested() is not None)

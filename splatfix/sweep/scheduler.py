@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from splatfix.errors import DiskFull, RunAborted, is_disk_full
+from splatfix.errors import DiskFull, RunAborted, disk_full, is_disk_full
 from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.halving import passes_rung
 from splatfix.sweep.proposals import ProposalStudy
@@ -127,7 +127,7 @@ class SweepScheduler:
         except OSError as error:
             if not is_disk_full(error):
                 raise
-            self.abort_reason = DiskFull(str(error.filename or error))
+            self.abort_reason = disk_full(error)
         return False
 
     def _tell_results(self, num: int) -> bool:

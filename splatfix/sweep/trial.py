@@ -81,8 +81,8 @@ def run_trial(
                 traceback=failure.traceback,
                 breaks_process=breaks_cuda(error),
             )
-        except RunAborted as disk_full:
-            end = AttemptEnd(outcome="disk full", error=str(disk_full))
+        except RunAborted as full:
+            end = AttemptEnd(outcome="disk full", error=str(full))
     yield end
 
 

@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Literal
 
-from splatfix.errors import DiskFull, MachineError, RunAborted, is_disk_full
+from splatfix.errors import MachineError, RunAborted, disk_full, is_disk_full
 
 MAX_REASON = 600  # characters
 MAX_REASON_LINES = 6
@@ -54,7 +54,7 @@ def classify_failure(error: BaseException, trace: str | None = None) -> Failure:
     if isinstance(error, RunAborted):
         raise error
     if isinstance(error, OSError) and is_disk_full(error):
-        raise DiskFull(str(error.filename or error)) from None
+        raise disk_full(error) from None
     trace = ("".join(traceback.format_exception(error)) if trace is None else trace)[-MAX_TRACEBACK:]
     if isinstance(error, ValueError):
         return Failure(str(error), "content", trace)

@@ -260,7 +260,7 @@ class ActorPool(Generic[T]):
         name = self._queue.name(task)
         failure = classify_failure(error, trace)
         if isinstance(error, NodeDiskFullError) and len(self._members.capable_nodes()) <= 1:
-            raise DiskFull(failure.reason) from None
+            raise DiskFull(f"{failure.reason}; finished work is kept: free some space") from None
         attempts = self._attempts.setdefault(name, Attempts(first_failed=time.monotonic()))
         if is_preempted and attempts.num_preemptions < MAX_PREEMPTIONS:
             attempts.num_preemptions += 1

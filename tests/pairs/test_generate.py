@@ -198,7 +198,7 @@ def test_a_full_disk_leaves_a_consistent_output(tmp_path: Path, monkeypatch) -> 
         return real_create(url, content)
 
     monkeypatch.setattr("splatfix.storage.create", create)
-    with pytest.raises(DiskFull, match=r"the disk is full .* finished fits are intact"):
+    with pytest.raises(DiskFull, match=r"the disk is full .* finished work is kept"):
         generate_stubs(captures, tmp_path / "out")
     monkeypatch.undo()
     verification = verify(tmp_path / "out")
