@@ -8,13 +8,14 @@ MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 GPU_PACKAGES := gsplat pydantic pydantic-core annotated-types typing-inspection plyfile webdataset braceexpand jaxtyping
 
-.PHONY: help setup demo test test-all lint docs bench bench-compare bench-mask bench-pairs bench-training
+.PHONY: help setup demo test test-all kills lint docs bench bench-compare bench-mask bench-pairs bench-training
 .PHONY: gpu-check gpu-run gpu-report gpu-wheels clean
 
 help:
 	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
 	@echo "make test       set up, then the default tests in two processes, JOBS=4 in four (no GPU, no network)"
 	@echo "make test-all   the slow tests too"
+	@echo "make kills      50 processes of commands killed at random, in some 25 minutes; test-all kills ten"
 	@echo "make lint       ruff, mypy, import-linter, codespell, and the documentation built with warnings as errors"
 	@echo "make docs       the documentation as a site, in site/"
 	@echo "make bench      kernels, step and fit, timed; the table is also saved in runs/bench/"
@@ -43,6 +44,9 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest -m "not gpu"
+
+kills: setup
+	SPLATFIX_KILLS=50 $(BIN)/python -m pytest -s -m slow tests/kills
 
 lint: setup
 	$(BIN)/ruff check .

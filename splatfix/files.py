@@ -14,7 +14,7 @@ import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ MAX_DEPTH = 100  # levels of lists and mappings in JSON
 TOO_DEEP = f"lists and mappings are nested more than {MAX_DEPTH} levels deep; wanted a file that splatfix reads"
 MAX_DIGITS = 19  # of a whole number in JSON: 64 bits
 NOTICE_SECONDS = 15.0  # of waiting for a lock, before a message
+MAX_AGE_SECONDS = 7 * 86400.0  # of a temporary file: no file is written for so long
 # .NAME.MACHINE-PROCESS-RANDOM.partial, and .NAME.RANDOM.partial of older versions
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-)?[0-9a-f]+\.partial")
 
@@ -52,9 +53,14 @@ def write_whole(path: Path) -> Iterator[Path]:
 def temporary_beside(path: Path) -> Iterator[Path]:
     """Yield an unused path in the folder of ``path``, which is created if needed; the file is removed at the end.
 
-    The name contains machine and process, so that `drop_leftovers` recognizes the files of killed processes.
+    The name contains machine and process, so that `drop_leftovers` recognizes the files of killed processes, which it
+    does once in each folder that this process writes to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent not in _cleaned:
+        _cleaned.add(path.parent)
+        with suppress(OSError):
+            drop_leftovers(path.parent)
     unique = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     temporary = path.with_name(f".{path.name}.{unique}.partial")
     try:
@@ -67,6 +73,9 @@ def temporary_beside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+_cleaned: set[Path] = set()
+
+
 def sync(path: Path) -> None:
     """Synchronize a file to disk."""
     with path.open("rb+") as file:
@@ -76,8 +85,8 @@ def sync(path: Path) -> None:
 def drop_leftovers(folder: Path, name: str | None = None) -> None:
     """Delete the temporary files of killed processes of this machine from a folder.
 
-    Files of other machines are kept, since their processes may be running. With ``name``, all temporary files of that
-    file are deleted, from every machine: for a file that only the calling process writes.
+    Files of other machines are kept for `MAX_AGE_SECONDS`, since their processes may be running. With ``name``, all
+    temporary files of that file are deleted, from every machine: for a file that only the calling process writes.
     """
     if not folder.is_dir():
         return
@@ -87,8 +96,22 @@ def drop_leftovers(folder: Path, name: str | None = None) -> None:
             if match is None:
                 continue
             is_dead = match["machine"] == _machine() and not _is_alive(int(match["process"]))
-            if match["name"] == name or (name is None and is_dead):
+            if match["name"] == name or (name is None and (is_dead or _age(entry) > MAX_AGE_SECONDS)):
                 Path(entry.path).unlink(missing_ok=True)
+
+
+def drop_leftovers_below(folder: Path) -> None:
+    """Delete the temporary files of killed processes from a folder and all folders below it (`drop_leftovers`)."""
+    for place, _, names in os.walk(folder):
+        if any(LEFTOVER.fullmatch(name) for name in names):
+            drop_leftovers(Path(place))
+
+
+def _age(entry: os.DirEntry[str]) -> float:
+    try:
+        return time.time() - entry.stat().st_mtime
+    except FileNotFoundError:  # its process has just renamed it
+        return 0.0
 
 
 @lru_cache(maxsize=1)

@@ -238,7 +238,9 @@ def _read_size(use: Path) -> int:
 
 
 def _add_size(use: Path, num_bytes: int) -> None:
-    use.write_text(str(_read_size(use) + num_bytes))
+    size = _read_size(use) + num_bytes
+    with use.open("r+b") as file:  # in place, since the file carries a lock, and of one length, so that it is never cut
+        file.write(b"%020d" % size)
 
 
 def _refuse_unsafe(names: Sequence[str], url: str) -> None:

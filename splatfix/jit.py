@@ -75,9 +75,20 @@ class _Impl(caching.CompileResultCacheImpl):
 
 
 class _ContentCache(caching.FunctionCache):
-    """numba's cache with `_ContentLocator`; where nothing can be written, it is read alone."""
+    """numba's cache with `_ContentLocator`; where nothing can be written, it is read alone.
+
+    A damaged file of it (a power cut) is deleted, and the kernel compiled again.
+    """
 
     _impl_class = _Impl
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # of many kinds, from unpickling and from LLVM
+            with contextlib.suppress(OSError):
+                os.unlink(self._cache_file._index_path)
+            return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):

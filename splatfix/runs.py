@@ -28,7 +28,7 @@ import torch
 
 import splatfix
 from splatfix.config import first_difference, read_yaml, to_public_tree, to_yaml
-from splatfix.files import read_json, write_json, write_text
+from splatfix.files import drop_leftovers_below, read_json, write_json, write_text
 from splatfix.messages import hide_secrets
 from splatfix.process import name_device, peak_memory_mb
 
@@ -144,6 +144,7 @@ def open_run(
     elif is_complete and "finished" in earlier:
         return Run(path, record=earlier)
     path.mkdir(parents=True, exist_ok=True)
+    drop_leftovers_below(path)
     write_json(path / RECORD, record)
     write_text(path / CONFIG, to_yaml(config))
     mark_started(path.resolve())

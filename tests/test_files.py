@@ -16,6 +16,7 @@ from splatfix import files
 from splatfix.files import (
     LEFTOVER,
     drop_leftovers,
+    drop_leftovers_below,
     hold_lock,
     parse_json,
     read_json,
@@ -97,6 +98,17 @@ def test_leftovers_of_killed_processes_are_dropped(tmp_path: Path) -> None:
         being_written.touch()
         drop_leftovers(tmp_path)
         assert set(tmp_path.iterdir()) == {being_written, other, unknown, tmp_path / "fits.json"}
+
+
+def test_leftovers_are_dropped_where_a_process_writes_first_and_below_a_folder(tmp_path: Path) -> None:
+    left, below = leave_partial(tmp_path), leave_partial(tmp_path / "run" / "checkpoints")
+    old = tmp_path / left.name.replace(files._machine(), "00000000")
+    old.touch()
+    os.utime(old, (1, 1))
+    write_text(tmp_path / "fits.json", "{}")
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["fits.json"]
+    drop_leftovers_below(tmp_path)
+    assert not below.exists()
 
 
 def test_leftovers_of_one_file_are_dropped_from_every_machine(tmp_path: Path) -> None:

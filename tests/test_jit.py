@@ -77,6 +77,16 @@ def test_copies_of_a_source_share_compiled_kernels(tmp_path: Path, empty_cache: 
     assert len(list(empty_cache.iterdir())) == 2
 
 
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, empty_cache: Path, monkeypatch, suffix: str) -> None:
+    """As after a power cut: numba does not synchronize its files."""
+    call_double(tmp_path / "one", monkeypatch)
+    [file] = empty_cache.rglob(f"*{suffix}")
+    file.write_bytes(file.read_bytes()[:100])
+    assert call_double(tmp_path / "two", monkeypatch)["compiled"] == 1
+    assert call_double(tmp_path / "three", monkeypatch) == {"loaded": 1, "compiled": 0}
+
+
 @pytest.mark.usefixtures("empty_cache")
 def test_a_cache_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch) -> None:
     """As in an image whose kernels were compiled when it was built."""

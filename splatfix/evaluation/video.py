@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy import ndarray
@@ -19,38 +26,55 @@ def write_video(path: Path, frames: Iterable[ndarray], fps: float = 24, there_an
 
     Raises:
         ValueError: no frames, or frames of different sizes.
+        OSError: the disk is full, or ffmpeg failed.
     """
+    with write_whole(path) as temporary, ExitStack() as stack:
+        pipe, size, backwards = None, None, []
+        for frame in frames:
+            even = np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2], dtype=np.uint8)
+            if pipe is None:
+                size = even.shape
+                pipe = stack.enter_context(_encoding(temporary, path, size[1], size[0], fps))
+            if even.shape != size:
+                raise ValueError(f"{path}: frame of shape {frame.shape} after frames of {size}; wanted one size")
+            pipe.write(even.data)
+            if there_and_back:
+                backwards.append(even)
+        if pipe is None:
+            raise ValueError(f"{path}: no frames to write")
+        for even in backwards[-2:0:-1]:
+            pipe.write(even.data)
+
+
+@contextmanager
+def _encoding(file: Path, path: Path, width_px: int, height_px: int, fps: float) -> Iterator[IO[bytes]]:
+    """Start ffmpeg, and yield what takes the bytes of frames. OSError, with ``path``, if it does not end well."""
     import imageio_ffmpeg
 
-    encoding = ["-f", "mp4", "-crf", "25", "-preset", "medium", "-movflags", "+faststart", "-threads", "2"]
-    with write_whole(path) as temporary:
-        writer, size, backwards = None, None, []
+    command = [
+        *(imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-f", "rawvideo", "-vcodec", "rawvideo"),
+        *("-s", f"{width_px}x{height_px}", "-pix_fmt", "rgb24", "-r", f"{fps:.02f}", "-i", "-", "-an"),
+        *("-vcodec", "libx264", "-pix_fmt", "yuv420p", "-v", "error", "-f", "mp4", "-crf", "25"),
+        *("-preset", "medium", "-movflags", "+faststart", "-threads", "2", str(file)),
+    ]
+    with tempfile.TemporaryFile() as messages:  # a pipe that nobody reads would stop ffmpeg
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=messages, stderr=messages, start_new_session=True
+        )
+        assert process.stdin is not None
         try:
-            for frame in frames:
-                even = np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2], dtype=np.uint8)
-                if writer is None:
-                    size = even.shape
-                    writer = imageio_ffmpeg.write_frames(
-                        str(temporary),
-                        (size[1], size[0]),
-                        fps=fps,
-                        codec="libx264",
-                        pix_fmt_out="yuv420p",
-                        quality=None,
-                        macro_block_size=1,
-                        ffmpeg_log_level="error",
-                        output_params=encoding,
-                    )
-                    writer.send(None)
-                if even.shape != size:
-                    raise ValueError(f"{path}: frame of shape {frame.shape} after frames of {size}; wanted one size")
-                writer.send(even)
-                if there_and_back:
-                    backwards.append(even)
-            if writer is None:
-                raise ValueError(f"{path}: no frames to write")
-            for even in backwards[-2:0:-1]:
-                writer.send(even)
+            with suppress(BrokenPipeError), process.stdin:  # its exit code says why
+                yield process.stdin
+        except BaseException:
+            process.kill()
+            raise
         finally:
-            if writer is not None:
-                writer.close()
+            code = process.wait()
+        messages.seek(0)
+        said = messages.read().decode(errors="replace").strip()
+    if code:
+        if code == -signal.SIGXFSZ:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        if os.strerror(errno.ENOSPC) in said:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        raise OSError(f"{path}: ffmpeg failed ({(said.splitlines() or [f'exit code {code}'])[-1]})")

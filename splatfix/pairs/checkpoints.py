@@ -88,6 +88,7 @@ def checkpoint_url(out: str, stem: str) -> str:
 def remove_checkpoints(out: str, stems: Container[str] | None = None) -> None:
     """Remove the checkpoints of some tasks, or of all."""
     folder = storage.join(out, CHECKPOINTS)
+    storage.drop_leftovers(folder)
     for name in storage.list_names(folder):
         if stems is None or name.removesuffix(SUFFIX) in stems:
             storage.delete(storage.join(folder, name))

@@ -194,6 +194,16 @@ def read_fit(url: str | Path, stem: str) -> CommittedFit:
     return fit
 
 
+def read_file(url: str | Path, file: Mapping[str, Any]) -> bytes:
+    """Read a file of a fit that is no shard. ValueError if it is not what the manifest of the fit lists."""
+    content = storage.read_bytes(storage.join(url, file["name"]))
+    if len(content) != file["bytes"] or hashlib.sha256(content).hexdigest() != file["sha256"]:
+        raise ValueError(
+            f"{file['name']}: its content differs from the manifest; run splatfix verify --repair on {url}"
+        )
+    return content
+
+
 def commit_fit(
     url: str | Path,
     stem: str,

@@ -202,10 +202,35 @@ def is_generated_name(name: str) -> bool:
 
 
 def read_samples(url: str | Path, shard: Shard) -> Iterator[dict[str, Any]]:
-    """Read the samples of a shard as bytes, in order. ValueError if the file is truncated or not a tar."""
+    """Read the samples of a shard as bytes, in order.
+
+    Raises:
+        ValueError: the file is truncated or not a tar, or, after the last sample, differs from the manifest.
+    """
     where = storage.join(url, shard.name)
     with storage.open_binary(where) as stream:
-        yield from read_samples_from(stream, shard, where)
+        hashed = _HashedStream(stream)
+        yield from read_samples_from(hashed, shard, where)
+        if hashed.digest() != shard.sha256:
+            raise ValueError(f"{where}: its sha256 differs from the manifest; run splatfix verify --repair on {url}")
+
+
+class _HashedStream(io.BufferedIOBase):
+    """A file that is read from start to end, and the SHA-256 of its content."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._stream, self._hash = stream, hashlib.sha256()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = self._stream.read(size)
+        self._hash.update(content)
+        return content
+
+    def digest(self) -> str:
+        """The digest of the whole file, in hexadecimal digits."""
+        while self.read(1 << 20):  # what follows the last member of a tar
+            pass
+        return self._hash.hexdigest()
 
 
 def read_samples_from(stream: io.BufferedIOBase, shard: Shard, where: str) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from splatfix.captures import Capture
 from splatfix.gaussians import Splat, read_ply, write_ply
 from splatfix.pairs.checkpoints import FitCheckpoints, checkpoint_url
 from splatfix.pairs.ground_truth import DenseConfig, GroundTruth, fit_densely, read_reference_splat
-from splatfix.pairs.index import SUFFIX, CommittedFit, commit_fit, read_fit
+from splatfix.pairs.index import SUFFIX, CommittedFit, commit_fit, read_file, read_fit
 from splatfix.pairs.make import make_pairs
 from splatfix.pairs.pair import Pair
 from splatfix.pairs.prefetch import CapturePrefetcher, PrefetchedCapture
@@ -209,7 +209,7 @@ class PairWorker:
         record = read_fit(self.settings.out, task.after).record
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "dense.ply"
-            file.write_bytes(storage.read_bytes(storage.join(self.settings.out, record["files"][0]["name"])))
+            file.write_bytes(read_file(self.settings.out, record["files"][0]))
             gaussians = read_ply(file).to(self.device)
         return GroundTruth(Splat(gaussians, background=capture.background), record["psnr_held_out"])
 

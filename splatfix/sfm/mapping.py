@@ -154,6 +154,7 @@ def map_globally(database: Path, images: Path, names: Sequence[str], task: PoseT
     """
     copy = task.folder / "global.db"
     with progress(total=1, description="cameras, global") as bar, _empty_folder(task.folder / "models") as models:
+        _delete_database(copy)  # of a killed process, whose changes SQLite would add to the new one
         shutil.copyfile(database, copy)
         request = {
             **{"database": str(copy), "images": str(images), "models": str(models), "names": list(names)},
@@ -162,8 +163,7 @@ def map_globally(database: Path, images: Path, names: Sequence[str], task: PoseT
         try:
             failure = run_global_mapping(request, task.folder / "global.log", on_wait=lambda: bar.update(0))
         finally:
-            for path in task.folder.glob(f"{copy.name}*"):  # and what SQLite leaves beside it
-                path.unlink(missing_ok=True)
+            _delete_database(copy)
         if failure is not None:
             log.warning("global mapping failed (%s)", failure)
             return None
@@ -171,6 +171,12 @@ def map_globally(database: Path, images: Path, names: Sequence[str], task: PoseT
         found = {index: pycolmap.Reconstruction(folder) for index, folder in enumerate(folders)}
         bar.update()
     return _largest(found)
+
+
+def _delete_database(database: Path) -> None:
+    """Delete a database and what SQLite leaves beside it."""
+    for path in database.parent.glob(f"{database.name}*"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 
 import splatfix
+from splatfix.captures.colmap_model import read_cameras, read_images, read_points3d
 from splatfix.config import to_public_tree
+from splatfix.files import sync
 from splatfix.process import progress
 from splatfix.runs import Run, open_run
 from splatfix.sfm.advice import advise, explain_failure
@@ -163,9 +166,22 @@ def write_model(model: PosedModel, out: Path, task: PoseTask) -> None:
     partial.mkdir(parents=True)
     model.reconstruction.write_binary(partial)
     target = out / MODEL
+    _check_whole(partial, target)
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial.rename(target)
+
+
+def _check_whole(folder: Path, target: Path) -> None:
+    """Synchronize the files of a model to disk. OSError if one is cut short, which COLMAP does not tell."""
+    try:
+        for read, name in ((read_cameras, "cameras"), (read_images, "images"), (read_points3d, "points3D")):
+            read(folder / f"{name}.bin")
+    except ValueError as error:
+        log.debug("%s", error)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
+    for file in folder.iterdir():
+        sync(file)
 
 
 def _write_trial(model: PosedModel, task: PoseTask) -> Path:

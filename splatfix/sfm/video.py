@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -11,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from splatfix.files import read_json, write_json
+from splatfix.files import read_json, sync, write_json
 from splatfix.process import progress
 from splatfix.sfm.photos import MIN_PHOTOS, measure_sharpness
 from splatfix.shapes import Float
@@ -25,6 +28,7 @@ FFMPEG_SIGNS = {  # in the log of ffmpeg, and what they mean
     "matches no streams": "there is no picture in it, only sound",
     "moov atom not found": "its index is missing: the recording or the copy was cut short",
 }
+END_OF_JPEG = b"\xff\xd9"  # the last bytes of a whole file
 MAX_STEP = 0.25  # motion between picked frames, in image widths, above which they share too little
 
 
@@ -177,6 +181,8 @@ def write_frames(video: Path, chosen: Sequence[int], paths: Sequence[Path], fold
 
     select = _match_frames(chosen)
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("frames-*/"):  # of a killed process
+        shutil.rmtree(old, ignore_errors=True)
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="frames-") as place:
         command = [
@@ -198,10 +204,13 @@ def write_frames(video: Path, chosen: Sequence[int], paths: Sequence[Path], fold
                 process.kill()
             process.wait()
         written = sorted(Path(place).iterdir())
+        if not all(source.read_bytes().endswith(END_OF_JPEG) for source in written):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(paths[0].parent))
         if len(written) < len(chosen):
             reason = (messages.read_text(errors="replace").strip().splitlines() or ["it ends early"])[-1][:100]
             raise ValueError(f"{video}: {len(written)} of {len(chosen)} frames can be decoded ({reason}); is it whole?")
         for source, target in zip(written, paths, strict=True):
+            sync(source)
             source.replace(target)
 
 

@@ -291,9 +291,15 @@ def _copy_newer(checkpoint: Path, out: Path) -> None:
     if _saved_step(out) >= step:
         return
     log.info("%s: copying the state after step %d", out, step)
-    shutil.copytree(checkpoint, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STATE))
-    with write_whole(out / STATE) as temporary:  # last: the state counts the steps that the other files hold
-        shutil.copyfile(checkpoint / STATE, temporary)
+    shutil.copytree(
+        checkpoint, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STATE), copy_function=_copy_whole
+    )
+    _copy_whole(checkpoint / STATE, out / STATE)  # last: the state counts the steps that the other files hold
+
+
+def _copy_whole(source: str | Path, target: str | Path) -> None:
+    with write_whole(Path(target)) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _saved_step(folder: Path) -> int:

@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from splatfix.errors import RunAborted
 from splatfix.files import private_folder, user_name
 from splatfix.process import abort_command, keeping_handler
 from splatfix.workers.config import WorkersConfig
@@ -70,35 +71,44 @@ def connect_ray(
     """
     import ray
 
-    opens = not ray.is_initialized()
-    before = _local_processes()
-    if opens:
-        joined = address or os.environ.get("RAY_ADDRESS")
-        start: dict[str, Any] = {} if joined else {"include_dashboard": has_dashboard, "num_cpus": num_cpus}
-        if not joined and (folder := short_folder()) is not None:
-            start["_temp_dir"] = str(folder)
-        quiet: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends no usage statistics
-        try:
-            with keeping_handler(signal.SIGTERM):  # Ray's handler would exit at once
-                ray.init(address=joined or "local", **quiet, **start)
-        except ray.exceptions.AuthenticationError as error:
-            raise ValueError(f"{joined or 'Ray'}: {' '.join(str(error).split())}") from None
-        num_gpus = ray.cluster_resources().get("GPU", 0)
-        if not joined and gpus > num_gpus:
-            ray.shutdown()
-            raise ValueError(f"workers.gpus = {gpus:g}: this machine has {num_gpus:g}; use 0 for the CPU")
+    if ray.is_initialized():
+        yield ray
+        return
+    joined = address or os.environ.get("RAY_ADDRESS")
+    start: dict[str, Any] = {} if joined else {"include_dashboard": has_dashboard, "num_cpus": num_cpus}
+    if not joined and (folder := short_folder()) is not None:
+        start["_temp_dir"] = str(folder)
+    quiet: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends no usage statistics
     try:
-        with _ending_without_nodes(ray, _local_processes() - before) if opens else nullcontext():
+        with _ending_without_ray(ray, starts=not joined) as is_connected:
+            _connect(ray, joined, {**quiet, **start})
+            is_connected.set()
+            num_gpus = ray.cluster_resources().get("GPU", 0)
+            if not joined and gpus > num_gpus:
+                raise ValueError(f"workers.gpus = {gpus:g}: this machine has {num_gpus:g}; use 0 for the CPU")
             yield ray
     finally:
-        if opens:
-            ray.shutdown()
+        ray.shutdown()
 
 
-def _local_processes() -> set[psutil.Process]:
-    """The processes of Ray that this one has started."""
-    return {each for each in psutil.Process().children() if _name(each) in LOCAL_PROCESSES}
+def _connect(ray: Any, address: str | None, options: Mapping[str, Any]) -> None:
+    try:
+        with keeping_handler(signal.SIGTERM):  # Ray's handler would exit at once
+            ray.init(address=address or "local", **options)
+    except ray.exceptions.AuthenticationError as error:
+        raise ValueError(f"{address or 'Ray'}: {' '.join(str(error).split())}") from None
+    except Exception as error:
+        if address is not None or isinstance(error, ValueError | OSError):
+            raise
+        reason = " ".join(str(error).split())[:300]  # Ray raises plain exceptions
+        raise RunAborted(f"Ray could not be started on this machine ({reason})") from error
+
+
+def _local_processes() -> dict[psutil.Process, str]:
+    """The processes of Ray that this one has started, which run, and their names."""
+    named = ((each, _name(each)) for each in psutil.Process().children())
+    return {each: name for each, name in named if name in LOCAL_PROCESSES}
 
 
 def _name(process: psutil.Process) -> str | None:
@@ -110,34 +120,44 @@ def _name(process: psutil.Process) -> str | None:
 
 
 @contextmanager
-def _ending_without_nodes(ray: Any, processes: Collection[psutil.Process]) -> Iterator[None]:
+def _ending_without_ray(ray: Any, *, starts: bool) -> Iterator[threading.Event]:
     """End the command when nothing would answer any more, since it would wait for ever.
 
-    That is when Ray has had no node for `NODELESS_SECONDS` (a cluster that grows has its head), or at once when one of
-    the ``processes`` of a Ray that was started here has died. Later, when Ray finds out, it may end this process
-    without a message (its client of the object store does).
+    That is when Ray has had no node for `NODELESS_SECONDS` (a cluster that grows has its head), or, where the block
+    ``starts`` Ray on this machine, at once when one of its processes has died. Later, when Ray finds out, it may end
+    this process without a message (its client of the object store does).
+
+    Yields:
+        What the block sets when it is connected.
     """
-    closing = threading.Event()
-    thread = threading.Thread(target=_watch_ray, args=(ray, processes, closing), name="splatfix-nodes", daemon=True)
+    connected, closing = threading.Event(), threading.Event()
+    arguments = (ray, starts, connected, closing, _local_processes())
+    thread = threading.Thread(target=_watch_ray, args=arguments, name="splatfix-nodes", daemon=True)
     thread.start()
     try:
-        yield
+        yield connected
     finally:
         closing.set()
         thread.join(timeout=WATCH_SECONDS)
 
 
-def _watch_ray(ray: Any, processes: Collection[psutil.Process], closing: threading.Event) -> None:
-    names = {each: _name(each) for each in processes}
+def _watch_ray(
+    ray: Any, starts: bool, connected: threading.Event, closing: threading.Event, ignored: Collection[psutil.Process]
+) -> None:
+    pause = LOCAL_WATCH_SECONDS if starts else WATCH_SECONDS
+    names: dict[psutil.Process, str] = {}
     last_seen = time.monotonic()
     reason = None
     while reason is None:
-        if closing.wait(LOCAL_WATCH_SECONDS if processes else WATCH_SECONDS):
+        if closing.wait(pause):
             return
-        dead = [names[each] for each in processes if _name(each) is None]
+        dead = [name for each, name in names.items() if _name(each) is None]
+        if starts:
+            starts = not connected.is_set()
+            names |= {each: name for each, name in _local_processes().items() if each not in ignored}
         if dead:
-            reason = f"Ray's process {' and '.join(map(str, dead))} has died"
-        elif _has_nodes(ray):
+            reason = f"Ray's process {' and '.join(dead)} has died"
+        elif not connected.is_set() or _has_nodes(ray):
             last_seen = time.monotonic()
         elif time.monotonic() - last_seen > NODELESS_SECONDS:
             reason = f"Ray has had no node for {NODELESS_SECONDS:.0f} s"

@@ -1,8 +1,11 @@
 """Videos: their frames, size and layout."""
 
+import resource
+
 import numpy as np
 import pytest
 
+from splatfix.errors import is_disk_full
 from splatfix.evaluation.video import write_video
 
 
@@ -26,3 +29,20 @@ def test_video_of_nothing_or_of_mixed_sizes_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="one size"):
         write_video(tmp_path / "a.mp4", [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 10, 3), np.uint8)])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_video_that_the_disk_has_no_room_for_is_an_error_and_leaves_no_file(tmp_path, share):
+    noise = np.random.default_rng(0)
+    frames = [noise.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(8)]
+    write_video(tmp_path / "whole.mp4", frames)
+    size = (tmp_path / "whole.mp4").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), before[1]))
+    try:
+        with pytest.raises(OSError, match=r"cut\.mp4") as raised:
+            write_video(tmp_path / "cut.mp4", frames)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert is_disk_full(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.mp4"]

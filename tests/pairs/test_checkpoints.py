@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from splatfix import storage
+from splatfix import files, storage
 from splatfix.pairs import checkpoints
 from splatfix.pairs.checkpoints import CHECKPOINTS, checkpoint_url, remove_checkpoints
 from splatfix.pairs.ground_truth import DenseConfig
@@ -29,6 +30,17 @@ def make_fit(out: str) -> Task:
     (task,) = plan_tasks(find_sources([sample_path()], {}), recipes, 1, 0)
     PairWorker(WorkerSettings(out, 0, "cpu", recipes, DenseConfig())).run(task, None)
     return task
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path: Path) -> None:
+    url = checkpoint_url(str(tmp_path), "scene-f000")
+    storage.write_bytes(url, b"x")
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    left = tmp_path / CHECKPOINTS / f".scene-f000.pt.{files._machine()}-{dead.pid}-0123.partial"
+    left.touch()
+    remove_checkpoints(str(tmp_path), {"scene-f000"})
+    assert not (tmp_path / CHECKPOINTS).exists()
 
 
 @pytest.mark.slow

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import pickle
+import re
 import tarfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -60,6 +62,16 @@ def test_a_truncated_shard_is_reported_when_verified_and_when_read(tmp_path):
         list(islice(sample_pairs(tmp_path, [shard], seed=0, segment=0), 9))
 
 
+def test_a_changed_digit_is_reported_when_a_shard_is_read(tmp_path):
+    (shard,) = write_shards(make_pairs(6), tmp_path)
+    file = tmp_path / shard.name
+    content = bytearray(file.read_bytes())
+    content[re.search(rb'"artifact_psnr": \d+\.(?=\d)', content).end()] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{shard.name}: its sha256 differs from the manifest; run splatfix verify"):
+        list(read_pairs(tmp_path))
+
+
 def test_changed_missing_and_unlisted_shards_are_reported(tmp_path):
     first, second, third = write_shards(make_pairs(6), tmp_path, samples_per_shard=2)
     content = bytearray((tmp_path / first.name).read_bytes())
@@ -93,7 +105,8 @@ def test_members_of_other_types_are_never_decoded(tmp_path):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    assert keys(read_pairs(tmp_path)) == keys(make_pairs(1))
+    honest = replace(shard, sha256=hashlib.sha256(file.read_bytes()).hexdigest())  # as its author would list it
+    assert keys(read_pairs(tmp_path, [honest])) == keys(make_pairs(1))
     assert not trap.exists()
 
 

@@ -7,18 +7,21 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pycolmap
 import pytest
 from PIL import Image
 
 from splatfix import process
 from splatfix.captures import open_capture
 from splatfix.cli import main
+from splatfix.errors import is_disk_full
 from splatfix.files import read_json, write_json
 from splatfix.report.pose import pose_page
 from splatfix.sfm import PoseTask, colmap, describe_poses, mapping, needs_poses, pose_photos, read_pose_record
 from splatfix.sfm.doubts import count_shared_points, find_contradictions, find_doubts, find_loose_group
 from splatfix.sfm.mapping import drop_misplaced
-from splatfix.sfm.poser import find_poser
+from splatfix.sfm.poser import PosedModel, find_poser
+from splatfix.sfm.run import write_model
 from tests.benchmarks.bench_pose import compare_cameras
 from tests.restoration.test_plugins import install
 from tests.sfm.conftest import CONFIG, STRANGER
@@ -270,3 +273,19 @@ def test_pairs_whose_matches_the_model_does_not_hold_contradict_it(posed):
     assert reconstruction.num_reg_images() == 5
     drop_misplaced(reconstruction, alike)
     assert {image.name for image in reconstruction.images.values() if image.has_pose} == set(names[1:])
+
+
+def test_a_model_that_the_disk_has_no_room_for_is_an_error(posed, tmp_path):
+    """COLMAP does not tell: its file is cut short."""
+    whole = pycolmap.Reconstruction(posed.capture / "sparse" / "0")
+
+    class Cut:
+        def write_binary(self, folder):
+            whole.write_binary(folder)
+            file = folder / "points3D.bin"
+            file.write_bytes(file.read_bytes()[:-9])
+
+    task = PoseTask(images=posed.photos, photos=(), estimate_from=(), folder=tmp_path / "sfm", config=CONFIG)
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_model(PosedModel(reconstruction=Cut(), estimated_from=(), method=""), tmp_path, task)
+    assert is_disk_full(raised.value) and not (tmp_path / "sparse").exists()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from splatfix.config import build_config
-from splatfix.errors import DiskFull, MachineError
+from splatfix.errors import DiskFull, MachineError, RunAborted
 from splatfix.shared_folder import describe_machine
 from splatfix.workers import WorkersConfig, connect_ray, workers_for_device
 from splatfix.workers import cluster as view
@@ -121,6 +121,20 @@ def test_a_token_that_is_missing_is_an_error_of_one_line(monkeypatch) -> None:
         pass
 
 
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch) -> None:
+    import ray
+
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen ...")  # as Ray does
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    wanted = r"^Ray could not be started on this machine \(The current node timed out during startup\. This could"
+    with pytest.raises(RunAborted, match=wanted), connect_ray(None, num_cpus=2):
+        pass
+
+
 @pytest.mark.parametrize("failure", [None, RuntimeError("the central service is away")])
 def test_a_command_ends_where_ray_has_no_node_left(monkeypatch, failure: Exception | None) -> None:
     answers = [[{"Alive": True}, {"Alive": False}], [], [{"Alive": True}], *[[]] * 9]
@@ -138,7 +152,9 @@ def test_a_command_ends_where_ray_has_no_node_left(monkeypatch, failure: Excepti
     monkeypatch.setattr(view, "WATCH_SECONDS", 0.0)
     monkeypatch.setattr(view.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(view, "abort_command", reasons.append)
-    view._watch_ray(SimpleNamespace(nodes=nodes), [], threading.Event())
+    connected = threading.Event()
+    connected.set()
+    view._watch_ray(SimpleNamespace(nodes=nodes), False, connected, threading.Event(), [])
     assert num_asked == 7  # 60 s without a node after the last one was seen, which one moment without does not end
     assert reasons == [
         "Ray has had no node for 60 s: it was killed, or this machine ran out of memory; finished work is kept, and "
@@ -146,19 +162,21 @@ def test_a_command_ends_where_ray_has_no_node_left(monkeypatch, failure: Excepti
     ]
 
 
-def test_a_command_ends_when_a_process_of_its_own_ray_dies(monkeypatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_a_command_ends_when_a_process_of_its_own_ray_dies(monkeypatch, tmp_path: Path, is_connected: bool) -> None:
     raylet = shutil.copy(shutil.which("sleep") or "", tmp_path / "raylet")
     reasons: list[str] = []
     monkeypatch.setattr(view, "LOCAL_WATCH_SECONDS", 0.01)
     monkeypatch.setattr(view, "abort_command", reasons.append)
-    with subprocess.Popen([raylet, "60"]) as process:
+    ray = SimpleNamespace(nodes=lambda: [{"Alive": True}])  # it notices only later
+    with view._ending_without_ray(ray, starts=True) as connected, subprocess.Popen([raylet, "60"]) as process:
         wait_for(lambda: bool(view._local_processes()), seconds=10)
-        ray = SimpleNamespace(nodes=lambda: [{"Alive": True}])  # it notices only later
-        with view._ending_without_nodes(ray, view._local_processes()):
-            time.sleep(0.2)
-            assert not reasons
-            process.kill()
-            wait_for(lambda: bool(reasons), seconds=10)
+        if is_connected:
+            connected.set()
+        time.sleep(0.2)
+        assert not reasons
+        process.kill()
+        wait_for(lambda: bool(reasons), seconds=10)
     assert reasons[0].startswith("Ray's process raylet has died: it was killed")
 
 
@@ -213,7 +231,7 @@ def test_a_full_folder_of_the_node_is_no_full_output(tmp_path) -> None:
         host.run(OSError(28, "No space left on device", str(tmp_path / "download")), None)
     with pytest.raises(OSError, match="No space") as raised:
         host.run(OSError(28, "No space left on device", "/shared/pairs/a.tar"), None)
-    with pytest.raises(DiskFull, match=r"^/shared/pairs/a.tar$"):
+    with pytest.raises(DiskFull, match=r"^the disk is full \(/shared/pairs/a\.tar\); finished work is kept"):
         classify_failure(raised.value)
 
 
