@@ -174,12 +174,12 @@ def write_model(model: PosedModel, out: Path, task: PoseTask) -> None:
 
 def _check_whole(folder: Path, target: Path) -> None:
     """Synchronize the files of a model to disk. OSError if one is cut short, which COLMAP does not tell."""
-    try:
-        for read, name in ((read_cameras, "cameras"), (read_images, "images"), (read_points3d, "points3D")):
+    for read, name in ((read_cameras, "cameras"), (read_images, "images"), (read_points3d, "points3D")):
+        try:
             read(folder / f"{name}.bin")
-    except ValueError as error:
-        log.debug("%s", error)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
+        except ValueError as error:
+            if "truncated" in str(error):  # other faults are told where the capture is opened
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from None
     for file in folder.iterdir():
         sync(file)
 
