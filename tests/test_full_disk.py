@@ -99,7 +99,7 @@ def test_a_full_disk_is_one_line_and_a_rerun_completes(name, share, start, sizes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "step"), [("train", 1), ("fit", 1), ("generate", 1), ("compare", 2), ("sweep", 5)])
+@pytest.mark.parametrize(("name", "step"), [("train", 1), ("fit", 1), ("generate", 1), ("compare", 4), ("sweep", 8)])
 def test_every_size_of_a_full_disk(name, step, start, sizes, tmp_path, capsys):
     """Each rerun resumes with a little more space, so that the run stops at each file in turn, or at every ``step``."""
     for num_bytes in sizes(name)[::step]:

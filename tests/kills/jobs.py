@@ -52,7 +52,7 @@ def list_files(out: Path) -> set[str]:
 
 def _generate(_: Path) -> Job:
     recipe = ("--recipes.photos.size-px", "32", "--recipes.photos.steps", "300", "--recipes.photos.max-views", "2")
-    more = ("--fits-per-capture", "30", "--device", "cpu", "--workers.num", "2")
+    more = ("--fits-per-capture", "10", "--device", "cpu", "--workers.num", "2")
 
     def result(out: Path) -> Any:
         assert verify(str(out)).problems == ()
@@ -64,7 +64,7 @@ def _generate(_: Path) -> Job:
 
 def _train(folder: Path) -> Job:
     write_pairs(str(folder / "shards"))
-    settings = ("--shards", str(folder / "shards"), "--config", str(config_path("train")), "--steps", "240")
+    settings = ("--shards", str(folder / "shards"), "--config", str(config_path("train")), "--steps", "120")
 
     def result(out: Path) -> Any:
         weights = {name: value.tolist() for name, value in load_checkpoint(out)[0].state_dict().items()}
@@ -75,7 +75,7 @@ def _train(folder: Path) -> Job:
 
 
 def _sweep(folder: Path) -> Job:
-    search, workers = {"trials": 6, "startup": 2, "parallel": 1}, {"num": 1, "gpus": 0, "attempts": 50}
+    search, workers = {"trials": 4, "startup": 2, "parallel": 1}, {"num": 1, "gpus": 0, "attempts": 50}
     (folder / "sweep.yaml").write_text(
         yaml.safe_dump({**SWEEP, "search": search, "workers": workers, "tracking": {"enabled": False}})
     )
