@@ -171,7 +171,9 @@ def _write_with_program(splat: Splat, path: Path, program: Program, ending: str)
         write_ply(plain, splat.gaussians)
         command = [executable, *program.before_input, str(plain), *program.before_output, str(converted)]
         try:
-            run = subprocess.run(command, capture_output=True, text=True, timeout=MAX_SECONDS, check=False)
+            run = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MAX_SECONDS, check=False
+            )
         except subprocess.TimeoutExpired:
             raise ValueError(f"{program.name} has not ended after {MAX_SECONDS} s; it was stopped") from None
         if run.returncode != 0 or not converted.is_file():

@@ -19,11 +19,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from splatfix.process import stop_requested
+
 log = logging.getLogger(__name__)
 
 PROTOCOLS = ("file", "memory", "http", "https", "s3", "s3a", "gs", "az", "abfs", "abfss")
 RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}  # of obstore: about a second
 OUTAGE_SECONDS = 300.0  # to repeat a request to a store that has answered this process before
+STOPPING_SECONDS = 15.0  # the same in a command that was told to stop
 MAX_PAUSE_SECONDS = 10.0  # between two of them
 NOTICE_SECONDS = 30.0  # between messages about a store that does not answer
 # In errors of obstore after which a request may succeed: no connection, or a busy server.
@@ -93,7 +96,7 @@ def ask(url: str, request: Callable[[], Answer]) -> Answer:
     """Send a request to a store, and repeat it while a store that has answered before does not answer.
 
     A store that has never answered this process is likely named or configured wrongly: its first error is raised. Any
-    other has `OUTAGE_SECONDS` to come back, which is logged.
+    other has `OUTAGE_SECONDS` to come back, which is logged, or `STOPPING_SECONDS` after a stop signal.
 
     Args:
         url: of the file or folder, for errors.
@@ -114,7 +117,8 @@ def ask(url: str, request: Callable[[], Answer]) -> Answer:
         except StorageError as error:
             if NO_ANSWER.search(str(error)) is None or store not in _answered:
                 raise
-            if time.monotonic() - started > OUTAGE_SECONDS:
+            limit = OUTAGE_SECONDS if stop_requested() is None else STOPPING_SECONDS
+            if time.monotonic() - started > limit:
                 _answered.discard(store)  # what a command does at its end is not repeated as well
                 raise
             _notice(store, error)

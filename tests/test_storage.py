@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from splatfix import storage, stores
+from splatfix import process, storage, stores
 
 
 def put_folder(folder: Path, url: str) -> None:
@@ -254,7 +254,10 @@ def test_a_request_waits_for_a_store_that_has_answered_before(flaky: type[FlakyS
     ]
 
 
-def test_an_outage_that_does_not_end_is_an_error(flaky: type[FlakyStore], monkeypatch) -> None:
+@pytest.mark.parametrize("stop", [None, "interrupted"])
+def test_an_outage_that_does_not_end_is_an_error(flaky: type[FlakyStore], monkeypatch, stop: str | None) -> None:
+    limit = stores.OUTAGE_SECONDS if stop is None else stores.STOPPING_SECONDS
+    monkeypatch.setattr(process, "_requested", stop)
     now = [0.0]
     monkeypatch.setattr(stores.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     monkeypatch.setattr(stores.time, "monotonic", lambda: now[0])
@@ -262,10 +265,10 @@ def test_an_outage_that_does_not_end_is_an_error(flaky: type[FlakyStore], monkey
     flaky.busy = 10**6
     with pytest.raises(OSError, match=r"s3://flaky/a: .*503"):
         storage.read_bytes("s3://flaky/a")
-    assert stores.OUTAGE_SECONDS < now[0] <= stores.OUTAGE_SECONDS + stores.MAX_PAUSE_SECONDS
+    assert limit < now[0] <= limit + stores.MAX_PAUSE_SECONDS
     with pytest.raises(OSError, match="503"):
         storage.write_bytes("s3://flaky/a", b"")
-    assert now[0] <= stores.OUTAGE_SECONDS + stores.MAX_PAUSE_SECONDS  # at once
+    assert now[0] <= limit + stores.MAX_PAUSE_SECONDS  # at once
 
 
 def test_a_file_whose_creation_was_not_confirmed_is_the_creators(flaky: type[FlakyStore], monkeypatch) -> None:

@@ -27,6 +27,7 @@ CHATTY_LOGGERS = (
     *("ray._private.runtime_env.packaging", "ray._private.runtime_env.py_modules"),
 )
 TIMEOUT_SECONDS = (10.0, 120.0)  # to connect, and between two bytes of an answer
+UPLOAD_SECONDS = (600.0, 120.0)  # the first is for the body of the request, too
 START_SECONDS = 120.0  # that a cluster may take no jobs after its start
 PAUSE_SECONDS = 2.0  # between two attempts to submit
 NOT_READY = "No available agent"  # in Ray's answer then
@@ -158,7 +159,7 @@ def open_client(url: str) -> Any:
         """Ray's client waits for ever; this one does not."""
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-            options.setdefault("timeout", TIMEOUT_SECONDS)
+            options.setdefault("timeout", UPLOAD_SECONDS if method == "PUT" else TIMEOUT_SECONDS)
             return super()._do_request(method, endpoint, **options)
 
     for name in CHATTY_LOGGERS:

@@ -48,6 +48,7 @@ RESIZE_SECONDS = 60.0  # between two looks for nodes that could take in more wor
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of Ray Train, which waits for a minute by default
 POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # of Ray Train; a process that reports waits for the next look
 POLL_SECONDS = 0.5
+COLLECTIVE_SECONDS = 3600  # that processes wait for the one that validates and saves; Ray's default is half of it
 URI = "MLFLOW_TRACKING_URI"
 
 
@@ -140,7 +141,7 @@ def _fit(ray: Any, work: _Work, gpus: bool, place: str) -> Any:
     limits: Any = {"max_failures": workers.attempts - 1, "controller_failure_limit": 3}
     trainer = TorchTrainer(
         partial(_run_process, work),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=COLLECTIVE_SECONDS),
         scaling_config=_scaling(workers, gpus),
         run_config=RunConfig(
             name=run_name(work.mirror.path),

@@ -10,6 +10,7 @@ from plyfile import PlyData, PlyElement
 
 from splatfix.captures import open_capture
 from splatfix.captures.clouds import find_plausible
+from splatfix.cli import main
 from splatfix.evaluation.results import ViewResult
 from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
 from splatfix.gaussians import Splat, write_ply, write_splat
@@ -188,3 +189,18 @@ def test_a_splat_beyond_the_precision_of_floats_is_refused(tmp_path):
     write_ply(tmp_path / "far.ply", far)
     with pytest.raises(ValueError, match=r"far\.ply: Gaussians near .*; wanted them nearer to the origin"):
         open_capture(tmp_path / "far.ply")
+
+
+def test_a_splat_that_no_camera_sees_is_refused_in_a_line(tmp_path, capsys):
+    root = writers.write_splat(tmp_path)
+    turn_away = np.diag([-1.0, 1.0, -1.0])
+    edit_json(
+        root / "cameras.json",
+        lambda cameras: [
+            camera.update(position=[0.0, 0.0, -100.0 - k], rotation=turn_away.tolist())
+            for k, camera in enumerate(cameras)
+        ],
+    )
+    settings = ["--views.num-train", "2", "--fit.steps", "5", "--device", "cpu", "--no-video"]
+    assert main(["loop", str(root), "--out", str(tmp_path / "out"), *settings]) == 2
+    assert "splatfix loop: no initial points from auto; add random to the sources" in capsys.readouterr().err

@@ -79,3 +79,14 @@ def test_an_unreachable_store_is_not_taken_for_a_broken_shard(tmp_path: Path, mo
     monkeypatch.setattr(storage, "read_bytes", read_unless_shard)
     with pytest.raises(OSError, match="503"):
         verify(tmp_path)
+
+
+def test_an_empty_manifest_is_one_more_broken_fit(tmp_path: Path) -> None:
+    commit_two_fits(tmp_path)
+    open_index(tmp_path).write()
+    stems = set(list_committed_stems(tmp_path))
+    (tmp_path / "x.manifest.json").touch()
+    verification = verify(tmp_path)
+    assert verification.broken == ("x",)
+    assert repair(tmp_path, verification) == ["x"]
+    assert verify(tmp_path).problems == () and set(list_committed_stems(tmp_path)) == stems

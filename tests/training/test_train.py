@@ -190,6 +190,14 @@ def test_a_training_resumes_with_shards_that_were_made_again_and_not_with_others
         train(folder, out, replace(CONFIG, steps=9))
 
 
+def test_a_folder_in_place_of_the_journal_is_refused_before_the_training(shards, tmp_path):
+    (tmp_path / "out" / "tracking.jsonl").mkdir(parents=True)
+    config = replace(CONFIG, tracking=TrackingConfig(enabled=True))
+    with pytest.raises(ValueError, match=r"holds tracking\.jsonl, which no run of this version recorded"):
+        train(shards, tmp_path / "out", config)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["tracking.jsonl"]
+
+
 def test_a_refused_run_leaves_the_settings_as_they_were(shards, tmp_path):
     train(shards, tmp_path, replace(CONFIG, steps=3))
     before = (tmp_path / "config.yaml").read_text()

@@ -186,7 +186,7 @@ def test_failures_are_classified() -> None:
     assert describe(MachineError("node7: no CUDA device")) == ("node7: no CUDA device", "machine")
     assert describe(PermissionError(13, "Permission denied", "a"))[1] == "machine"
     assert len(describe(RuntimeError("x" * 5000))[0]) == 600
-    with pytest.raises(DiskFull, match=r"^out/a\.tar$"):
+    with pytest.raises(DiskFull, match=r"^the disk is full \(out/a\.tar\); finished work is kept: free some space$"):
         classify_failure(OSError(errno.EDQUOT, "Disk quota exceeded", "out/a.tar"))
     with pytest.raises(RunAborted, match=r"^no$"):
         classify_failure(RunAborted("no"))
