@@ -28,7 +28,7 @@ SHARES = {"generate": 0.3, "train": 0.2, "sweep": 0.2, "loop": 0.14, "compare": 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 + 60 * NUM_KILLS)]
 KILLS = {command: max(1, round(share * NUM_KILLS)) for command, share in SHARES.items()}
 KINDS = {  # the processes of a command on this machine, and how often each is chosen
-    "driver": 4,
+    "driver": 2,
     "worker": 5,
     "raylet": 2,
     "gcs_server": 2,
@@ -67,7 +67,7 @@ class RunningCommand:
             except psutil.Error:
                 continue
             is_worker = line.startswith("ray::") and not any(name in line for name in OTHERS)
-            if is_worker if kind == "worker" else kind in line.split(" -")[0]:
+            if is_worker if kind == "worker" else kind in line.split(" --")[0]:
                 found.append(each)
         return [self.family[self.process.pid]] if kind == "driver" else found
 
