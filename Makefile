@@ -15,7 +15,7 @@ help:
 	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
 	@echo "make test       set up, then the default tests in two processes, JOBS=4 in four (no GPU, no network)"
 	@echo "make test-all   the slow tests too"
-	@echo "make kills      50 processes of commands killed at random, in some 25 minutes; test-all kills two"
+	@echo "make kills      50 processes of commands killed at random; test-all kills two"
 	@echo "make lint       ruff, mypy, import-linter, codespell, and the documentation built with warnings as errors"
 	@echo "make docs       the documentation as a site, in site/"
 	@echo "make bench      kernels, step and fit, timed; the table is also saved in runs/bench/"

@@ -27,7 +27,7 @@ PROTOCOLS = ("file", "memory", "http", "https", "s3", "s3a", "gs", "az", "abfs",
 RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}  # of obstore: about a second
 OUTAGE_SECONDS = 300.0  # to repeat a request to a store that has answered this process before
 STOPPING_SECONDS = 15.0  # the same in a command that was told to stop
-MAX_PAUSE_SECONDS = 10.0  # between two of them
+MAX_PAUSE_SECONDS = 10.0  # between two requests
 NOTICE_SECONDS = 30.0  # between messages about a store that does not answer
 # In errors of obstore after which a request may succeed: no connection, or a busy server.
 NO_ANSWER = re.compile(r"HTTP error: |status code: (408|429|5\d\d)|after \d+ retries")

@@ -1,12 +1,11 @@
 """Videos: their frames, size and layout."""
 
-import resource
-
 import numpy as np
 import pytest
 
 from splatfix.errors import is_disk_full
 from splatfix.evaluation.video import write_video
+from tests.test_full_disk import files_up_to
 
 
 def test_video_has_the_frames_there_and_back_at_an_even_size(tmp_path):
@@ -37,12 +36,7 @@ def test_a_video_that_the_disk_has_no_room_for_is_an_error_and_leaves_no_file(tm
     frames = [noise.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(8)]
     write_video(tmp_path / "whole.mp4", frames)
     size = (tmp_path / "whole.mp4").stat().st_size
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), before[1]))
-    try:
-        with pytest.raises(OSError, match=r"cut\.mp4") as raised:
-            write_video(tmp_path / "cut.mp4", frames)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_up_to(int(share * size)), pytest.raises(OSError, match=r"cut\.mp4") as raised:
+        write_video(tmp_path / "cut.mp4", frames)
     assert is_disk_full(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["whole.mp4"]

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from splatfix.files import read_json
 from splatfix.pairs import read_pairs
 from splatfix.pairs.verify import verify
+from splatfix.report.compare.results import read_compare
 from splatfix.restoration.nafnet.checkpoint import load_checkpoint
 from splatfix.sample import sample_path
 from tests.cluster.settings import config_path, write_pairs
 from tests.compare.small import write_config as write_compare
-from tests.sweep.small import TREE as SWEEP
 from tests.sweep.small import records, without_times
+from tests.sweep.small import write_config as write_sweep
 
 ATTEMPTS = ("--workers.attempts", "50")  # so that no task runs out of them
 LOOP_SETTINGS = (
@@ -46,7 +45,7 @@ def make_job(command: str, folder: Path) -> Job:
 
 
 def list_files(out: Path) -> set[str]:
-    """List the files of a run, which must hold no partial ones."""
+    """List the files of a run by their paths in its folder."""
     return {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
 
 
@@ -75,15 +74,13 @@ def _train(folder: Path) -> Job:
 
 
 def _sweep(folder: Path) -> Job:
-    search, workers = {"trials": 4, "startup": 2, "parallel": 1}, {"num": 1, "gpus": 0, "attempts": 50}
-    (folder / "sweep.yaml").write_text(
-        yaml.safe_dump({**SWEEP, "search": search, "workers": workers, "tracking": {"enabled": False}})
-    )
+    workers = {"num": 1, "gpus": 0, "attempts": 50}
+    config = write_sweep(folder / "sweep.yaml", search={"trials": 4, "parallel": 1}, workers=workers)
 
     def result(out: Path) -> Any:
         return [without_times(record) for record in records(out)], read_json(out / "sweep.json")["best"]
 
-    words = ("sweep", "--config", str(folder / "sweep.yaml"), "--captures", str(sample_path()))
+    words = ("sweep", "--config", str(config), "--captures", str(sample_path()))
     return Job(words, result)
 
 
@@ -95,8 +92,6 @@ def _loop(_: Path) -> Job:
 
 
 def _compare(folder: Path) -> Job:
-    from splatfix.report.compare.results import read_compare
-
     workers = {"num": 2, "gpus": 0, "attempts": 50}
     restorers = ["identity", "warp", "classical"]
     config = write_compare(folder / "compare.yaml", seeds=[0, 1], restorers=restorers, workers=workers)

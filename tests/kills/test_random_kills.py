@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -49,7 +50,7 @@ ENVIRONMENT = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREA
 
 
 class RunningCommand:
-    """A command in processes of its own, and what it logs."""
+    """A splatfix command that runs as a subprocess, with its log file."""
 
     def __init__(self, words: tuple[str, ...], out: Path) -> None:
         self.command, self.log = words[0], out.with_suffix(".log")
@@ -104,6 +105,15 @@ def _is_left(process: psutil.Process) -> bool:
         return False
 
 
+def _kill(victim: psutil.Process, driver: subprocess.Popen[bytes] | None) -> bool:
+    """Kill a process. False if it ended by itself first, for the ``driver`` by its exit code."""
+    try:
+        victim.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return driver is None or driver.wait(60) == -signal.SIGKILL
+
+
 def run_and_kill(
     job: Job, out: Path, chance: random.Random, num: int, family: list[psutil.Process], pause: float = 0.0
 ) -> tuple[list[str], int]:
@@ -122,8 +132,8 @@ def run_and_kill(
             break
         victims = {kind: found for kind in KINDS if (found := run.of_kind(kind))}
         kind = chance.choices(list(victims), [KINDS[kind] for kind in victims])[0]
-        chance.choice(victims[kind]).kill()
-        killed.append(kind)
+        if _kill(chance.choice(victims[kind]), run.process if kind == "driver" else None):
+            killed.append(kind)
     try:
         run.process.wait(timeout=LONGEST_END if set(killed) - set(SURVIVED) else 300)
     except subprocess.TimeoutExpired:

@@ -33,7 +33,7 @@ def kill_below(driver: subprocess.Popen[bytes], name: str) -> None:
 
 
 def last_message(said: str, command: str) -> str:
-    """The last message of a command; what Ray prints of its own goes before it."""
+    """Return the text of a log from the command's last message on, without the output of Ray before it."""
     assert "Traceback" not in said, said
     begin = said.rfind(f"splatfix {command}: ")
     assert begin >= 0, said
