@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-JOBS ?= 2  # processes of make test, each with one thread; the slow tests start clusters, which do not run side by side
+JOBS ?= 2  # processes of the tests, each with one thread; those that start Ray run one after another in one of them
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 GPU_PACKAGES := gsplat pydantic pydantic-core annotated-types typing-inspection plyfile webdataset braceexpand jaxtyping
@@ -40,10 +41,10 @@ demo: setup
 	@$(BIN)/splatfix demo --out runs/demo
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(PYTEST)
 
 test-all: setup
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 kills: setup
 	SPLATFIX_KILLS=50 $(BIN)/python -m pytest -s -m slow tests/kills

@@ -24,6 +24,18 @@ ROOT = Path(__file__).resolve().parents[1]
 Start = Callable[[], tuple[str, Callable[[], None]]]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and all that start Ray in the same one: two Rays disturb each other.
+
+    Those with Ray come first, since they take the longest.
+    """
+    for item in items:
+        starts_ray = item.get_closest_marker("starts_ray") is not None
+        item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else item.location[0]))
+    items.sort(key=lambda item: item.get_closest_marker("starts_ray") is None)
+
+
 @pytest.fixture(scope="session")
 def scenes() -> Path:
     """The folder with the development scenes (``SPLATFIX_SCENES``, default ``../shared/scenes``); skips without it."""

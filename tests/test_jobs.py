@@ -14,6 +14,8 @@ from splatfix.cli import main
 from splatfix.pairs.verify import verify
 from splatfix.sample import sample_path
 
+pytestmark = pytest.mark.starts_ray
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

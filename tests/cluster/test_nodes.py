@@ -13,7 +13,7 @@ from tests.cluster.nodes import BUCKET, NodeCluster, finish
 from tests.cluster.settings import CAPTURES, FITS_PER_CAPTURE, NUM_TRIALS, config_path
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.starts_ray]
 NUM_FITS = len(CAPTURES) * FITS_PER_CAPTURE
 
 

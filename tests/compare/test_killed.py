@@ -17,7 +17,7 @@ from splatfix.report.compare.results import CompareResults, read_compare
 from tests.compare.small import write_config
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.starts_ray]
 
 PROGRAM = """
 import json, os, shutil, sys, time

@@ -39,7 +39,7 @@ from tests.pairs.folders import make_empty_captures
 from tests.pairs.stub import StubWorker
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.starts_ray]
 ROOT = Path(__file__).resolve().parents[2]
 STOP = "stop"  # a file; then all end
 ONLY_WITH_GPUS = ("gpu", "gram")

@@ -26,7 +26,7 @@ from tests.kills.jobs import Job, list_files, make_job
 NUM_KILLS = int(os.environ.get("SPLATFIX_KILLS", 0))
 QUICK = ("generate", "loop")
 SHARES = {"generate": 0.3, "train": 0.2, "sweep": 0.2, "loop": 0.14, "compare": 0.16}
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 + 60 * NUM_KILLS)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 + 60 * NUM_KILLS), pytest.mark.starts_ray]
 KILLS = {command: max(1, round(share * NUM_KILLS)) for command, share in SHARES.items()}
 KINDS = {  # the processes of a command on this machine, and how often each is chosen
     "driver": 2,

@@ -24,7 +24,7 @@ from tests.pairs.folders import make_empty_captures
 from tests.pairs.stub import StubWorker
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.starts_ray]
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [f"scene{number}" for number in range(8)]
 STEMS = {f"{name}-f{index:03d}" for name in NAMES for index in range(3)}

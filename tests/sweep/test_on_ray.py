@@ -17,7 +17,7 @@ from tests.conftest import ROOT, Start
 from tests.sweep.small import records, small, without_times, write_config
 from tests.waiting import all_runs, client, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.starts_ray]
 
 ON_RAY = {  # with this seed the last two trials are stopped
     "search": {"seed": 2},

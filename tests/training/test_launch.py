@@ -20,7 +20,7 @@ from splatfix.restoration.nafnet.checkpoint import load_checkpoint
 from splatfix.training.launch import POLL_INTERVAL
 from tests.restoration.scenery import pair
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.starts_ray]
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = """
 network: {width: 8, enc_blocks: [1, 1], mid_blocks: 1, dec_blocks: [1, 1]}

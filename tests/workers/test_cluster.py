@@ -22,6 +22,8 @@ from splatfix.workers import cluster as view
 from splatfix.workers.host import WorkerHost, host_class, take_gpu_share
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.starts_ray
+
 EIGHT_GPUS = {"CPU": 64.0, "GPU": 8.0, "memory": 512e9, "accelerator_type:A100": 1.0}
 
 

@@ -14,6 +14,8 @@ from splatfix.workers.cuda_errors import breaks_cuda, retry_with_free_memory
 from splatfix.workers.failures import BrokenProcessError
 from splatfix.workers.host import WorkerHost
 
+pytestmark = pytest.mark.starts_ray
+
 ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported"
 
 

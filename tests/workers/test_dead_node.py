@@ -15,7 +15,7 @@ from splatfix.sample import sample_path
 from tests.cluster.settings import config_path, write_pairs
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.starts_ray]
 GENERATE = [
     *("generate", str(sample_path()), "--fits-per-capture", "40", "--device", "cpu", "--workers.num", "1"),
     *("--recipes.photos.size-px", "32", "--recipes.photos.steps", "300", "--recipes.photos.max-views", "2"),

@@ -17,7 +17,7 @@ import torch
 from splatfix.workers import RunAborted, WorkersConfig, run_tasks
 from splatfix.workers.cluster import current_node
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.starts_ray]
 ROOT = Path(__file__).resolve().parents[2]
 
 

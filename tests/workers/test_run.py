@@ -18,6 +18,8 @@ from splatfix.shared_folder import describe_machine
 from splatfix.workers import DiskFull, MachineError, Outcome, RunAborted, WorkersConfig, classify_failure, run_tasks
 from splatfix.workers.queue import TaskQueue
 
+pytestmark = pytest.mark.starts_ray
+
 
 class Echo:
     """Returns the task, the upcoming one and the process; the names of some tasks make them fail."""
