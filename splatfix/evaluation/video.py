@@ -16,6 +16,9 @@ import numpy as np
 from numpy import ndarray
 
 from splatfix.files import write_whole
+from splatfix.process import wait_for_killed
+
+END_SECONDS = 600.0  # that ffmpeg may take after the last frame, to encode the last ones and to put the index in front
 
 
 def write_video(path: Path, frames: Iterable[ndarray], fps: float = 24, there_and_back: bool = True) -> None:
@@ -65,11 +68,15 @@ def _encoding(file: Path, path: Path, width_px: int, height_px: int, fps: float)
         try:
             with suppress(BrokenPipeError), process.stdin:  # its exit code says why
                 yield process.stdin
+            code = process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            raise OSError(
+                f"{path}: ffmpeg has not ended {END_SECONDS:g} s after the last frame, and was stopped; check the disk"
+            ) from None
         except BaseException:
-            process.kill()
+            _kill(process)
             raise
-        finally:
-            code = process.wait()
         messages.seek(0)
         said = messages.read().decode(errors="replace").strip()
     if code:
@@ -78,3 +85,8 @@ def _encoding(file: Path, path: Path, width_px: int, height_px: int, fps: float)
         if os.strerror(errno.ENOSPC) in said:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         raise OSError(f"{path}: ffmpeg failed ({(said.splitlines() or [f'exit code {code}'])[-1]})")
+
+
+def _kill(process: subprocess.Popen) -> None:
+    process.kill()
+    wait_for_killed(process, "ffmpeg")

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.1
+END_SECONDS = 10.0  # that the child may take to end when it reads no more
 LOG_TAIL = 200  # characters of the child's last line that are reported
 
 
@@ -31,6 +33,8 @@ def run_global_mapping(request: dict[str, Any], log: Path, on_wait: Callable[[],
     Returns:
         Why it failed; None where it did not.
     """
+    from splatfix.process import wait_for_killed  # here, since the child imports pycolmap alone
+
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, "-P", __file__],  # -P: modules beside this file must not hide those of other packages
@@ -45,21 +49,25 @@ def run_global_mapping(request: dict[str, Any], log: Path, on_wait: Callable[[],
         process.stdin.flush()
         while True:
             try:
-                code = process.wait(POLL_SECONDS)
+                process.wait(POLL_SECONDS)
                 break
             except subprocess.TimeoutExpired:
                 on_wait()
-    except BrokenPipeError:
-        code = process.wait()
+    except BrokenPipeError:  # it has ended, or is about to
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
     finally:
         if process.poll() is None:
             process.kill()
-            process.wait()
-        process.stdin.close()
+            wait_for_killed(process, "global mapping")
+        with suppress(BrokenPipeError):  # what it has not read
+            process.stdin.close()
+    code = process.returncode
     if code == 0:
         return None
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"exit code {code}: {(lines or ['no output'])[-1][:LOG_TAIL]}"
+    end = "it did not end" if code is None else f"exit code {code}"
+    return f"{end}: {(lines or ['no output'])[-1][:LOG_TAIL]}"
 
 
 def map_in_child(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy import ndarray
 
 from splatfix.files import read_json, sync, write_json
-from splatfix.process import progress
+from splatfix.process import progress, wait_for_killed
 from splatfix.sfm.photos import MIN_PHOTOS, measure_sharpness
 from splatfix.shapes import Float
 
@@ -202,7 +202,7 @@ def write_frames(video: Path, chosen: Sequence[int], paths: Sequence[Path], fold
         finally:
             if process.poll() is None:
                 process.kill()
-            process.wait()
+                wait_for_killed(process, "ffmpeg")
         written = sorted(Path(place).iterdir())
         if not all(source.read_bytes().endswith(END_OF_JPEG) for source in written):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(paths[0].parent))

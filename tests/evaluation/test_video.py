@@ -40,3 +40,14 @@ def test_a_video_that_the_disk_has_no_room_for_is_an_error_and_leaves_no_file(tm
         write_video(tmp_path / "cut.mp4", frames)
     assert is_disk_full(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["whole.mp4"]
+
+
+def test_an_ffmpeg_that_does_not_end_is_stopped(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\ncat > /dev/null\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
+    monkeypatch.setattr("splatfix.evaluation.video.END_SECONDS", 0.3)
+    with pytest.raises(OSError, match=r"a\.mp4: ffmpeg has not ended 0\.3 s after the last frame, and was stopped"):
+        write_video(tmp_path / "a.mp4", [np.zeros((8, 8, 3), np.uint8)])
+    assert [path.name for path in tmp_path.iterdir()] == ["ffmpeg"]

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from splatfix.process import wait_for_killed
+
 log = logging.getLogger(__name__)
 
 LAST_LINES = 20  # of the program's output, shown where it fails
@@ -45,17 +47,17 @@ def run_program(argv: Sequence[str], *, env: Mapping[str, str], timeout_seconds:
     try:
         code = process.wait(timeout_seconds)
     except subprocess.TimeoutExpired:
-        _end_group(process)
+        _end_group(process, argv[0])
         last = _show_last_lines(argv[0], log_path)
         raise ProgramError(
             f"restorer 'command': {argv[0]} was stopped after {timeout_seconds:g} seconds{last}; "
             "raise timeout_seconds, or give it fewer views at a time with views_per_call"
         ) from None
     except BaseException:
-        _end_group(process)
+        _end_group(process, argv[0])
         raise
     if code != 0:
-        _end_group(process)
+        _end_group(process, argv[0])
         last = _show_last_lines(argv[0], log_path)
         raise ProgramError(f"restorer 'command': {argv[0]} failed with {_describe_exit(code)}{last}")
 
@@ -70,7 +72,7 @@ def _describe_exit(code: int) -> str:
     return f"{name} (out of memory?)" if name == "SIGKILL" else name
 
 
-def _end_group(process: subprocess.Popen) -> None:
+def _end_group(process: subprocess.Popen, name: str) -> None:
     """End the program and everything that it started: by request, then by force."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
@@ -81,7 +83,7 @@ def _end_group(process: subprocess.Popen) -> None:
             process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             continue
-    process.wait()
+    wait_for_killed(process, name)
 
 
 def _show_last_lines(program: str, log_path: Path) -> str:

@@ -206,6 +206,18 @@ def test_the_timeout_ends_the_program_and_its_children(program, tmp_path):
     wait_for(lambda: not is_running(child))
 
 
+def test_a_program_that_cannot_be_killed_is_left_behind(program, monkeypatch, caplog):
+    """As one that waits in the kernel, for a network disk: signals have no effect there."""
+    pids, kill = [], os.killpg
+    monkeypatch.setattr("splatfix.restoration.command.program.GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("splatfix.process.KILLED_SECONDS", 0.1)
+    monkeypatch.setattr(os, "killpg", lambda pid, _: pids.append(pid))
+    with pytest.raises(ProgramError, match=r"was stopped after 1 seconds"):
+        program.write("time.sleep(600)", timeout_seconds=1).repair([flawed_view(0)], seed=0)
+    assert "has not ended 0.1 s after it was killed" in caplog.text
+    kill(pids[0], signal.SIGKILL)
+
+
 def test_an_interruption_ends_the_program_and_its_children(program, tmp_path):
     def interrupt():
         wait_for((tmp_path / "child.txt").exists)

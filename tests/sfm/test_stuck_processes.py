@@ -1,0 +1,69 @@
+"""Processes that do not end: global mapping and ffmpeg, replaced by a script."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from splatfix import process
+from splatfix.sfm import global_mapping
+from splatfix.sfm.global_mapping import run_global_mapping
+from splatfix.sfm.video import write_frames
+
+LONG_REQUEST = {"names": ["photo" * 20] * 4000}  # more than a pipe holds
+
+
+@pytest.fixture
+def stuck(tmp_path, monkeypatch) -> Iterator[Path]:
+    """A program that ends at nothing, as one that waits in the kernel: nothing here can kill it until the test ends."""
+    program, pid = tmp_path / "stuck", tmp_path / "pid"
+    program.write_text(f"#!/bin/sh\nexec 0<&-\necho $$ > {pid}.partial && mv {pid}.partial {pid}\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(process, "KILLED_SECONDS", 0.2)
+    monkeypatch.setattr(global_mapping, "END_SECONDS", 0.2)
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess.Popen, "kill", lambda _: None)
+        yield program
+    os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+def test_global_mapping_that_cannot_be_killed_is_left_behind(stuck, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "executable", str(stuck))
+
+    def stop() -> None:
+        if (tmp_path / "pid").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_global_mapping({}, tmp_path / "log", stop)
+    assert "global mapping (process " in caplog.text and "has not ended 0.2 s after it was killed" in caplog.text
+
+
+def test_global_mapping_that_reads_no_more_is_given_up(stuck, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "executable", str(stuck))
+    assert run_global_mapping(LONG_REQUEST, tmp_path / "log", lambda: None) == "it did not end: no output"
+    assert "global mapping (process " in caplog.text
+
+
+def test_ffmpeg_that_cannot_be_killed_is_left_behind(stuck, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(stuck))
+
+    sleep = time.sleep
+
+    def stop(seconds: float) -> None:
+        sleep(seconds)
+        if (tmp_path / "pid").exists():
+            monkeypatch.setattr(time, "sleep", sleep)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_frames(tmp_path / "a.mp4", [0], [tmp_path / "images/a.jpg"], tmp_path / "work")
+    assert "ffmpeg (process " in caplog.text and "has not ended 0.2 s after it was killed" in caplog.text
