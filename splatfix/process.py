@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ _command = "splatfix"
 _requested: str | None = None
 _aborted: str | None = None
 _abort_timer: threading.Timer | None = None
-_waits_for_progress = False
+_awaited_step: str | None = None  # at whose end a progress bar is updated
 
 
 def stop_on_signals(command: str = "splatfix") -> None:
@@ -99,8 +99,20 @@ def _stop(number: int, _frame: object) -> None:
     is_first = _requested is None
     _requested = "terminated" if number == signal.SIGTERM else "interrupted"
     sys.unraisablehook = _ignore_unraisable
-    if not (is_first and _waits_for_progress):
+    if not is_first or _awaited_step is None:
         raise KeyboardInterrupt(_requested)
+    again = "Ctrl-C again" if number == signal.SIGINT else "a second signal"
+    _write_line(f"stopping after this {_awaited_step}; {again} stops at once")
+
+
+def _write_line(text: str) -> None:
+    """Write a line to standard error in a signal handler, when its buffer or the lock of progress bars may be in use.
+
+    On a terminal it replaces the progress bar, which comes back below with its next update.
+    """
+    start = "\r\033[K" if os.isatty(2) else "\n"
+    with suppress(OSError):  # closed, or a full disk
+        os.write(2, f"{start}{text}\n".encode())
 
 
 def abort_command(reason: str) -> None:
@@ -137,14 +149,17 @@ def _ignore_unraisable(_: object) -> None:
 
 
 @contextmanager
-def stopping_at_progress() -> Iterator[None]:
-    """Let a stop signal wait for the next update of a progress bar, so that it interrupts no step; not a second one."""
-    global _waits_for_progress
-    before, _waits_for_progress = _waits_for_progress, True
+def stopping_at_progress(step: str = "step") -> Iterator[None]:
+    """Let a stop signal wait for the next update of a progress bar, so that it interrupts no step; not a second one.
+
+    The first one is answered with a line that names the ``step``.
+    """
+    global _awaited_step
+    before, _awaited_step = _awaited_step, step
     try:
         yield
     finally:
-        _waits_for_progress = before
+        _awaited_step = before
 
 
 def stop_requested() -> str | None:

@@ -1,9 +1,13 @@
 """Logging and signals of the process."""
 
 import logging
+import os
+import pty
 import subprocess
 import sys
 import threading
+
+import pytest
 
 from splatfix import process
 from splatfix.process import quiet
@@ -137,3 +141,37 @@ def test_a_process_that_is_stuck_in_the_kernel_is_left_behind(monkeypatch, caplo
     assert f"ffmpeg (process {stuck.pid}) has not ended 0.1 s after it was killed" in caplog.text
     process.wait_for_killed(stuck, "ffmpeg")
     assert len(caplog.records) == 1
+
+
+STEPPING = """
+import os, signal
+from splatfix.process import progress, stop_on_signals, stopping_at_progress
+
+stop_on_signals()
+with progress(total=9, description="train") as bar, stopping_at_progress():
+    bar.update()
+    signal.raise_signal(signal.{name})
+    os.write(2, b"the step ends\\n")
+    try:
+        bar.update()
+    except KeyboardInterrupt:
+        os.write(2, b"stopped\\n")
+"""
+
+
+@pytest.mark.parametrize(("name", "again"), [("SIGINT", "Ctrl-C again"), ("SIGTERM", "a second signal")])
+def test_a_stop_that_waits_for_the_end_of_a_step_is_announced(name, again):
+    code = STEPPING.format(name=name)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    line = f"\nstopping after this step; {again} stops at once\nthe step ends\nstopped\n"
+    assert line in done.stderr, done.stderr
+
+
+def test_on_a_terminal_the_announcement_replaces_the_bar():
+    main, terminal = pty.openpty()
+    code = STEPPING.format(name="SIGINT")
+    done = subprocess.run([sys.executable, "-c", code], stderr=terminal, check=True, timeout=100)
+    os.close(terminal)
+    assert b"\r\x1b[Kstopping after this step; Ctrl-C again" in os.read(main, 100_000)
+    os.close(main)
+    assert done.returncode == 0

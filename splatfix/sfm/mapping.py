@@ -111,7 +111,7 @@ def _map_with_bar(bar: Any, database: Path, images: Path, models: Path, options:
             bar.update(min(num, max(bar.total - bar.n, 0)))
 
     found: dict[int, Any] = {}
-    with stopping_at_progress():
+    with stopping_at_progress("photo"):
         with suppress(InterruptedError):  # by the token
             found = pycolmap.incremental_mapping(
                 database,

@@ -6,6 +6,7 @@ import atexit
 import itertools
 import os
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,13 +18,19 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from splatfix.config import require
+from splatfix.errors import MachineError
 from splatfix.files import hash_text
 from splatfix.pairs import Pair, Shard, read_manifest, sample_pairs
 from splatfix.pairs.index import open_index
 from splatfix.pairs.pair import decode
 from splatfix.pairs.shards import read_samples
 from splatfix.pairs.stream import Balance
+from splatfix.process import log, stop_requested
 from splatfix.training.batches import Batch, Crop, JitterConfig, NetworkInputs, make_batch, training_crops
+
+BATCH_SECONDS = 1800.0  # that a batch may take, with the start of the processes that make them
+POLL_SECONDS = 5.0  # between two looks for a batch, for dead processes and for a stop
+MESSAGE_SECONDS = 60.0  # between two messages while a batch does not come
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +116,7 @@ class Data:
 
         Raises:
             ValueError: ``batch_size`` is smaller than the number of processes.
+            MachineError: the processes that make batches made none in `BATCH_SECONDS`.
         """
         check_divides(self.config.batch_size, num_processes)
         slots = tuple(range(rank, self.config.batch_size, num_processes))
@@ -118,8 +126,8 @@ class Data:
             return (_raise_error(batch) for batch in dataset)
         # spawn, not fork: a fork would lose the threads of object stores, CUDA and process groups
         how: dict[str, Any] = {"multiprocessing_context": "spawn", "worker_init_fn": _prepare_worker}
-        loader = DataLoader(dataset, batch_size=None, num_workers=num, prefetch_factor=4, **how)
-        batches = _merge_workers(iter(loader), [slots[worker::num] for worker in range(num)])
+        loader = DataLoader(dataset, batch_size=None, num_workers=num, prefetch_factor=4, timeout=POLL_SECONDS, **how)
+        batches = _merge_workers(_bounded(iter(loader), self.url), [slots[worker::num] for worker in range(num)])
         return (Batch(*(part.pin_memory() for part in batch)) for batch in batches) if pin_memory else batches
 
     @property
@@ -299,6 +307,42 @@ def _raise_error(batch: Batch | ValueError) -> Batch:
     if isinstance(batch, ValueError):
         raise batch
     return batch
+
+
+def _bounded(batches: Iterator[Batch | ValueError], url: str) -> Iterator[Batch | ValueError]:
+    """Yield the batches of a loader whose ``timeout`` is `POLL_SECONDS`, each of which may take `BATCH_SECONDS`.
+
+    A loader with a longer timeout would be told of a dead process only at its end where training is not in the main
+    thread, as in Ray Train. A stop signal interrupts no step here, so it acts at the next look.
+
+    Raises:
+        MachineError: no batch came in time, as when the disk of the shards does not answer.
+    """
+    while True:
+        start = last_message = time.monotonic()
+        while (batch := _poll(batches)) is None:
+            now = time.monotonic()
+            if (stopped := stop_requested()) is not None:
+                raise KeyboardInterrupt(stopped)
+            if now - start > BATCH_SECONDS:
+                raise MachineError(
+                    f"{url}: no batch came from the processes of data.num_workers in {BATCH_SECONDS:g} s; check that "
+                    "these shards can be read from here, and run the same command again"
+                )
+            if now - last_message > MESSAGE_SECONDS:
+                last_message = now
+                log.info("waiting for a batch from %s for %.0f s (at most %g s)", url, now - start, BATCH_SECONDS)
+        yield batch
+
+
+def _poll(batches: Iterator[Batch | ValueError]) -> Batch | ValueError | None:
+    """The next batch of a loader; None if it does not come within the loader's timeout."""
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader timed out"):
+            raise
+        return None
 
 
 def _merge_workers(parts: Iterator[Batch | ValueError], slots: Sequence[Sequence[int]]) -> Iterator[Batch]:

@@ -8,13 +8,14 @@ from itertools import islice
 import pytest
 import torch
 
+from splatfix.errors import MachineError
 from splatfix.pairs import write_shards
 from splatfix.pairs.shards import Shard
 from splatfix.training.batches import (
     Batch,
     JitterConfig,
 )
-from splatfix.training.data import DataConfig, open_data, split_by_group, validation_pairs
+from splatfix.training.data import DataConfig, _bounded, open_data, split_by_group, validation_pairs
 from tests.restoration.scenery import pair
 from tests.training.small import CONFIG, INPUTS
 
@@ -79,3 +80,45 @@ def test_validation_pairs_are_few_and_spread(tmp_path):
         (scene, f"photos/{i:03d}.png") for scene in ("a", "b") for i in (0, 3, 6)
     ]
     assert len(validation_pairs(tmp_path, shards, 100)) == 18
+
+
+@pytest.fixture
+def with_worker(shards):
+    return replace(open_data(shards, CONFIG.data, INPUTS, 0), config=replace(CONFIG.data, num_workers=1))
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_come_in_time_is_an_error_that_names_the_shards(with_worker, monkeypatch):
+    monkeypatch.setattr("splatfix.training.data.POLL_SECONDS", 0.01)  # less than the start of a process takes
+    monkeypatch.setattr("splatfix.training.data.BATCH_SECONDS", 0.0)
+    with pytest.raises(MachineError, match=rf"^{with_worker.url}: no batch came .* data\.num_workers in 0 s; check"):
+        next(with_worker.batches(0, segment_steps=3, jitter=JitterConfig()))
+
+
+@pytest.mark.slow
+def test_a_late_batch_is_waited_for_with_messages(with_worker, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr("splatfix.training.data.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("splatfix.training.data.MESSAGE_SECONDS", 0.0)
+    batches = with_worker.batches(0, segment_steps=3, jitter=JitterConfig())
+    alone = replace(with_worker, config=CONFIG.data).batches(0, segment_steps=3, jitter=JitterConfig())
+    for a, b in islice(zip(alone, batches, strict=True), 4):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert f"waiting for a batch from {with_worker.url} for 0 s (at most 1800 s)" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_stop_ends_the_wait_for_a_batch(with_worker, monkeypatch):
+    monkeypatch.setattr("splatfix.training.data.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("splatfix.process._requested", "terminated")
+    with pytest.raises(KeyboardInterrupt, match="terminated"):
+        next(with_worker.batches(0, segment_steps=3, jitter=JitterConfig()))
+
+
+def test_other_errors_of_a_loader_are_raised():
+    def fail():
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+        yield
+
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        next(_bounded(fail(), "shards"))
