@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 from splatfix.captures import Capture, PhotoOptions
@@ -13,9 +14,13 @@ from splatfix.captures.capture_files import CaptureFiles
 from splatfix.captures.photos import PhotoFile
 from splatfix.captures.reading import keep_photos
 from splatfix.captures.splat import SplatPhoto
+from splatfix.errors import MachineError
 from splatfix.folder_cache import HEADER_BYTES
 from splatfix.pairs.sources import Source
+from splatfix.process import log
 
+OPEN_SECONDS = 3600.0  # that a task waits for a capture to be opened and its photos to be read
+MESSAGE_SECONDS = 60.0  # between two messages of that wait
 MAX_OPEN_CAPTURES = 2  # the one of the current task, and the next
 FINGERPRINT_BYTES = HEADER_BYTES  # of each file: there without the rest where a capture is on an object store
 
@@ -58,8 +63,21 @@ class PrefetchedCapture:
         self._thread.start()
 
     def wait(self) -> Capture:
-        """Return the capture when it is open; raise the error if it could not be opened."""
-        self._thread.join()
+        """Return the capture when it is open; raise the error if it could not be opened.
+
+        Raises:
+            MachineError: it was not open after `OPEN_SECONDS`, as when its disk does not answer.
+        """
+        for seconds in count(MESSAGE_SECONDS, MESSAGE_SECONDS):
+            self._thread.join(MESSAGE_SECONDS)
+            if not self._thread.is_alive():
+                break
+            if seconds >= OPEN_SECONDS:
+                raise MachineError(
+                    f"{self.source.url}: its photos could not be read in {OPEN_SECONDS:g} s; check that the disk or "
+                    "store answers, and run the same command again"
+                )
+            log.info("waiting for the photos of %s for %g s (at most %g s)", self.source.url, seconds, OPEN_SECONDS)
         if self._error is not None:
             raise self._error
         assert self._capture is not None

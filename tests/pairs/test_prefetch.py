@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from splatfix.captures import Capture, PhotoOptions, open_capture, reading
+from splatfix.errors import MachineError
 from splatfix.pairs.prefetch import CapturePrefetcher, fingerprint_capture
 from splatfix.pairs.sources import Source
 from splatfix.sample import sample_path
@@ -48,6 +50,20 @@ def test_a_capture_is_opened_anew_after_an_error(tmp_path: Path) -> None:
     prefetcher.close(missing)
     shutil.copytree(sample_path(), tmp_path / "capture")
     assert prefetcher.open(source, 32, PhotoOptions()).wait().name == "mug"
+
+
+def test_photos_that_are_not_read_in_time_are_an_error_of_the_machine(monkeypatch, caplog) -> None:
+    """As on a network disk that does not answer."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr("splatfix.pairs.prefetch.MESSAGE_SECONDS", 0.01)
+    monkeypatch.setattr("splatfix.pairs.prefetch.OPEN_SECONDS", 0.03)
+    answer = threading.Event()
+    monkeypatch.setattr(Source, "open", lambda *_: answer.wait(60))
+    stuck = CapturePrefetcher().open(SAMPLE, 32, PhotoOptions())
+    with pytest.raises(MachineError, match=rf"^{SAMPLE.url}: its photos could not be read in 0\.03 s; check that"):
+        stuck.wait()
+    assert f"waiting for the photos of {SAMPLE.url} for 0.01 s (at most 0.03 s)" in caplog.text
+    answer.set()
 
 
 def test_copies_of_a_capture_have_the_same_fingerprint(tmp_path: Path) -> None:
