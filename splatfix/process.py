@@ -132,6 +132,11 @@ def abort_command(reason: str) -> None:
     signal.pthread_kill(main_thread, signal.SIGTERM)  # which also ends most calls that block
 
 
+def is_aborting() -> bool:
+    """Whether `abort_command` is ending the command."""
+    return _aborted is not None
+
+
 def _end_process(message: str) -> None:
     os.write(2, f"{readable(message)}\n".encode())
     os._exit(1)

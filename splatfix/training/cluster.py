@@ -5,6 +5,7 @@ Nothing here imports Ray: the caller passes its answers.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,8 +18,10 @@ from splatfix.workers.cluster import matches_label
 
 POLL_SECONDS = 5.0  # between two looks at the cluster
 MESSAGE_SECONDS = 60.0  # between two messages while training waits for nodes
+LEAST_WAIT_SECONDS = 10.0  # that Ray may take to place workers where there is room
 
 Nodes = Sequence[Mapping[str, Any]]  # as `ray.nodes` describes them
+Groups = Mapping[str, Mapping[str, Any]]  # placement groups by their ids, as `ray.util.placement_group_table` does
 
 
 def choose_gpus(config: TrainConfig, nodes: Nodes) -> bool:
@@ -118,32 +121,99 @@ def describe(workers: TrainWorkersConfig, gpus: bool) -> str:
 
 
 def _log_wait(workers: TrainWorkersConfig, gpus: bool, room: int) -> None:
-    log.info(
-        "waiting for nodes: training wants room for %d workers with %s each, the cluster has room for %d",
-        *(least_workers(workers), describe(workers, gpus), room),
-    )
+    log.info("waiting for %s", _describe_lost_nodes(workers, gpus, room))
+
+
+def _describe_lost_nodes(workers: TrainWorkersConfig, gpus: bool, room: int) -> str:
+    num, needs = least_workers(workers), describe(workers, gpus)
+    return f"nodes: training wants room for {num} workers with {needs} each, the cluster has room for {room}"
+
+
+def longest_wait_seconds(workers: TrainWorkersConfig) -> float:
+    """How long training waits for room, in seconds."""
+    return max(LEAST_WAIT_SECONDS, 60 * workers.wait_minutes)
 
 
 @contextmanager
-def telling_lost_nodes(
-    workers: TrainWorkersConfig, gpus: bool, find_nodes: Callable[[], Nodes], seconds: float = MESSAGE_SECONDS
+def watching_room(
+    workers: TrainWorkersConfig,
+    gpus: bool,
+    *,
+    find_nodes: Callable[[], Nodes],
+    find_groups: Callable[[], Groups],
+    give_up: Callable[[str], object],
+    poll_seconds: float = POLL_SECONDS,
+    message_seconds: float = MESSAGE_SECONDS,
 ) -> Iterator[None]:
-    """Log a message from time to time while training waits for lost nodes; Ray Train itself says nothing."""
+    """Log messages while training waits for lost nodes or for room that others hold, and give up in time.
+
+    Ray Train itself says nothing, and begins its wait anew several times.
+
+    Args:
+        workers: how many, and what each needs.
+        gpus: whether each needs a GPU.
+        find_nodes: returns the nodes of the cluster.
+        find_groups: returns the placement groups of this training, by their ids.
+        give_up: ends the training for a reason; called from a thread, and again until the block has ended.
+        poll_seconds: between two looks.
+        message_seconds: between two messages of a wait.
+    """
     is_over = threading.Event()
+    limit = longest_wait_seconds(workers)
 
     def watch() -> None:
-        while not is_over.wait(seconds):
+        start: float | None = None  # of the wait
+        last_message = -math.inf
+        while not is_over.wait(poll_seconds):
             try:
-                room = room_for(workers, gpus, find_nodes())
-            except Exception:  # the connection is closed
-                return
-            if room < least_workers(workers) and not is_over.is_set():
-                _log_wait(workers, gpus, room)
+                groups = list(find_groups().values())
+                shortage = describe_shortage(workers, gpus, find_nodes(), groups)
+            except Exception as error:  # while Ray's central service is away
+                log.debug("the room in the cluster cannot be seen: %s", error)
+                continue
+            now = time.monotonic()
+            if any(group["state"] == "CREATED" for group in groups):
+                start = None
+            if shortage is None or is_over.is_set():  # also between two placement groups of one wait
+                continue
+            if start is None:  # also in a start without a wait, which lasts for one look at most
+                start = now
+            elif now - start > limit:
+                give_up(
+                    f"workers.num = {workers.num}: waited {limit / 60:.3g} minutes (workers.wait_minutes) for "
+                    f"{shortage}; run the same command when there is room, or take fewer workers or a longer wait"
+                )
+            elif now - last_message >= message_seconds:
+                last_message = now
+                log.info("waiting for %s; training waits %.3g minutes at most", shortage, limit / 60)
 
-    thread = threading.Thread(target=watch, name="nodes", daemon=True)
+    thread = threading.Thread(target=watch, name="room", daemon=True)
     thread.start()
     try:
         yield
     finally:
         is_over.set()
         thread.join(5)
+
+
+def describe_shortage(
+    workers: TrainWorkersConfig, gpus: bool, nodes: Nodes, groups: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """What training waits for: nodes, or room on them; None if it has room, or has not asked for it.
+
+    Args:
+        workers: how many, and what each needs.
+        gpus: whether each needs a GPU.
+        nodes: those of the cluster.
+        groups: the placement groups of this training.
+    """
+    if any(group["state"] == "CREATED" for group in groups):
+        return None
+    if (room := room_for(workers, gpus, nodes)) < least_workers(workers):
+        return _describe_lost_nodes(workers, gpus, room)
+    waiting = [group for group in groups if group["state"] in ("PENDING", "RESCHEDULING")]
+    if not waiting:
+        return None
+    strict = f" or workers.placement = {workers.placement} rules out" if workers.placement.startswith("STRICT") else ""
+    wanted = f"{len(waiting[0]['bundles'])} workers with {describe(workers, gpus)} each"
+    return f"room: training wants {wanted}, and other jobs hold{strict} what the cluster has for them"

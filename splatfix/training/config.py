@@ -35,7 +35,8 @@ class TrainWorkersConfig:
             folder, which then must be on a disk that all nodes share.
         attempts: how often training is tried before it is given up: after a worker or node died, all workers are
             started again and resume from the last saved state. A node that was preempted costs no attempt.
-        wait_minutes: how long training waits for nodes where a cluster has too few, at its start and after a loss.
+        wait_minutes: how long training waits for nodes where a cluster has too few, or for room that other jobs hold,
+            at its start and after a loss.
     """
 
     num: int = 0

@@ -14,6 +14,9 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,10 +27,10 @@ from splatfix.errors import MachineError
 from splatfix.files import write_whole
 from splatfix.lease import hold_lease
 from splatfix.mirror import Mirror, open_mirror
-from splatfix.process import keeping_handler, log, setting_environment
+from splatfix.process import is_aborting, keeping_handler, log, setting_environment
 from splatfix.shared_folder import check_token, refuse_relative_output, shared_token
 from splatfix.telemetry import Telemetry
-from splatfix.training.cluster import choose_gpus, telling_lost_nodes, wait_for_room
+from splatfix.training.cluster import Groups, choose_gpus, longest_wait_seconds, wait_for_room, watching_room
 from splatfix.training.config import TrainConfig, TrainWorkersConfig
 from splatfix.training.data import check_divides, open_data
 from splatfix.training.families import family_of
@@ -45,9 +48,11 @@ if TYPE_CHECKING:
 RAY_FOLDER = "ray"  # Ray's own files, in the run's folder
 NOT_STORED = (RAY_FOLDER, "mlflow.db", "mlartifacts")  # not copied to the storage
 RESIZE_SECONDS = 60.0  # between two looks for nodes that could take in more workers (workers.min_num)
-START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of Ray Train, which waits for a minute by default
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of Ray Train, which then asks for room anew, thrice
 POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # of Ray Train; a process that reports waits for the next look
 POLL_SECONDS = 0.5
+ABORT_SECONDS = 5.0  # that Ray Train may take to end its workers; it answers nothing while it waits for room
+END_SECONDS = 10.0  # in all, until the connection to Ray is closed, which ends them as well
 COLLECTIVE_SECONDS = 3600  # that processes wait for the one that validates and saves; Ray's default is half of it
 URI = "MLFLOW_TRACKING_URI"
 
@@ -60,6 +65,7 @@ def launch(shards_url: str | Path, out: Path | str, config: TrainConfig, *, fres
     Raises:
         ValueError: also where the cluster has no room for the workers, or another driver is at work in ``out``.
         RunAborted: each of ``workers.attempts`` attempts ended with a dead process; the message has the last reason.
+            Or there was no room for the workers within ``workers.wait_minutes``.
     """
     workers = config.workers
     refuse_relative_output(out)
@@ -139,7 +145,16 @@ def _fit(ray: Any, work: _Work, gpus: bool, place: str) -> Any:
     workers = work.config.workers
     more: Any = {"logging_config": LoggingConfig(log_level="WARNING")}
     limits: Any = {"max_failures": workers.attempts - 1, "controller_failure_limit": 3}
-    trainer = TorchTrainer(
+
+    class Trainer(TorchTrainer):
+        """Leaves Ctrl-C to our handler: Ray's waits for the controller, which waits for room without answering."""
+
+        controller: Any = None
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            self.controller = controller
+
+    trainer = Trainer(
         partial(_run_process, work),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=COLLECTIVE_SECONDS),
         scaling_config=_scaling(workers, gpus),
@@ -151,25 +166,76 @@ def _fit(ray: Any, work: _Work, gpus: bool, place: str) -> Any:
             **more,
         ),
     )
-    switches = {START_TIMEOUT: f"{max(60.0, 60 * workers.wait_minutes):g}", POLL_INTERVAL: f"{POLL_SECONDS:g}"}
+    reasons: list[str] = []
+    find_groups = partial(_find_groups, ray, frozenset(_find_groups(ray)))
+
+    def give_up(reason: str) -> None:
+        reasons.append(reason)
+        if trainer.controller is not None:
+            with suppress(Exception):  # Ray is away: at the next look
+                ray.kill(trainer.controller)
+
+    # with workers.min_num, asking anew may ask for fewer workers; else it would only begin the wait again
+    wait_seconds = longest_wait_seconds(workers)
+    timeout = wait_seconds + 60 if workers.min_num is None else max(60.0, wait_seconds / 2)
+    switches = {START_TIMEOUT: f"{timeout:g}", POLL_INTERVAL: f"{POLL_SECONDS:g}"}
     try:
         with (
             keeping_handler(signal.SIGINT),
             setting_environment(switches),
-            telling_lost_nodes(workers, gpus, ray.nodes),
+            watching_room(workers, gpus, find_nodes=ray.nodes, find_groups=find_groups, give_up=give_up),
             Telemetry("launch", work.mirror.place) as telemetry,
+            _ending_controller(ray, trainer, find_groups),
         ):
             telemetry.set("splatfix_train_processes", workers.num)
             return trainer.fit()
     except SystemExit:  # Ctrl-C: the trainer's own handler exits as if training were finished
         raise KeyboardInterrupt from None
     except ray.train.TrainingFailedError as error:
-        raise _user_error(error) from None
+        raise (RunAborted(reasons[0]) if reasons else _user_error(error)) from None
     except ray.exceptions.RayActorError as error:  # of the process that leads the others
+        if reasons:
+            raise RunAborted(reasons[0]) from None
         reason = str(error).split("Worker exit detail: ")[-1].strip()
         raise RunAborted(
             f"Ray's controller of the training died ({reason}); the last saved state is kept; the same command resumes"
         ) from None
+
+
+def _find_groups(ray: Any, earlier: Collection[str] = ()) -> Groups:
+    """The placement groups of this driver, whose job is the end of their ids, without earlier ones."""
+    job, groups = ray.get_runtime_context().get_job_id(), ray.util.placement_group_table()
+    return {name: group for name, group in groups.items() if name.endswith(job) and name not in earlier}
+
+
+@contextmanager
+def _ending_controller(ray: Any, trainer: Any, find_groups: Callable[[], Groups]) -> Iterator[None]:
+    """End Ray Train's controller and remove its placement groups where the block raises, within `END_SECONDS`.
+
+    Closing the connection does the same; where the caller has opened it, it stays open.
+    """
+    try:
+        yield
+    except BaseException:
+        if not is_aborting():  # nothing of Ray would answer
+            thread = threading.Thread(target=_end_controller, args=(ray, trainer.controller, find_groups), daemon=True)
+            thread.start()
+            thread.join(END_SECONDS)
+        raise
+
+
+def _end_controller(ray: Any, controller: Any, find_groups: Callable[[], Groups]) -> None:
+    from ray.util.placement_group import PlacementGroup
+
+    with suppress(Exception):  # Ray is away
+        waiting = any(group["state"] == "PENDING" for group in find_groups().values())
+        if controller is not None:
+            if not waiting:
+                ray.wait([controller.abort.remote()], timeout=ABORT_SECONDS)
+            ray.kill(controller)
+        for name, group in find_groups().items():
+            if group["state"] != "REMOVED":
+                ray.util.remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
 
 
 def _scaling(workers: TrainWorkersConfig, gpus: bool) -> Any:

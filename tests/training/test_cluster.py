@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from splatfix.files import read_json
 from splatfix.mirror import Mirror
 from splatfix.pairs import write_shards
 from splatfix.training import launch as launching
-from splatfix.training.cluster import choose_gpus, room_for, telling_lost_nodes, wait_for_room
+from splatfix.training.cluster import choose_gpus, describe_shortage, room_for, wait_for_room, watching_room
 from splatfix.training.config import TrainConfig, TrainWorkersConfig
 from tests.restoration.scenery import pair
 from tests.training.small import CONFIG
@@ -81,10 +82,75 @@ def test_training_waits_for_the_nodes_that_it_asks_for(caplog):
         wait_for_room(config(wait_minutes=2).workers, False, find_nodes=list, ask=list, sleep=slept.append)
 
 
+LOST = "room for 2 workers with 1 CPUs each, the cluster has room for 1"
+HELD = "room: training wants 2 workers with 1 CPUs each, and other jobs hold what the cluster has for them"
+
+
+def watching(nodes: list[dict[str, Any]], groups: list[dict[str, Any]], reasons: list[str], **workers: Any) -> Any:
+    def find_groups() -> dict[str, dict[str, Any]]:
+        return {str(number): group for number, group in enumerate(groups)}
+
+    finders: Any = {"find_nodes": lambda: nodes, "find_groups": find_groups}
+    seconds = {"poll_seconds": 0.01, "message_seconds": 0.02}
+    return watching_room(config(**workers).workers, False, **finders, give_up=reasons.append, **seconds)
+
+
+def group(state: str, num: int = 2) -> dict[str, Any]:
+    return {"state": state, "bundles": {number: {"CPU": 1.0} for number in range(num)}}
+
+
 def test_lost_nodes_are_told(caplog):
     caplog.set_level("INFO")
-    with telling_lost_nodes(config().workers, False, lambda: [node(1)], seconds=0.01):
-        wait_for(lambda: "room for 2 workers with 1 CPUs each, the cluster has room for 1" in caplog.text, seconds=10)
+    with watching([node(1)], [], []):
+        wait_for(lambda: LOST in caplog.text, seconds=10)
+
+
+def test_room_that_others_hold_is_told_each_minute(caplog):
+    caplog.set_level("INFO")
+    message = f"waiting for {HELD}; training waits 15 minutes at most"
+    with watching([node(4)], [group("REMOVED"), group("PENDING")], []):
+        wait_for(lambda: [record.message for record in caplog.records].count(message) >= 2, seconds=10)
+
+
+@pytest.mark.parametrize(("nodes", "groups", "wanted"), [([node(1)], [], LOST), ([node(4)], [group("PENDING")], HELD)])
+def test_a_wait_that_is_too_long_is_given_up(nodes, groups, wanted, monkeypatch):
+    monkeypatch.setattr("splatfix.training.cluster.LEAST_WAIT_SECONDS", 0.06)
+    reasons: list[str] = []
+    with watching(nodes, groups, reasons, wait_minutes=0.001):
+        wait_for(lambda: len(reasons) >= 2, seconds=10)
+    assert wanted in reasons[0] and "waited 0.001 minutes (workers.wait_minutes) for" in reasons[0]
+    assert reasons[0].endswith("run the same command when there is room, or take fewer workers or a longer wait")
+
+
+def test_a_wait_goes_on_between_two_placement_groups_and_without_answers(monkeypatch):
+    """Ray Train removes its group and asks for another one; that must not begin the wait anew."""
+    monkeypatch.setattr("splatfix.training.cluster.LEAST_WAIT_SECONDS", 0.0)
+    looks = iter([{"1": group("PENDING")}, {"1": group("REMOVED")}, RuntimeError("away"), {"2": group("PENDING")}])
+    is_done = threading.Event()
+
+    def find_groups() -> dict[str, Any]:
+        look = next(looks, None)
+        if look is None:
+            is_done.set()
+            return {}
+        if isinstance(look, Exception):
+            raise look
+        return look
+
+    reasons: list[str] = []
+    finders: Any = {"find_nodes": lambda: [node(4)], "find_groups": find_groups}
+    workers = config(wait_minutes=0).workers
+    with watching_room(workers, False, **finders, give_up=reasons.append, poll_seconds=0.01):
+        assert is_done.wait(10)
+    assert len(reasons) == 1
+
+
+def test_training_that_has_its_room_waits_for_none():
+    workers = config(placement="STRICT_PACK").workers
+    assert describe_shortage(workers, False, [node(1)], [group("REMOVED"), group("CREATED")]) is None
+    assert describe_shortage(workers, False, [node(4)], [group("REMOVED")]) is None
+    strict = describe_shortage(workers, False, [node(1), node(1)], [group("PENDING")])
+    assert strict is not None and "other jobs hold or workers.placement = STRICT_PACK rules out what" in strict
 
 
 def test_a_gpu_that_torch_cannot_use_is_an_error_of_the_machine(tmp_path, monkeypatch):

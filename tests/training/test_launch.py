@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,7 @@ from splatfix.pairs import write_shards
 from splatfix.restoration.nafnet.checkpoint import load_checkpoint
 from splatfix.training.launch import POLL_INTERVAL
 from tests.restoration.scenery import pair
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.starts_ray]
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,6 +145,57 @@ def test_what_is_wrong_is_said_before_ray_starts(folder: Path) -> None:
     running = start(folder, "odd", sys.executable, more=("--workers.num", "5"))
     assert running.wait(timeout=60) == 2
     assert "data.batch_size = 4: wanted at least 5" in (folder / "odd.log").read_text().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def busy() -> Iterator[str]:
+    """The address of a Ray whose two cores another job holds."""
+    import ray
+
+    found = ray.init(num_cpus=2, include_dashboard=True, dashboard_port=0, log_to_driver=False, logging_level="ERROR")
+    try:
+        held = ray.util.placement_group([{"CPU": 2}])
+        assert held.wait(60)
+        yield found.address_info["gcs_address"]
+    finally:
+        ray.shutdown()
+
+
+def _waiting_groups() -> list[str]:
+    """The states of the placement groups that are neither there nor removed, in the Ray of this process."""
+    import ray
+
+    states = [group["state"] for group in ray.util.placement_group_table().values()]
+    assert states.count("CREATED") == 1  # the other job's
+    return [state for state in states if state not in ("CREATED", "REMOVED")]
+
+
+def _start_waiting(folder: Path, out: str, address: str, minutes: str) -> subprocess.Popen:
+    """Start a training for which there is no room; returns when it has said so."""
+    more = ("--workers.num", "2", "--workers.address", address, "--workers.wait-minutes", minutes)
+    running = start(folder, out, sys.executable, more=more)
+    log = folder / f"{out}.log"
+    wait_for(lambda: "waiting for room: training wants 2 workers" in log.read_text() or running.poll() is not None)
+    assert running.poll() is None, log.read_text()[-3000:]
+    return running
+
+
+def test_room_that_other_jobs_hold_is_waited_for_once(folder: Path, busy: str) -> None:
+    running = _start_waiting(folder, "crowded", busy, "0.3")
+    assert _waiting_groups()
+    assert running.wait(timeout=90) == 1, (folder / "crowded.log").read_text()[-3000:]
+    last = (folder / "crowded.log").read_text().splitlines()[-1]
+    assert last.startswith("splatfix train: workers.num = 2: waited 0.3 minutes (workers.wait_minutes) for room: ")
+    wait_for(lambda: not _waiting_groups(), seconds=30)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_ends_the_wait_for_room(folder: Path, busy: str, number: signal.Signals, code: int) -> None:
+    out = f"crowded-{code}"
+    running = _start_waiting(folder, out, busy, "10")
+    running.send_signal(number)
+    assert running.wait(timeout=60) == code, (folder / f"{out}.log").read_text()[-3000:]
+    wait_for(lambda: not _waiting_groups(), seconds=30)
 
 
 def _step(out: Path) -> int:
