@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from splatfix import files
 from splatfix.files import sync, temporary_beside, write_whole
-from splatfix.stores import MissingFileError, StorageError, ask, resolve, translate_errors
+from splatfix.stores import PARTS, MissingFileError, StorageError, ask, resolve, translate_errors
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 NUM_REQUESTS = 16  # to an object store at the same time
@@ -191,7 +191,7 @@ def find_file(url: str) -> StoredFile | None:
 def download(url: str, path: Path) -> None:
     """Copy a file to a local path piece by piece; after an error or a kill the local file is partial. As `open_binary`.
 
-    A copy that ends early is tried three times.
+    A copy that ends early is tried three times; one of which no byte has come is not.
     """
     place = resolve(url)
     if isinstance(place, Path):
@@ -214,7 +214,7 @@ def download(url: str, path: Path) -> None:
                 return
             raise StorageError(f"{url}: {path.stat().st_size} of {size_bytes} bytes were read")
         except StorageError:
-            if attempt == 2:
+            if attempt == 2 or path.stat().st_size == 0:
                 raise
 
 
@@ -235,14 +235,14 @@ def upload(path: Path, url: str) -> str:
     Raises:
         OSError: the store cannot be reached, or the disk is full.
     """
-    place = resolve(url)
+    place = resolve(url, path.stat().st_size)
     if isinstance(place, Path):
         with write_whole(place) as temporary:
             shutil.copyfile(path, temporary)
         return str(place.stat().st_mtime_ns)
     import obstore
 
-    answer = dict(ask(url, lambda: obstore.put(*place, path)))
+    answer = dict(ask(url, lambda: obstore.put(*place, path, **PARTS)))
     if not answer.get("e_tag"):
         stored = find_file(url)
         return stored.version if stored is not None else ""
@@ -251,19 +251,19 @@ def upload(path: Path, url: str) -> str:
 
 def write_bytes(url: str, content: bytes) -> None:
     """Write a file atomically; an existing one is replaced. OSError if that fails."""
-    place = resolve(url)
+    place = resolve(url, len(content))
     if isinstance(place, Path):
         with write_whole(place) as temporary:
             temporary.write_bytes(content)
         return
     import obstore
 
-    ask(url, lambda: obstore.put(*place, content))
+    ask(url, lambda: obstore.put(*place, content, **PARTS))
 
 
 def create(url: str, content: bytes) -> bool:
     """Write a file atomically unless it exists. Return True for exactly one of several concurrent writers."""
-    place = resolve(url)
+    place = resolve(url, len(content))
     if isinstance(place, Path):
         with temporary_beside(place) as temporary:
             temporary.write_bytes(content)

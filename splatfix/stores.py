@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -25,10 +26,25 @@ log = logging.getLogger(__name__)
 
 PROTOCOLS = ("file", "memory", "http", "https", "s3", "s3a", "gs", "az", "abfs", "abfss")
 RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}  # of obstore: about a second
+CONNECT_SECONDS = 10.0
+SILENT_SECONDS = 60.0  # without a byte of an answer, after which a request fails
+READ_SECONDS = 3600.0  # for a whole file: bytes flow, and what ends a request that makes no progress is the line above
+PART_SECONDS = 600.0  # to send one part of a file; a store answers only when it has the part
+SMALL_BYTES = 2**20  # of a file that is sent within `SILENT_SECONDS` over any link
+PARTS: dict[str, Any] = {"chunk_size": 5 * 2**20, "max_concurrency": 4}  # all of which share the link
+SLOW_SECONDS = 30.0  # of one request, before a message
+# Settings of obstore's HTTP client that are read from variables like AWS_ALLOW_HTTP, GOOGLE_... and AZURE_...
+CLIENT_SETTINGS = (
+    *("allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type", "http1_only"),
+    *("http2_only", "http2_keep_alive_interval", "http2_keep_alive_timeout", "http2_keep_alive_while_idle"),
+    *("pool_idle_timeout", "pool_max_idle_per_host", "proxy_ca_certificate", "proxy_excludes", "proxy_url"),
+    *("randomize_addresses", "read_timeout", "root_certificate", "timeout", "user_agent"),
+)
 OUTAGE_SECONDS = 300.0  # to repeat a request to a store that has answered this process before
 STOPPING_SECONDS = 15.0  # the same in a command that was told to stop
 MAX_PAUSE_SECONDS = 10.0  # between two requests
 NOTICE_SECONDS = 30.0  # between messages about a store that does not answer
+SLOW_NOTICE_SECONDS = 300.0  # between messages about a store whose requests take long
 # In errors of obstore after which a request may succeed: no connection, or a busy server.
 NO_ANSWER = re.compile(r"HTTP error: |status code: (408|429|5\d\d)|after \d+ retries")
 REFUSALS = ("PermissionDeniedError", "UnauthenticatedError")  # of obstore
@@ -43,6 +59,7 @@ NO_CREDENTIALS = ("/latest/api/token", "/latest/meta-data", "/computeMetadata/",
 _MEMORY_LOCK = threading.Lock()
 _answered = set[str]()  # stores that have answered this process
 _noticed: dict[str, float] = {}  # when it was last said that a store does not answer
+_called_slow: dict[str, float] = {}  # when it was last said that a request to a store takes long
 
 Answer = TypeVar("Answer")
 
@@ -55,8 +72,8 @@ class StorageError(OSError):
     """Raised when a store cannot be reached, so that it is unknown whether a file exists."""
 
 
-def resolve(url: str) -> Path | tuple[Any, str]:
-    """Return a local path, or a store and the path in it."""
+def resolve(url: str, num_bytes: int = 0) -> Path | tuple[Any, str]:
+    """Return a local path, or a store and the path in it; ``num_bytes`` are about to be written there."""
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)  # at least two letters, since C: is a drive
     protocol = match.group(1) if match else "file"
     if "::" in url or protocol not in PROTOCOLS:
@@ -68,15 +85,33 @@ def resolve(url: str) -> Path | tuple[Any, str]:
     if protocol == "memory":
         return _memory(), f"{bucket}/{path}".strip("/")
     with translate_errors(url):
-        return open_store(f"{protocol}://{bucket}"), path
+        return open_store(f"{protocol}://{bucket}", num_bytes > SMALL_BYTES), path
 
 
 @lru_cache(maxsize=64)
-def open_store(root: str) -> Any:
+def open_store(root: str, sends_much: bool = False) -> Any:
+    """Open a store whose requests last as long as they make progress, and end where they make none.
+
+    While a file is sent no answer comes, so that a store for files of more than `SMALL_BYTES` (``sends_much``) has a
+    limit of its own: `PART_SECONDS` for each part.
+    """
     from obstore.store import from_url
 
-    settings: Any = {"retry_config": RETRIES}
+    limits = {"connect_timeout": CONNECT_SECONDS, "timeout": PART_SECONDS if sends_much else READ_SECONDS}
+    if not sends_much:
+        limits["read_timeout"] = SILENT_SECONDS
+    options = {name: f"{round(1000 * seconds)}ms" for name, seconds in limits.items()}
+    if root.startswith("http://"):
+        options["allow_http"] = "true"
+    settings: Any = {"retry_config": RETRIES, "client_options": options | _client_settings(root)}
     return from_url(root, **settings)
+
+
+def _client_settings(root: str) -> dict[str, str]:
+    """Read the settings of the HTTP client from the environment: obstore ignores them where it is given options."""
+    prefix = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE", "ab": "AZURE"}.get(root[:2])
+    names = {name: f"{prefix}_{name.upper()}" for name in CLIENT_SETTINGS}
+    return {name: os.environ[variable] for name, variable in names.items() if variable in os.environ}
 
 
 def _memory() -> Any:
@@ -109,7 +144,7 @@ def ask(url: str, request: Callable[[], Answer]) -> Answer:
     store, started, pause = "/".join(url.split("/", 3)[:3]), time.monotonic(), 0.5
     while True:
         try:
-            with translate_errors(url):
+            with _watching(store), translate_errors(url):
                 answer = request()
         except MissingFileError:
             _answered.add(store)
@@ -127,6 +162,30 @@ def ask(url: str, request: Callable[[], Answer]) -> Answer:
         else:
             _answered.add(store)
             return answer
+
+
+@contextmanager
+def _watching(store: str) -> Iterator[None]:
+    """Say that a request takes long after `SLOW_SECONDS`, at most once in `SLOW_NOTICE_SECONDS` for each store."""
+    timer = threading.Timer(SLOW_SECONDS, _say_slow, [store])
+    timer.daemon = True
+    with suppress(RuntimeError):  # at the end of the interpreter no thread starts
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _say_slow(store: str) -> None:
+    now = time.monotonic()
+    if now - _called_slow.get(store, -SLOW_NOTICE_SECONDS) >= SLOW_NOTICE_SECONDS:
+        _called_slow[store] = now
+        log.info(
+            "%s: a request has taken %.0f s so far: the link is slow or the store does not answer; waiting until no "
+            "byte has come for %.0f s, or a part of a file has taken %.0f s to send",
+            *(store, SLOW_SECONDS, SILENT_SECONDS, PART_SECONDS),
+        )
 
 
 def _notice(store: str, error: Exception) -> None:
