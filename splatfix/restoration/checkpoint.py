@@ -16,6 +16,7 @@ from splatfix import storage
 from splatfix.files import read_json, sync, write_json
 from splatfix.folder_cache import CachedFolder
 from splatfix.process import log
+from splatfix.restoration.hub_locks import watch_hub_locks
 
 CONFIG, CARD = "config.json", "README.md"
 FORMAT, SCHEMA = "splatfix-restorer", 1
@@ -137,6 +138,7 @@ def _download(name: str, files: Sequence[str]) -> Path:
     except ImportError:
         raise ValueError(f"{name}: no such folder, and huggingface_hub is not installed to look for it") from None
     log.info("%s: no such folder here; asking the Hugging Face Hub", name)
+    watch_hub_locks()
     try:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:  # offline, not found, gated, ...: the Hub's client raises dozens of types

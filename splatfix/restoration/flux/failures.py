@@ -70,6 +70,8 @@ def describe(error: BaseException, model: str) -> str:
         return f"model {model!r}: it has no such revision; wanted a branch, tag or commit after the @"
     if "OfflineModeIsEnabled" in causes:
         return no_network(place, "HF_HUB_OFFLINE forbids downloads; unset it")
+    if "HubLockError" in causes:
+        return f"model {model!r}: {_shown(causes['HubLockError'])}"
     if NO_NETWORK & causes.keys():
         return no_network(place, "the Hub cannot be reached; check the network, HTTPS_PROXY and HF_ENDPOINT")
     if "OutOfMemoryError" in causes:

@@ -25,6 +25,7 @@ from splatfix.process import quiet
 from splatfix.restoration.flux.failures import ModelError, explain, require_packages
 from splatfix.restoration.flux.hub import announce_download, split_revision
 from splatfix.restoration.flux.options import LoadingOptions
+from splatfix.restoration.hub_locks import watch_hub_locks
 
 _kept: dict[tuple[Any, ...], Any] = {}  # the last pipeline, by the arguments that it was loaded with
 
@@ -177,6 +178,7 @@ def _from_pretrained(load: Callable[..., Any], model: str, local_files_only: boo
             if local_files_only:
                 raise
         announce_download(place, revision, is_pipeline=is_pipeline)
+        watch_hub_locks()
         return load(place, **always)
 
 
