@@ -7,6 +7,7 @@ install write the others: PlayCanvas' splat-transform ``.spz`` and ``.sog``, NVI
 from __future__ import annotations
 
 import html
+import logging
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +21,8 @@ from splatfix.evaluation.results import RESULTS, read_results
 from splatfix.files import write_text, write_whole
 from splatfix.gaussians import Splat, read_recorded_world, read_splat, write_ply
 from splatfix.report.wording import recommended_arm
+
+log = logging.getLogger(__name__)
 
 Format = Literal["ply", "compressed-ply", "splat", "spz", "sog", "usdz", "html"]
 ANTIALIASED = "the splat was fitted antialiased, which most viewers do not draw: thin parts look bolder there"
@@ -169,6 +172,10 @@ def _write_with_program(splat: Splat, path: Path, program: Program, ending: str)
     with tempfile.TemporaryDirectory(prefix="splatfix-") as folder:
         plain, converted = Path(folder) / "splat.ply", Path(folder) / f"converted{ending}"
         write_ply(plain, splat.gaussians)
+        log.info(
+            "%s is converting %d Gaussians, which may take minutes (at most %d s)",
+            *(program.name, len(splat.gaussians), MAX_SECONDS),
+        )
         command = [executable, *program.before_input, str(plain), *program.before_output, str(converted)]
         try:
             run = subprocess.run(

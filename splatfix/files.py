@@ -226,27 +226,36 @@ def private_folder(path: Path, remedy: str) -> Path:
 
 @contextmanager
 def hold_lock(path: Path, *, seconds: float, waiting: str) -> Iterator[None]:
-    """Hold the lock of a file, which one process or thread of a machine can have.
-
-    Logs ``waiting`` every `NOTICE_SECONDS` while another one has it. TimeoutError after ``seconds``.
-    """
+    """Hold the lock of a file, which one process or thread of a machine can have (`wait_for_lock`)."""
     with path.open("ab") as file:
-        start = noticed = time.monotonic()
-        while not try_lock(file):
-            now = time.monotonic()
-            if now - start > seconds:
-                raise TimeoutError(f"{path}: another process has this lock for {now - start:.0f} s; is it stopped?")
-            if now - noticed > NOTICE_SECONDS:
-                noticed = now
-                log.info("%s", waiting)
-            time.sleep(0.05)
+        wait_for_lock(file, path, seconds=seconds, waiting=waiting)
         yield
 
 
-def try_lock(file: Any) -> bool:
-    """Lock an open file until it is closed; False if another process or thread has the lock."""
+def wait_for_lock(file: Any, path: Path, *, seconds: float, waiting: str, shared: bool = False) -> None:
+    """Lock an open file until it is closed.
+
+    Logs ``waiting`` every `NOTICE_SECONDS` while another process or thread has the lock. TimeoutError after
+    ``seconds``. See `try_lock` for ``shared``.
+    """
+    start = noticed = time.monotonic()
+    while not try_lock(file, shared=shared):
+        now = time.monotonic()
+        if now - start > seconds:
+            raise TimeoutError(f"{path}: another process has this lock for {now - start:.0f} s; is it stopped?")
+        if now - noticed > NOTICE_SECONDS:
+            noticed = now
+            log.info("%s", waiting)
+        time.sleep(0.05)
+
+
+def try_lock(file: Any, *, shared: bool = False) -> bool:
+    """Lock an open file until it is closed; False if another process or thread has the lock.
+
+    A ``shared`` lock can be had by several, and while none has it alone.
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -12,7 +12,6 @@ nothing runs.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ from typing import Any
 from uuid import uuid4
 
 from splatfix import storage
-from splatfix.files import hash_text, hold_lock, private_folder, try_lock, user_name
+from splatfix.files import hash_text, hold_lock, private_folder, try_lock, user_name, wait_for_lock
 from splatfix.messages import without_secrets
 from splatfix.process import progress
 from splatfix.storage import StoredFile
@@ -38,7 +37,7 @@ MAX_DISK_SHARE = 0.8  # of the free disk
 HEADER_BYTES = 65536  # of a file of which only the header is needed
 SMALL_BYTES = 2**26  # files of which the headers are needed are copied whole if they are smaller together
 BAR_BYTES = 2**26  # copies of more bytes have a progress bar
-LOCK_SECONDS = 1800.0  # to wait for a process that copies the same folder
+LOCK_SECONDS = 1800.0  # to wait for a process that copies or removes the same folder
 
 
 class CachedFolder:
@@ -205,10 +204,19 @@ def _remove_entry(cache: Path, use: Path) -> bool:
 
 
 def _lock_shared(path: Path) -> Any:
-    """Open a file with a shared lock, which lasts until the file is closed or its process ends."""
+    """Open a file with a shared lock, which lasts until the file is closed or its process ends.
+
+    Raises:
+        TimeoutError: another process has removed the entry for `LOCK_SECONDS`.
+    """
+    waiting = f"{path}: waiting for another process of this node that removes this entry of the cache"
     while True:
         file = path.open("a+b")
-        fcntl.flock(file, fcntl.LOCK_SH)  # held exclusively only while the entry is removed
+        try:  # held exclusively only while the entry is removed
+            wait_for_lock(file, path, seconds=LOCK_SECONDS, waiting=waiting, shared=True)
+        except BaseException:
+            file.close()
+            raise
         if _is_same(file, path):
             return file
         file.close()

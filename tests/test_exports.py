@@ -13,6 +13,7 @@ import pytest
 import torch
 from plyfile import PlyData
 
+from splatfix import exports
 from splatfix.cli import main
 from splatfix.evaluation.measure import summarize
 from splatfix.evaluation.results import Results, ViewResult, write_results
@@ -125,6 +126,19 @@ def fake_program(folder: Path, program: Program, body: str) -> None:
     path = folder / program.name
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.mark.parametrize(("form", "program", "_"), PROGRAMS)
+def test_the_program_that_runs_is_named_before_it_runs(splat, tmp_path, monkeypatch, caplog, form, program, _):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    fake_program(tools, program, "exec sleep 60")
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(exports, "MAX_SECONDS", 0.1)
+    caplog.set_level("INFO", "splatfix.exports")
+    with pytest.raises(ValueError, match=rf"^{program.name} has not ended after 0.1 s; it was stopped$"):
+        export_splat(splat, form)
+    assert caplog.messages == [f"{program.name} is converting 300 Gaussians, which may take minutes (at most 0 s)"]
 
 
 @pytest.mark.parametrize(("form", "program", "_"), PROGRAMS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from splatfix import folder_cache, storage
+from splatfix import files, folder_cache, storage
 from splatfix.folder_cache import CachedFolder
 from tests.test_storage import put_folder
 
@@ -108,3 +108,23 @@ def test_processes_of_a_node_copy_a_file_once_and_outlive_a_killed_one(bucket: s
     others = [subprocess.Popen(command) for _ in range(3)]
     assert [process.wait(60) for process in others] == [0, 0, 0]
     assert len(log.read_text().splitlines()) == 2
+
+
+def test_an_entry_that_is_being_removed_is_waited_for_with_a_message_and_not_forever(
+    store: str, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr(folder_cache, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(files, "NOTICE_SECONDS", 0.01)
+    caplog.set_level("INFO", "splatfix.files")
+    folder = make_folder(store)
+    found = storage.list_files(store)
+    use = tmp_path / "cache" / f"{folder.path.parent.name}.use"
+    del folder
+    with use.open("r+b") as file:
+        assert files.try_lock(file)
+        with pytest.raises(TimeoutError, match=r"\.use: another process has this lock for 0 s; is it stopped\?"):
+            CachedFolder(store, found)
+        assert f"{use}: waiting for another process of this node that removes this entry" in caplog.text
+    assert CachedFolder(store, found).path.is_dir()
+    with use.open("r+b") as file:  # closed, since no entry is left open
+        assert files.try_lock(file)
