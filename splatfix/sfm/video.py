@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -24,6 +25,7 @@ CANDIDATES_PER_FRAME = 20  # frames that are compared for each one that is picke
 STILL_SHARE = 0.1  # of the mean motion, added to each step: a camera that stands still gives some frames, too
 SEARCH_SHARE = 0.45  # of the way to the neighboring picks that is searched for a sharp frame
 WHOLE_SHARE = 0.9  # of the frames that the header promises, below which a note says so
+STALL_SECONDS = 600.0  # without a frame, while they are counted
 FFMPEG_SIGNS = {  # in the log of ffmpeg, and what they mean
     "matches no streams": "there is no picture in it, only sound",
     "moov atom not found": "its index is missing: the recording or the copy was cut short",
@@ -80,23 +82,83 @@ def choose_frames(video: Path, num: int) -> tuple[list[int], list[str]]:
 
 def count_frames(video: Path) -> tuple[int, list[str]]:
     """Count the frames of a video, with a note if they end before its header says. ValueError if it is no video."""
-    import imageio_ffmpeg
-
+    promised = _read_promised(video)
     try:
-        num, _ = imageio_ffmpeg.count_frames_and_secs(str(video))
-        reader = imageio_ffmpeg.read_frames(str(video))
-        header = next(reader)
-        reader.close()
+        num = _decode_all(video, promised)
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"{video}: cannot be read as a video ({_find_reason(str(error))}); wanted a video that ffmpeg reads, such "
             "as .mp4 or .mov, or a folder of photos"
         ) from None
-    promised = header["fps"] * header["duration"]
     notes = []
     if num < WHOLE_SHARE * promised:
         notes.append(f"{video.name} ends after {num} of some {promised:.0f} frames: is the file whole?")
-    return int(num), notes
+    return num, notes
+
+
+def _read_promised(video: Path) -> float:
+    """How many frames the header promises; 0 if it cannot be read, since decoding tells why."""
+    import imageio_ffmpeg
+
+    reader = imageio_ffmpeg.read_frames(str(video))
+    try:
+        header = next(reader)
+    except (OSError, RuntimeError):
+        return 0.0
+    finally:
+        reader.close()
+    promised = float(header["fps"] * header["duration"])
+    return promised if np.isfinite(promised) else 0.0
+
+
+def _decode_all(video: Path, promised: float) -> int:
+    """Decode a video to count its frames, with a bar, since that takes minutes for a long one.
+
+    Raises:
+        RuntimeError: it cannot be decoded; with the log of ffmpeg.
+        ValueError: no frame was decoded for `STALL_SECONDS`.
+    """
+    import imageio_ffmpeg
+
+    with tempfile.TemporaryDirectory(prefix="splatfix-") as place:
+        messages, report = Path(place) / "log", Path(place) / "report"  # pipes that nobody reads would stop ffmpeg
+        command = [
+            *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-nostats", "-i", str(video)),
+            *("-map", "0:v:0", "-vf", "null", "-progress", f"file:{report}", "-f", "null", "-"),
+        ]
+        with messages.open("w") as file:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True)
+        moved, num = time.monotonic(), 0
+        try:
+            with progress(total=round(promised), description="counting frames", quiet=not promised) as bar:
+                is_done = False
+                while not is_done:
+                    time.sleep(0.05)
+                    is_done = process.poll() is not None
+                    before, num = num, _read_count(report)
+                    bar.update(num - before)
+                    moved = time.monotonic() if num > before else moved
+                    if not is_done and time.monotonic() - moved > STALL_SECONDS:
+                        raise ValueError(
+                            f"{video}: ffmpeg has decoded no frame for {STALL_SECONDS:.0f} s, after {num}; can its "
+                            "disk be read? Copy the video to a local disk"
+                        )
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        if process.returncode != 0 or not num:
+            raise RuntimeError(messages.read_text(errors="replace"))
+        return num
+
+
+def _read_count(report: Path) -> int:
+    """The number of frames in the latest report of ffmpeg; 0 before the first one."""
+    try:
+        counts = re.findall(r"frame= *(\d+)\n", report.read_text(errors="replace"))
+    except FileNotFoundError:
+        return 0
+    return int(counts[-1]) if counts else 0
 
 
 def _find_reason(log: str) -> str:

@@ -1,18 +1,20 @@
 """What is given to pose: photos of every kind, videos, and what is refused."""
 
+import os
 import re
 import subprocess
 import sys
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
 
 from splatfix.cli import main
-from splatfix.sfm import PoseConfig, needs_poses
+from splatfix.sfm import PoseConfig, needs_poses, video
 from splatfix.sfm.photos import gather_photos, place_photo, read_focal_px
 from splatfix.sfm.source import open_source
-from splatfix.sfm.video import pick_frames, spread_frames
+from splatfix.sfm.video import count_frames, pick_frames, spread_frames
 from tests.captures.writers import write_colmap
 
 ORIENTATION, MAKE, MODEL, EXIF_IFD, FOCAL, FOCAL_35 = 0x0112, 0x010F, 0x0110, 0x8769, 0x920A, 0xA405
@@ -243,6 +245,23 @@ def test_a_video_that_was_cut_short_is_named(tmp_path):
         pick_frames(video, tmp_path / "images", tmp_path / "work", 4)
     _, notes = pick_frames(front, tmp_path / "images", tmp_path / "work", 4)
     assert re.fullmatch(r"front\.mp4 ends after \d+ of some 24 frames: is the file whole\?", notes[0])
+
+
+def test_frames_are_counted_with_a_bar(tmp_path, capsys):
+    assert count_frames(write_video(tmp_path / "walk.mp4")) == (24, [])
+    assert "counting frames: 100%" in capsys.readouterr().err
+
+
+def test_a_video_of_which_no_frame_comes_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    stuck, walk = tmp_path / "ffmpeg", write_video(tmp_path / "walk.mp4")
+    stuck.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
+    stuck.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(stuck))
+    monkeypatch.setattr(video, "STALL_SECONDS", 1.0)
+    with pytest.raises(ValueError, match=r"walk\.mp4: ffmpeg has decoded no frame for 1 s, after 0; can its disk be"):
+        count_frames(walk)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video at all"])
