@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,17 @@ import pytest
 
 from splatfix.cli import main
 from splatfix.config import build_config
-from splatfix.tracking import JOURNAL, STATE, Tracker, TrackingConfig, open_tracker, send_unsent
+from splatfix.tracking import (
+    JOURNAL,
+    STATE,
+    Tracker,
+    TrackingConfig,
+    end_status,
+    finish_all,
+    open_tracker,
+    send_unsent,
+)
+from splatfix.tracking import tracker as tracker_module
 from tests.conftest import Start
 from tests.waiting import LONG_ENOUGH, all_runs, client, wait_for
 
@@ -517,3 +528,43 @@ def test_the_command_sends_remaining_records(tmp_path: Path, capsys) -> None:
     assert "records sent" in capsys.readouterr().out
     assert main(["sync", str(tmp_path), "--uri", uri]) == 0
     assert f"{tmp_path}: 0 records sent" in capsys.readouterr().out
+
+
+def test_the_end_says_that_it_waits_and_ends_all_runs_by_one_deadline(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "splatfix.tracking.tracker")
+    monkeypatch.setattr(tracker_module, "QUIET_SECONDS", 0.05)
+    ended = threading.Event()
+    monkeypatch.setattr(tracker_module.Sender, "send", lambda *_, **__: ended.wait(60))  # a call that does not return
+    trackers = [open_tracker(tmp_path / str(number), TrackingConfig()) for number in range(4)]
+    deadline = time.monotonic() + 0.5
+    late = finish_all([(tracker, "FINISHED") for tracker in trackers], deadline)
+    assert late == trackers and time.monotonic() >= deadline
+    assert caplog.messages == ["tracking: sending the remaining records to MLflow, up to 0 s"]  # once, and no warning
+    assert {end_status(tmp_path / str(number)) for number in range(4)} == {"FINISHED"}  # all of them at the start
+    caplog.clear()
+    alone = open_tracker(tmp_path / "alone", TrackingConfig())
+    assert not alone.finish("FAILED", wait_seconds=0.5)
+    assert caplog.messages == [
+        "tracking: sending the remaining records to MLflow, up to 0 s",
+        f"tracking: 2 records were not sent; `splatfix sync {tmp_path / 'alone'}` sends them",
+    ]
+    trackers[0].warn_unsent()
+    assert "2 records were not sent" in caplog.messages[-1]
+    ended.set()
+
+
+def test_a_quick_end_says_nothing(tmp_path, uri, caplog):
+    caplog.set_level(logging.INFO, "splatfix.tracking.tracker")
+    tracker = open_tracker(tmp_path / "run", TrackingConfig(uri=uri))
+    wait_for(lambda: offset(tmp_path / "run") > 0)
+    assert done(tracker) and caplog.messages == []
+
+
+def test_what_earlier_processes_left_is_sent_until_the_deadline(tmp_path, uri, no_answer):
+    folder = tmp_path / "run"
+    tracker = open_tracker(folder, TrackingConfig(uri=no_answer))
+    tracker.params({"a": 1})
+    tracker.metrics({"b": 1}, step=1)
+    assert not tracker.finish("FINISHED", wait_seconds=0.5)
+    assert send_unsent(folder, uri, stopped=lambda: True) == 1  # the first batch
+    assert send_unsent(folder, uri) == 3

@@ -20,11 +20,20 @@ from splatfix.sweep.config import SweepConfig
 from splatfix.sweep.record import RoundRecord, TrialRecord, read_record, trial_folder, trial_name
 from splatfix.sweep.summary import BEST
 from splatfix.sweep.trial import PICTURES
-from splatfix.tracking import Status, Tracker, end_status, is_sent, open_tracker, send_unsent
+from splatfix.tracking import (
+    Status,
+    Tracker,
+    end_status,
+    exit_status,
+    finish_all,
+    is_sent,
+    open_tracker,
+    send_unsent,
+)
 
 log = logging.getLogger(__name__)
 
-WAIT_SECONDS, HURRIED_SECONDS = 60.0, 4.0  # for unsent records at the end; after an interruption
+WAIT_SECONDS, HURRIED_SECONDS = 60.0, 4.0  # for all unsent records at the end; after an interruption
 CALL_SECONDS = 15.0  # of a single call, at most
 MAX_SENDING = 8  # ended runs that are still being sent, each by a thread
 NOTE = "mlflow.note.content"  # the description on MLflow's page
@@ -110,18 +119,17 @@ class SweepTracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        enabled = self._config.tracking.enabled
-        if enabled:
-            self._end_running()
-        trackers, late = [*self._running.values(), *self._ending], []
-        is_hurried = kind is not None or any(tracker.is_down for tracker in trackers)
+        if not self._config.tracking.enabled:
+            return
+        self._end_running()
+        trackers = [*self._running.values(), *self._ending]
+        is_hurried = kind is not None or any(tracker.is_down for tracker in (self._parent, *trackers))
         deadline = time.monotonic() + (HURRIED_SECONDS if is_hurried else WAIT_SECONDS)
-        for tracker in trackers:
-            if not tracker.finish("KILLED", wait_seconds=max(0.0, deadline - time.monotonic()), warn=False):
-                late.append(tracker)
-        self._parent.__exit__(kind, error, trace)
-        if enabled:
-            self._send_unsent(tries=kind is None and all(tracker.is_idle(CALL_SECONDS) for tracker in late))
+        late = finish_all([(self._parent, exit_status(kind)), *((tracker, "KILLED") for tracker in trackers)], deadline)
+        self._parent.warn_unsent()
+        last_call = time.monotonic() + CALL_SECONDS  # which a late thread may be in
+        tries = kind is None and all(tracker.is_idle(max(0.0, last_call - time.monotonic())) for tracker in late)
+        self._send_unsent(tries, max(deadline, last_call))
 
     def _end_running(self) -> None:
         """End the runs of trials that no longer run, here or in an earlier process."""
@@ -134,18 +142,20 @@ class SweepTracker:
         for tracker in self._running.values():
             tracker.end("KILLED")
 
-    def _send_unsent(self, *, tries: bool) -> None:
+    def _send_unsent(self, tries: bool, deadline: float) -> None:
         """Send the records of trials that earlier processes or a slow server left unsent; warn where that fails.
 
-        Without ``tries`` it only warns.
+        Without ``tries`` it only warns. ``deadline``: the end of the wait, as a time of the monotonic clock.
         """
         unsent = [folder for folder in sorted((self._sweep / "trials").glob("*")) if not is_sent(folder)]
         reason = "there was no answer in time"
         for folder in list(unsent) if tries else ():
             try:
-                send_unsent(folder, self._config.tracking.uri)
+                send_unsent(folder, self._config.tracking.uri, stopped=lambda: time.monotonic() > deadline)
             except (ConnectionError, ValueError) as error:
                 reason = str(error)
+                break
+            if time.monotonic() > deadline:
                 break
             unsent.remove(folder)
         if unsent:

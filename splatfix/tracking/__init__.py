@@ -11,7 +11,16 @@ from splatfix.tracking.config import TrackingConfig
 from splatfix.tracking.journal import JOURNAL, end_status
 from splatfix.tracking.sender import ENVIRONMENT
 from splatfix.tracking.state import STATE, is_sent
-from splatfix.tracking.tracker import Status, Tracker, open_tracker, page_of, refuse_foreign_address, send_unsent
+from splatfix.tracking.tracker import (
+    Status,
+    Tracker,
+    exit_status,
+    finish_all,
+    open_tracker,
+    page_of,
+    refuse_foreign_address,
+    send_unsent,
+)
 
 TRACKING_FILES = (JOURNAL, STATE)  # in the folder of a run, besides MLflow's database
 
@@ -24,6 +33,8 @@ __all__ = [
     "Tracker",
     "TrackingConfig",
     "end_status",
+    "exit_status",
+    "finish_all",
     "is_sent",
     "open_tracker",
     "page_of",

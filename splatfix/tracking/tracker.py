@@ -7,7 +7,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from splatfix.tracking.state import STATE, State, read_state
 
 log = logging.getLogger(__name__)
 
+QUIET_SECONDS = 2.0  # of waiting at the end of a run, before a message
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0  # between tries where there is no answer
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -102,21 +103,32 @@ class Tracker:
         Args:
             status: how the run ended.
             wait_seconds: the longest wait.
-            warn: log a warning with the remedy where something was not sent.
+            warn: log that it takes long, and a warning with the remedy where something was not sent.
         """
         if self._sender is None:
             return True
         self.end(status)
         if self._all_sent is None:
-            self._thread.join(wait_seconds)
+            deadline = time.monotonic() + wait_seconds
+            if warn and not self.is_idle(min(QUIET_SECONDS, wait_seconds)):
+                say_sending(deadline)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
             self._stopped.set()
-            num = self._sender.num_unsent() + self._journal.num_unwritten
-            self._all_sent = num == 0 and not self._thread.is_alive()
-            if warn and not self._all_sent:
-                uri = self._sender.state.uri
-                folder = f"{self._sender.folder}" + ("" if uri is None else f" --uri {uri}")
-                log.warning("tracking: %d records were not sent; `splatfix sync %s` sends them", num, folder)
+            self._all_sent = self._num_unsent() == 0 and not self._thread.is_alive()
+            if warn:
+                self.warn_unsent()
         return self._all_sent
+
+    def warn_unsent(self) -> None:
+        """Log a warning with the remedy where something was not sent at `finish`."""
+        if self._sender is None or self._all_sent is not False:
+            return
+        uri = self._sender.state.uri
+        folder = f"{self._sender.folder}" + ("" if uri is None else f" --uri {uri}")
+        log.warning("tracking: %d records were not sent; `splatfix sync %s` sends them", self._num_unsent(), folder)
+
+    def _num_unsent(self) -> int:
+        return 0 if self._sender is None else self._sender.num_unsent() + self._journal.num_unwritten
 
     def is_idle(self, wait_seconds: float) -> bool:
         """Whether the sending thread has ended, after `finish` and at most so many seconds of waiting."""
@@ -130,12 +142,7 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.finish("FINISHED")
-        elif issubclass(kind, KeyboardInterrupt | SystemExit) or stop_requested() is not None:
-            self.finish("KILLED")
-        else:
-            self.finish("FAILED")
+        self.finish(exit_status(kind))
 
     def _append(self, kind: str, time_ms: int | None = None, **record: Any) -> None:
         if self._sender is None:
@@ -178,6 +185,40 @@ class Tracker:
                 pause = FIRST_PAUSE_SECONDS
                 self._finishing.wait(GATHER_SECONDS)
                 self._news.wait()
+
+
+def exit_status(kind: type[BaseException] | None) -> Status:
+    """The status of a run that ends with an exception of this type, or (None) without one."""
+    if kind is None:
+        return "FINISHED"
+    is_stopped = issubclass(kind, KeyboardInterrupt | SystemExit) or stop_requested() is not None
+    return "KILLED" if is_stopped else "FAILED"
+
+
+def say_sending(deadline: float) -> None:
+    """Log that the end of the work waits for MLflow, up to a time of the monotonic clock."""
+    seconds = deadline - time.monotonic()
+    if seconds > 0:
+        log.info("tracking: sending the remaining records to MLflow, up to %.0f s", seconds)
+
+
+def finish_all(trackers: Sequence[tuple[Tracker, Status]], deadline: float) -> list[Tracker]:
+    """End runs and wait for all of them together, without warnings; returns those that were not sent completely.
+
+    Args:
+        trackers: with how each run ended.
+        deadline: the end of the wait, as a time of the monotonic clock.
+    """
+    for tracker, status in trackers:
+        tracker.end(status)
+    quiet_end = min(deadline, time.monotonic() + QUIET_SECONDS)
+    if not all(tracker.is_idle(max(0.0, quiet_end - time.monotonic())) for tracker, _ in trackers):
+        say_sending(deadline)
+    return [
+        tracker
+        for tracker, status in trackers
+        if not tracker.finish(status, wait_seconds=max(0.0, deadline - time.monotonic()), warn=False)
+    ]
 
 
 def open_tracker(
@@ -225,12 +266,13 @@ def open_tracker(
     return Tracker(sender)
 
 
-def send_unsent(folder: Path, uri: str | None = None) -> int:
+def send_unsent(folder: Path, uri: str | None = None, stopped: Callable[[], bool] = lambda: False) -> int:
     """Send the records that earlier processes left unsent; returns their number.
 
     Args:
         folder: of the run.
         uri: of MLflow; None takes that of the run (without its password, which is not kept).
+        stopped: whether to end early; asked between batches.
 
     Raises:
         ValueError: nothing was tracked in this folder, or a URI that MLflow does not know.
@@ -245,10 +287,10 @@ def send_unsent(folder: Path, uri: str | None = None) -> int:
         uri = around if around is not None and without_secrets(around) == state.uri else state.uri
     sender = Sender(folder, state, uri or uri_in(folder))
     try:
-        num = sender.send(retry_left_out=True)
+        num = sender.send(retry_left_out=True, stopped=stopped)
     except Exception as error:
         raise ConnectionError(f"{without_secrets(sender.uri)} does not answer: {reason(error)}") from error
-    if sender.num_unsent():
+    if sender.num_unsent() and not stopped():
         log.warning("tracking: %s: %d records could not be sent", folder, sender.num_unsent())
     return num
 
