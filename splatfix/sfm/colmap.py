@@ -21,6 +21,13 @@ from numpy import ndarray
 from splatfix.files import write_text
 from splatfix.process import keeping_handler, progress
 from splatfix.sfm.config import PoseConfig
+from splatfix.sfm.database import (
+    BYTES_PER_KEYPOINT,
+    BYTES_PER_MATCH,
+    check_database,
+    explain_database,
+    require_space,
+)
 from splatfix.sfm.keypoint_masks import write_keypoint_mask
 from splatfix.sfm.mapping import drop_misplaced, locate_photos, map_photos
 from splatfix.sfm.poser import PhotoInfo, PosedModel, PoseTask
@@ -66,7 +73,8 @@ class Workspace:
 def estimate_with_colmap(task: PoseTask) -> PosedModel:
     """Estimate cameras with COLMAP: SIFT, matches, then incremental or global mapping."""
     work = link_photos(task)
-    with quiet_colmap():
+    check_database(work.database)
+    with quiet_colmap(), explain_database(work.database):
         pycolmap.set_random_seed(task.config.seed)
         with pycolmap.Database.open(work.database) as database:
             import_photos(database, work, task)
@@ -165,6 +173,7 @@ def extract_keypoints(database: pycolmap.Database, ids: dict[str, int], work: Wo
         for is_masked, labels in groups.items():
             reading = pycolmap.ImageReaderOptions(mask_path=work.masks) if is_masked else pycolmap.ImageReaderOptions()
             for batch in split_batches(labels, config.num_threads):
+                require_space(work.database, len(batch) * config.max_keypoints * BYTES_PER_KEYPOINT)
                 pycolmap.extract_features(
                     work.database,
                     work.photos,
@@ -243,6 +252,7 @@ def match_pairs(
     listing = work.folder / "pairs.txt"
     with progress(total=len(pairs), initial=len(pairs) - len(missing), description="pairs of photos") as bar:
         for batch in split_batches(missing, PAIRS_PER_BATCH):
+            require_space(work.database, len(batch) * config.max_keypoints * BYTES_PER_MATCH)
             write_text(listing, "".join(f"{a} {b}\n" for a, b in batch))
             pairing = pycolmap.ImportedPairingOptions(match_list_path=listing)
             pycolmap.match_image_pairs(work.database, options, pairing, verification, pycolmap.Device.cpu)
