@@ -10,7 +10,6 @@ import html
 import logging
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from splatfix.evaluation.results import RESULTS, read_results
-from splatfix.files import write_text, write_whole
+from splatfix.files import scratch_folder, write_text, write_whole
 from splatfix.gaussians import Splat, read_recorded_world, read_splat, write_ply
 from splatfix.report.wording import recommended_arm
 
@@ -169,8 +168,8 @@ def _write_with_program(splat: Splat, path: Path, program: Program, ending: str)
         raise ValueError(
             f"{ending} files are written by {program.name}, which is not on the PATH; remedy: {program.install}"
         )
-    with tempfile.TemporaryDirectory(prefix="splatfix-") as folder:
-        plain, converted = Path(folder) / "splat.ply", Path(folder) / f"converted{ending}"
+    with scratch_folder("export") as folder:
+        plain, converted = folder / "splat.ply", folder / f"converted{ending}"
         write_ply(plain, splat.gaussians)
         log.info(
             "%s is converting %d Gaussians, which may take minutes (at most %d s)",

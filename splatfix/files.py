@@ -10,7 +10,9 @@ import logging
 import math
 import os
 import re
+import shutil
 import socket
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -32,6 +34,8 @@ MAX_DIGITS = 19  # of a whole number in JSON: 64 bits
 NOTICE_SECONDS = 15.0  # of waiting for a lock, before a message
 MAX_AGE_SECONDS = 7 * 86400.0  # of a temporary file: no file is written for so long
 # .NAME.MACHINE-PROCESS-RANDOM.partial, and .NAME.RANDOM.partial of older versions
+SCRATCH = re.compile(r"splatfix-[a-z]+-(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-\w+")
+SCRATCH_SECONDS = 86400.0  # of a temporary folder whose process is gone: a child of it may still use it
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-)?[0-9a-f]+\.partial")
 
 
@@ -74,6 +78,37 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 
 _cleaned: set[Path] = set()
+_scratch_cleaned: set[Path] = set()
+
+
+@contextmanager
+def scratch_folder(purpose: str) -> Iterator[Path]:
+    """Yield a new folder in the temporary folder (``TMPDIR``), which is removed at the end.
+
+    Those of killed processes are removed by the first call of a later process of this user on this machine: the name
+    contains machine and process, and a folder goes when its process is gone and it is older than `SCRATCH_SECONDS`.
+    """
+    place = Path(tempfile.gettempdir())
+    if place not in _scratch_cleaned:
+        _scratch_cleaned.add(place)
+        with suppress(OSError):
+            _drop_scratch(place)
+    prefix = f"splatfix-{purpose}-{_machine()}-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _drop_scratch(place: Path) -> None:
+    """Delete the folders of `scratch_folder` that killed processes of this user left."""
+    with os.scandir(place) as entries:
+        for entry in entries:
+            match = SCRATCH.fullmatch(entry.name)
+            if match is None or match["machine"] != _machine() or _is_alive(int(match["process"])):
+                continue
+            with suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                if status.st_uid == os.getuid() and time.time() - status.st_mtime > SCRATCH_SECONDS:
+                    shutil.rmtree(entry.path, ignore_errors=True)  # which follows no symbolic links
 
 
 def sync(path: Path) -> None:

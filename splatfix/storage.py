@@ -6,6 +6,7 @@ under a temporary name and renamed, and stores show whole objects only.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import os
@@ -22,6 +23,7 @@ from splatfix.files import sync, temporary_beside, write_whole
 from splatfix.stores import PARTS, MissingFileError, StorageError, ask, resolve, translate_errors
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
+AT_FDCWD, RENAME_NOREPLACE = -100, 1  # of renameat2 in Linux
 NUM_REQUESTS = 16  # to an object store at the same time
 PIECE_BYTES = 2**20  # of a file that is copied: what one request keeps in memory
 
@@ -275,7 +277,8 @@ def create(url: str, content: bytes) -> bool:
             except OSError as error:
                 if error.errno not in NO_LINKS:
                     raise
-                return _create_without_links(place, content)
+                is_created = _rename_new(temporary, place)
+                return _create_without_links(place, content) if is_created is None else is_created
         return True
     import obstore
     from obstore.exceptions import AlreadyExistsError, PreconditionError
@@ -309,8 +312,22 @@ def delete(url: str) -> None:
         return
 
 
+def _rename_new(source: Path, target: Path) -> bool | None:
+    """Rename a file unless the target exists; whether that was done, or None where the system cannot (not Linux)."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return None
+    if rename(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), RENAME_NOREPLACE) == 0:
+        return True
+    return False if ctypes.get_errno() == errno.EEXIST else None
+
+
 def _create_without_links(place: Path, content: bytes) -> bool:
-    """Create a file on a file system without hard links: one writer succeeds, but readers may see a partial file."""
+    """Create a file where neither hard links nor `_rename_new` work: one writer succeeds.
+
+    Readers may see a partial file, which also a kill leaves.
+    """
     try:
         file = place.open("xb")
     except FileExistsError:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.server
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from splatfix import storage
+from splatfix.doctor import cluster
 from splatfix.doctor.build import build_kernels
 from splatfix.doctor.cluster import ClusterCheck, Node, describe_problems, find_problems, format_table
 from splatfix.doctor.probe import NodeReport, Request, find_versions, probe
@@ -134,3 +137,22 @@ def test_the_check_passes_its_arguments_on_to_the_cluster():
     words = ["doctor", "--cluster", "--out", "/shared/pairs", "--captures", "/shared/captures"]
     assert CHECK.words == [*words, "--uri", "http://tracking:5000"]
     assert ClusterCheck().words == ["doctor", "--cluster"]
+
+
+@pytest.mark.parametrize("on_store", [False, True])
+def test_tokens_of_doctors_that_were_killed_are_removed_after_a_day(tmp_path: Path, on_store: bool) -> None:
+    out = f"memory://{tmp_path.name}" if on_store else str(tmp_path / "out")
+    now = time.time()
+    old, new = f".doctor-{now - 90000:.0f}-01234567", f".doctor-{now - 80000:.0f}-01234567"
+    for folder in (old, new, ".doctors", "1"):
+        storage.write_bytes(f"{out}/{folder}/token", b"x")
+    with cluster._token(out) as (url, token):
+        assert url is not None and storage.read_bytes(f"{url}/token").decode() == token
+        assert storage.list_folder(out)[1] == sorted([new, ".doctors", "1", url.rsplit("/", 1)[-1]])
+    assert storage.list_folder(out)[1] == sorted([new, ".doctors", "1"])
+
+
+def test_the_token_of_a_doctor_leaves_no_new_folder(tmp_path: Path) -> None:
+    with cluster._token(str(tmp_path / "out")):
+        assert (tmp_path / "out").is_dir()
+    assert not (tmp_path / "out").exists()

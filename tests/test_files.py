@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -157,3 +159,30 @@ def test_leftovers_of_another_container_with_the_same_host_name_are_kept(tmp_pat
     drop_leftovers(tmp_path)
     files._machine.cache_clear()
     assert [leftover.exists() for leftover in leftovers] == [True, False]
+
+
+def test_scratch_folders_of_killed_processes_are_removed_after_a_day(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(files, "_scratch_cleaned", set())
+    with files.scratch_folder("export") as folder:
+        (folder / "file").touch()
+        assert folder.parent == tmp_path and files.SCRATCH.fullmatch(folder.name)
+    assert not folder.exists()
+    killed = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    dead, machine = int(killed.stdout), files._machine()
+    names = {
+        f"splatfix-export-{machine}-{dead}-old_1": 2,
+        f"splatfix-export-{machine}-{dead}-new": 0.5,
+        f"splatfix-export-{machine}-{os.getpid()}-running": 2,
+        f"splatfix-export-01234567-{dead}-elsewhere": 2,  # another machine, container or boot
+        "splatfix-runs-me": 2,
+        f"other-{machine}-{dead}-x": 2,
+    }
+    for name, days in names.items():
+        (tmp_path / name / "inside").mkdir(parents=True)
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    with files.scratch_folder("video"):  # once in a process
+        assert (tmp_path / next(iter(names))).exists()
+    files._scratch_cleaned.clear()
+    with files.scratch_folder("video"):
+        assert {path.name for path in tmp_path.iterdir() if "-video-" not in path.name} == set(list(names)[1:])

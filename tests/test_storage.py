@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,14 +79,20 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path: Path, monkeypatch) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_create_works_without_hard_links(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("renames", [True, False])
+def test_create_works_without_hard_links(tmp_path: Path, monkeypatch, renames: bool) -> None:
     def no_links(_a: object, _b: object) -> None:
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
     monkeypatch.setattr("splatfix.storage.os.link", no_links)
+    if not renames:
+        monkeypatch.setattr(storage, "_rename_new", lambda *_: None)
+    elif sys.platform == "linux":
+        monkeypatch.setattr(storage, "_create_without_links", None)  # which a kill may interrupt
     assert storage.create(str(tmp_path / "a"), b"1")
     assert not storage.create(str(tmp_path / "a"), b"2")
     assert (tmp_path / "a").read_bytes() == b"1"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_an_unreachable_store_is_not_taken_for_an_empty_one(monkeypatch) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import time
 
 import torch
 
 from splatfix.cuda_setup import find_gsplat_obstacle, find_toolkit, is_gsplat_compiled, load_gsplat
 from splatfix.errors import RunAborted
+from splatfix.files import scratch_folder
 from splatfix.process import hidden_bars, quiet
 
 
@@ -48,5 +48,5 @@ def _run_kernels() -> None:
 
     recipe = Recipe(size_px=32, steps=5, num_train=(3, 3), max_views=2)
     config = GenerateConfig(fits_per_capture=1, device="cpu", recipes={"photos": recipe}, workers=WorkersConfig(num=0))
-    with tempfile.TemporaryDirectory() as folder, quiet("splatfix", level=logging.ERROR), hidden_bars():
-        generate([str(sample_path())], folder, config)
+    with scratch_folder("build") as folder, quiet("splatfix", level=logging.ERROR), hidden_bars():
+        generate([str(sample_path())], str(folder), config)

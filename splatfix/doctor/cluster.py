@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import time
 import uuid
 from collections import Counter
@@ -19,6 +20,8 @@ from splatfix.doctor.probe import NodeReport, Request, find_versions, probe, rea
 PROBE_SECONDS = 60.0  # for all nodes together
 CLOCK_SECONDS = 10.0
 MAX_SKEW_SECONDS = 2.0
+TOKEN = re.compile(r"\.doctor-(\d+)-[0-9a-f]{8}")  # a folder, with the time in seconds since 1970
+TOKEN_SECONDS = 86400.0  # after which its doctor was killed, also where clocks differ
 MIN_TEMP_GB, MIN_SHM_GB = 5.0, 1.0
 TABLE = ("node", "CPU", "GPU", "splatfix", "python", "torch", "ray", "gsplat", "temp free", "shm", "clock", "sees")
 
@@ -163,19 +166,31 @@ def _token(out: str | None) -> Iterator[tuple[str | None, str]]:
     if storage.is_local(out) and not Path(out.removeprefix("file://")).is_absolute():
         raise ValueError(f"--out {out}: nodes have other working directories; wanted an absolute path, or a URL")
     token = uuid.uuid4().hex
-    url = storage.join(out, f".doctor-{token[:8]}")
+    url = storage.join(out, f".doctor-{time.time():.0f}-{token[:8]}")
     is_new = storage.is_local(out) and not Path(storage.absolute(out)).exists()
     storage.write_bytes(storage.join(url, "token"), token.encode())
+    _remove_old_tokens(out)
     try:
         yield url, token
     finally:
-        for name in storage.list_names(url):
-            storage.delete(storage.join(url, name))
-        if storage.is_local(url):
-            with contextlib.suppress(OSError):
-                Path(storage.absolute(url)).rmdir()
-                if is_new:
-                    Path(storage.absolute(out)).rmdir()
+        _remove_token(url)
+        if is_new:
+            storage.remove_empty_folder(out)
+
+
+def _remove_token(url: str) -> None:
+    for name in storage.list_names(url):
+        storage.delete(storage.join(url, name))
+    storage.remove_empty_folder(url)
+
+
+def _remove_old_tokens(out: str) -> None:
+    """Remove what doctors that were killed more than a day ago left in an output."""
+    with contextlib.suppress(OSError):  # they do no harm
+        for name in storage.list_folder(out)[1]:
+            match = TOKEN.fullmatch(name)
+            if match is not None and time.time() - int(match[1]) > TOKEN_SECONDS:
+                _remove_token(storage.join(out, name))
 
 
 def find_problems(nodes: Sequence[Node], driver: dict[str, str], check: ClusterCheck, uri: str | None) -> list[Problem]:

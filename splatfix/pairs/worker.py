@@ -6,17 +6,16 @@ capture that several fits use. While a task runs, a thread reads the photos of t
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from splatfix import storage
 from splatfix.captures import Capture
+from splatfix.files import scratch_folder
 from splatfix.gaussians import Splat, read_ply, write_ply
 from splatfix.pairs.checkpoints import FitCheckpoints, checkpoint_url
 from splatfix.pairs.ground_truth import DenseConfig, GroundTruth, fit_densely, read_reference_splat
@@ -167,8 +166,8 @@ class PairWorker:
             capture, self.settings.dense, seed=self.settings.seed, device=self.device, checkpoints=checkpoints
         )
         seconds = seconds | {"dense fit": time.perf_counter() - start}
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "dense.ply"
+        with scratch_folder("pairs") as folder:
+            file = folder / "dense.ply"
             write_ply(file, ground_truth.splat.gaussians)
             content = file.read_bytes()
         record = record | {
@@ -207,8 +206,8 @@ class PairWorker:
         if not storage.exists(storage.join(self.settings.out, task.after + SUFFIX)):
             raise ValueError(f"{task.source.url}: {task.stem} needs its dense fit, which failed")
         record = read_fit(self.settings.out, task.after).record
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "dense.ply"
+        with scratch_folder("pairs") as folder:
+            file = folder / "dense.ply"
             file.write_bytes(read_file(self.settings.out, record["files"][0]))
             gaussians = read_ply(file).to(self.device)
         return GroundTruth(Splat(gaussians, background=capture.background), record["psnr_held_out"])

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from splatfix.files import read_json, sync, write_json
+from splatfix.files import read_json, scratch_folder, sync, write_json
 from splatfix.process import progress, wait_for_killed
 from splatfix.sfm.photos import MIN_PHOTOS, measure_sharpness
 from splatfix.shapes import Float
@@ -120,8 +120,8 @@ def _decode_all(video: Path, promised: float) -> int:
     """
     import imageio_ffmpeg
 
-    with tempfile.TemporaryDirectory(prefix="splatfix-") as place:
-        messages, report = Path(place) / "log", Path(place) / "report"  # pipes that nobody reads would stop ffmpeg
+    with scratch_folder("video") as place:
+        messages, report = place / "log", place / "report"  # pipes that nobody reads would stop ffmpeg
         command = [
             *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-nostats", "-i", str(video)),
             *("-map", "0:v:0", "-vf", "null", "-progress", f"file:{report}", "-f", "null", "-"),

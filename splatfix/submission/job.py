@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import shlex
-import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import splatfix
 from splatfix import storage
 from splatfix.command_line import find_command, parse_arguments
+from splatfix.files import scratch_folder
 from splatfix.runs import COMMIT, source_commit
 from splatfix.submission.cluster import Cluster, JobInfo
 from splatfix.submission.package import CONFIG_NAME, size_mb, source_files, stage_package
@@ -210,8 +210,8 @@ def start_job(
     metadata: Mapping[str, str],
 ) -> str:
     """Upload what a job takes along, and start it; returns its id. ValueError if that id has been used."""
-    with tempfile.TemporaryDirectory(prefix="splatfix-submit-") as folder:
-        package = stage_package(Path(folder), config=config, installed=options.installed, with_weights=with_weights)
+    with scratch_folder("submit") as folder:
+        package = stage_package(folder, config=config, installed=options.installed, with_weights=with_weights)
         environment: dict[str, Any] = {"env_vars": options.variables}
         if package.work is not None:
             environment["working_dir"] = str(package.work)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from splatfix.files import scratch_folder
 from splatfix.flawed import FlawedView
 from splatfix.restoration.command import INPUT, OUTPUT, SEED, CommandOptions
 from splatfix.restoration.command.folder import read_repairs, write_views
@@ -76,8 +77,8 @@ def fill_in(argv: Sequence[str], source: Path, target: Path, seed: int) -> list[
 def _call_folder(place: str | None) -> Iterator[Path]:
     """A new folder for the files of a call: in ``place``, where it stays, or temporary."""
     if place is None:
-        with tempfile.TemporaryDirectory(prefix="splatfix-command-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        with scratch_folder("command") as folder:
+            yield folder
         return
     parent = Path(place).expanduser().absolute()
     parent.mkdir(parents=True, exist_ok=True)
