@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
@@ -288,6 +289,85 @@ def test_a_lost_connection_is_opened_again_and_nothing_is_printed_twice(cluster,
     with caplog.at_level(logging.WARNING):
         assert follow.follow_job(api.Cluster(URL, cluster), job_id, log).status == "SUCCEEDED"
     assert log.getvalue() == "one\ntwo\nthree\n"
+
+
+def test_a_job_that_does_not_start_is_reported_with_the_reason(cluster, capsys, monkeypatch):
+    monkeypatch.setattr(follow, "PENDING_SECONDS", 0.0)
+    monkeypatch.setattr(follow, "QUIET_SECONDS", 0.01)
+    cluster.ends = ("PENDING", None)
+    submit("generate", "s3://bucket/captures", *OUT)
+    [job_id] = cluster.details
+    cluster.details[job_id].message = "Job has not started yet.\nIt may be waiting for resources."
+
+    said: list[str] = []
+
+    async def tail(job_id: str) -> AsyncIterator[str]:
+        for _ in range(1000):
+            said.append(capsys.readouterr().err)
+            if "PENDING" in said[-1]:
+                break
+            await asyncio.sleep(0.01)
+        yield "fits: 1 made\n"
+        cluster.details[job_id].status = "SUCCEEDED"
+
+    cluster.tail_job_logs = tail  # type: ignore[method-assign]
+    log = io.StringIO()
+    assert follow.follow_job(api.Cluster(URL, cluster), job_id, log).status == "SUCCEEDED"
+    assert f"{job_id}: still PENDING: Job has not started yet. It may be waiting for resources.\n" in said[-1]
+    assert log.getvalue() == "fits: 1 made\n"
+
+
+def test_the_end_of_a_log_is_printed_where_the_connection_was_lost_before_it(cluster):
+    submit("generate", "s3://bucket/captures", *OUT)
+    [job_id] = cluster.details
+    cluster.logs[job_id] = "one\ntwo\n"
+
+    async def tail(job_id: str) -> AsyncIterator[str]:
+        yield "one\n"
+        cluster.details[job_id].status = "FAILED"
+        raise ConnectionError
+
+    cluster.tail_job_logs = tail  # type: ignore[method-assign]
+    log = io.StringIO()
+    assert follow.follow_job(api.Cluster(URL, cluster), job_id, log).status == "FAILED"
+    assert log.getvalue() == "one\ntwo\n"
+
+
+def test_a_connection_whose_other_side_is_gone_ends(monkeypatch):
+    """The server accepts it, sends a line, and answers no ping, as behind a firewall that has dropped the connection."""
+    from aiohttp import web
+
+    monkeypatch.setattr(api, "PING_SECONDS", 0.2)
+    is_over = threading.Event()
+
+    async def log(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(autoping=False)
+        await socket.prepare(request)
+        await socket.send_str("one\n")
+        while not is_over.is_set():
+            await asyncio.sleep(0.05)
+        return socket
+
+    async def follow_log() -> list[str]:
+        application = web.Application()
+        application.router.add_get("/api/version", lambda _: web.json_response({"version": "4", "ray_version": "2"}))
+        application.router.add_get("/api/jobs/{id}/logs/tail", log)
+        runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        client = await asyncio.to_thread(api.open_client, f"http://127.0.0.1:{runner.addresses[0][1]}")
+        pieces = []
+        try:
+            with pytest.raises(ConnectionError, match="the connection was lost"):
+                async for piece in client.tail_job_logs("job"):
+                    pieces.append(piece)
+        finally:
+            is_over.set()
+            await runner.cleanup()
+        return pieces
+
+    assert asyncio.run(asyncio.wait_for(follow_log(), 30)) == ["one\n"]
 
 
 class Terminal(io.StringIO):

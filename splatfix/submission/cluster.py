@@ -30,6 +30,7 @@ TIMEOUT_SECONDS = (10.0, 120.0)  # to connect, and between two bytes of an answe
 UPLOAD_SECONDS = (600.0, 120.0)  # the first is for the body of the request, too
 START_SECONDS = 120.0  # that a cluster may take no jobs after its start
 PAUSE_SECONDS = 2.0  # between two attempts to submit
+PING_SECONDS = 30.0  # between pings to a cluster whose log is followed; without an answer to one, it is gone
 NOT_READY = "No available agent"  # in Ray's answer then
 ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
 
@@ -153,6 +154,7 @@ def connect(address: str | None) -> Cluster:
 
 def open_client(url: str) -> Any:
     """Ray's client for the jobs API at a URL, which checks the connection."""
+    import aiohttp
     from ray.job_submission import JobSubmissionClient
 
     class Client(JobSubmissionClient):
@@ -161,6 +163,18 @@ def open_client(url: str) -> Any:
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
             options.setdefault("timeout", UPLOAD_SECONDS if method == "PUT" else TIMEOUT_SECONDS)
             return super()._do_request(method, endpoint, **options)
+
+        async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+            url = f"{self._address}/api/jobs/{job_id}/logs/tail"
+            async with (
+                aiohttp.ClientSession(cookies=self._cookies, headers=self._headers) as session,
+                session.ws_connect(url, ssl=self._ssl_context, heartbeat=PING_SECONDS) as socket,
+            ):
+                async for message in socket:
+                    if message.type is aiohttp.WSMsgType.TEXT:
+                        yield message.data
+                if socket.close_code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE:
+                    raise ConnectionError(f"{url}: the connection was lost")
 
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)

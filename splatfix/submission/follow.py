@@ -19,6 +19,7 @@ PROGRESS = re.compile(r"[^|]*\d+%\|.*\|\s*\d+\S*/\d+\S* \[.*\].*|[^|]*: \d+\S*(i
 QUIET_SECONDS = 10.0  # without a line of the log, after which the job's status is asked for
 RECONNECT_SECONDS = 300.0  # without an answer, after which following is given up
 PAUSE_SECONDS = 3.0  # before the next attempt to connect
+PENDING_SECONDS = 60.0  # between two messages that a job has not started
 
 
 class LogPrinter:
@@ -60,6 +61,8 @@ class LogPrinter:
 def follow_job(cluster: Cluster, job_id: str, stream: Any = None) -> JobInfo:
     """Print the log of a job from its start until it ends. A lost connection is opened again.
 
+    Ray itself gives up a job that does not start (after 15 minutes, RAY_JOB_START_TIMEOUT_SECONDS on the cluster).
+
     Raises:
         ConnectionError: no answer for `RECONNECT_SECONDS`.
         KeyboardInterrupt: Ctrl-C; the job continues.
@@ -72,19 +75,22 @@ def follow_job(cluster: Cluster, job_id: str, stream: Any = None) -> JobInfo:
 
 
 def _follow(cluster: Cluster, job_id: str, printer: LogPrinter) -> JobInfo:
-    num_printed, lost_at = 0, None
+    num_printed, lost_at, waiting = 0, None, _Waiting()
     info = cluster.job(job_id)
     while True:
         reader = _Reader(cluster, job_id, skip=num_printed)
         reader.start()
-        while (piece := reader.next_piece(cluster, job_id)) is not None:
+        while (piece := reader.next_piece(cluster, job_id, waiting)) is not None:
             printer.write(piece)
             num_printed += len(piece)
             lost_at = None
         try:
             info = cluster.job(job_id)
             if info.has_ended:
+                if reader.is_broken:
+                    printer.write(_read_rest(cluster, job_id, num_printed))
                 return info
+            waiting.notice(info)
             lost_at = None
         except ConnectionError:
             if lost_at is None:
@@ -95,22 +101,49 @@ def _follow(cluster: Cluster, job_id: str, printer: LogPrinter) -> JobInfo:
         time.sleep(PAUSE_SECONDS)
 
 
+def _read_rest(cluster: Cluster, job_id: str, num_printed: int) -> str:
+    """What the log of an ended job has after so many characters; nothing where its node is gone."""
+    try:
+        return cluster.log(job_id)[num_printed:]
+    except ConnectionError as error:
+        log.warning("%s: the end of its log cannot be read (%s)", job_id, error)
+        return ""
+
+
+class _Waiting:
+    """Says each `PENDING_SECONDS` that a job has not started, and why."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def notice(self, info: JobInfo) -> None:
+        if info.status == "PENDING" and time.monotonic() - self._last >= PENDING_SECONDS:
+            self._last = time.monotonic()
+            log.info("%s: still PENDING: %s", info.id, " ".join(info.message.split())[:300] or "no reason is known")
+
+
 class _Reader(threading.Thread):
-    """Reads the log of a job into a queue, without the ``skip`` characters that are known."""
+    """Reads the log of a job into a queue, without the ``skip`` characters that are known.
+
+    Attributes:
+        is_broken: whether the connection was lost before the end of the log.
+    """
 
     def __init__(self, cluster: Cluster, job_id: str, *, skip: int) -> None:
         super().__init__(daemon=True)
         self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._cluster, self._job_id, self._skip = cluster, job_id, skip
+        self.is_broken = True
 
     def run(self) -> None:
         try:
             asyncio.run(self._read())
+            self.is_broken = False
         except Exception as error:  # of aiohttp, Ray, or the network: it is opened again
             log.debug("%s: %s", self._job_id, error)
         self._pieces.put(None)
 
-    def next_piece(self, cluster: Cluster, job_id: str) -> str | None:
+    def next_piece(self, cluster: Cluster, job_id: str, waiting: _Waiting) -> str | None:
         """The next piece of the log; None at its end, or where the connection is lost."""
         has_ended = False
         while True:
@@ -120,9 +153,11 @@ class _Reader(threading.Thread):
                 if has_ended:
                     return None
             try:
-                has_ended = cluster.job(job_id).has_ended  # once more around: the last lines may be under way
+                info = cluster.job(job_id)
             except ConnectionError:
                 return None
+            has_ended = info.has_ended  # once more around: the last lines may be under way
+            waiting.notice(info)
 
     async def _read(self) -> None:
         async for piece in self._cluster.tail_log(self._job_id):
