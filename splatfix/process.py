@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -113,6 +113,18 @@ def _write_line(text: str) -> None:
     start = "\r\033[K" if os.isatty(2) else "\n"
     with suppress(OSError):  # closed, or a full disk
         os.write(2, f"{start}{text}\n".encode())
+
+
+@contextmanager
+def acting_after(seconds: float, act: Callable[[], object]) -> Iterator[None]:
+    """Call ``act`` in another thread if the block has not ended after so many seconds."""
+    timer = threading.Timer(seconds, act)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def abort_command(reason: str) -> None:

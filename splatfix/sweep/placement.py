@@ -1,4 +1,4 @@
-"""Which nodes of a cluster a trial keeps away from, and how long trials wait for a node. Nothing here imports Ray."""
+"""Which nodes a trial keeps away from, how long trials wait for one, and how long a round may take. Imports no Ray."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from splatfix.errors import RunAborted
 from splatfix.workers import WorkersConfig
 from splatfix.workers.cluster import node_capacity
+from splatfix.workers.slow_tasks import SlowTasks
 
 log = logging.getLogger(__name__)
 
@@ -68,3 +69,32 @@ class BoundedWait:
         if waited > NOTICE_SECONDS and not self._has_warned:
             self._has_warned = True
             log.warning("no trial runs: waiting up to %g minutes for a node with %s", self._minutes, self._needs)
+
+
+class SlowRounds:
+    """Finds the trials that take longer for a round than they may.
+
+    Attributes:
+        ended: ids of those that were found.
+    """
+
+    def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._slow, self._clock = SlowTasks(minutes), clock
+        self._started: dict[str, tuple[int, float]] = {}  # by id: the number of rounds, and since when it is that
+        self.ended: set[str] = set()
+
+    def is_over(self, trial_id: str, name: str, num_rounds: int | None) -> bool:
+        """Note how many rounds a trial has had (None: it does not run); True, once, if the next one takes too long."""
+        if num_rounds is None:
+            self._started.pop(trial_id, None)
+            return False
+        now = self._clock()
+        known, since = self._started.setdefault(trial_id, (num_rounds, now))
+        if known != num_rounds:
+            self._slow.finish(trial_id, now - since)
+            self._started[trial_id] = num_rounds, now
+            return False
+        if trial_id in self.ended or not self._slow.is_over(trial_id, name, now - since):
+            return False
+        self.ended.add(trial_id)
+        return True

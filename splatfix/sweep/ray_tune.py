@@ -29,12 +29,13 @@ from splatfix.loop.cases import Case, silence_loops
 from splatfix.mirror import Mirror
 from splatfix.process import quiet, setting_environment, using_threads
 from splatfix.sweep.config import SweepConfig
-from splatfix.sweep.placement import BoundedWait, avoidable_nodes
+from splatfix.sweep.placement import BoundedWait, SlowRounds, avoidable_nodes
 from splatfix.sweep.record import AttemptEnd, report_from_json, report_to_json, trial_name
 from splatfix.sweep.scheduler import SweepScheduler
 from splatfix.sweep.trial import run_trial
 from splatfix.workers import Failure, WorkersConfig, classify_failure
 from splatfix.workers.cluster import select_nodes, worker_resources
+from splatfix.workers.failures import describe_slow_task
 from splatfix.workers.host import take_gpu_share
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def run_on_tune(
                 storage_path=storage,
                 # a checkpoint would be looked for in ``storage`` on the node of the trial, which has no such folder
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[_TuneCallback(driver, BoundedWait(config.workers.wait_minutes, work.resources))],
+                callbacks=[_TuneCallback(driver, config.workers, work.resources)],
                 failure_config=tune.FailureConfig(max_failures=0),  # the scheduler retries trials
                 verbose=0,
             ),
@@ -217,12 +218,16 @@ class _TuneScheduler(FIFOScheduler):
 class _TuneCallback(tune.Callback):
     """Reports the deaths of trials, with the reason that Tune's scheduler does not get, and ends an aborted sweep."""
 
-    def __init__(self, driver: _Driver, wait: BoundedWait) -> None:
-        self._driver, self._wait = driver, wait
+    def __init__(self, driver: _Driver, workers: WorkersConfig, resources: Mapping[str, float]) -> None:
+        self._driver, self._workers = driver, workers
+        self._wait = BoundedWait(workers.wait_minutes, resources)
+        self._rounds = SlowRounds(workers.task_minutes)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:  # noqa: ARG002
         failure = _read_failure(trial)
         reason, trace = ("no reason is known", None) if failure is None else (failure.reason, failure.traceback)
+        if trial.trial_id in self._rounds.ended:
+            reason, trace = describe_slow_task(self._workers.task_minutes), None
         end = AttemptEnd(outcome="error", error=f"its worker died: {reason}", traceback=trace)
         self._driver.scheduler.report(trial.config["number"], end, _node_of(trial))
 
@@ -236,6 +241,12 @@ class _TuneCallback(tune.Callback):
             raise reason
         counts = Counter(trial.status for trial in trials)
         self._wait.check(num_waiting=counts[Trial.PENDING], num_running=counts[Trial.RUNNING])
+        for trial in trials:
+            is_running = trial.status == Trial.RUNNING and trial.temporary_state.ray_actor is not None
+            num_rounds = trial.run_metadata.last_result.get("training_iteration", 0)  # `last_result` asks the actor
+            name = f"trial {trial.config['number']}"
+            if self._rounds.is_over(trial.trial_id, name, num_rounds if is_running else None):
+                ray.kill(trial.temporary_state.ray_actor)
         self._driver.on_step()
 
 

@@ -7,30 +7,29 @@ import os
 import re
 import signal
 import sys
-import threading
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from splatfix.errors import RunAborted
 from splatfix.files import private_folder, user_name
-from splatfix.process import abort_command, keeping_handler
+from splatfix.process import abort_command, acting_after, keeping_handler
 from splatfix.workers.config import WorkersConfig
+from splatfix.workers.watch import ending_without_ray
 
 NODE_LABEL = "ray.io/node-id"  # Ray gives each node this label
 ACCELERATOR_SHARE = 0.001  # of a node's resource ``accelerator_type:A100``, which Ray takes for a worker, too
 MAX_SOCKET_BYTES = 107 if sys.platform == "linux" else 103  # of the path of a socket
 SOCKET = "/ray/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.1"  # below RAY_TMPDIR or TMPDIR
 SHORT_PLACE = Path("/tmp")
-WATCH_SECONDS = 5.0  # between looks at the nodes of a cluster
-NODELESS_SECONDS = 60.0  # without any node, before a command ends
-LOCAL_WATCH_SECONDS = 1.0  # between looks at a Ray that was started here
-LOCAL_PROCESSES = ("raylet", "gcs_server")  # without which nothing of it answers
+JOIN_NOTICE_SECONDS = 10.0  # without an answer of a cluster that is joined, before a message
+SHUTDOWN_SECONDS = 60.0  # that closing the connection may take, before the command is ended
+RECONNECT = (
+    "RAY_gcs_rpc_server_reconnect_timeout_s",
+    "120",
+)  # after which Ray ends a process; `watch` is to be earlier
 UNLIMITED = 10_000  # nodes of an autoscaler's group without a maximum
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def connect_ray(
     quiet: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends no usage statistics
     try:
-        with _ending_without_ray(ray, starts=not joined) as is_connected:
+        with ending_without_ray(ray, starts=not joined) as is_connected:
             _connect(ray, joined, {**quiet, **start})
             is_connected.set()
             num_gpus = ray.cluster_resources().get("GPU", 0)
@@ -89,12 +88,26 @@ def connect_ray(
                 raise ValueError(f"workers.gpus = {gpus:g}: this machine has {num_gpus:g}; use 0 for the CPU")
             yield ray
     finally:
-        ray.shutdown()
+        with acting_after(SHUTDOWN_SECONDS, lambda: abort_command(f"Ray did not end within {SHUTDOWN_SECONDS:.0f} s")):
+            ray.shutdown()
 
 
 def _connect(ray: Any, address: str | None, options: Mapping[str, Any]) -> None:
+    if address is not None:
+        os.environ.setdefault(*RECONNECT)
+
+    def notice() -> None:
+        log.warning(
+            "%s: no answer yet; Ray gives up after some minutes. Is that the address of the head node (HOST:6379), and "
+            "reachable from here?",
+            address,
+        )
+
     try:
-        with keeping_handler(signal.SIGTERM):  # Ray's handler would exit at once
+        with (
+            nullcontext() if address is None else acting_after(JOIN_NOTICE_SECONDS, notice),
+            keeping_handler(signal.SIGTERM),  # Ray's handler would exit at once
+        ):
             ray.init(address=address or "local", **options)
     except ray.exceptions.AuthenticationError as error:
         raise ValueError(f"{address or 'Ray'}: {' '.join(str(error).split())}") from None
@@ -103,76 +116,6 @@ def _connect(ray: Any, address: str | None, options: Mapping[str, Any]) -> None:
             raise
         reason = " ".join(str(error).split())[:300]  # Ray raises plain exceptions
         raise RunAborted(f"Ray could not be started on this machine ({reason})") from error
-
-
-def _local_processes() -> dict[psutil.Process, str]:
-    """The processes of Ray that this one has started, which run, and their names."""
-    named = ((each, _name(each)) for each in psutil.Process().children())
-    return {each: name for each, name in named if name in LOCAL_PROCESSES}
-
-
-def _name(process: psutil.Process) -> str | None:
-    """The name of a process that runs, else None."""
-    try:
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.name()
-    except psutil.Error:
-        return None
-
-
-@contextmanager
-def _ending_without_ray(ray: Any, *, starts: bool) -> Iterator[threading.Event]:
-    """End the command when nothing would answer any more, since it would wait for ever.
-
-    That is when Ray has had no node for `NODELESS_SECONDS` (a cluster that grows has its head), or, where the block
-    ``starts`` Ray on this machine, at once when one of its processes has died. Later, when Ray finds out, it may end
-    this process without a message (its client of the object store does).
-
-    Yields:
-        What the block sets when it is connected.
-    """
-    connected, closing = threading.Event(), threading.Event()
-    arguments = (ray, starts, connected, closing, _local_processes())
-    thread = threading.Thread(target=_watch_ray, args=arguments, name="splatfix-nodes", daemon=True)
-    thread.start()
-    try:
-        yield connected
-    finally:
-        closing.set()
-        thread.join(timeout=WATCH_SECONDS)
-
-
-def _watch_ray(
-    ray: Any, starts: bool, connected: threading.Event, closing: threading.Event, ignored: Collection[psutil.Process]
-) -> None:
-    pause = LOCAL_WATCH_SECONDS if starts else WATCH_SECONDS
-    names: dict[psutil.Process, str] = {}
-    last_seen = time.monotonic()
-    reason = None
-    while reason is None:
-        if closing.wait(pause):
-            return
-        dead = [name for each, name in names.items() if _name(each) is None]
-        if starts:
-            starts = not connected.is_set()
-            names |= {each: name for each, name in _local_processes().items() if each not in ignored}
-        if dead:
-            reason = f"Ray's process {' and '.join(dead)} has died"
-        elif not connected.is_set() or _has_nodes(ray):
-            last_seen = time.monotonic()
-        elif time.monotonic() - last_seen > NODELESS_SECONDS:
-            reason = f"Ray has had no node for {NODELESS_SECONDS:.0f} s"
-    abort_command(
-        f"{reason}: it was killed, or this machine ran out of memory; finished work is kept, and the same command "
-        "resumes"
-    )
-
-
-def _has_nodes(ray: Any) -> bool:
-    try:
-        return any(node["Alive"] for node in ray.nodes())
-    except Exception as error:  # of many kinds, while Ray's central service is away
-        log.debug("the nodes of Ray cannot be listed: %s", error)
-        return False
 
 
 def short_folder() -> Path | None:

@@ -31,6 +31,8 @@ class WorkersConfig:
             starts Ray on this machine.
         attempts: largest number of attempts at a task, including the first.
         wait_minutes: longest time without any worker that is ready (nodes that start, other jobs on the cluster).
+        task_minutes: longest time of an attempt at a task, such as a fit, or of a round of a trial; then its worker,
+            which may hang, is ended, and the attempt counts as failed. Not for tasks in this process.
     """
 
     num: int | None = None
@@ -42,6 +44,7 @@ class WorkersConfig:
     address: str | None = None
     attempts: int = 3
     wait_minutes: float = 60.0
+    task_minutes: float = 24 * 60.0
 
     def __post_init__(self) -> None:
         require(self.num is None or self.num >= 0, "workers.num", self.num, "0 or more, or null")
@@ -59,6 +62,7 @@ class WorkersConfig:
             require(is_selector, f"workers.labels.{name}", value, "a value, !value, in(a, b) or !in(a, b)")
         require(self.attempts >= 1, "workers.attempts", self.attempts, "at least 1")
         require(self.wait_minutes > 0, "workers.wait_minutes", self.wait_minutes, "above 0")
+        require(self.task_minutes > 0, "workers.task_minutes", self.task_minutes, "above 0")
 
 
 def joins_cluster(address: str | None) -> bool:

@@ -41,6 +41,15 @@ class BrokenProcessError(MachineError):
     """Raised in a worker when no task can succeed any more in its process, so that another has to take its place."""
 
 
+class SlowTaskError(MachineError):
+    """The failure of a task whose worker did not answer in time."""
+
+
+def describe_slow_task(minutes: float) -> str:
+    """Why an attempt was ended that took longer than `WorkersConfig.task_minutes`."""
+    return f"no answer for {minutes:g} minutes (workers.task_minutes): it hangs, or needs longer"
+
+
 def classify_failure(error: BaseException, trace: str | None = None) -> Failure:
     """Tell why an attempt at a task failed; ``trace`` is the traceback of an error that another process raised.
 

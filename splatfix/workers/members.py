@@ -45,6 +45,7 @@ class Member(Generic[T]):
         node: id of its node, once it is ready.
         group: of its last task.
         held: the groups of its task and of its upcoming task.
+        leased: when it got its task, in seconds of the monotonic clock.
     """
 
     handle: Any
@@ -55,6 +56,7 @@ class Member(Generic[T]):
     upcoming: T | None = None
     group: Hashable = None
     held: list[Hashable] = field(default_factory=list)
+    leased: float = 0.0
     streak: Streak = field(default_factory=Streak)
 
     @property

@@ -11,12 +11,20 @@ from typing import Any, Generic, TypeVar
 
 from splatfix.errors import DiskFull
 from splatfix.workers.config import WorkersConfig
-from splatfix.workers.failures import BrokenProcessError, Failure, NodeDiskFullError, classify_failure
+from splatfix.workers.failures import (
+    BrokenProcessError,
+    Failure,
+    NodeDiskFullError,
+    SlowTaskError,
+    classify_failure,
+    describe_slow_task,
+)
 from splatfix.workers.health import MAX_PREEMPTIONS, Attempts, Streak, better_nodes
 from splatfix.workers.host import Answer
 from splatfix.workers.members import PATIENCE_SECONDS, Member, Members
 from splatfix.workers.queue import TaskQueue
 from splatfix.workers.relay import WarningRelay
+from splatfix.workers.slow_tasks import SlowTasks
 from splatfix.workers.tasks import Outcome, Worker
 
 POLL_SECONDS = 1.0
@@ -49,6 +57,7 @@ class ActorPool(Generic[T]):
         self._held: Counter[Hashable] = Counter()  # workers by the group of their last task
         self._attempts: dict[str, Attempts] = {}  # of unfinished tasks that have failed
         self._relay = WarningRelay()
+        self._slow = SlowTasks(config.task_minutes)
         self._num_named = 0
 
     def run(self) -> Generator[Outcome[T], None, None]:
@@ -67,6 +76,7 @@ class ActorPool(Generic[T]):
                     outcome = self._take_answer(answer)
                     if outcome is not None:
                         yield outcome
+                yield from self._end_slow_tasks()
         finally:
             self._members.remove_all()
 
@@ -77,6 +87,19 @@ class ActorPool(Generic[T]):
             return []
         answers, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=POLL_SECONDS)
         return answers
+
+    def _end_slow_tasks(self) -> list[Outcome[T]]:
+        """End the workers whose tasks take longer than they may; returns the outcomes of tasks that are not retried."""
+        outcomes, now = [], time.monotonic()
+        for answer, actor in [*self._waiting.items()]:
+            if actor.task is None:
+                continue
+            assert actor.node is not None
+            name = f"{self._queue.name(actor.task)} on {self._health[actor.node].name}"
+            if self._slow.is_over(actor, name, now - actor.leased):
+                del self._waiting[answer]
+                outcomes.append(self._handle_death(actor, SlowTaskError(describe_slow_task(self._config.task_minutes))))
+        return [outcome for outcome in outcomes if outcome is not None]
 
     def _fit_to_tasks(self, busy: int) -> None:
         """Start actors while there are tasks for them, and end those for which no task remains."""
@@ -115,6 +138,7 @@ class ActorPool(Generic[T]):
         self._hold(actor)
         actor.upcoming = self._queue.next(actor.group, self._held, lambda task: self._is_allowed(task, actor))
         self._hold(actor)
+        actor.leased = time.monotonic()
         method = actor.handle.run
         if self._num_named < MAX_NAMES:
             self._num_named += 1
@@ -168,8 +192,10 @@ class ActorPool(Generic[T]):
         waits = actor.streak.is_long or health.streak.is_long
         if not waits and not self._is_draining(actor.node):
             return True
-        others = self._ready_nodes() | self._members.coming_nodes()
-        return not better_nodes(others - {actor.node}, self._health)
+        others = self._ready_nodes()
+        if not waits:  # nodes that all go away wait for none of each other
+            others = {node for node in others if not self._is_draining(node)}
+        return not better_nodes((others | self._members.coming_nodes()) - {actor.node}, self._health)
 
     def _other_nodes(self, attempts: Attempts) -> set[str]:
         """Return the nodes that can take a failed task and have not tried it, or will soon have a worker for it."""
@@ -211,6 +237,7 @@ class ActorPool(Generic[T]):
         task, node = actor.task, actor.node
         assert task is not None and node is not None
         actor.task = None
+        self._slow.finish(actor, time.monotonic() - actor.leased)
         name = self._queue.name(task)
         self._relay.send(self._health[node].name, answer.warnings)
         attempts = self._attempts.pop(name, None)

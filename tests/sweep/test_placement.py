@@ -9,7 +9,7 @@ import pytest
 from splatfix.errors import RunAborted
 from splatfix.loop import LoopConfig
 from splatfix.mirror import Mirror
-from splatfix.sweep.placement import BoundedWait, avoidable_nodes
+from splatfix.sweep.placement import BoundedWait, SlowRounds, avoidable_nodes
 from splatfix.workers import WorkersConfig
 
 
@@ -70,3 +70,15 @@ def test_trials_do_not_wait_for_ever(caplog):
         RunAborted, match=r"for 10 minutes no node had room for a trial \(2 CPU\).*the same command resumes"
     ):
         wait.check(num_waiting=1, num_running=0)
+
+
+def test_a_round_that_takes_too_long_is_found_once():
+    now = [0.0]
+    rounds = SlowRounds(10, clock=lambda: now[0])
+    assert not rounds.is_over("a", "trial 0", None)  # it waits for a place
+    for seconds, num_rounds in ((1000, 0), (1500, 0), (1599, 1), (2198, 1)):
+        now[0] = seconds
+        assert not rounds.is_over("a", "trial 0", num_rounds) and not rounds.ended
+    now[0] = 2200
+    assert rounds.is_over("a", "trial 0", 1) and rounds.ended == {"a"}
+    assert not rounds.is_over("a", "trial 0", 1)

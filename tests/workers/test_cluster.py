@@ -17,7 +17,7 @@ import pytest
 from splatfix.config import build_config
 from splatfix.errors import DiskFull, MachineError, RunAborted
 from splatfix.shared_folder import describe_machine
-from splatfix.workers import WorkersConfig, connect_ray, workers_for_device
+from splatfix.workers import WorkersConfig, connect_ray, watch, workers_for_device
 from splatfix.workers import cluster as view
 from splatfix.workers.host import WorkerHost, host_class, take_gpu_share
 from tests.waiting import wait_for
@@ -82,6 +82,7 @@ def test_the_options_of_an_actor() -> None:
         ({"labels": {"market": "not spot"}}, "workers.labels.market = 'not spot': wanted a value, !value, in"),
         ({"labels": {"a b": "c"}}, "workers.labels = 'a b': wanted a label's name"),
         ({"wait_minutes": 0}, "workers.wait_minutes = 0.0: wanted above 0"),
+        ({"task_minutes": 0}, "workers.task_minutes = 0.0: wanted above 0"),
     ],
 )
 def test_settings_that_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -137,42 +138,81 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch) -> None:
         pass
 
 
-@pytest.mark.parametrize("failure", [None, RuntimeError("the central service is away")])
-def test_a_command_ends_where_ray_has_no_node_left(monkeypatch, failure: Exception | None) -> None:
-    answers = [[{"Alive": True}, {"Alive": False}], [], [{"Alive": True}], *[[]] * 9]
+@pytest.mark.parametrize("address", [None, "10.0.0.1:6379"])
+def test_a_cluster_that_does_not_answer_is_reported(monkeypatch, caplog, address: str | None) -> None:
+    import ray
+
+    def init(**_: Any) -> None:
+        wait_for(lambda: bool(caplog.messages) or address is None, seconds=10)
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(view, "JOIN_NOTICE_SECONDS", 0.05)
+    monkeypatch.setenv(view.RECONNECT[0], "")  # restored at the end
+    monkeypatch.delenv(view.RECONNECT[0])
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with connect_ray(address, num_cpus=2):
+        assert os.environ.get(view.RECONNECT[0]) == (None if address is None else "120")
+    said = [message for message in caplog.messages if message.startswith("10.0.0.1:6379: no answer yet;")]
+    assert len(said) == (0 if address is None else 1)
+
+
+def test_a_ray_that_does_not_end_is_left(monkeypatch) -> None:
+    import ray
+
+    reasons: list[str] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(ray, "shutdown", lambda: wait_for(lambda: bool(reasons), seconds=10))
+    monkeypatch.setattr(view, "SHUTDOWN_SECONDS", 0.05)
+    monkeypatch.setattr(view, "abort_command", reasons.append)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with connect_ray(None, num_cpus=2):
+        assert not reasons
+    assert len(reasons) == 1 and reasons[0].startswith("Ray did not end within")
+
+
+def _says_nothing() -> list[dict[str, bool]]:
+    raise RuntimeError("the central service is away")
+
+
+@pytest.mark.parametrize("answer", ["none", "error", "blocks"])
+def test_a_command_ends_where_ray_has_no_node_left(monkeypatch, answer: str) -> None:
+    is_over = threading.Event()
+    answers = {"none": list, "error": _says_nothing, "blocks": lambda: [is_over.wait(30)][1:]}
     num_asked = 0
 
     def nodes() -> list[dict[str, bool]]:
         nonlocal num_asked
         num_asked += 1
-        if failure is not None and not answers[num_asked - 1]:
-            raise failure
-        return answers[num_asked - 1]
+        return [{"Alive": True}, {"Alive": False}] if num_asked in (1, 2, 4) else answers[answer]()
 
     reasons: list[str] = []
-    clock = iter(range(0, 1000, 20))
-    monkeypatch.setattr(view, "WATCH_SECONDS", 0.0)
-    monkeypatch.setattr(view.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(view, "abort_command", reasons.append)
-    connected = threading.Event()
+    monkeypatch.setattr(watch, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "NODELESS_SECONDS", 0.5)
+    monkeypatch.setattr(watch, "abort_command", reasons.append)
+    connected, closing = threading.Event(), threading.Event()
     connected.set()
-    view._watch_ray(SimpleNamespace(nodes=nodes), False, connected, threading.Event(), [])
-    assert num_asked == 7  # 60 s without a node after the last one was seen, which one moment without does not end
-    assert reasons == [
-        "Ray has had no node for 60 s: it was killed, or this machine ran out of memory; finished work is kept, and "
-        "the same command resumes"
-    ]
+    watch._watch_ray(SimpleNamespace(nodes=nodes), False, connected, closing, [])
+    closing.set()
+    is_over.set()
+    what = "not answered" if answer == "blocks" else "had no node"
+    assert len(reasons) == 1 and reasons[0].startswith(f"Ray has {what} for 0 s: it was killed, or this machine ran")
+    assert num_asked == 3 if answer == "blocks" else num_asked > 4  # one moment without a node ends nothing
 
 
 @pytest.mark.parametrize("is_connected", [True, False])
 def test_a_command_ends_when_a_process_of_its_own_ray_dies(monkeypatch, tmp_path: Path, is_connected: bool) -> None:
     raylet = shutil.copy(shutil.which("sleep") or "", tmp_path / "raylet")
     reasons: list[str] = []
-    monkeypatch.setattr(view, "LOCAL_WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(view, "abort_command", reasons.append)
+    monkeypatch.setattr(watch, "LOCAL_WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "abort_command", reasons.append)
     ray = SimpleNamespace(nodes=lambda: [{"Alive": True}])  # it notices only later
-    with view._ending_without_ray(ray, starts=True) as connected, subprocess.Popen([raylet, "60"]) as process:
-        wait_for(lambda: bool(view._local_processes()), seconds=10)
+    with watch.ending_without_ray(ray, starts=True) as connected, subprocess.Popen([raylet, "60"]) as process:
+        wait_for(lambda: bool(watch._local_processes()), seconds=10)
         if is_connected:
             connected.set()
         time.sleep(0.2)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from splatfix.workers import MachineError, Outcome, RunAborted, WorkersConfig, cluster
-from splatfix.workers.failures import NodeDiskFullError
+from splatfix.workers.failures import Failure, NodeDiskFullError
 from splatfix.workers.pool import ActorPool
 from splatfix.workers.queue import TaskQueue
 from tests.workers.fake_ray import DIES, PREEMPTED, FakeActor, FakeRay, _Method
@@ -310,6 +310,58 @@ def test_a_node_that_drains_gets_no_more_tasks(fake, monkeypatch) -> None:
     fake.events.append((200.0, lambda: fake.kill_node(fake.all_nodes[0])))
     assert not failed(run_pool(fake, TASKS))
     assert 4 <= sum(node == "spot" for node, _ in fake.log) <= 8
+
+
+def test_nodes_that_all_drain_work_on(fake, monkeypatch) -> None:
+    fake.add_node("a")
+    fake.add_node("b")
+    draining: set[str] = set()
+    monkeypatch.setattr(cluster, "draining_nodes", lambda _ray: draining)
+    fake.events.append((25.0, lambda: draining.update("ab")))
+    assert not failed(run_pool(fake, TASKS))
+    assert fake.clock.now < 200
+
+
+# workers that hang
+
+
+def test_a_worker_that_hangs_loses_its_task_to_another(fake, caplog) -> None:
+    fake.add_node("stuck")
+    fake.add_node("good")
+    hung: list[str] = []
+
+    def run(node: str, task: str) -> float:
+        if node == "stuck" and not hung and fake.clock.now > 60:
+            hung.append(task)
+        return 1e9 if node == "stuck" and task in hung else 10.0
+
+    fake.run = run
+    retries: list[tuple[str, Failure]] = []
+    outcomes = run_pool(fake, TASKS, WorkersConfig(gpus=0, task_minutes=60), retries=retries)
+    [task] = hung
+    assert not failed(outcomes) and outcomes[task].node == "good (10.0.0.1)" and outcomes[task].attempts == 2
+    assert [(task, failure.kind) for task, failure in retries] == [(task, "machine")]
+    assert retries[0][1].reason == "no answer for 60 minutes (workers.task_minutes): it hangs, or needs longer"
+    assert 3600 < fake.clock.now < 4000
+    slow = [message for message in caplog.messages if "at work" in message]
+    assert len(slow) == 1 and slow[0].startswith(
+        f"{task} on stuck (10.0.0.0): at work for 15 minutes, the longest before took 0.2; after 60 minutes its worker"
+    )
+
+
+def test_a_task_that_always_hangs_fails_after_its_attempts(fake) -> None:
+    fake.add_node("a")
+    fake.run = lambda _node, task: 1e9 if task == "task3" else 10.0
+    outcomes = run_pool(fake, TASKS, WorkersConfig(gpus=0, task_minutes=60, attempts=2))
+    assert failed(outcomes) == ["task3"] and outcomes["task3"].attempts == 2
+    assert 7200 < fake.clock.now < 8000
+
+
+def test_long_tasks_are_not_reported_where_the_others_are_as_long(fake, caplog) -> None:
+    fake.add_node("a")
+    fake.run = lambda _node, task: 800.0 if task == "task0" else 3000.0
+    assert not failed(run_pool(fake, TASKS[:3]))
+    assert not [message for message in caplog.messages if "at work" in message]
 
 
 # affinity
