@@ -1,5 +1,6 @@
 """Type and shape checks of the whole package while tests run, and fixtures that several test folders share."""
 
+import functools
 import logging
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -24,16 +26,26 @@ ROOT = Path(__file__).resolve().parents[1]
 Start = Callable[[], tuple[str, Callable[[], None]]]
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and all that start Ray in the same one: two Rays disturb each other.
-
-    Those with Ray come first, since they take the longest.
-    """
-    for item in items:
-        starts_ray = item.get_closest_marker("starts_ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else item.location[0]))
+    """Put the tests that start Ray first, since those of one process take the longest."""
     items.sort(key=lambda item: item.get_closest_marker("starts_ray") is None)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file in one process, and all that start Ray in the same one: two Rays disturb each other."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    @functools.cache
+    def starts_ray(file: str) -> bool:
+        return "pytest.mark.starts_ray" in (config.rootpath / file).read_text()
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "Ray" if starts_ray(file) else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from splatfix.workers.slow_tasks import SlowTasks
 log = logging.getLogger(__name__)
 
 NOTICE_SECONDS = 60.0  # without a trial that runs, before a message
+REPEAT_SECONDS = 600.0  # between two such messages
 
 
 def avoidable_nodes(
@@ -51,13 +52,13 @@ class BoundedWait:
         self._minutes, self._clock = minutes, clock
         self._needs = ", ".join(f"{each:g} {name}" for name, each in resources.items() if each)
         self._since: float | None = None
-        self._has_warned = False
+        self._next_notice = NOTICE_SECONDS
 
     def check(self, *, num_waiting: int, num_running: int) -> None:
         """Note how many trials wait and run now. RunAborted if none has run for too long."""
         now = self._clock()
         if num_running or not num_waiting:
-            self._since, self._has_warned = None, False
+            self._since, self._next_notice = None, NOTICE_SECONDS
             return
         self._since = now if self._since is None else self._since
         waited = now - self._since
@@ -66,9 +67,12 @@ class BoundedWait:
                 f"for {waited / 60:.0f} minutes no node had room for a trial ({self._needs}): nodes are lost, busy, or "
                 "failed it; ended trials are kept, and the same command resumes (workers.wait_minutes)"
             )
-        if waited > NOTICE_SECONDS and not self._has_warned:
-            self._has_warned = True
-            log.warning("no trial runs: waiting up to %g minutes for a node with %s", self._minutes, self._needs)
+        if waited > self._next_notice:
+            self._next_notice += REPEAT_SECONDS
+            log.warning(
+                "no trial has run for %.0f minutes: waiting up to %g minutes for a node with %s",
+                *(waited / 60, self._minutes, self._needs),
+            )
 
 
 class SlowRounds:

@@ -165,7 +165,7 @@ def test_a_server_that_stays_unreachable_gets_all_records_later(tmp_path, driver
 
 
 def test_trials_of_dead_workers_are_retried_and_then_marked_as_failed(tmp_path):
-    """A worker that is killed in each attempt of the second trial, as by the out-of-memory killer."""
+    """The worker of the second trial is killed in each attempt; that of the third hangs in its first one."""
     program = f"""
 import os, signal
 from pathlib import Path
@@ -179,6 +179,9 @@ class Dying(ray_tune.TuneTrial):
             with open({str(tmp_path / "attempts")!r}, "a") as file:
                 file.write("x")
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.number == 2 and not Path({str(tmp_path / "hung")!r}).exists():
+            Path({str(tmp_path / "hung")!r}).touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
         return super().step()
 
     def setup(self, config):
@@ -186,7 +189,8 @@ class Dying(ray_tune.TuneTrial):
         super().setup(config)
 
 ray_tune.TuneTrial = Dying
-run_sweep(small(search={{"trials": 4}}, workers={{"num": 2, "attempts": 2}}), Path({str(tmp_path / "out")!r}))
+workers = {{"num": 2, "attempts": 2, "task_minutes": 0.5}}
+run_sweep(small(search={{"trials": 4}}, workers=workers), Path({str(tmp_path / "out")!r}))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
@@ -195,6 +199,8 @@ run_sweep(small(search={{"trials": 4}}, workers={{"num": 2, "attempts": 2}}), Pa
     found = records(tmp_path / "out")
     assert [record.status for record in found] == ["complete", "failed", "complete", "complete"]
     assert "its worker died: ActorDiedError" in str(found[1].error) and (tmp_path / "attempts").read_text() == "xx"
+    assert (tmp_path / "hung").exists() and "trial 2: attempt 1 of 2 failed" in done.stderr
+    assert "its worker died: no answer for 0.5 minutes (workers.task_minutes)" in done.stderr
 
 
 def test_a_sweep_on_ray_equals_one_in_this_process(tmp_path, drivers):

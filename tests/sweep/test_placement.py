@@ -62,14 +62,22 @@ def test_trials_do_not_wait_for_ever(caplog):
     now[0] = 1000
     for _ in range(2):
         wait.check(num_waiting=3, num_running=0)
-    assert [record.message for record in caplog.records] == [
-        "no trial runs: waiting up to 10 minutes for a node with 2 CPU"
-    ]
+    assert caplog.messages == ["no trial has run for 8 minutes: waiting up to 10 minutes for a node with 2 CPU"]
     now[0] = 1101
     with pytest.raises(
         RunAborted, match=r"for 10 minutes no node had room for a trial \(2 CPU\).*the same command resumes"
     ):
         wait.check(num_waiting=1, num_running=0)
+
+
+def test_the_wait_for_a_node_is_reported_again(caplog):
+    now = [0.0]
+    wait = BoundedWait(60, {"CPU": 2.0}, clock=lambda: now[0])
+    for minute in range(50):
+        now[0] = 60.0 * minute
+        wait.check(num_waiting=1, num_running=0)
+    minutes = [message.split("for ")[1].split(":")[0] for message in caplog.messages]
+    assert minutes == ["2 minutes", "12 minutes", "22 minutes", "32 minutes", "42 minutes"]
 
 
 def test_a_round_that_takes_too_long_is_found_once():
