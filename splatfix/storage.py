@@ -11,7 +11,7 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,10 +56,11 @@ class StoredFile:
     version: str
 
 
-def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     """Call a function that sends requests for each item, `NUM_REQUESTS` at once; yields the results in order.
 
-    After an error, calls that have not begun are cancelled, and the error is raised.
+    After an error, calls that have not begun are cancelled, and the error is raised. So are they when the generator is
+    closed.
     """
     pool = ThreadPoolExecutor(NUM_REQUESTS, thread_name_prefix="storage")
     try:

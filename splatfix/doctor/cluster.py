@@ -16,9 +16,13 @@ from typing import Any
 
 from splatfix import storage
 from splatfix.doctor.probe import NodeReport, Request, find_versions, probe, read_clock
+from splatfix.workers.cluster import telling_join
+
+log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 60.0  # for all nodes together
-CLOCK_SECONDS = 10.0
+CLOCK_SECONDS = 10.0  # for one clock
+CLOCKS_SECONDS = 60.0  # for those of all nodes
 MAX_SKEW_SECONDS = 2.0
 TOKEN = re.compile(r"\.doctor-(\d+)-[0-9a-f]{8}")  # a folder, with the time in seconds since 1970
 TOKEN_SECONDS = 86400.0  # after which its doctor was killed, also where clocks differ
@@ -97,7 +101,8 @@ def join_cluster(address: str | None) -> Iterator[Any]:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray.init(address=address or "auto", logging_level=logging.ERROR, log_to_driver=False)
+        with telling_join(address or os.environ.get("RAY_ADDRESS", "auto")):
+            ray.init(address=address or "auto", logging_level=logging.ERROR, log_to_driver=False)
     except ConnectionError:
         raise ValueError(
             "--cluster: no Ray cluster runs on this machine; name one with --address http://HEAD:8265, or start one "
@@ -116,16 +121,18 @@ def probe_nodes(ray: Any, request: Request) -> list[Node]:
     living = [node for node in ray.nodes() if node["Alive"]]
     remote, clock = ray.remote(num_cpus=0, max_retries=0)(probe), ray.remote(num_cpus=0, max_retries=0)(read_clock)
     places = {node["NodeID"]: NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in living}
+    log.info("asking %d nodes, for up to %.0f s", len(living), PROBE_SECONDS + CLOCKS_SECONDS)
     asked = {key: remote.options(scheduling_strategy=place).remote(request) for key, place in places.items()}
     ready, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=PROBE_SECONDS)
-    nodes = []
+    nodes, end = [], time.monotonic() + CLOCKS_SECONDS
     for known in living:
         reference = asked[known["NodeID"]]
         report, skew, silence = None, None, f"no answer within {PROBE_SECONDS:.0f} s"
         if reference in ready:
             try:
                 report = ray.get(reference)
-                skew = _measure_skew(ray, clock.options(scheduling_strategy=places[known["NodeID"]]))
+                seconds = min(CLOCK_SECONDS, end - time.monotonic())
+                skew = _measure_skew(ray, clock.options(scheduling_strategy=places[known["NodeID"]]), seconds)
             except Exception as error:  # an import that fails there, a worker that dies
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
                 silence = (lines[-1] if lines else type(error).__name__)[:300]
@@ -146,11 +153,13 @@ def probe_nodes(ray: Any, request: Request) -> list[Node]:
     return sorted(nodes, key=lambda node: (not node.is_head, node.name))
 
 
-def _measure_skew(ray: Any, clock: Any) -> float | None:
-    """How far a clock is off, beyond what the time of the request explains; None if it does not answer."""
+def _measure_skew(ray: Any, clock: Any, seconds: float) -> float | None:
+    """How far a clock is off, beyond what the time of the request explains; None if it does not answer in time."""
+    if seconds <= 0:
+        return None
     asked_at = time.time()
     try:
-        seen = ray.get(clock.remote(), timeout=CLOCK_SECONDS)
+        seen = ray.get(clock.remote(), timeout=seconds)
     except ray.exceptions.GetTimeoutError:
         return None
     answered_at = time.time()

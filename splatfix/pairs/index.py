@@ -12,7 +12,6 @@ import errno
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,6 @@ from splatfix.workers import RunAborted
 FITS = "fits.json"
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)  # that writing any other fit would cause too
 SUFFIX = f".{MANIFEST}"
-NUM_READERS = 16  # threads that read manifests
 MAX_WRITES = 5  # of the collected manifests, while other processes keep committing fits
 
 
@@ -139,9 +137,8 @@ class Index(Mapping[str, CommittedFit]):
         gone, missing = set(self._fits) - stems, sorted(stems - set(self._fits))
         for stem in gone:
             del self._fits[stem]
-        with ThreadPoolExecutor(NUM_READERS) as pool:
-            for fit in pool.map(lambda stem: read_fit(self.url, stem), missing):
-                self.add(fit)
+        for fit in storage.in_parallel(lambda stem: read_fit(self.url, stem), missing):
+            self.add(fit)
         return bool(gone or missing)
 
     def shards(self) -> list[Shard]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ from splatfix import storage
 from splatfix.pairs.index import SUFFIX, CommittedFit, Index, delete_fit, list_committed_stems, read_file, read_fit
 from splatfix.pairs.provenance import name_maker
 from splatfix.pairs.shards import MANIFEST, Shard, check_shard, is_generated_name, read_manifest
-
-NUM_READERS = 16  # threads that read files
 
 
 @dataclass(frozen=True)
@@ -52,24 +50,24 @@ def verify(url: str | Path, *, decoding: bool = True, on_file: Callable[[], obje
     broken: set[str] = set()
     makers: Counter[str] = Counter()
     files: list[tuple[str | None, Shard | dict[str, Any]]] = []  # each with the stem of its fit
-    with ThreadPoolExecutor(NUM_READERS) as pool:
-        for stem, fit in zip(stems, pool.map(lambda stem: _read_fit_or_reason(url, stem), stems), strict=True):
-            if isinstance(fit, str):
-                problems.append(fit)
-                broken.add(stem)
-                continue
-            makers[name_maker(fit.record)] += 1
-            files += [(stem, shard) for shard in fit.shards]
-            files += [(stem, file) for file in fit.record.get("files", [])]
-        is_outdated = False
-        if stems:
-            is_outdated, reasons = _check_manifest(url, [file for _, file in files if isinstance(file, Shard)])
-            problems += reasons
-        else:  # written by `write_shards`
-            files = [(None, shard) for shard in read_manifest(url)]
-        intact: list[Shard] = []
-        results = pool.map(lambda entry: _check_file(url, entry[1], decoding), files)
-        for (owner, file), problem in zip(files, results, strict=True):
+    for stem, fit in zip(stems, storage.in_parallel(lambda stem: _read_fit_or_reason(url, stem), stems), strict=True):
+        if isinstance(fit, str):
+            problems.append(fit)
+            broken.add(stem)
+            continue
+        makers[name_maker(fit.record)] += 1
+        files += [(stem, shard) for shard in fit.shards]
+        files += [(stem, file) for file in fit.record.get("files", [])]
+    is_outdated = False
+    if stems:
+        is_outdated, reasons = _check_manifest(url, [file for _, file in files if isinstance(file, Shard)])
+        problems += reasons
+    else:  # written by `write_shards`
+        files = [(None, shard) for shard in read_manifest(url)]
+    intact: list[Shard] = []
+    checks = storage.in_parallel(lambda entry: _check_file(url, entry[1], decoding), files)
+    with contextlib.closing(checks):  # a stop signal checks no more files
+        for (owner, file), problem in zip(files, checks, strict=True):
             on_file()
             if problem is not None:
                 problems.append(problem)

@@ -92,20 +92,23 @@ def connect_ray(
             ray.shutdown()
 
 
+@contextmanager
+def telling_join(address: str) -> Iterator[None]:
+    """Log that a cluster which is being joined has not answered yet; Ray itself says nothing for minutes."""
+    message = (
+        f"{address}: no answer yet; Ray gives up after some minutes. Is that the address of the head node (HOST:6379), "
+        "and reachable from here?"
+    )
+    with acting_after(JOIN_NOTICE_SECONDS, lambda: log.warning(message)):
+        yield
+
+
 def _connect(ray: Any, address: str | None, options: Mapping[str, Any]) -> None:
     if address is not None:
         os.environ.setdefault(*RECONNECT)
-
-    def notice() -> None:
-        log.warning(
-            "%s: no answer yet; Ray gives up after some minutes. Is that the address of the head node (HOST:6379), and "
-            "reachable from here?",
-            address,
-        )
-
     try:
         with (
-            nullcontext() if address is None else acting_after(JOIN_NOTICE_SECONDS, notice),
+            nullcontext() if address is None else telling_join(address),
             keeping_handler(signal.SIGTERM),  # Ray's handler would exit at once
         ):
             ray.init(address=address or "local", **options)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+import splatfix.pairs.verify as verifying
 from splatfix import storage
 from splatfix.pairs import read_manifest
 from splatfix.pairs.index import commit_fit, list_committed_stems, open_index
+from splatfix.pairs.shards import Shard
 from splatfix.pairs.verify import repair, verify
 from tests.pairs.folders import commit_two_fits, make_pairs
 
@@ -90,3 +93,23 @@ def test_an_empty_manifest_is_one_more_broken_fit(tmp_path: Path) -> None:
     assert verification.broken == ("x",)
     assert repair(tmp_path, verification) == ["x"]
     assert verify(tmp_path).problems == () and set(list_committed_stems(tmp_path)) == stems
+
+
+def test_a_stop_signal_checks_no_more_files(tmp_path: Path, monkeypatch) -> None:
+    for number in range(20):
+        commit_fit(tmp_path, f"plane-f{number:03}", make_pairs(1, f"plane{number}"), {})
+    open_index(tmp_path).write()
+    checked: list[str] = []
+
+    def check(_url: object, file: Shard, _decoding: bool) -> None:
+        checked.append(file.name)
+        time.sleep(0.05)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "NUM_REQUESTS", 2)
+    monkeypatch.setattr(verifying, "_check_file", check)
+    with pytest.raises(KeyboardInterrupt):
+        verify(tmp_path, on_file=stop)
+    assert len(checked) <= 6
