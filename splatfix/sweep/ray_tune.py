@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from splatfix.files import scratch_folder
 from splatfix.loop import LoopConfig
 from splatfix.loop.cases import Case, silence_loops
 from splatfix.mirror import Mirror
@@ -71,7 +71,7 @@ def run_on_tune(
     with (
         setting_environment(ENVIRONMENT),
         quiet("ray.tune", level=logging.CRITICAL),  # the scheduler logs failed attempts
-        tempfile.TemporaryDirectory(prefix="splatfix-tune-") as storage,  # of the driver alone
+        scratch_folder("tune") as storage,  # of the driver alone
     ):
         tuner = tune.Tuner(
             type("Trial", (TuneTrial,), {"work": work, "__qualname__": "Trial"}),  # the name in Ray's dashboard
@@ -86,7 +86,7 @@ def run_on_tune(
             ),
             run_config=tune.RunConfig(
                 name="sweep",
-                storage_path=storage,
+                storage_path=str(storage),
                 # a checkpoint would be looked for in ``storage`` on the node of the trial, which has no such folder
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[_TuneCallback(driver, config.workers, work.resources)],

@@ -13,7 +13,6 @@ import logging
 import os
 import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from splatfix import storage
 from splatfix.errors import MachineError
-from splatfix.files import write_whole
+from splatfix.files import scratch_folder, write_whole
 from splatfix.lease import hold_lease
 from splatfix.mirror import Mirror, open_mirror
 from splatfix.process import is_aborting, keeping_handler, log, setting_environment
@@ -144,7 +143,9 @@ def _fit(ray: Any, work: _Work, gpus: bool, place: str) -> Any:
 
     workers = work.config.workers
     more: Any = {"logging_config": LoggingConfig(log_level="WARNING")}
-    limits: Any = {"max_failures": workers.attempts - 1, "controller_failure_limit": 3}
+    # an elastic training asks again for fewer workers, which counts; `watching_room` limits the wait in all
+    num_asked = 3 if workers.min_num is None else 20
+    limits: Any = {"max_failures": workers.attempts - 1, "controller_failure_limit": num_asked}
 
     class Trainer(TorchTrainer):
         """Leaves Ctrl-C to our handler: Ray's waits for the controller, which waits for room without answering."""
@@ -336,9 +337,9 @@ def _run_process(work: _Work) -> None:
         if not main or config.workers.storage is None:
             ray.train.report(numbers)
             return
-        with tempfile.TemporaryDirectory(prefix="splatfix-") as folder:
+        with scratch_folder("train") as folder:
             shutil.copytree(out, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_STORED, ".*"))
-            ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            ray.train.report(numbers, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
 
     for handler in logging.getLogger().handlers:
         handler.addFilter(_is_wanted)
