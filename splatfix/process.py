@@ -106,7 +106,7 @@ def _stop(number: int, _frame: object) -> None:
 
 
 def _write_line(text: str) -> None:
-    """Write a line to standard error in a signal handler, when its buffer or the lock of progress bars may be in use.
+    """Write a line to standard error where its buffer or the lock of progress bars may be in use, as in a handler.
 
     On a terminal it replaces the progress bar, which comes back below with its next update.
     """
@@ -150,7 +150,7 @@ def is_aborting() -> bool:
 
 
 def _end_process(message: str) -> None:
-    os.write(2, f"{readable(message)}\n".encode())
+    _write_line(readable(message))
     os._exit(1)
 
 

@@ -79,7 +79,7 @@ raise SystemExit(command_line.main(["wait"]))
 
 def test_another_thread_ends_a_command_with_its_reason():
     done = subprocess.run([sys.executable, "-c", ABORTED], capture_output=True, text=True, check=False, timeout=50)
-    assert (done.returncode, done.stderr) == (1, "splatfix wait: no node is left\n")
+    assert (done.returncode, done.stderr) == (1, "\nsplatfix wait: no node is left\n")
 
 
 BLOCKED = """
@@ -101,7 +101,7 @@ raise SystemExit(command_line.main(["wait"]))
 
 def test_a_command_that_cannot_be_interrupted_ends_nevertheless():
     done = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, check=False, timeout=50)
-    assert (done.returncode, done.stderr) == (1, "splatfix wait: no node is left\n")
+    assert (done.returncode, done.stderr) == (1, "\nsplatfix wait: no node is left\n")
 
 
 def test_finalizers_print_nothing_after_a_stop():

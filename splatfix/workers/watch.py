@@ -84,7 +84,7 @@ def _watch_ray(
     counter = _NodeCounter(ray, connected, closing, pause)
     counter.start()
     num_seen, waited = 0, 0.0  # counted in looks, so that a process that was stopped for hours does not end at once
-    reason = None
+    reason, cause = None, "it was killed, or this machine ran out of memory"
     while reason is None:
         if closing.wait(pause):
             return
@@ -99,10 +99,8 @@ def _watch_ray(
         elif waited > NODELESS_SECONDS:
             what = "not answered" if counter.is_asking else "had no node"
             reason = f"Ray has {what} for {NODELESS_SECONDS:.0f} s"
-    abort_command(
-        f"{reason}: it was killed, or this machine ran out of memory; finished work is kept, and the same command "
-        "resumes"
-    )
+            cause = "its head node was lost, or cannot be reached" if counter.is_asking and not names else cause
+    abort_command(f"{reason}: {cause}; finished work is kept, and the same command resumes")
 
 
 def _has_nodes(ray: Any) -> bool:
