@@ -146,7 +146,7 @@ def _decode_all(video: Path, promised: float) -> int:
         finally:
             if process.poll() is None:
                 process.kill()
-            process.wait()
+                wait_for_killed(process, "ffmpeg")
         if process.returncode != 0 or not num:
             raise RuntimeError(messages.read_text(errors="replace"))
         return num
