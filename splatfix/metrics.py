@@ -192,8 +192,8 @@ def _lpips_network(device: str):
     """Load the LPIPS network: (network, None), or (None, reason). Cached, because reading VGG-16 takes seconds."""
     if not (Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE).is_file():
         return None, (
-            f"LPIPS needs torchvision's VGG-16 weights ({VGG16_FILE}) in the folder checkpoints of torch.hub's "
-            "cache; that file does not exist, and splatfix downloads nothing"
+            f"LPIPS needs torchvision's VGG-16 weights ({VGG16_FILE}), which are not in torch.hub's cache; get them "
+            "(528 MB) with: python -c 'from torchvision.models import VGG16_Weights as W; W.DEFAULT.get_state_dict()'"
         )
     try:  # here, because they take seconds to import and are useless without the weights
         from torchmetrics.functional.image.lpips import _LPIPS

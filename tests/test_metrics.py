@@ -119,6 +119,12 @@ def test_lpips_without_weights_gives_a_reason_and_downloads_nothing(pair, monkey
     metrics._lpips_network.cache_clear()
     value, reason = metrics.lpips(*pair)
     assert value is None and metrics.VGG16_FILE in reason and str(tmp_path) not in reason
+    command = reason.split("python -c ")[1].strip("'")
+    with monkeypatch.context() as patch:  # what the remedy runs looks for the file in the same place
+        patch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **_: {"url": url})
+        names: dict = {}
+        exec(command.replace("W.DEFAULT.get_state_dict()", "found = W.DEFAULT.get_state_dict()"), names)
+    assert names["found"]["url"].endswith(metrics.VGG16_FILE)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / metrics.VGG16_FILE).write_bytes(b"half a file")
     metrics._lpips_network.cache_clear()

@@ -195,6 +195,13 @@ def test_runs_on_other_photos_are_not_ranked(tmp_path):
     assert "gained most" not in text and "largest PSNR gain" not in text
 
 
+def test_the_only_gain_of_a_comparison_is_no_range(tmp_path):
+    make_run(tmp_path / "fit", arms=("before",), restorer=None)
+    make_run(tmp_path / "loop")
+    text = read(write_report([tmp_path / "fit", tmp_path / "loop"])).text
+    assert re.search(r"2 runs on [^:]+: a PSNR gain of \+1\.40 dB\.", text) and "gains from" not in text
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
