@@ -1,16 +1,21 @@
 """Plane-sweep stereo on the CPU: numba kernels that match a photo with its neighbors and compare depth maps.
 
-`plane_sweep` calls `compute_depth_map` and `compare_depths`; the other kernels are steps of the former.
+`plane_sweep` calls `compute_depth_map` and `count_votes`; the kernels are their steps. `torch_sweep` has the same
+functions for CUDA: a change of an algorithm or a constant here is one there, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from numba import prange
 from numpy import ndarray
 
+from splatfix.cameras import Camera
 from splatfix.jit import kernel
-from splatfix.shapes import Bool, Float
+from splatfix.shapes import Bool, Float, Int
 from splatfix.splats.stereo.config import StereoConfig
 
 INVALID = np.float32(-1.0)  # ZNCC where there is nothing to compare
@@ -24,6 +29,7 @@ def compute_depth_map(
     warps: Float[ndarray, "N 3 4"],
     inverse_depths: Float[ndarray, " K"],
     config: StereoConfig,
+    device: torch.device,  # noqa: ARG001 (as in `torch_sweep`)
 ) -> Float[ndarray, "H W"]:
     """Compute the depth map of a photo from its neighbors: 0 where the match is not good and unique.
 
@@ -37,6 +43,27 @@ def compute_depth_map(
     step = inverse_depths[1] - inverse_depths[0]
     depth = np.where(plane >= 0, 1 / (inverse_depths[0] + np.maximum(plane, 0) * step), 0).astype(np.float32)
     return remove_specks(depth, 2 * config.max_disagreement, config.min_support)
+
+
+def count_votes(
+    positions: Float[ndarray, "P 3"],
+    cameras: Sequence[Camera],
+    depth_maps: Sequence[Float[ndarray, "_ _"]],
+    tolerance: float,
+    device: torch.device,  # noqa: ARG001 (as in `torch_sweep`)
+) -> tuple[Int[ndarray, " P"], Int[ndarray, " P"]]:
+    """Count the photos whose depth maps confirm world points, and those that contradict them by seeing through.
+
+    ``tolerance`` is the largest relative difference of two depths that agree.
+    """
+    confirming, contradicting = np.zeros(len(positions), int), np.zeros(len(positions), int)
+    for camera, depth_map in zip(cameras, depth_maps, strict=True):
+        pixel, depth = camera.project(positions)
+        pixel = np.nan_to_num(pixel, nan=-1e6)
+        votes = compare_depths(pixel, depth, depth_map, tolerance)
+        confirming += votes > 0
+        contradicting += votes < 0
+    return confirming, contradicting
 
 
 @kernel(fastmath=True)

@@ -6,24 +6,28 @@ agrees. For photos close together this is the best initialization of a sparse fi
 depths are kept; `StereoPoints.coverage` is their share.
 
 Collins 1996 (plane sweep); Hirschmueller 2008 (semi-global matching); Schoenberger et al. 2016 (checks across views).
-This module prepares the photos and fuses their depth maps. Only `cpu.compute_depth_map` and `cpu.compare_depths` depend
-on the device; support for another device is a module with the same two functions.
+This module prepares the photos and fuses their depth maps. Only `compute_depth_map` and `count_votes` depend on the
+device: those of `cpu` and `torch_sweep` are the same algorithm, and `KERNELS` has the module of each kind of device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
+import torch
 from numpy import ndarray
 
 from splatfix.cameras import Camera
 from splatfix.shapes import Float, Int
 from splatfix.splats.hull import find_valid, is_in_hull, neighbor_angles_deg
-from splatfix.splats.stereo import cpu
+from splatfix.splats.stereo import cpu, torch_sweep
 from splatfix.splats.stereo.config import StereoConfig
 from splatfix.splats.triangulate import GRAY_WEIGHTS
+
+KERNELS: dict[str, ModuleType] = {"cpu": cpu, "cuda": torch_sweep}  # by the kind of the device of a fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,7 @@ def find_stereo_points(
     config: StereoConfig,
     *,
     validities: Sequence[Float[ndarray, "_ _"] | None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> StereoPoints:
     """Find points at the pixels whose depth other photos agree on.
 
@@ -65,6 +70,7 @@ def find_stereo_points(
         masks: 1 on the object, ``[H, W]``; only these pixels are matched. None matches all pixels.
         depth_ranges: nearest and farthest depth to search per photo, in world units.
         validities: 0 where a photo is ignored, ``[H, W]``, which is not matched; None matches all pixels.
+        device: of the fit; it matches the photos and compares their depth maps.
 
     Raises:
         ValueError: fewer than two cameras, or a depth range that is not positive and rising.
@@ -80,12 +86,12 @@ def find_stereo_points(
         for photo, mask, validity in zip(photos, masks, validities or [None] * len(photos), strict=True)
     ]
     grays = [np.ascontiguousarray(photo @ GRAY_WEIGHTS - 0.5, np.float32) for photo in photos]
-    depth_maps = []
+    device, depth_maps = torch.device(device), []
     for index, depth_range in enumerate(depth_ranges):
         neighbors = select_neighbors(cameras, index, middle_depths[index], config)
-        depth_maps.append(_match_photo(index, neighbors, cameras, grays, valid, depth_range, config))
+        depth_maps.append(_match_photo(index, neighbors, cameras, grays, valid, depth_range, config, device))
     num_valid = sum(int(each.sum()) for each in valid)
-    return _fuse_depth_maps(cameras, depth_maps, masks, num_valid, config)
+    return _fuse_depth_maps(cameras, depth_maps, masks, num_valid, config, device)
 
 
 def select_neighbors(cameras: Sequence[Camera], index: int, depth: float, config: StereoConfig) -> list[int]:
@@ -119,6 +125,7 @@ def _match_photo(
     valid: Sequence[ndarray],
     depth_range: tuple[float, float],
     config: StereoConfig,
+    device: torch.device,
 ) -> Float[ndarray, "H W"]:
     """Compute the depth map of one photo: 0 where the match with its neighbors is not good and unique."""
     if not neighbors:
@@ -132,7 +139,8 @@ def _match_photo(
     for k, i in enumerate(neighbors):
         images[k, : grays[i].shape[0], : grays[i].shape[1]] = grays[i]
         inside[k, : grays[i].shape[0], : grays[i].shape[1]] = valid[i]
-    return cpu.compute_depth_map(grays[index], valid[index], images, inside, warps, inverse_depths, config)
+    match = KERNELS[device.type].compute_depth_map
+    return match(grays[index], valid[index], images, inside, warps, inverse_depths, config, device)
 
 
 def _plane_warp(reference: Camera, other: Camera) -> Float[ndarray, "3 4"]:
@@ -148,20 +156,18 @@ def _fuse_depth_maps(
     masks: Sequence[ndarray | None],
     num_valid: int,
     config: StereoConfig,
+    device: torch.device,
 ) -> StereoPoints:
     """Keep the depths that more photos confirm than contradict (by seeing through the point), inside all masks."""
     positions, view, pixels, agreeing = [], [], [], []
     for index, camera in enumerate(cameras):
         row, column = np.nonzero(depth_maps[index] > 0)
         world = camera.unproject(np.stack([column, row], 1) + 0.5, depth_maps[index][row, column].astype(np.float64))
-        confirming, contradicting = np.zeros(len(world), int), np.zeros(len(world), int)
-        for other, other_camera in enumerate(cameras):
-            if other != index and len(world):
-                pixel, depth = other_camera.project(world)
-                pixel = np.nan_to_num(pixel, nan=-1e6)
-                votes = cpu.compare_depths(pixel, depth, depth_maps[other], config.max_disagreement)
-                confirming += votes > 0
-                contradicting += votes < 0
+        others = [other for other in range(len(cameras)) if other != index]
+        confirming, contradicting = KERNELS[device.type].count_votes(
+            *(world, [cameras[other] for other in others], [depth_maps[other] for other in others]),
+            *(config.max_disagreement, device),
+        )
         keep = (confirming >= config.min_agreeing) & (confirming > contradicting)
         keep[keep] = is_in_hull(world[keep], cameras, masks, margin_px=0)
         positions.append(world[keep])
