@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import torch
 from numpy import ndarray
 
 from splatfix.cameras import Camera
@@ -65,6 +66,7 @@ def triangulate(
     photos: Sequence[Float[ndarray, "_ _ 3"]],
     masks: Sequence[Float[ndarray, "_ _"] | None],
     config: TriangulateConfig,
+    device: torch.device | str = "cpu",
 ) -> TriangulatedPoints:
     """Triangulate points that at least two of the photos agree on, given their poses.
 
@@ -72,6 +74,8 @@ def triangulate(
         cameras: at least two, in the order of the photos.
         photos: sRGB in [0, 1], each ``[H, W, 3]`` with the size of its camera.
         masks: 1 on the object, ``[H, W]``; keypoints outside it are dropped. None keeps all.
+        config: settings.
+        device: of the fit; it matches the descriptors.
 
     Raises:
         ValueError: fewer than two cameras.
@@ -83,7 +87,7 @@ def triangulate(
     offsets = np.cumsum([0] + [len(pixels) for pixels, _ in features])
     edges, distances = [np.zeros((0, 2), int)], [np.zeros(0)]
     for i, j in combinations(range(len(cameras)), 2):
-        matches, distance = match_descriptors(features[i][1], features[j][1], config.ratio)
+        matches, distance = match_descriptors(features[i][1], features[j][1], config.ratio, device)
         pixels_i, pixels_j = features[i][0][matches[:, 0]], features[j][0][matches[:, 1]]
         keep = epipolar_distance_px(cameras[i], cameras[j], pixels_i, pixels_j) < config.max_epipolar_px
         edges.append(matches[keep] + [offsets[i], offsets[j]])
@@ -132,20 +136,42 @@ def extract_keypoints(
 
 
 def match_descriptors(
-    a: Float[ndarray, "F 128"], b: Float[ndarray, "G 128"], ratio: float
+    a: Float[ndarray, "F 128"], b: Float[ndarray, "G 128"], ratio: float, device: torch.device | str = "cpu"
 ) -> tuple[Int[ndarray, "M 2"], Float[ndarray, " M"]]:
     """Match mutual nearest neighbors that pass the ratio test in both directions; returns index pairs and distances."""
     if len(a) < 2 or len(b) < 2:
         return np.zeros((0, 2), int), np.zeros(0)
-    squared = 2 - 2 * (a @ b.T)
-    squared[squared < EQUAL_DESCRIPTORS] = 0  # rounding errors, which depend on the BLAS kernel
+    on_cpu = torch.device(device).type == "cpu"
+    nearest = _find_two_nearest(a, b) if on_cpu else _find_two_nearest_with_torch(a, b, device)
+    forward, backward, best, second, second_backward = nearest
     rows = np.arange(len(a))
-    forward, backward = squared.argmin(1), squared.argmin(0)
-    best = squared[rows, forward]
-    second = np.partition(squared, 1, axis=1)[:, 1]
-    second_backward = np.partition(squared, 1, axis=0)[1]
     keep = (backward[forward] == rows) & (best < ratio**2 * second) & (best < ratio**2 * second_backward[forward])
     return np.stack([rows, forward], 1)[keep], np.sqrt(best[keep])
+
+
+def _find_two_nearest(a: Float[ndarray, "F 128"], b: Float[ndarray, "G 128"]) -> tuple[ndarray, ...]:
+    """Find the nearest descriptors: those of ``b`` and of ``a``, their squared distances, the second ones both ways.
+
+    Of equal distances, the first is the nearest.
+    """
+    squared = 2 - 2 * (a @ b.T)
+    squared[squared < EQUAL_DESCRIPTORS] = 0  # rounding errors, which depend on the BLAS kernel
+    forward, backward = squared.argmin(1), squared.argmin(0)
+    best = squared[np.arange(len(a)), forward]
+    return forward, backward, best, np.partition(squared, 1, axis=1)[:, 1], np.partition(squared, 1, axis=0)[1]
+
+
+def _find_two_nearest_with_torch(
+    a: Float[ndarray, "F 128"], b: Float[ndarray, "G 128"], device: torch.device | str
+) -> tuple[ndarray, ...]:
+    """Find the same as `_find_two_nearest` on a device: one product, and the two smallest of its rows and columns."""
+    squared = torch.from_numpy(a).to(device) @ torch.from_numpy(b).to(device).T
+    squared = squared.mul_(-2).add_(2)
+    squared.masked_fill_(squared < EQUAL_DESCRIPTORS, 0)
+    forward, backward = squared.argmin(1), squared.argmin(0)  # topk promises no order of equal distances
+    best, second = squared.topk(2, dim=1, largest=False).values.T
+    second_backward = squared.topk(2, dim=0, largest=False).values[1]
+    return tuple(each.cpu().numpy() for each in (forward, backward, best, second, second_backward))
 
 
 def fundamental_matrix(a: Camera, b: Camera) -> Float[ndarray, "3 3"]:

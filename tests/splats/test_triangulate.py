@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from splatfix.splats import triangulate as module
 from splatfix.splats.triangulate import (
     TriangulateConfig,
     epipolar_distance_px,
@@ -71,6 +72,23 @@ def test_matches_are_mutual_and_distinct():
     assert (order[pairs[:, 1]] == pairs[:, 0]).all()
     assert set(pairs[:, 0]) == set(range(30)) - {5, 6}
     assert len(match_descriptors(a[:1], b, 0.8)[0]) == 0
+
+
+def test_descriptors_are_matched_with_torch_as_on_the_cpu(monkeypatch):
+    """Noisy ones, in which identical descriptors, exact copies and equal distances are mixed."""
+    rng = np.random.default_rng(4)
+    a = rng.random((400, 128)).astype(np.float32)
+    a[50:60] = a[40:50]  # twice in a photo: which one matches is not known
+    b = a[rng.permutation(400)[:300]] + rng.normal(0, 0.1, (300, 128)).astype(np.float32) * (rng.random((300, 1)) < 0.8)
+    a, b = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (a, b.astype(np.float32)))
+    for ratio in (0.8, 1.2):  # above 1, equal distances pass the test
+        pairs, distances = match_descriptors(a, b, ratio)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_find_two_nearest", lambda *both: module._find_two_nearest_with_torch(*both, "cpu"))
+            found, found_distances = match_descriptors(a, b, ratio)
+        assert len(pairs) > 200
+        np.testing.assert_array_equal(found, pairs)
+        np.testing.assert_allclose(found_distances, distances, atol=1e-3)
 
 
 def test_tracks_hold_one_keypoint_per_view_and_prefer_the_better_match():
