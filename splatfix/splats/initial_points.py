@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 from numpy import ndarray
 
 from splatfix.cameras import Camera
@@ -194,16 +195,17 @@ def survey_photos(
     config: InitializationConfig,
     validities: Sequence[Float[ndarray, "_ _"] | None] | None = None,
     file_from_world: Similarity = IDENTITY,
+    device: torch.device | str = "cpu",
 ) -> Survey:
     """Find the structure in the photos. Arguments and errors as in `find_initial_points`.
 
-    ``file_from_world`` is that of the capture, for the files that the user gives.
+    ``file_from_world`` is that of the capture, for the files that the user gives. Photos are matched on ``device``.
     """
     wanted = _check_sources(cameras, photos, config)
     notes: list[str] = []
     validities = validities or [None] * len(cameras)
     usable = [_combine_masks(*each) for each in zip(masks, validities, strict=True)]
-    sparse, seen, sources = _find_sparse_points(cameras, photos, usable, points, config, wanted, notes)
+    sparse, seen, sources = _find_sparse_points(cameras, photos, usable, points, config, wanted, notes, device)
     keep = is_in_hull(sparse, cameras, masks)
     sparse, seen, sources = sparse[keep], seen[keep], sources[keep]
     if any(validity is not None for validity in validities):
@@ -231,7 +233,7 @@ def survey_photos(
     if config.depths is not None:
         dense = make_depth_points(config.depths, config.depth_unit, cameras, usable, file_from_world)
     elif needs_stereo:
-        dense = find_stereo_points(cameras, photos, masks, ranges, config.stereo, validities=validities)
+        dense = find_stereo_points(cameras, photos, masks, ranges, config.stereo, validities=validities, device=device)
     return Survey(sparse, seen, sources, ranges, depth_scale, dense, given_colors, tuple(notes))
 
 
@@ -335,6 +337,7 @@ def _find_sparse_points(
     config: InitializationConfig,
     wanted: set[str],
     notes: list[str],
+    device: torch.device | str,
 ) -> tuple[Float[ndarray, "P 3"], Bool[ndarray, "P C"], Int[ndarray, " P"]]:
     """Find admissible and triangulated points: positions, the photos that see them, and sources.
 
@@ -352,7 +355,7 @@ def _find_sparse_points(
         notes.append(f"{len(positions)} SfM points that two of the photos saw")
     if len(names) >= 2 and ("triangulated" in wanted or ("auto" in wanted and len(positions) < config.min_points)):
         try:
-            triangulated = triangulate(cameras, photos, masks, config.triangulate)
+            triangulated = triangulate(cameras, photos, masks, config.triangulate, device)
         except ImportError as error:
             if "triangulated" in wanted:
                 raise

@@ -172,7 +172,9 @@ def _prepare_photos(
             for photo, validity in zip(photos, validities, strict=True)
         ]
     survey = survey_photos(
-        scene.cameras, photos, masks, scene.points, initial, validities, file_from_world=scene.file_from_world
+        *(scene.cameras, photos, masks, scene.points, initial, validities),
+        file_from_world=scene.file_from_world,
+        device=scene.photos[0].device,
     )
     return photos, masks, validities, plain_color, survey
 

@@ -34,7 +34,10 @@ from splatfix.restoration.nafnet.checkpoint import CheckpointConfig
 from splatfix.restoration.nafnet.restorer import NafnetRestorer
 from splatfix.restoration.restorer import Repaired
 from splatfix.splats import train
+from splatfix.splats.initial_points import InitializationConfig
+from splatfix.splats.scene import SparseScene, start_fit
 from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
+from splatfix.splats.triangulate import match_descriptors
 from splatfix.views import Split
 from tests.rendering.scenes import camera, cloud
 from tests.restoration.networks import SMALL, random_network
@@ -177,6 +180,27 @@ def test_restorers_stay_on_the_device(events) -> None:
         [repaired] = restorer.repair([view], seed=0)
         expect(events, *expected)
         assert repaired.rgb.device.type == "cuda"
+
+
+def test_the_start_of_a_fit_matches_photos_on_the_device(events) -> None:
+    """Stereo uploads five arrays for each photo, and for the votes its points and the two other depth maps."""
+    cameras = tuple(camera(48, 36, name=f"photo {k}", angle_rad=0.1 * k) for k in range(3))
+    photos = tuple(torch.rand(36, 48, 3).to("cuda") for _ in cameras)
+    scene = SparseScene(cameras, photos, (None,) * 3, (None,) * 3, None, (0.0, 0.0, 0.0), 4.0)
+    events.clear()
+    fit = start_fit(scene, FitConfig(steps=100), InitializationConfig(sources=("stereo", "random")), seed=0)
+    stereo = "wait: splatfix/splats/stereo/torch_sweep.py"
+    match = {f"{stereo} compute_depth_map": 5 + 1, f"{stereo} count_votes": 3 + 1}
+    photo = {"wait: splatfix/splats/scene.py _prepare_photos": 1}
+    expect(events, (3, match), (3, photo), (1, {"wait: splatfix/gaussians.py tensor": 4}))
+    assert fit.params["means"].device.type == "cuda"
+
+
+def test_descriptors_are_matched_on_the_device(events) -> None:
+    """Two arrays are uploaded, and five fetched: the nearest ones and their distances."""
+    a, b = (np.random.default_rng(seed).random((30, 128)).astype(np.float32) for seed in range(2))
+    match_descriptors(a, b, 0.8, "cuda")
+    expect(events, (1, {"wait: splatfix/splats/triangulate.py _find_two_nearest_with_torch": 7}))
 
 
 def test_an_evaluation_measures_each_render_on_the_device(events) -> None:
