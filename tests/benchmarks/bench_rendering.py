@@ -36,10 +36,12 @@ from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
 from splatfix.views import select_farthest_views
+from tests.benchmarks.bench_stereo import stereo
 from tests.benchmarks.machine import peaks
 from tests.benchmarks.workload import SCENE, count_blends, open_scene, real_gaussians, square_camera
 
 DRAWN = [(256, 10_000), (256, 50_000), (512, 50_000), (512, 200_000)]  # longest side in px, Gaussians
+STEREO = (160, 120)  # px
 STEP = (200, 20_000)
 FIT = {"size_px": 200, "views": 6, "steps": 2000, "gaussians": 27_000}
 # multiply-adds and multiplications per block, forward and backward (which replays the weights of the forward pass)
@@ -220,6 +222,8 @@ def table(report: dict) -> str:
             cells += [f"{r['share_of_peak']:.0%}", f"{r['useful_lanes']:.0%}"]
             cells += [f"{r['hits_per_gaussian']:.1f}", f"{r['blends_per_pixel']:.1f}"]
         line = _row(r["scene"], r["work"], *cells)
+        if r.get("peak_gb") is not None:
+            line += f"  at most {r['peak_gb']:.2f} GB, with one thread"
         if "psnr" in r:
             line += f"  {r['gaussians'][0]} to {r['gaussians'][1]} Gaussians, test PSNR {r['psnr']:.2f} dB"
         lines.append(line)
@@ -269,6 +273,7 @@ def main() -> None:
     rows = []
     for size_px, num in DRAWN:
         rows += drawing(capture, size_px, num, arguments.repeats, machine["multiply_adds_per_ns"])
+    rows += stereo(*STEREO, min(3, arguments.repeats))
     rows += step(capture, device, arguments.repeats)
     if not arguments.no_fit:
         rows.append(fit(capture, device))

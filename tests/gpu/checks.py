@@ -200,6 +200,17 @@ def a_step_waits_for_nothing(device: str) -> None:
     assert not ours, f"the step waits for the device in {', '.join(ours)}"
 
 
+def same_stereo(device: str) -> None:
+    """Depth maps of a photo and matched descriptors, by torch on the device against those of the CPU."""
+    needs("numba")
+    from tests.gpu.stereo import compare_matches, compare_stereo
+
+    found = compare_stereo(device, 160, 120) | compare_matches(device)
+    assert found["masks_differ"] < 2e-3, found
+    assert found["depths_differ"] < 2e-3, found
+    assert found["pairs_differ"] < 2e-3, found
+
+
 def a_nafnet_learns_as_on_the_cpu(device: str, *, dtype: torch.dtype) -> None:
     """Losses of three training steps against float32 on the CPU."""
     torch.manual_seed(0)
@@ -275,6 +286,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
         for strategy in ("none", "default", "mcmc")
     },
     "fit, a step waits for nothing": a_step_waits_for_nothing,
+    "stereo": same_stereo,
     "NAFNet, float32": partial(a_nafnet_learns_as_on_the_cpu, dtype=torch.float32),
     **{
         f"FLUX, bfloat16, offload {offload}": partial(flux_repairs_as_in_float32, offload=offload)

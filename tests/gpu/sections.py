@@ -29,6 +29,7 @@ from tests.gpu.checks import CHECKS, Skip
 from tests.gpu.fits import measure_fit, resume_fit, run_fits_side_by_side
 
 SIZES_PX = (320, 960, 1600)
+STEREO_PX = ((640, 480), (1600, 1200))
 STRATEGIES = ("none", "default", "mcmc")
 PACKAGES = ("torch", "gsplat", "numpy", "numba", "timm", "accelerate", "torchmetrics", "ninja")
 
@@ -155,6 +156,21 @@ def measure_fits(report: Report, device: str) -> None:
     for size_px in SIZES_PX:
         for strategy in STRATEGIES:
             report.row(**measure_fit(device, size_px=size_px, strategy=strategy))
+
+
+def measure_stereo(report: Report, device: str) -> None:
+    """Where the start of a fit spends its time: a photo with three neighbors, and descriptors of two photos."""
+    from tests.gpu.stereo import compare_matches, compare_stereo
+
+    report.row(**compare_matches(device))
+    for size in STEREO_PX:
+        found = compare_stereo(device, *size)
+        report.row(**found)
+
+        def check(found: dict[str, Any] = found) -> None:
+            assert max(found["masks_differ"], found["depths_differ"]) < 2e-3, found
+
+        report.check(f"the same depths on both devices, {found['stereo']}", check)
 
 
 def resume(report: Report, device: str) -> None:
@@ -312,6 +328,13 @@ SECTIONS: dict[str, Section] = {  # in order of worth
         run=measure_fits,
         needs=("gsplat",),
         seconds=180,
+    ),
+    "stereo": Section(
+        does="depths of a photo of 640 and 1600 px and matches of 4096 descriptors: seconds and memory beside the CPU "
+        "kernels, and how they differ",
+        run=measure_stereo,
+        needs=("numba",),
+        seconds=120,
     ),
     "resume": Section(
         does="a fit saved half way and resumed, beside a whole one", run=resume, needs=("gsplat",), seconds=60

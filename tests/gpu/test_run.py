@@ -106,6 +106,16 @@ def test_a_resumed_fit_equals_a_whole_one_on_the_cpu() -> None:
     assert found["resumed_db"] == found["whole_db"] and found["spread_db"] == 0
 
 
+def test_stereo_is_timed_and_compared_with_the_cpu_kernels(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sections, "STEREO_PX", ((96, 72),))
+    report = Report(tmp_path / "found.json")
+    sections.measure_stereo(report, "cpu")
+    matches, depths = report.rows
+    assert matches["matched"] > 0.5 and matches["pairs_differ"] < 2e-3
+    assert depths["matched"] > 0.5 and depths["seconds"] > 0 and depths["cpu_seconds"] > 0
+    assert report.checks == {"the same depths on both devices, 96 x 72": "passed"}
+
+
 @pytest.mark.slow
 def test_fits_run_side_by_side(monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

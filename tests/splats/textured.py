@@ -1,9 +1,9 @@
 """A textured wall with a slanted board before it: photos with exact depth, made by casting rays onto planes."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from splatfix.cameras import Camera, look_at
 
@@ -22,6 +22,8 @@ class Quad:
 
 def noise(size: int, seed: int) -> np.ndarray:
     """Smooth color noise, ``[size, size, 3]`` in [0, 1], with detail at several scales."""
+    from scipy.ndimage import gaussian_filter  # here, because the GPU checks have other textures and no scipy
+
     rng = np.random.default_rng(seed)
     total = sum(
         2.0**k * gaussian_filter(rng.standard_normal((size, size, 3)), (2.0**k, 2.0**k, 0), mode="wrap")
@@ -30,11 +32,11 @@ def noise(size: int, seed: int) -> np.ndarray:
     return np.clip(0.5 + 0.2 * total / total.std(), 0, 1)
 
 
-def quads() -> list[Quad]:
-    """The wall at z = 0 and the board some 1.0 to 1.4 before it."""
+def quads(make_texture: Callable[[int, int], np.ndarray] = noise) -> list[Quad]:
+    """The wall at z = 0 and the board some 1.0 to 1.4 before it; textures by size and seed."""
     return [
-        Quad(np.array([-4.0, -3.0, 0.0]), np.array([8.0, 0, 0]), np.array([0, 6.0, 0]), noise(512, 1)),
-        Quad(np.array([-0.6, -0.5, -1.0]), np.array([1.2, 0, -0.4]), np.array([0, 1.0, 0]), noise(96, 2)),
+        Quad(np.array([-4.0, -3.0, 0.0]), np.array([8.0, 0, 0]), np.array([0, 6.0, 0]), make_texture(512, 1)),
+        Quad(np.array([-0.6, -0.5, -1.0]), np.array([1.2, 0, -0.4]), np.array([0, 1.0, 0]), make_texture(96, 2)),
     ]
 
 
@@ -45,14 +47,14 @@ def camera(x: float, y: float = 0.0, name: str | None = None) -> Camera:
     return Camera(name or f"{x:+.2f}{y:+.2f}.png", WIDTH, HEIGHT, intrinsics, pose)
 
 
-def photograph(view: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def photograph(view: Camera, surfaces: Sequence[Quad] | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Photo float32 ``[H, W, 3]``, depth along the axis ``[H, W]``, and which pixels show the board ``[H, W]``."""
     column, row = np.meshgrid(np.arange(view.width_px) + 0.5, np.arange(view.height_px) + 0.5)
     rays = view.unproject(np.stack([column, row], -1), np.ones_like(column)) - view.center
     depth = np.full(column.shape, np.inf)
     rgb = np.zeros((*column.shape, 3))
     board = np.zeros(column.shape, bool)
-    for index, quad in enumerate(quads()):
+    for index, quad in enumerate(surfaces or quads()):
         normal = np.cross(quad.right, quad.down)
         t = ((quad.corner - view.center) @ normal) / (rays @ normal)
         local = view.center + t[..., None] * rays - quad.corner
