@@ -5,7 +5,7 @@ Each comparison states what was measured, and allows more: other processors roun
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -133,6 +133,24 @@ def test_votes_are_those_of_the_cpu_kernel():
     confirms, contradicts = torch_sweep.compare_depths(u, v, z, torch.from_numpy(depth_map), 0.015)
     np.testing.assert_array_equal(confirms.numpy().astype(int) - contradicts.numpy(), wanted)
     assert set(wanted.tolist()) == {-1, 0, 1}
+
+
+def test_votes_far_from_the_origin_are_those_of_the_cpu():
+    """As far as map coordinates: float32 has no digits left there. Measured: no vote differs."""
+    offset = np.array([5e5, 5e6, -1e5])
+    positions = np.random.default_rng(0).uniform([-2, -2, -1.5], [2, 2, 0.1], (2000, 3)) + offset
+    cameras, depth_maps = [], []
+    for each in CAMERAS:
+        pose = each.camera_from_world.copy()
+        pose[:3, 3] -= each.rotation @ offset
+        cameras.append(replace(each, camera_from_world=pose))
+        depth_maps.append(photograph(each)[1].astype(np.float32))
+    wanted = cpu.count_votes(positions, cameras, depth_maps, 0.05, CPU)
+    found = torch_sweep.count_votes(positions, cameras, depth_maps, 0.05, CPU)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert (ours != theirs).mean() < 2e-3
+        assert theirs.max() >= 2
 
 
 def test_flat_peaks_and_rivals_are_judged_as_by_the_cpu_kernel():
