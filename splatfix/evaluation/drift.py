@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splatfix.color_fit import MIN_PIXELS, Channels, ColorFit, fit_color
+from splatfix.color_fit import MIN_PIXELS, Channels, ColorFit, fit_color, is_unclipped
 from splatfix.records import parse_record
 from splatfix.shapes import Bool, Float
 
@@ -157,19 +157,20 @@ def _measure_frame(
         )
     finite = (clean.isfinite() & frame.isfinite()).all(dim=-1)
     clean, frame, weight = clean.nan_to_num(), frame.nan_to_num(), weight * finite
-    fit = fit_color(clean, frame, weight)
+    fit, weight_of_fit = fit_color(clean, frame, weight), weight
     for _ in range(NUM_REFITS):
-        weight_ = weight * _is_predicted_unclipped(fit, clean, frame, weight)
-        refit = fit_color(clean, frame, weight_)
+        unclipped_weight = weight * _is_predicted_unclipped(fit, clean, frame, weight)
+        refit = fit_color(clean, frame, unclipped_weight)
         if refit.form != "gain_bias":
             break
-        fit = refit
+        fit, weight_of_fit = refit, unclipped_weight
     if fit.form != "gain_bias":
         few = f"only {fit.num_pixels} pixels are neither clipped nor weighted out; wanted {MIN_PIXELS}"
         flat = "the clean frame has no contrast or is black, so that gain and bias cannot be told apart"
         reason = few if fit.num_pixels < MIN_PIXELS else flat
         return FrameDrift(name=name, gain=None, bias=None, share=0.0, residual=None, reason=reason)
-    residual = float((fit.apply(clean) - frame).abs().mean(dim=-1)[weight > 0].median())
+    used = (weight_of_fit > 0) & is_unclipped(clean) & is_unclipped(frame)  # clipped pixels follow no gain
+    residual = float((fit.apply(clean) - frame).abs().mean(dim=-1)[used].median())
     share = fit.num_pixels / weight.numel()
     return FrameDrift(name=name, gain=fit.gain, bias=fit.bias, share=share, residual=residual, reason=None)
 

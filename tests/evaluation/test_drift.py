@@ -58,6 +58,18 @@ def test_clipped_pixels_do_not_change_the_gain(noise):
     assert max(frame.share for frame in drift.frames) < 0.95
 
 
+def test_the_residual_leaves_out_clipped_pixels_so_that_the_exact_image_has_the_smaller_one():
+    """A brightened object on white: most of the frame is clipped, and no gain explains clipped pixels."""
+    clean = clean_image(3)
+    clean[:, 20:] = 1.0
+    frame, shifted = (1.1 * clean).clamp(0, 1), clean.roll(2, dims=0)
+    exact, moved = measure_drift([frame, frame], [clean, shifted]).frames
+    assert exact.gain == pytest.approx((1.1,) * 3, abs=1e-4)
+    assert moved.gain is not None and max(moved.gain) < 1.0
+    assert exact.residual == pytest.approx(0.0, abs=1e-5)
+    assert moved.residual is not None and moved.residual > 0.03
+
+
 def test_bad_pixels_with_weight_0_do_not_count():
     cleans = [clean_image(seed) for seed in range(4)]
     frames, weights = drifting(cleans), []
