@@ -143,4 +143,7 @@ def _download(name: str, files: Sequence[str]) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:  # offline, not found, gated, ...: the Hub's client raises dozens of types
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise ValueError(f"{name}: neither a folder nor a repository that the Hub gives access to ({reason})") from None
+        raise ValueError(
+            f"{name}: neither a folder nor a repository that the Hub gives access to ({reason}); check the id, the "
+            "network, HTTPS_PROXY and HF_ENDPOINT, log in with `hf auth login` if it is private, or give a folder"
+        ) from None

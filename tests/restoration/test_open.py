@@ -61,7 +61,7 @@ def test_places_without_a_checkpoint(tmp_path, monkeypatch):
         raise OSError("cannot reach the Hub\nand more")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(ValueError, match=r"some-org/some-model.*\(cannot reach the Hub\)"):
+    with pytest.raises(ValueError, match=r"some-org/some-model.*\(cannot reach the Hub\); check the id, the network"):
         open_restorer("some-org/some-model")
 
 
