@@ -12,7 +12,7 @@ from splatfix.flawed import FlawedView
 from splatfix.restoration.flux.batches import batches_of_one_size, noise_generator, stack_renders
 from splatfix.restoration.flux.control import draw_edges, draw_nearness, estimate_nearness
 from splatfix.restoration.flux.failures import explain_call, require_packages
-from splatfix.restoration.flux.loading import load_depth_estimator, load_pipeline
+from splatfix.restoration.flux.loading import load_depth_estimator, load_pipeline, require_mask_input
 from splatfix.restoration.flux.options import FluxControlnetOptions
 from splatfix.restoration.flux.sizes import ModelFrame
 from splatfix.restoration.restorer import Repaired, blend_correction
@@ -29,7 +29,7 @@ class FluxControlnetRestorer:
 
     @classmethod
     def open(cls, options: FluxControlnetOptions, device: torch.device) -> FluxControlnetRestorer:
-        """Load the models; ValueError as `load_pipeline`."""
+        """Load the models; ValueError as `load_pipeline`, and for a model that takes a mask."""
         require_packages("cv2", remedy="pip install opencv-python-headless")
         estimator = None
         if options.depth == "monocular":  # small, so that its failures are known first
@@ -38,6 +38,7 @@ class FluxControlnetRestorer:
         controlnets = (options.edge_controlnet, options.depth_controlnet) if union is None else (union,)
         name = "FluxControlNetImg2ImgPipeline"
         pipeline = load_pipeline(name, options.model, options.loading, device, controlnets)
+        require_mask_input(pipeline, options.model, wanted=False)
         return cls(pipeline, options, estimator)
 
     @property

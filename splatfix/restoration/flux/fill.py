@@ -12,7 +12,7 @@ from splatfix.flawed import FlawedView
 from splatfix.restoration.artifact_mask import find_artifacts
 from splatfix.restoration.flux.batches import batches_of_one_size, noise_generator, stack_renders
 from splatfix.restoration.flux.failures import explain_call
-from splatfix.restoration.flux.loading import load_pipeline
+from splatfix.restoration.flux.loading import load_pipeline, require_mask_input
 from splatfix.restoration.flux.options import FluxFillOptions
 from splatfix.restoration.flux.sizes import ModelFrame, enclose_mask
 from splatfix.restoration.restorer import Repaired, blend_correction
@@ -29,8 +29,10 @@ class FluxFillRestorer:
 
     @classmethod
     def open(cls, options: FluxFillOptions, device: torch.device) -> FluxFillRestorer:
-        """Load the pipeline; ValueError as `load_pipeline`."""
-        return cls(load_pipeline("FluxFillPipeline", options.model, options.loading, device), options)
+        """Load the pipeline; ValueError as `load_pipeline`, and for a model that takes no mask."""
+        pipeline = load_pipeline("FluxFillPipeline", options.model, options.loading, device)
+        require_mask_input(pipeline, options.model, wanted=True)
+        return cls(pipeline, options)
 
     @property
     def batch_views(self) -> int:

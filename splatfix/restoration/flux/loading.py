@@ -182,6 +182,21 @@ def _from_pretrained(load: Callable[..., Any], model: str, local_files_only: boo
         return load(place, **always)
 
 
+def require_mask_input(pipeline: Any, model: str, *, wanted: bool) -> None:
+    """Refuse a FLUX model that takes a mask where none is given, or takes none where one is.
+
+    Both are pipelines with the same components, so they load; the first view that runs would end in torch's words.
+
+    Raises:
+        ModelError: the model is of the other kind.
+    """
+    taken, given = pipeline.transformer.config.in_channels, pipeline.transformer.out_channels
+    if wanted and taken <= given:
+        raise ModelError(f"model {model!r}: it takes no mask; wanted a model such as black-forest-labs/FLUX.1-Fill-dev")
+    if not wanted and taken > given:
+        raise ModelError(f"model {model!r}: it takes more than an image; wanted black-forest-labs/FLUX.1-dev or alike")
+
+
 def _prepared(pipeline: Any, loading: LoadingOptions, device: torch.device) -> Any:
     """The pipeline on its device, with the savings of memory that were asked for."""
     pipeline.set_progress_bar_config(disable=True)

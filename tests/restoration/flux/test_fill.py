@@ -12,6 +12,7 @@ from splatfix.restoration import open_restorer, restorer_options
 from splatfix.restoration.choice import RestorerChoice
 from splatfix.restoration.flux.fill import FluxFillRestorer
 from splatfix.restoration.restorer import Repaired
+from tests.restoration.flux.runs import open_flux
 from tests.test_warping import camera
 
 CPU = torch.device("cpu")
@@ -163,6 +164,13 @@ def test_blend_mixes_with_the_render(open_fill):
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         restorer_options(RestorerChoice(name="flux-fill", options=options))
+
+
+def test_a_model_of_the_other_kind_is_refused_when_it_is_opened(tiny, open_fill):
+    with pytest.raises(ValueError, match=r"/flux': it takes no mask; wanted a model such as .*FLUX.1-Fill-dev$"):
+        open_fill(model=tiny.flux)
+    with pytest.raises(ValueError, match=r"/fill': it takes more than an image; wanted .*FLUX.1-dev or alike$"):
+        open_flux(tiny, model=tiny.fill)
 
 
 def test_a_missing_model_is_one_line(tmp_path):
