@@ -3,6 +3,9 @@
 Geometry changes whole pairs, so that render, photo, warps, alpha and depth stay aligned. Colors change alike in render,
 photo and warps, so that the network does not learn a scene's palette. Which planes a network is given is up to its
 family (`NetworkInputs`).
+
+Batches are bytes, as in the shards, until they are on the device: a quarter of what floats would take on the way from
+process to process and to a GPU.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from splatfix.pairs import Pair
-from splatfix.shapes import Float
+from splatfix.shapes import Float, UInt8
 
 
 @runtime_checkable
@@ -29,8 +32,12 @@ class NetworkInputs(Protocol):
         """Number of warped photos that are read with each pair."""
         ...
 
-    def encode(self, pairs: Sequence[Pair]) -> Float[Tensor, "B C H W"]:
-        """The planes of pairs of equal size, as float32."""
+    def encode(self, pairs: Sequence[Pair]) -> UInt8[Tensor, "B H W P"]:
+        """The planes of pairs of equal size, as bytes; ``P`` is up to the family."""
+        ...
+
+    def decode(self, images: UInt8[Tensor, "B H W P"]) -> Float[Tensor, "B C H W"]:
+        """The planes that `encode` wrote, as float32, on the same device; it must not wait for the device."""
         ...
 
     def map_colors(
@@ -40,6 +47,27 @@ class NetworkInputs(Protocol):
         ...
 
 
+class ByteBatch(NamedTuple):
+    """A batch as it is stored: the images as bytes, and the `random_color_change` of each crop."""
+
+    inputs: UInt8[Tensor, "B H W P"]
+    clean: UInt8[Tensor, "B H W 3"]
+    weight: UInt8[Tensor, "B H W 1"]
+    colors: Float[Tensor, "B 8"]
+
+    def pin_memory(self) -> ByteBatch:
+        """Copy to pinned memory, from which a GPU copies while the host continues."""
+        return ByteBatch(*(part.pin_memory() for part in self))
+
+    def to(self, device: torch.device) -> ByteBatch:
+        """Copy to another device; from pinned memory without waiting for it."""
+        return ByteBatch(*(part.to(device, non_blocking=True) for part in self))
+
+    def chunks(self, num: int) -> Iterator[ByteBatch]:
+        """Split into at most ``num`` smaller batches."""
+        return (ByteBatch(*part) for part in zip(*(x.chunk(num) for x in self), strict=True))
+
+
 class Batch(NamedTuple):
     """Inputs of the network, clean images, the weights of their pixels, and the `random_color_change` of each crop."""
 
@@ -47,15 +75,6 @@ class Batch(NamedTuple):
     clean: Float[Tensor, "B 3 H W"]
     weight: Float[Tensor, "B 1 H W"]
     colors: Float[Tensor, "B 8"]
-
-    def to(self, device: torch.device) -> Batch:
-        """Copy to another device; images become channels-last."""
-        inputs, clean, weight = (x.to(device, memory_format=torch.channels_last, non_blocking=True) for x in self[:3])
-        return Batch(inputs, clean, weight, self.colors.to(device, non_blocking=True))
-
-    def chunks(self, num: int) -> Iterator[Batch]:
-        """Split into at most ``num`` smaller batches."""
-        return (Batch(*part) for part in zip(*(x.chunk(num) for x in self), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +103,7 @@ class Crop(NamedTuple):
     colors: Float[ndarray, "8"]
 
 
-def make_batch(crops: Sequence[Crop], inputs: NetworkInputs) -> Batch:
+def make_batch(crops: Sequence[Crop], inputs: NetworkInputs) -> ByteBatch:
     """Stack crops of equal size."""
     shape = (len(crops), *crops[0].pair.alpha.shape)
     clean, weight = np.empty((*shape, 3), np.uint8), np.full((*shape, 1), 255, np.uint8)
@@ -93,13 +112,20 @@ def make_batch(crops: Sequence[Crop], inputs: NetworkInputs) -> Batch:
         if pair.mask is not None:
             weight[i, ..., 0] = pair.mask
     colors = torch.from_numpy(np.stack([crop.colors for crop in crops]))
-    planes = inputs.encode([crop.pair for crop in crops])
-    return Batch(planes, planes_from_bytes(clean), planes_from_bytes(weight), colors)
+    images = inputs.encode([crop.pair for crop in crops])
+    return ByteBatch(images, torch.from_numpy(clean), torch.from_numpy(weight), colors)
 
 
-def planes_from_bytes(images: ndarray) -> Float[Tensor, "B C H W"]:
-    """Convert uint8 images ``[B, H, W, C]`` to planes in [0, 1]; the memory stays channels-last."""
-    return torch.from_numpy(images).float().div_(255).permute(0, 3, 1, 2)
+def decode_batch(batch: ByteBatch, inputs: NetworkInputs) -> Batch:
+    """Convert a batch to floats, on its device; images are channels-last."""
+    planes = (inputs.decode(batch.inputs), planes_from_bytes(batch.clean), planes_from_bytes(batch.weight))
+    images, clean, weight = (image.contiguous(memory_format=torch.channels_last) for image in planes)
+    return Batch(images, clean, weight, batch.colors)
+
+
+def planes_from_bytes(images: UInt8[Tensor, "B H W C"]) -> Float[Tensor, "B C H W"]:
+    """Convert images of bytes to planes in [0, 1]; the memory stays channels-last."""
+    return images.float().div_(255).permute(0, 3, 1, 2)
 
 
 def training_crops(

@@ -26,7 +26,7 @@ from splatfix.pairs.pair import decode
 from splatfix.pairs.shards import read_samples
 from splatfix.pairs.stream import Balance
 from splatfix.process import log, stop_requested
-from splatfix.training.batches import Batch, Crop, JitterConfig, NetworkInputs, make_batch, training_crops
+from splatfix.training.batches import ByteBatch, Crop, JitterConfig, NetworkInputs, make_batch, training_crops
 
 BATCH_SECONDS = 1800.0  # that a batch may take, with the start of the processes that make them
 POLL_SECONDS = 5.0  # between two looks for a batch, for dead processes and for a stop
@@ -108,11 +108,12 @@ class Data:
         rank: int = 0,
         num_processes: int = 1,
         pin_memory: bool = False,
-    ) -> Iterator[Batch]:
+    ) -> Iterator[ByteBatch]:
         """A process's share of the batches of this and all following segments, each of ``segment_steps`` steps.
 
         Seed, segment and step determine a batch, for any number of processes and workers. Each process takes
         some slots (positions in the batch); some take one more than others where the batch cannot be divided evenly.
+        ``pin_memory`` is for training on a GPU, which then copies a batch while the host continues.
 
         Raises:
             ValueError: ``batch_size`` is smaller than the number of processes.
@@ -122,13 +123,14 @@ class Data:
         slots = tuple(range(rank, self.config.batch_size, num_processes))
         num = min(self.config.num_workers, len(slots))
         dataset = _BatchStream(replace(self, validation=()), segment, segment_steps, slots, jitter)
-        if num == 0:
-            return (_raise_error(batch) for batch in dataset)
-        # spawn, not fork: a fork would lose the threads of object stores, CUDA and process groups
-        how: dict[str, Any] = {"multiprocessing_context": "spawn", "worker_init_fn": _prepare_worker}
-        loader = DataLoader(dataset, batch_size=None, num_workers=num, prefetch_factor=4, timeout=POLL_SECONDS, **how)
-        batches = _merge_workers(_bounded(iter(loader), self.url), [slots[worker::num] for worker in range(num)])
-        return (Batch(*(part.pin_memory() for part in batch)) for batch in batches) if pin_memory else batches
+        batches: Iterator[ByteBatch] = map(_raise_error, dataset)
+        if num > 0:
+            # spawn, not fork: a fork would lose the threads of object stores, CUDA and process groups
+            how: dict[str, Any] = {"multiprocessing_context": "spawn", "worker_init_fn": _prepare_worker}
+            how |= {"num_workers": num, "prefetch_factor": 4, "timeout": POLL_SECONDS}
+            parts = _bounded(iter(DataLoader(dataset, batch_size=None, **how)), self.url)
+            batches = _merge_workers(parts, [slots[worker::num] for worker in range(num)])
+        return map(ByteBatch.pin_memory, batches) if pin_memory else batches
 
     @property
     def digest(self) -> str:
@@ -254,14 +256,14 @@ class _BatchStream(IterableDataset):
     slots: tuple[int, ...]
     jitter: JitterConfig
 
-    def __iter__(self) -> Iterator[Batch | ValueError]:
+    def __iter__(self) -> Iterator[ByteBatch | ValueError]:
         """Yield batches, then an error for the user, if any: one raised in a worker would come with its traceback."""
         try:
             yield from self._batches()
         except ValueError as error:
             yield error
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[ByteBatch]:
         info = get_worker_info()
         slots = self.slots
         if info is not None:
@@ -303,13 +305,13 @@ def _prepare_worker(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _raise_error(batch: Batch | ValueError) -> Batch:
+def _raise_error(batch: ByteBatch | ValueError) -> ByteBatch:
     if isinstance(batch, ValueError):
         raise batch
     return batch
 
 
-def _bounded(batches: Iterator[Batch | ValueError], url: str) -> Iterator[Batch | ValueError]:
+def _bounded(batches: Iterator[ByteBatch | ValueError], url: str) -> Iterator[ByteBatch | ValueError]:
     """Yield the batches of a loader whose ``timeout`` is `POLL_SECONDS`, each of which may take `BATCH_SECONDS`.
 
     A loader with a longer timeout would be told of a dead process only at its end where training is not in the main
@@ -335,7 +337,7 @@ def _bounded(batches: Iterator[Batch | ValueError], url: str) -> Iterator[Batch 
         yield batch
 
 
-def _poll(batches: Iterator[Batch | ValueError]) -> Batch | ValueError | None:
+def _poll(batches: Iterator[ByteBatch | ValueError]) -> ByteBatch | ValueError | None:
     """The next batch of a loader; None if it does not come within the loader's timeout."""
     try:
         return next(batches)
@@ -345,9 +347,9 @@ def _poll(batches: Iterator[Batch | ValueError]) -> Batch | ValueError | None:
         return None
 
 
-def _merge_workers(parts: Iterator[Batch | ValueError], slots: Sequence[Sequence[int]]) -> Iterator[Batch]:
+def _merge_workers(parts: Iterator[ByteBatch | ValueError], slots: Sequence[Sequence[int]]) -> Iterator[ByteBatch]:
     """Concatenate the batches of the workers, which come in turn, and sort them by slot."""
     order = torch.tensor([slot for each in slots for slot in each]).argsort()
     while True:
         fields = zip(*(_raise_error(next(parts)) for _ in slots), strict=True)
-        yield Batch(*(torch.cat(field)[order] for field in fields))
+        yield ByteBatch(*(torch.cat(field).index_select(0, order) for field in fields))

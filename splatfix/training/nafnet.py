@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy import ndarray
 from torch import Tensor
 
 from splatfix.conditioning import Conditioning
@@ -18,7 +17,7 @@ from splatfix.restoration.nafnet.architecture import use_local_pooling
 from splatfix.restoration.nafnet.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
 from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig, Output, warps_in
 from splatfix.restoration.nafnet.restorer import repair_whole
-from splatfix.shapes import Float
+from splatfix.shapes import Float, UInt8
 from splatfix.training.batches import Batch, planes_from_bytes
 from splatfix.training.config import TrainConfig
 from splatfix.training.losses import LOSSES, edge_loss, error_loss
@@ -35,24 +34,27 @@ class NafnetInputs:
         """See `batches.NetworkInputs`."""
         return self.config.num_references
 
-    def encode(self, pairs: Sequence[Pair]) -> Float[Tensor, "B C H W"]:
-        """See `batches.NetworkInputs`. Bytes are converted all at once, which takes a third of the time."""
-        images = np.zeros((len(pairs), *pairs[0].alpha.shape, self.config.in_channels), np.uint8)
+    def encode(self, pairs: Sequence[Pair]) -> UInt8[Tensor, "B H W P"]:
+        """See `batches.NetworkInputs`. The depth has 16 bits: its high and its low byte are the last two planes."""
+        num_bytes = self.config.in_channels + self.config.depth
+        images = np.zeros((len(pairs), *pairs[0].alpha.shape, num_bytes), np.uint8)
         for pair, image in zip(pairs, images, strict=True):
-            self._write_bytes(pair, image)
-        planes = planes_from_bytes(images)
-        if self.config.depth:
-            nearness = np.stack([pair.nearness for pair in pairs]).astype(np.float32)
-            planes[:, -1] = torch.from_numpy(nearness).div_(65535)
-        return planes
+            image[..., :3] = pair.artifact
+            for i, warp in enumerate(pair.warps[: self.num_references]):
+                image[..., 3 + 4 * i : 7 + 4 * i] = warp
+            if self.config.alpha:
+                image[..., 3 + 4 * self.num_references] = pair.alpha
+            if self.config.depth:
+                image[..., -2], image[..., -1] = pair.nearness >> 8, pair.nearness & 255
+        return torch.from_numpy(images)
 
-    def _write_bytes(self, pair: Pair, out: ndarray) -> None:
-        """Write all planes but the depth, which has 16 bits."""
-        out[..., :3] = pair.artifact
-        for i, warp in enumerate(pair.warps[: self.num_references]):
-            out[..., 3 + 4 * i : 7 + 4 * i] = warp
-        if self.config.alpha:
-            out[..., 3 + 4 * self.num_references] = pair.alpha
+    def decode(self, images: UInt8[Tensor, "B H W P"]) -> Float[Tensor, "B C H W"]:
+        """See `batches.NetworkInputs`. Bytes are converted all at once, which takes a third of the time."""
+        planes = planes_from_bytes(images[..., : self.config.in_channels])
+        if self.config.depth:
+            high, low = images[..., -2].float(), images[..., -1].float()
+            planes[:, -1] = high.mul_(256).add_(low).div_(65535)
+        return planes
 
     def map_colors(
         self, inputs: Float[Tensor, "B C H W"], change: Callable[[Tensor], Tensor]

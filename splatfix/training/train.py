@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -26,7 +26,7 @@ from splatfix.process import log, progress, stopping_at_progress
 from splatfix.runs import Run
 from splatfix.telemetry import Telemetry
 from splatfix.tracking import Tracker, TrackingConfig, open_tracker
-from splatfix.training.batches import Batch, jitter_colors
+from splatfix.training.batches import ByteBatch, decode_batch, jitter_colors
 from splatfix.training.config import TrainConfig
 from splatfix.training.data import Data, open_data
 from splatfix.training.learner import Learner, build_learner, make_schedule, plan_steps, restore_learner
@@ -45,6 +45,9 @@ from splatfix.training.state import TrainingState, save_state
 from splatfix.training.validation import measure_gains, summarize_gains
 
 TRACKED_STEPS = 10  # between numbers of single steps in MLflow
+# Steps between fetches of their losses and gradient norms, by type of the device: at each the host waits for a GPU, and
+# then the GPU for the host. Steps may follow one that is not finite, but nothing is saved or validated before a fetch.
+FETCH_EVERY = {"cpu": 1, "cuda": 10}
 
 
 def train(
@@ -63,8 +66,8 @@ def train(
     An interrupted run is resumed, of a finished one the state is returned; ``fresh`` starts over.
 
     ``on_start`` is called on the main process when the run in ``out`` has been opened and is not finished, ``on_step``
-    there after each step, and ``on_segment`` on every process after each saved state. ``place`` is where the run is
-    kept, for messages, if ``out`` is only a copy.
+    there for each step (after every `FETCH_EVERY` of them), and ``on_segment`` on every process after each saved state.
+    ``place`` is where the run is kept, for messages, if ``out`` is only a copy.
 
     Raises:
         ValueError: shards or settings that cannot be used, or a saved state of other settings.
@@ -93,13 +96,14 @@ def train(
         stopping_at_progress() if accelerator.num_processes == 1 else nullcontext(),
     ):
 
-        def report(step: int, numbers: dict[str, float]) -> None:
-            send_step(telemetry, numbers, num_crops=config.data.batch_size, steps_left=state.planned - step)
-            if step % TRACKED_STEPS == 0:
-                tracker.metrics({f"train.{name}": value for name, value in numbers.items()}, step)
-            if is_main:
-                on_step(step, numbers)
-            bar.update()  # last: a stop signal acts here
+        def report(figures: dict[int, dict[str, float]]) -> None:
+            for step, numbers in figures.items():
+                send_step(telemetry, numbers, num_crops=config.data.batch_size, steps_left=state.planned - step)
+                if step % TRACKED_STEPS == 0:
+                    tracker.metrics({f"train.{name}": value for name, value in numbers.items()}, step)
+                if is_main:
+                    on_step(step, numbers)
+            bar.update(len(figures))  # last: a stop signal acts here
 
         track_settings(tracker, config, data)
         send_start(telemetry, state, accelerator.device, bar)
@@ -134,7 +138,7 @@ def train(
 
 def _remaining_batches(
     data: Data, config: TrainConfig, state: TrainingState, accelerator: Accelerator
-) -> Iterator[Batch]:
+) -> Iterator[ByteBatch]:
     """This process's share of all batches that have not been trained on."""
     batches = data.batches(
         state.segment,
@@ -187,21 +191,21 @@ def _save_unfinished(learner: Learner, config: TrainConfig, data: Data, state: T
 
 def _finish_segment(
     learner: Learner,
-    batches: Iterable[Batch],
+    batches: Iterable[ByteBatch],
     config: TrainConfig,
     state: TrainingState,
-    report: Callable[[int, dict[str, float]], object],
+    report: Callable[[dict[int, dict[str, float]]], object],
 ) -> list[dict[str, float]]:
     """Train to the end of a segment, counting the steps in the state; returns the figures of all steps of the segment.
 
-    ``report`` is called after each step; it may raise KeyboardInterrupt.
+    ``report`` is called with the figures of the latest steps, by their numbers; it may raise KeyboardInterrupt.
     """
     num_steps = min(config.segment_steps - len(state.unfinished), state.planned - state.step)
     figures = list(state.unfinished)
     try:
-        for step, numbers in _train_segment(learner, islice(batches, num_steps), config, state):
-            figures.append(numbers)
-            report(step, numbers)
+        for latest in _train_segment(learner, islice(batches, num_steps), num_steps, config, state):
+            figures += latest.values()
+            report(latest)
     except KeyboardInterrupt:
         state.step += len(figures) - len(state.unfinished)
         state.unfinished = figures
@@ -211,51 +215,75 @@ def _finish_segment(
 
 
 def _train_segment(
-    learner: Learner, batches: Iterable[Batch], config: TrainConfig, state: TrainingState
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """Train on these batches; yields the number of each step (from 1) and its figures.
+    learner: Learner, batches: Iterable[ByteBatch], num_steps: int, config: TrainConfig, state: TrainingState
+) -> Iterator[dict[int, dict[str, float]]]:
+    """Train on these ``num_steps`` batches; yields figures of steps by their numbers (from 1) when they are fetched.
 
-    The figures: loss, learning rate, gradient norm, seconds, and those of the seconds spent waiting for data.
+    The figures: loss, learning rate, gradient norm, seconds, and those of the seconds spent waiting for data. Seconds
+    are means over the steps that are fetched together.
     """
     accelerator, model, optimizer = learner.accelerator, learner.model, learner.optimizer
     schedule = make_schedule(optimizer, config, state.planned)
-    start = time.perf_counter()
+    pending: dict[int, _Pending] = {}
+    start, waited = time.perf_counter(), 0.0
+    before = start
     for step, batch in enumerate(batches, start=state.step + 1):
-        fetched = time.perf_counter()
+        waited += time.perf_counter() - before
         schedule.step_update(step - 1)
-        loss = accelerator.reduce(_backward(learner, batch, config), "mean").item()
-        if not math.isfinite(loss):  # on every process at once
-            raise FloatingPointError(f"step {step}: loss = {loss}; try a lower learning_rate")
-        norm = float(accelerator.clip_grad_norm_(model.parameters(), config.clip_norm))
-        if accelerator.scaler is None and not math.isfinite(norm):  # a scaler skips such a step
-            raise FloatingPointError(f"step {step}: gradient norm = {norm}; try a lower learning_rate")
+        loss = _backward(learner, batch, config)
+        norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+        pending[step] = _Pending(loss, norm, optimizer.param_groups[0]["lr"])
+        is_due = len(pending) == FETCH_EVERY[accelerator.device.type] or step == state.step + num_steps
+        if is_due:  # before the weights change
+            figures = _fetch_figures(accelerator, pending)
         optimizer.step()
         optimizer.zero_grad()
         learner.ema.update(learner.network, step=step)
-        now = time.perf_counter()
-        yield (
-            step,
-            {
-                "loss": loss,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "gradient_norm": norm,
-                "seconds": now - start,
-                "data_seconds": fetched - start,
-            },
-        )
-        start = time.perf_counter()
+        before = time.perf_counter()
+        if is_due:
+            seconds = {"seconds": (before - start) / len(pending), "data_seconds": waited / len(pending)}
+            yield {step: numbers | seconds for step, numbers in figures.items()}
+            pending = {}
+            start, waited = time.perf_counter(), 0.0
+            before = start
 
 
-def _backward(learner: Learner, batch: Batch, config: TrainConfig) -> Tensor:
+class _Pending(NamedTuple):
+    """Figures of a step that have not been fetched from the device."""
+
+    loss: Tensor
+    norm: Tensor
+    learning_rate: float
+
+
+def _fetch_figures(accelerator: Accelerator, pending: dict[int, _Pending]) -> dict[int, dict[str, float]]:
+    """Fetch the losses, averaged over the processes, and gradient norms of steps, waiting for the device once.
+
+    Raises:
+        FloatingPointError: one is not finite; on every process at once.
+    """
+    losses = accelerator.reduce(torch.stack([one.loss for one in pending.values()]), "mean")
+    norms = torch.stack([one.norm for one in pending.values()])
+    figures = {}
+    for (step, one), loss, norm in zip(pending.items(), *torch.stack([losses, norms]).cpu().tolist(), strict=True):
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"step {step}: loss = {loss}; try a lower learning_rate")
+        if accelerator.scaler is None and not math.isfinite(norm):  # a scaler skips such a step
+            raise FloatingPointError(f"step {step}: gradient norm = {norm}; try a lower learning_rate")
+        figures[step] = {"loss": loss, "learning_rate": one.learning_rate, "gradient_norm": norm}
+    return figures
+
+
+def _backward(learner: Learner, batch: ByteBatch, config: TrainConfig) -> Tensor:
     """Add up the gradients of a process's share of a batch, chunk by chunk; returns its loss.
 
     Gradients and losses are averaged over the processes, so each is weighted by its number of crops.
     """
     accelerator, total = learner.accelerator, torch.zeros((), device=learner.accelerator.device)
-    chunks = list(batch.chunks(config.accumulate))
+    chunks = list(batch.to(accelerator.device).chunks(config.accumulate))
     for number, chunk in enumerate(chunks, start=1):
         with nullcontext() if number == len(chunks) else accelerator.no_sync(learner.model):
-            jittered = jitter_colors(chunk.to(accelerator.device), learner.inputs)
+            jittered = jitter_colors(decode_batch(chunk, learner.inputs), learner.inputs)
             share = len(chunk.inputs) * accelerator.num_processes / config.data.batch_size
             loss = share * learner.family.loss(learner.model(jittered.inputs), jittered, config)
             accelerator.backward(loss)

@@ -141,7 +141,7 @@ def use_fake_cuda() -> Iterator[Counter[str]]:
         patch.setitem(sys.modules, BACKEND, backend)
         patch.setattr(Tensor, "pin_memory", pin_memory)
         patch.setattr(Tensor, "backward", backward)
-        patch.setattr(torch, "Generator", lambda _="cpu": make_generator())
+        patch.setattr(torch, "Generator", lambda device="cpu": make_generator())  # noqa: ARG005
         _forget_windows()
         try:
             with without_values, mode:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from timm.optim import create_optimizer_v2
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
 
 from splatfix.captures.capture import Capture, Photo, View
 from splatfix.evaluation.measure import measure_views
@@ -31,6 +35,7 @@ from splatfix.pairs import build_pair
 from splatfix.rendering import cuda
 from splatfix.restoration.baselines import Bilateral, Warp
 from splatfix.restoration.nafnet.checkpoint import CheckpointConfig
+from splatfix.restoration.nafnet.network import GuidedNet
 from splatfix.restoration.nafnet.restorer import NafnetRestorer
 from splatfix.restoration.restorer import Repaired
 from splatfix.splats import train
@@ -38,9 +43,24 @@ from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import SparseScene, start_fit
 from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
 from splatfix.splats.triangulate import match_descriptors
+from splatfix.training import train as training
+from splatfix.training.batches import (
+    Batch,
+    ByteBatch,
+    Crop,
+    JitterConfig,
+    NetworkInputs,
+    make_batch,
+    random_color_change,
+)
+from splatfix.training.config import TrainConfig
+from splatfix.training.families import family_of
+from splatfix.training.learner import Learner
+from splatfix.training.state import TrainingState
 from splatfix.views import Split
 from tests.rendering.scenes import camera, cloud
 from tests.restoration.networks import SMALL, random_network
+from tests.restoration.scenery import pair
 
 pytestmark = pytest.mark.skipif(torch.version.cuda is None, reason="torch is built without CUDA")
 
@@ -224,6 +244,57 @@ def test_an_evaluation_measures_each_render_on_the_device(events) -> None:
     assert result.after["psnr"] == pytest.approx(-10 * np.log10(0.5))  # of the made-up 0.5
 
 
+class OneProcess(Accelerator):
+    """Accelerate in one process with a GPU; without this, it would look for the GPU."""
+
+    device = torch.device("cuda")
+    num_processes = 1
+    scaler = None
+
+    def __init__(self) -> None: ...
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def reduce(self, tensor: Tensor, _: str) -> Tensor:
+        return tensor
+
+    def clip_grad_norm_(self, parameters: Iterator[Tensor], max_norm: float) -> Tensor:
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+    def no_sync(self, _: nn.Module) -> AbstractContextManager:
+        return nullcontext()
+
+
+def make_learner(config: TrainConfig) -> Learner:
+    """Make a learner of one process on the device."""
+    network, family = GuidedNet(config.network), family_of(config.network)
+    ema = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True)
+    ema.module.to("cuda")
+    network.to("cuda")
+    optimizer = create_optimizer_v2(network.parameters(), config.optimizer, lr=config.learning_rate)
+    return Learner(OneProcess(), family, family.inputs(config.network), network, network, ema, optimizer, {})
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_training_of_a_restorer_waits_once_for_all_steps_that_are_fetched(events, accumulate: int) -> None:
+    """Its batches are copied while the host continues: three kinds of images, and the color changes."""
+    config = TrainConfig(network=SMALL, accumulate=accumulate, steps=100)
+    learner = make_learner(config)
+    batches = make_batches(learner, num=13)
+    events.clear()
+    groups = list(training._train_segment(learner, batches, 13, config, TrainingState(planned=100)))
+    assert [list(group) for group in groups] == [list(range(1, 11)), [11, 12, 13]]
+    copies = {"asynchronous copy: splatfix/training/batches.py to": 4}
+    expect(events, (13, copies), (2, {"wait: splatfix/training/train.py _fetch_figures": 1}))
+
+
+def make_batches(learner: Learner, num: int) -> Iterator[ByteBatch]:
+    """Make batches as the loader does for a GPU."""
+    crops = [Crop(pair(seed), random_color_change(JitterConfig(), np.random.default_rng(seed))) for seed in (0, 1)]
+    return (make_batch(crops, learner.inputs).pin_memory() for _ in range(num))
+
+
 def wait_for_a_value(gaussians: Any, dropout: float) -> Any:
     gaussians.opacities.mean().item()
     return ORIGINAL["compensate_dropout"](gaussians, dropout)
@@ -257,6 +328,7 @@ ORIGINAL: dict[str, Callable] = {
     "compensate_dropout": train.compensate_dropout,
     "photometric_loss": train.photometric_loss,
     "stack_cameras": cuda.stack_cameras,
+    "jitter_colors": training.jitter_colors,
 }
 
 
@@ -282,6 +354,24 @@ def test_a_tensor_on_another_device_is_noticed() -> None:
     fit, photos = make_fit()
     with pytest.raises(RuntimeError, match="same device"):
         advance(fit, [replace(photo, rgb=torch.rand(36, 48, 3)) for photo in photos], 1, seed=0)
+
+
+def wait_for_the_colors(batch: Batch, inputs: NetworkInputs) -> Batch:
+    batch.colors.amax().item()
+    return ORIGINAL["jitter_colors"](batch, inputs)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken", "place"),
+    [
+        (training, "jitter_colors", wait_for_the_colors, "training/train.py _backward"),
+        (ByteBatch, "pin_memory", lambda batch: batch, "training/batches.py to"),
+    ],
+)
+def test_a_broken_training_is_noticed(monkeypatch, events, owner: Any, name: str, broken: Any, place: str) -> None:
+    monkeypatch.setattr(owner, name, broken)
+    with pytest.raises(AssertionError, match=f"more than is listed: .*wait: splatfix/{place}"):
+        test_training_of_a_restorer_waits_once_for_all_steps_that_are_fetched(events, 1)
 
 
 def test_a_list_with_an_event_that_no_longer_happens_is_noticed() -> None:

@@ -10,8 +10,10 @@ import torch
 
 from splatfix.restoration.nafnet.network import network_inputs, warps_in
 from splatfix.training.batches import (
+    ByteBatch,
     Crop,
     JitterConfig,
+    decode_batch,
     jitter_colors,
     make_batch,
     random_color_change,
@@ -46,7 +48,8 @@ def test_a_batch_holds_the_inputs_of_the_network_in_the_loop(references, planes)
     network = replace(NETWORK, num_references=references, alpha=planes, depth=planes)
     mask = random_mask()
     pairs = [pair(i, mask=mask if i else None) for i in range(3)]
-    batch = make_batch([Crop(one, UNCHANGED) for one in pairs], NafnetInputs(network))
+    inputs = NafnetInputs(network)
+    batch = decode_batch(make_batch([Crop(one, UNCHANGED) for one in pairs], inputs), inputs)
     expected = torch.stack([network_inputs(one.conditioning(), network) for one in pairs])
     torch.testing.assert_close(batch.inputs, expected, atol=0, rtol=0)
     for i, one in enumerate(pairs):
@@ -54,11 +57,34 @@ def test_a_batch_holds_the_inputs_of_the_network_in_the_loop(references, planes)
         assert torch.equal(batch.clean[i].permute(1, 2, 0), clean) and torch.equal(batch.weight[i, 0], weight)
 
 
+@pytest.mark.parametrize("depth", [True, False])
+def test_a_batch_is_sent_as_the_bytes_of_the_shards(depth):
+    network = replace(NETWORK, depth=depth)
+    batch = make_batch([Crop(pair(i), UNCHANGED) for i in range(3)], NafnetInputs(network))
+    images, num_pixels = batch[:3], 3 * 30 * 40
+    assert all(image.dtype == torch.uint8 for image in images)
+    assert sum(image.nbytes for image in images) == num_pixels * (network.in_channels + depth + 4)
+
+
+def test_decoded_images_are_channels_last():
+    batch = decode_batch(make_batch([Crop(pair(i), UNCHANGED) for i in range(3)], INPUTS), INPUTS)
+    assert all(image.is_contiguous(memory_format=torch.channels_last) for image in batch[:3])
+
+
+def test_chunks_of_a_batch_are_its_crops_in_order():
+    batch = make_batch([Crop(pair(i), UNCHANGED) for i in range(3)], INPUTS)
+    first, second = batch.chunks(2)
+    assert (len(first.inputs), len(second.inputs)) == (2, 1)
+    for whole, *parts in zip(batch, first, second, strict=True):
+        assert torch.equal(torch.cat(parts), whole)
+    assert isinstance(first, ByteBatch)
+
+
 def test_small_images_are_padded_and_masked():
     crop = random_crop(pair(1), 64, np.random.default_rng(0))
     assert crop.alpha.shape == (64, 64)
     assert (crop.mask == 255).sum() == 30 * 40
-    batch = make_batch([Crop(crop, UNCHANGED)], INPUTS)
+    batch = decode_batch(make_batch([Crop(crop, UNCHANGED)], INPUTS), INPUTS)
     assert batch.weight.sum() == 30 * 40
     assert edge_loss(batch.clean, batch.clean, batch.weight) == 0
 
@@ -66,7 +92,8 @@ def test_small_images_are_padded_and_masked():
 def test_jitter_changes_all_colors_alike_and_nothing_else():
     rng = np.random.default_rng(0)
     always = JitterConfig(probability=1.0)
-    batch = make_batch([Crop(pair(i), random_color_change(always, rng)) for i in range(4)], INPUTS)
+    crops = [Crop(pair(i), random_color_change(always, rng)) for i in range(4)]
+    batch = decode_batch(make_batch(crops, INPUTS), INPUTS)
     clean = batch.inputs[:, :3].clone()  # then render and photo must stay equal
     jittered = jitter_colors(batch._replace(clean=clean), INPUTS)
     torch.testing.assert_close(jittered.inputs[:, :3], jittered.clean)

@@ -12,7 +12,7 @@ from splatfix.errors import MachineError
 from splatfix.pairs import write_shards
 from splatfix.pairs.shards import Shard
 from splatfix.training.batches import (
-    Batch,
+    ByteBatch,
     JitterConfig,
 )
 from splatfix.training.data import DataConfig, _bounded, open_data, split_by_group, validation_pairs
@@ -26,7 +26,7 @@ def test_batches_are_the_same_in_any_number_of_processes_and_workers(shards, num
     alone = open_data(shards, CONFIG.data, INPUTS, 0)
     with_workers = replace(alone, config=replace(CONFIG.data, num_workers=num_workers))
 
-    def batches(data, segment: int, num: int, **more) -> list[Batch]:
+    def batches(data, segment: int, num: int, **more) -> list[ByteBatch]:
         stream = data.batches(segment, segment_steps=3, jitter=JitterConfig(), **more)
         return list(islice(stream, num))
 

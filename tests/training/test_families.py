@@ -39,7 +39,10 @@ class RenderAlone:
     num_references: int = 0
 
     def encode(self, pairs):
-        return planes_from_bytes(np.stack([pair.artifact for pair in pairs]))
+        return torch.from_numpy(np.stack([pair.artifact for pair in pairs]))
+
+    def decode(self, images):
+        return planes_from_bytes(images)
 
     def map_colors(self, inputs, change):
         return change(inputs)

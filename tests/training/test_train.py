@@ -26,6 +26,7 @@ from splatfix.restoration.nafnet.checkpoint import load_checkpoint
 from splatfix.runs import remove_run
 from splatfix.telemetry import METRICS, run_label
 from splatfix.tracking import TrackingConfig
+from splatfix.training import train as training
 from splatfix.training.config import TrainConfig
 from splatfix.training.families import FAMILIES
 from splatfix.training.launch import launch
@@ -316,6 +317,72 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(shards, tmp_path, mo
     monkeypatch.setitem(LOSSES, "charbonnier", lambda a, *_: a.mean() * 0 + next(losses))
     with pytest.raises(FloatingPointError, match="step 3"):
         train(shards, tmp_path, CONFIG)
+
+
+def test_figures_of_several_steps_may_be_fetched_at_once(shards, tmp_path, monkeypatch):
+    """As on a GPU: two steps, then the last one of a segment."""
+
+    def figures(name: str) -> list[tuple[int, float, float, float]]:
+        seen: list[tuple[int, float, float, float]] = []
+        names = ("loss", "gradient_norm", "learning_rate")
+        train(shards, tmp_path / name, CONFIG, on_step=lambda step, n: seen.append((step, *(n[k] for k in names))))
+        return seen
+
+    expected = figures("one")
+    fetch, sizes = training._fetch_figures, []
+
+    def count_and_fetch(accelerator, pending):
+        sizes.append(len(pending))
+        return fetch(accelerator, pending)
+
+    monkeypatch.setattr(training, "_fetch_figures", count_and_fetch)
+    monkeypatch.setitem(training.FETCH_EVERY, "cpu", 2)
+    assert figures("two") == expected
+    assert sizes == [2, 1, 2, 1]
+    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
+    for part in ("network", "ema"):
+        assert all(torch.equal(tensor, two[part][name]) for name, tensor in one[part].items())
+
+
+def test_a_stop_signal_saves_the_state_after_all_steps_that_were_fetched(shards, tmp_path, monkeypatch):
+    train(shards, tmp_path / "uninterrupted", CONFIG)
+    monkeypatch.setitem(training.FETCH_EVERY, "cpu", 2)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # a stop replaces it
+    stop_on_signals()
+    seen: list[int] = []
+
+    def stop(step, _numbers):
+        seen.append(step)
+        if step == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    process._requested = None  # as in a new process
+    with pytest.raises(KeyboardInterrupt):
+        train(shards, tmp_path / "interrupted", CONFIG, on_step=stop)
+    assert torch.load(tmp_path / "interrupted/state.pt", weights_only=True)["progress"]["step"] == 2
+    process._requested = None
+    train(shards, tmp_path / "interrupted", CONFIG, on_step=stop)
+    assert seen == [1, 2, 3, 4, 5, 6]
+    a, b = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("uninterrupted", "interrupted"))
+    assert all(torch.equal(tensor, b["network"][name]) for name, tensor in a["network"].items())
+
+
+@pytest.mark.parametrize("fault", ["loss", "gradient norm"])
+def test_steps_after_one_that_was_not_finite_spoil_nothing_that_is_saved(shards, tmp_path, monkeypatch, fault):
+    """Step 4 spoils the weights, which is noticed two steps later."""
+    train(shards, tmp_path, replace(CONFIG, steps=3))
+    saved = [tmp_path / "state.pt", *(path for path in (tmp_path / "restorer").iterdir() if path.is_file())]
+    before = {path: path.read_bytes() for path in saved}
+    monkeypatch.setitem(training.FETCH_EVERY, "cpu", 3)
+    if fault == "loss":
+        factors = iter([float("nan"), 1.0, 1.0])
+        monkeypatch.setitem(LOSSES, "charbonnier", lambda a, *_: a.mean() * next(factors))
+    else:
+        norms = iter([float("inf"), 1.0, 1.0])
+        monkeypatch.setattr("accelerate.Accelerator.clip_grad_norm_", lambda *_: torch.tensor(next(norms)))
+    with pytest.raises(FloatingPointError, match=f"step 4: {fault} = (nan|inf); try a lower learning_rate"):
+        train(shards, tmp_path, CONFIG)
+    assert len(saved) >= 3 and {path: path.read_bytes() for path in saved} == before
 
 
 def test_time_limits_shorten_the_plan(shards, tmp_path):
