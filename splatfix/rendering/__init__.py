@@ -6,6 +6,7 @@ splat fitted on one looks the same on the other. ``ssim`` and its loss are here 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -27,7 +28,8 @@ class Rendering:
     Attributes:
         rgb: colors over the background, ``[C, H, W, 3]``; not clamped to 1.
         alpha: accumulated opacity, ``[C, H, W]``.
-        depth: expected depth along the optical axis where alpha > 0, else 0, in world units, ``[C, H, W]``.
+        depth: expected depth along the optical axis where alpha > 0, else 0, in world units, ``[C, H, W]``; NaN if it
+            was not asked for.
         sizes: (width, height) of each camera, in px.
         info: input of gsplat's strategies: ``means2d [C, N, 2]`` (in the graph), ``radii [C, N, 2]`` (int32 px, 0 for
             unseen Gaussians), ``width``, ``height``, ``n_cameras``, ``gaussian_ids``; also depths, conics, opacities.
@@ -56,6 +58,7 @@ def render(
     sh_degree: int | None = None,
     keep: Tensor | None = None,
     absgrad: bool = False,
+    with_depth: bool = True,
     backend: Literal["auto", "cuda", "cpu"] = "auto",
 ) -> Rendering:
     """Render a splat from each camera, over its background and in its mode (Kerbl et al. 2023).
@@ -69,6 +72,7 @@ def render(
         keep: boolean ``[N]``; False makes a Gaussian invisible in this call (dropout).
         absgrad: also give ``info["means2d"]`` an ``absgrad`` in the backward pass, summed absolute values of its
             per-pixel gradients (AbsGS, Ye et al. 2024), for gsplat's DefaultStrategy. CUDA only.
+        with_depth: False leaves the depth out, which gsplat then does not compute; it is NaN everywhere.
         backend: ``auto`` chooses by the device of the Gaussians.
 
     Raises:
@@ -84,8 +88,10 @@ def render(
         raise ValueError(f"render: sh_degree = {degree}; the Gaussians store degree 0 to {gaussians.sh_degree}")
     if keep is not None and (keep.dtype != torch.bool or keep.shape != (len(gaussians),)):
         raise ValueError(f"render: keep is {keep.dtype} {tuple(keep.shape)}; wanted torch.bool ({len(gaussians)},)")
-    black = torch.zeros(3, device=gaussians.device)  # made there: a copy of it would wait for the device
-    background = black if splat.background is None else torch.as_tensor(splat.background)
+    if splat.background is None:
+        background = torch.zeros(3, device=gaussians.device)  # made there: a copy of it would wait for the device
+    else:
+        background = torch.as_tensor(splat.background)
     if background.shape != (3,):
         raise ValueError(f"render: background has shape {tuple(background.shape)}; wanted three numbers, (3,)")
     background = background.to(gaussians.device, torch.float32)
@@ -94,13 +100,15 @@ def render(
     if _choose_backend(gaussians.device, backend) == "cuda":
         from splatfix.rendering import cuda
 
-        rgb, alpha, depth, info = cuda.render(*arguments, absgrad=absgrad)
+        rgb, alpha, depth, info = cuda.render(*arguments, absgrad=absgrad, with_depth=with_depth)
     else:
         from splatfix.rendering import cpu
 
         if absgrad:
             raise ValueError("render: absgrad = True is only supported on CUDA; use absgrad = False on the CPU")
         rgb, alpha, depth, info = cpu.render(*arguments)
+        if not with_depth:
+            depth = torch.full((), math.nan).expand_as(depth)
     info = info | {
         "width": rgb.shape[2],
         "height": rgb.shape[1],

@@ -6,7 +6,9 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 NEEDLE_RATIO = 500.0  # of the longest to the shortest axis, above which gsplat's compensation is inexact
 MAX_NEEDLE_SHARE = 0.001
+MAX_PLACED = 1024  # groups of cameras that are kept on the device, of 2 kB each
 DROPPED_LOGIT = -1e4  # opacity 0: gsplat skips Gaussians that cannot reach alpha 1/255
 
 
@@ -29,6 +32,7 @@ def render(
     sh_degree: int,
     keep: Tensor | None,  # [N] bool
     absgrad: bool = False,
+    with_depth: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, dict]:
     """Render like ``cpu.render``: in one call for the cameras of each size.
 
@@ -39,7 +43,7 @@ def render(
     for index, camera in enumerate(cameras):
         groups[camera.width_px, camera.height_px].append(index)
     if len(groups) > 1:
-        settings = (background, antialiased, sh_degree, keep, absgrad)
+        settings = (background, antialiased, sh_degree, keep, absgrad, with_depth)
         return _join([render(gaussians, [cameras[i] for i in same], *settings) for same in groups.values()], groups)
     from gsplat import rasterization
 
@@ -50,26 +54,49 @@ def render(
         empty = g.means[None, :, :2].expand(len(cameras), 0, 2)
         info = {"means2d": empty, "radii": torch.zeros(empty.shape, dtype=torch.int32, device=g.device)}
         return rgb + background, alpha[..., 0], depth[..., 0], info
-    poses, intrinsics = stack_cameras(cameras, device=g.device)
+    poses, intrinsics, centers = _place_cameras(tuple(cameras), g.device)
     logits = g.opacity_logits if keep is None else torch.where(keep, g.opacity_logits, DROPPED_LOGIT)
     images, alpha, info = rasterization(
         means=g.means,
         quats=g.quats,
         scales=g.scales,
         opacities=logits.sigmoid(),
-        colors=torch.cat([g.sh0, g.sh_rest], dim=1),
+        colors=_evaluate_colors(g, centers, sh_degree),
         viewmats=poses,
         Ks=intrinsics,
         width=width,
         height=height,
-        sh_degree=sh_degree,
         backgrounds=background.expand(len(cameras), 3),
-        render_mode="RGB+ED",
+        render_mode="RGB+ED" if with_depth else "RGB",
         rasterize_mode="antialiased" if antialiased else "classic",
         packed=False,
         absgrad=absgrad,
     )
-    return images[..., :3], alpha[..., 0], images[..., 3], info
+    alpha = alpha[..., 0]
+    depth = images[..., 3] if with_depth else alpha.new_full((), math.nan).expand_as(alpha)
+    return images[..., :3], alpha, depth, info
+
+
+@lru_cache(maxsize=MAX_PLACED)
+def _place_cameras(cameras: tuple[Camera, ...], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Copy the poses, intrinsics and centers ``[C, 3]`` of cameras to a device: once for all steps of a fit."""
+    with torch.inference_mode(False):  # a training may use them after code that is not
+        poses, intrinsics = stack_cameras(cameras, device=device)
+        centers = torch.tensor(np.stack([camera.center for camera in cameras]), dtype=torch.float32)
+        if device.type == "cuda":
+            centers = centers.pin_memory()
+        return poses, intrinsics, centers.to(device, non_blocking=True)
+
+
+def _evaluate_colors(gaussians: Gaussians, centers: Tensor, sh_degree: int) -> Tensor:
+    """Evaluate the colors towards cameras, ``[C, N, 3]``. gsplat would do the same, but wait to invert the poses."""
+    from gsplat import spherical_harmonics
+
+    directions = gaussians.means - centers[:, None]
+    is_elsewhere = directions.detach().norm(dim=-1) > 0  # at a camera's center, which cannot see it, gradients are NaN
+    coefficients = torch.cat([gaussians.sh0, gaussians.sh_rest], dim=1).expand(len(centers), -1, -1, -1)
+    colors = spherical_harmonics(sh_degree, directions, coefficients, masks=is_elsewhere)
+    return (colors + 0.5).clamp_min(0.0)
 
 
 def _join(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from splatfix.saved_states import decode_state, explain_mismatch, write_state
+from splatfix.splats.optimizers import ParameterGroup
 
 CHECKPOINT_SCHEMA = 2  # increase it when the layout of a checkpoint or the default of a fit's setting changes
 
@@ -58,14 +59,14 @@ def naming_checkpoint(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: damaged checkpoint ({reason}); delete it to start again") from error
 
 
-def check_shapes(params: Mapping[str, torch.Tensor], optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+def check_shapes(params: Mapping[str, torch.Tensor], optimizers: Mapping[str, ParameterGroup]) -> None:
     """Check the parameters of a fit and the moments of their optimizers. ValueError names the first misfit."""
     num = len(params["means"])
     for name, value in params.items():
         shape = (num, *SHAPES.get(name, value.shape[1:]))
         if value.shape != shape:
             raise ValueError(f"{name} is {tuple(value.shape)}, wanted {shape}")
-        for state in optimizers[name].state.values():
+        if state := optimizers[name].own_state:
             for moment in ("exp_avg", "exp_avg_sq"):
                 if state[moment].shape != shape:
                     raise ValueError(f"{moment} of {name} is {tuple(state[moment].shape)}, wanted {shape}")

@@ -23,6 +23,7 @@ from splatfix.shapes import Float
 from splatfix.splats.checkpoints import check_shapes, naming_checkpoint, read_checkpoint, write_checkpoint
 from splatfix.splats.densify import Densifier, DensifyConfig
 from splatfix.splats.losses import photometric_loss
+from splatfix.splats.optimizers import ParameterGroup, create_adam, load_states
 
 RECORD_EVERY = 25  # steps between recorded losses; fetching the loss synchronizes with the device
 # Names that gsplat's strategies look up, in the order of the fields of `Gaussians`. As in gsplat, "scales" are
@@ -110,7 +111,8 @@ class Fit:
             ``params["opacities"]`` are logits.
         exposure: change of the color of each photo, an affine map ``[P, 3, 4]``.
         densifier: growth and pruning, with its state.
-        optimizers: one per parameter, by the same names.
+        optimizer: of the parameters, with a group for each; one optimizer costs the host less than six.
+        optimizers: the groups by the same names, as gsplat's strategies expect them.
         exposure_optimizer: optimizer of the exposure; None if it is not trained.
     """
 
@@ -144,8 +146,9 @@ class Fit:
         c = self.config
         rates = {"means": c.means_lr * self.scene_scale, "scales": c.scales_lr, "quats": c.quats_lr}
         rates |= {"opacities": c.opacities_lr, "sh0": c.sh0_lr, "shN": c.shN_lr}
-        self.optimizers = {name: _create_adam(self.params[name], rates[name]) for name in PARAMETERS}
-        self.exposure_optimizer = _create_adam(self.exposure, c.exposure_lr) if c.exposure_lr > 0 else None
+        self.optimizer = create_adam([(self.params[name], rates[name]) for name in PARAMETERS])
+        self.optimizers = {name: ParameterGroup(self.optimizer, i) for i, name in enumerate(PARAMETERS)}
+        self.exposure_optimizer = create_adam([(self.exposure, c.exposure_lr)]) if c.exposure_lr > 0 else None
 
     def gaussians(self) -> Gaussians:
         """Return the current Gaussians, in the autograd graph of the parameters."""
@@ -189,8 +192,7 @@ class Fit:
         self.densifier = Densifier(self.config.densify, self.config.steps, self.scene_scale)
         self.densifier.state = dict(state["strategy"])
         self._create_optimizers()
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+        load_states(self.optimizer, [state["optimizers"][name] for name in PARAMETERS])
         if self.exposure_optimizer is not None:
             self.exposure_optimizer.load_state_dict(state["exposure_optimizer"])
         check_shapes(self.params, self.optimizers)
@@ -222,10 +224,6 @@ def load_fit(
         fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]), background=background)
         fit.load_state(state)
     return fit
-
-
-def _create_adam(parameter: torch.nn.Parameter, rate: float) -> torch.optim.Adam:
-    return torch.optim.Adam([{"params": parameter, "lr": rate}], eps=1e-15, fused=True)
 
 
 def scene_scale(cameras: Sequence[Camera], depth: float) -> float:
@@ -312,7 +310,7 @@ def _train_step(
         keep = _draw_uniform(len(gaussians), generator, fit.device) >= config.dropout
         gaussians = compensate_dropout(gaussians, config.dropout)
     with section("render"):
-        rendering = render(Splat(gaussians, config.mode, background), [view.camera], keep=keep)
+        rendering = render(Splat(gaussians, config.mode, background), [view.camera], keep=keep, with_depth=False)
     fit.densifier.before_backward(params, fit.optimizers, fit.step, rendering.info)
     rgb = rendering.rgb[0]
     if fit.exposure_optimizer is not None and photo is not None:
@@ -327,7 +325,7 @@ def _train_step(
     with section("autograd"):
         loss.backward()
 
-    optimizers = [*fit.optimizers.values(), *([fit.exposure_optimizer] if fit.exposure_optimizer else [])]
+    optimizers = [fit.optimizer, *([fit.exposure_optimizer] if fit.exposure_optimizer else [])]
     with section(OPTIMIZERS):
         for optimizer in optimizers:
             optimizer.step()

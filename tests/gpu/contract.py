@@ -37,7 +37,14 @@ CONTRACT_SCENES = SCENES | {
 # The parameters of `gsplat.rasterization` that we leave at their defaults, which are part of what the CPU kernels copy.
 RASTERIZATION_DEFAULTS = {
     **{"near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "eps2d": 0.3, "tile_size": 16, "sparse_grad": False},
-    **{"channel_chunk": 32, "distributed": False, "camera_model": "pinhole", "segmented": False, "covars": None},
+    **{
+        "sh_degree": None,
+        "channel_chunk": 32,
+        "distributed": False,
+        "camera_model": "pinhole",
+        "segmented": False,
+        "covars": None,
+    },
     **{"with_ut": False, "with_eval3d": False, "radial_coeffs": None, "tangential_coeffs": None},
     **{"thin_prism_coeffs": None, "ftheta_coeffs": None, "viewmats_rs": None},
     "rolling_shutter": gsplat.rendering.RollingShutterType.GLOBAL,

@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 import splatfix
 from splatfix import metrics
+from splatfix.rendering.cuda import _place_cameras
 from tests.gpu.emulated_gsplat import BACKEND, PINHOLE, CameraModelType
 
 PACKAGES = [Path(str(package.__file__)).parent for package in (splatfix, gsplat)]
@@ -142,18 +143,19 @@ def use_fake_cuda() -> Iterator[Counter[str]]:
         patch.setattr(Tensor, "pin_memory", pin_memory)
         patch.setattr(Tensor, "backward", backward)
         patch.setattr(torch, "Generator", lambda device="cpu": make_generator())  # noqa: ARG005
-        _forget_windows()
+        _forget_tensors()
         try:
             with without_values, mode:
                 yield mode.events
         finally:
-            _forget_windows()
+            _forget_tensors()
 
 
-def _forget_windows() -> None:
-    """Drop the windows of SSIM, which keep a tensor for each device."""
+def _forget_tensors() -> None:
+    """Drop the windows of SSIM and the cameras, which are kept for each device."""
     metrics.ssim_window.cache_clear()
     metrics._banded_window.cache_clear()
+    _place_cameras.cache_clear()
 
 
 def _find_parameters(loss: Tensor) -> list[Tensor]:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from splatfix.captures.capture import Capture, Photo, View
 from splatfix.evaluation.measure import measure_views
 from splatfix.flawed import FlawedView, render_flawed, render_references
-from splatfix.gaussians import Splat
+from splatfix.gaussians import Gaussians, Splat
 from splatfix.loop.config import RepairConfig
 from splatfix.loop.repaired_views import make_training_views, prepare_repairs
 from splatfix.pairs import build_pair
@@ -79,11 +79,12 @@ try:
 except ImportError as moved:
     skip_with_another_torch(moved)
 
-# Events of one render. gsplat inverts the poses, and fetches the number of pairs of a tile and a Gaussian.
-RENDER = {
+# Events of one render: gsplat fetches the number of pairs of a tile and a Gaussian.
+RENDER = {"wait: gsplat/cuda/_wrapper.py isect_tiles": 1}
+# Events of the first render of a camera.
+CAMERA = {
     "asynchronous copy: splatfix/cameras.py stack_cameras": 2,
-    "wait: gsplat/rendering.py rasterization": 1,
-    "wait: gsplat/cuda/_wrapper.py isect_tiles": 1,
+    "asynchronous copy: splatfix/rendering/cuda.py _place_cameras": 1,
 }
 # Events of a call of `advance`: the background, and once in a process the window of SSIM.
 ADVANCE = {"wait: splatfix/splats/train.py advance": 1, "wait: splatfix/metrics.py ssim_window": 1}
@@ -136,7 +137,7 @@ def test_a_step_of_a_fit_waits_only_in_gsplat(events, mode: str) -> None:
     fit, photos = make_fit(mode=mode)
     events.clear()
     advance(fit, photos, 4, seed=0)
-    expect(events, (4, RENDER), (1, ADVANCE))
+    expect(events, (4, RENDER), (2, CAMERA), (1, ADVANCE))
     assert all(value.device.type == "cuda" for value in fit.params.values())
 
 
@@ -146,7 +147,7 @@ def test_a_recorded_step_fetches_the_loss_and_checks_the_parameters(events) -> N
     events.clear()
     advance(fit, photos, 1, seed=0)
     recording = {"wait: splatfix/splats/train.py advance": 1, "wait: splatfix/splats/train.py _check_finite": 6}
-    expect(events, (1, RENDER), (1, ADVANCE), (1, recording))
+    expect(events, (1, RENDER), (1, CAMERA), (1, ADVANCE), (1, recording))
     assert fit.losses == [(train.RECORD_EVERY, 0.5)]
 
 
@@ -155,7 +156,7 @@ def test_a_step_on_a_repaired_view_waits_only_in_gsplat(events) -> None:
     repaired = [replace(photos[0], weight=0.5, confidence=torch.rand(36, 48).to("cuda"))]
     events.clear()
     advance(fit, photos, 4, seed=0, repaired=repaired, repaired_probability=1.0)
-    expect(events, (4, RENDER), (1, ADVANCE))
+    expect(events, (4, RENDER), (1, CAMERA), (1, ADVANCE))
 
 
 def test_flawed_views_wait_only_in_gsplat(events) -> None:
@@ -164,7 +165,7 @@ def test_flawed_views_wait_only_in_gsplat(events) -> None:
     events.clear()
     references = render_references(splats, [camera(48, 36)], [photo])
     [view] = render_flawed(splats, [camera(48, 36, angle_rad=0.5)], references, 4.0)
-    expect(events, (4, RENDER))
+    expect(events, (4, RENDER), (2, CAMERA))
     images = (view.rgb, view.alpha, view.depth, view.spread, view.references[0].depth)
     assert all(image.device.type == "cuda" for image in images)
 
@@ -240,7 +241,7 @@ def test_an_evaluation_measures_each_render_on_the_device(events) -> None:
     assert in_double
     for place in in_double:
         del events[place]
-    expect(events, (2, RENDER), (2, waits), (1, {copy: 1, f"{metrics} _banded_window": 1}))
+    expect(events, (2, RENDER), (1, CAMERA), (2, waits), (1, {copy: 1, f"{metrics} _banded_window": 1}))
     assert result.after["psnr"] == pytest.approx(-10 * np.log10(0.5))  # of the made-up 0.5
 
 
@@ -324,10 +325,16 @@ def copy_cameras_without_pinned_memory(cameras: Any, device: Any) -> tuple[Tenso
     return tuple(t.to(device, non_blocking=True) for t in ORIGINAL["stack_cameras"](cameras))
 
 
+def invert_the_poses(gaussians: Gaussians, centers: Tensor, sh_degree: int) -> Tensor:
+    torch.eye(4, device="cuda").inverse()
+    return ORIGINAL["_evaluate_colors"](gaussians, centers, sh_degree)
+
+
 ORIGINAL: dict[str, Callable] = {
     "compensate_dropout": train.compensate_dropout,
     "photometric_loss": train.photometric_loss,
     "stack_cameras": cuda.stack_cameras,
+    "_evaluate_colors": cuda._evaluate_colors,
     "jitter_colors": training.jitter_colors,
 }
 
@@ -341,6 +348,8 @@ ORIGINAL: dict[str, Callable] = {
         (train, "photometric_loss", copy_to_the_cpu, "more than is listed: .*wait"),
         (train, "photometric_loss", take_the_loss_in_float64, "more than is listed: .*float64"),
         (cuda, "stack_cameras", copy_cameras_without_pinned_memory, "more than is listed: .*wait"),
+        (cuda, "_place_cameras", cuda._place_cameras.__wrapped__, "more than is listed: .*asynchronous copy"),
+        (cuda, "_evaluate_colors", invert_the_poses, "more than is listed: .*wait"),
     ],
 )
 def test_a_broken_step_is_noticed(monkeypatch, events, module: Any, name: str, broken: Callable, words: str) -> None:

@@ -8,6 +8,7 @@ The last part breaks the contract in one place at a time and expects the checks 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
@@ -92,6 +93,33 @@ def test_culled_gaussians_are_poisoned_and_harm_nothing() -> None:
     assert all(t.isfinite().all() for t in (*found.images.values(), *found.gradients.values()))
 
 
+def test_a_gaussian_at_the_center_of_a_camera_harms_nothing() -> None:
+    """It has no direction from there."""
+    gaussians, [view] = CONTRACT_SCENES["few"]
+    means = gaussians.means.clone()
+    means[0] = torch.as_tensor(view.center).float()
+    with render_through_gsplat():
+        found = drawn(dataclasses.replace(gaussians, means=means), [view], "classic", "cpu")
+    assert all(t.isfinite().all() for t in (*found.images.values(), *found.gradients.values()))
+
+
+@pytest.mark.parametrize("through_gsplat", [True, False])
+def test_without_depth_the_colors_and_gradients_are_the_same(through_gsplat: bool) -> None:
+    gaussians, views = CONTRACT_SCENES["batch"]
+    views = [*views, camera(20, 30)]
+    found = []
+    with render_through_gsplat() if through_gsplat else contextlib.nullcontext():
+        for with_depth in (True, False):
+            g = leaves(gaussians)
+            rendering = render(Splat(g), views, with_depth=with_depth)
+            (rendering.rgb.square().sum() + rendering.alpha.sum()).backward()
+            found.append((rendering.rgb, rendering.alpha, g.means.grad, g.log_scales.grad, g.sh_rest.grad))
+    for with_depth, without in zip(*found, strict=True):
+        assert torch.equal(with_depth, without)
+    assert rendering.depth.shape == rendering.alpha.shape
+    assert rendering.depth[:2].isnan().all()  # beside the last image is padding
+
+
 def test_absolute_gradients_of_the_means() -> None:
     """In one pixel they are the absolute gradients; over many, of signs that cancel, they are larger."""
     gaussians = cloud(50, log_scale=-1.0)
@@ -162,8 +190,7 @@ def change_arguments(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict], d
             ("quaternions xyzw", lambda a: {"quats": a["quats"].roll(-1, dims=1)}, AssertionError, "rgb"),
             ("log-scales", lambda a: {"scales": a["scales"].log()}, AssertionError, "rgb"),
             ("logits", lambda a: {"opacities": a["opacities"].logit()}, AssertionError, "rgb"),
-            ("degree", lambda a: {"sh_degree": a["sh_degree"] - 1}, AssertionError, "rgb"),
-            ("colors [N, 3, K]", lambda a: {"colors": a["colors"].mT}, AssertionError, "3, 16"),
+            ("colors [C, 3, N]", lambda a: {"colors": a["colors"].mT}, AssertionError, "3, 200"),
             ("no background", lambda _: {"backgrounds": None}, AssertionError, "rgb"),
             ("world from camera", lambda a: {"viewmats": a["viewmats"].inverse()}, AssertionError, "rgb"),
             ("half a pixel", lambda a: {"Ks": a["Ks"] + 0.5 * (a["Ks"] == a["Ks"][0, 0, 2])}, AssertionError, "rgb"),
@@ -177,6 +204,25 @@ def change_arguments(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict], d
 def test_a_changed_argument_is_noticed(monkeypatch, change: Callable, error: type, words: str) -> None:
     change_arguments(monkeypatch, change)
     with pytest.raises(error, match=words):
+        check_images_and_gradients(*CONTRACT_SCENES["few"], "classic")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(change, words, id=name)
+        for name, change, words in (
+            ("degree", lambda degree, *others: (degree - 1, *others), "rgb"),
+            ("directions to the camera", lambda degree, to, *others: (degree, -to, *others), "rgb"),
+            ("order of the coefficients", lambda degree, to, c: (degree, to, c.flip(2)), "rgb"),
+            ("detached directions", lambda degree, to, c: (degree, to.detach(), c), "means"),
+        )
+    ],
+)
+def test_changed_colors_are_noticed(monkeypatch, change: Callable, words: str) -> None:
+    original = gsplat.spherical_harmonics
+    monkeypatch.setattr(gsplat, "spherical_harmonics", lambda *args, masks: original(*change(*args), masks=masks))
+    with pytest.raises(AssertionError, match=words):
         check_images_and_gradients(*CONTRACT_SCENES["few"], "classic")
 
 

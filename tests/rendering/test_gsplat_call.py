@@ -30,7 +30,12 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> dict:
         info = {"means2d": means2d.float(), "radii": means2d.int(), "conics": means2d}
         return torch.full((num, *size, 4), float(value)), torch.full((num, *size, 1), float(value)), info
 
+    def spherical_harmonics(degree, directions, coefficients, masks):
+        notes["degree"], notes["coefficients"], notes["masks"] = degree, coefficients, masks
+        return directions - 0.5
+
     monkeypatch.setattr(gsplat, "rasterization", rasterization)
+    monkeypatch.setattr(gsplat, "spherical_harmonics", spherical_harmonics)
     return notes
 
 
@@ -52,8 +57,11 @@ def test_cameras_of_each_size_are_drawn_in_one_call_and_padded(noted: dict) -> N
     torch.testing.assert_close(noted["viewmats"], poses)
     _, _, _, info = cuda.render(cloud(30, degree=2), views[:1], torch.rand(3), True, 1, keep, absgrad=True)
     assert "conics" in info
-    assert noted["colors"].shape == (30, 9, 3)
-    assert noted["sh_degree"] == 1
+    assert noted["coefficients"].shape == (1, 30, 9, 3)
+    assert noted["degree"] == 1
+    directions = cloud(30, degree=2).means - torch.as_tensor(views[0].center).float()
+    torch.testing.assert_close(noted["colors"], directions.clamp_min(0)[None])
+    assert "sh_degree" not in noted  # the colors are final
     assert noted["backgrounds"].shape == (1, 3)
     assert (noted["render_mode"], noted["rasterize_mode"]) == ("RGB+ED", "antialiased")
     assert noted["packed"] is False

@@ -120,7 +120,7 @@ def test_nan_is_noticed_before_gaussians_are_drawn_by_their_opacities(photos):
         with torch.no_grad():
             fit.params["opacities"][3] = float("nan")
 
-    fit.optimizers["opacities"].register_step_post_hook(spoil)
+    fit.optimizer.register_step_post_hook(spoil)
     with pytest.raises(FloatingPointError, match=r"step 1: parameter 'opacities' is no longer finite"):
         advance(fit, photos, 1, seed=0)
 

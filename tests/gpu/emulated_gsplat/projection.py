@@ -156,7 +156,9 @@ def spherical_harmonics_bwd(
     """Differentiate `spherical_harmonics_fwd`; zero where masked."""
     check_inputs(directions, coefficients, masks, v_colors)
     assert num_bases == coefficients.shape[-2]
-    wanted = v_colors if masks is None else torch.where(masks[..., None], v_colors, 0)
+    wanted = v_colors
+    if masks is not None:
+        wanted, directions = (torch.where(masks[..., None], t, k) for t, k in ((v_colors, 0), (directions, 1)))
     with torch.enable_grad():
         leaves = make_leaves(coefficients, directions)
         colors = _evaluate_harmonics(degree, leaves[1], leaves[0])
