@@ -226,8 +226,14 @@ def _train_segment(
     schedule = make_schedule(optimizer, config, state.planned)
     pending: dict[int, _Pending] = {}
     start, waited = time.perf_counter(), 0.0
-    before = start
-    for step, batch in enumerate(batches, start=state.step + 1):
+    before, interruption = start, None
+    iterator = iter(batches)
+    for step in range(state.step + 1, state.step + num_steps + 1):
+        try:
+            batch = next(iterator)
+        except KeyboardInterrupt as error:  # no batch comes: the steps before are done, and count
+            interruption = error
+            break
         waited += time.perf_counter() - before
         schedule.step_update(step - 1)
         loss = _backward(learner, batch, config)
@@ -241,11 +247,22 @@ def _train_segment(
         learner.ema.update(learner.network, step=step)
         before = time.perf_counter()
         if is_due:
-            seconds = {"seconds": (before - start) / len(pending), "data_seconds": waited / len(pending)}
-            yield {step: numbers | seconds for step, numbers in figures.items()}
+            yield _add_seconds(figures, before - start, waited)
             pending = {}
             start, waited = time.perf_counter(), 0.0
             before = start
+    if interruption is not None:
+        if pending:
+            yield _add_seconds(_fetch_figures(accelerator, pending), before - start, waited)
+        raise interruption
+
+
+def _add_seconds(
+    figures: dict[int, dict[str, float]], seconds: float, data_seconds: float
+) -> dict[int, dict[str, float]]:
+    """Add the mean seconds of a step, and of its wait for data, to the figures of steps."""
+    means = {"seconds": seconds / len(figures), "data_seconds": data_seconds / len(figures)}
+    return {step: numbers | means for step, numbers in figures.items()}
 
 
 class _Pending(NamedTuple):

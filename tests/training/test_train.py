@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -363,6 +364,25 @@ def test_a_stop_signal_saves_the_state_after_all_steps_that_were_fetched(shards,
     process._requested = None
     train(shards, tmp_path / "interrupted", CONFIG, on_step=stop)
     assert seen == [1, 2, 3, 4, 5, 6]
+    a, b = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("uninterrupted", "interrupted"))
+    assert all(torch.equal(tensor, b["network"][name]) for name, tensor in a["network"].items())
+
+
+def test_a_stop_while_no_batch_comes_counts_the_steps_before(shards, tmp_path, monkeypatch):
+    train(shards, tmp_path / "uninterrupted", CONFIG)
+    monkeypatch.setitem(training.FETCH_EVERY, "cpu", 3)
+    find_batches = training._remaining_batches
+
+    def two_batches(*arguments):
+        yield from islice(find_batches(*arguments), 2)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_remaining_batches", two_batches)
+        with pytest.raises(KeyboardInterrupt):
+            train(shards, tmp_path / "interrupted", CONFIG)
+    assert torch.load(tmp_path / "interrupted/state.pt", weights_only=True)["progress"]["step"] == 2
+    train(shards, tmp_path / "interrupted", CONFIG)
     a, b = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("uninterrupted", "interrupted"))
     assert all(torch.equal(tensor, b["network"][name]) for name, tensor in a["network"].items())
 
