@@ -3,7 +3,7 @@
 A command is a function, registered by `command`. tyro parses its arguments and flags from its parameters (their
 annotations, and the texts under ``Args:``) and from the fields of its config. ``--config``, ``--fresh``, ``--help`` and
 ``--help-all`` are parsed here, once for all commands. Settings that neither the command line nor ``--config`` names
-come from the earlier run in the folder ``--out``, if there is one (`runs`).
+come from the earlier run in the folder or URL ``--out``, if there is one (`mirror.stored_settings`).
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ __all__ = [
     "find_owner",
     "has_other_poses",
     "is_capture",
+    "is_remote",
     "open_capture",
     "read_ahead",
     "resolve_capture",

@@ -31,7 +31,7 @@ from splatfix.loop.cases import (
     baseline_folder,
     configure_case,
     find_cases,
-    measure_baselines,
+    fit_baselines,
 )
 from splatfix.mirror import TOP, Mirror, open_mirror
 from splatfix.process import progress
@@ -123,7 +123,7 @@ def _run_entries(
     with run.stage("baselines"):
         waiting = [case for case in cases if any(task.case == case for task in pending)]
         if waiting:
-            measure_baselines(waiting, config.loop, config.workers, mirror, command="compare", token=token)
+            fit_baselines(waiting, config.loop, config.workers, mirror, command="compare", token=token)
 
     def write(state: State) -> CompareResults:
         results = _collect(run, cases, labels, entries, state)

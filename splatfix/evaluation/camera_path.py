@@ -47,8 +47,8 @@ def path_cameras(train_cameras: Sequence[Camera], num_frames: int) -> list[Camer
     for a, b in pairwise(tour):
         keys += [a, _along_screw(a, b, 1 / 3), _along_screw(a, b, 2 / 3)]
     keys += [tour[-1], _along_screw(tour[-2], tour[-1], 4 / 3)]
-    step = float(np.median([_separation(a, b) for a, b in pairwise(tour)]))
-    travelled = np.concatenate([[0.0], np.cumsum([_separation(a, b) for a, b in pairwise(keys)])])
+    step = float(np.median([_tour_distance(a, b) for a, b in pairwise(tour)]))
+    travelled = np.concatenate([[0.0], np.cumsum([_tour_distance(a, b) for a, b in pairwise(keys)])])
     values = np.concatenate([np.stack([key.center for key in keys]), _aligned_quaternions(keys)], axis=1)  # [K, 7]
     stops = travelled[1:-1:3]  # at the training cameras
     eased = _ease(np.linspace(0, 1, num_frames)) * travelled[-1]
@@ -74,7 +74,7 @@ def _common_camera(cameras: Sequence[Camera]) -> Camera:
 def _short_tour(cameras: Sequence[Camera]) -> list[Camera]:
     """Farthest-point choice of keyframes, then an open tour: nearest neighbors from each start, improved by 2-opt."""
     keep = [0]
-    gaps = np.array([[_separation(a, b) for b in cameras] for a in cameras])
+    gaps = np.array([[_tour_distance(a, b) for b in cameras] for a in cameras])
     while len(keep) < min(MAX_KEYFRAMES, len(cameras)):
         farthest = int(gaps[keep].min(axis=0).argmax())
         if gaps[keep].min(axis=0)[farthest] < 1e-9:  # the rest are copies
@@ -108,7 +108,7 @@ def _length(order: Sequence[int], gaps: ndarray) -> float:
     return float(sum(gaps[a, b] for a, b in pairwise(order)))
 
 
-def _separation(a: Camera, b: Camera) -> float:
+def _tour_distance(a: Camera, b: Camera) -> float:
     """Distance of two cameras: that of their centers, more where they look in different directions."""
     distance = float(np.linalg.norm(a.center - b.center))
     return distance * (1 + angle_between_rad(a, b) / np.pi)

@@ -1,6 +1,6 @@
-"""Renders of exported splats against test photos: per view, per band, per arm.
+"""Compare renders of splats with test photos: per view, per band, per arm.
 
-Everything here is measured on test photos at test poses, from the ``.ply`` files as they were exported.
+Everything here is measured on test photos at test poses, from splats as their ``.ply`` files hold them.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def _read_baseline(folder: Path) -> Baseline | None:
     return parse_record(Baseline, read_json(path), source=str(path), remedy=f"delete {folder}")
 
 
-def measure_baseline(case: Case, default: LoopConfig, root: Path, *, command: str) -> Results:
+def fit_baseline(case: Case, default: LoopConfig, root: Path, *, command: str) -> Results:
     """Fit and measure ``before`` and ``control`` of a case with the default config.
 
     A baseline that is in its folder already is returned as it is.
@@ -185,10 +185,10 @@ class _BaselineWorker:
     def run(self, task: Case, upcoming: Case | None) -> Results:  # noqa: ARG002 - of the protocol
         root = self._mirror.path
         with self._mirror.work_on(baseline_part(task), shared=SHARED), silence_loops():
-            return measure_baseline(task, self._default, root, command=self._command)
+            return fit_baseline(task, self._default, root, command=self._command)
 
 
-def measure_baselines(
+def fit_baselines(
     cases: Sequence[Case],
     default: LoopConfig,
     workers: WorkersConfig,

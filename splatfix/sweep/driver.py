@@ -14,7 +14,7 @@ import torch
 
 from splatfix.config import to_public_tree
 from splatfix.lease import hold_lease
-from splatfix.loop.cases import BASELINE_FILES, BASELINES, SHARED, Case, find_cases, measure_baselines, silence_loops
+from splatfix.loop.cases import BASELINE_FILES, BASELINES, SHARED, Case, find_cases, fit_baselines, silence_loops
 from splatfix.mirror import TOP, Mirror, open_mirror
 from splatfix.process import progress, using_threads
 from splatfix.report.sweep.results import SWEEP, SweepResults, read_sweep
@@ -170,7 +170,7 @@ def _run_stages(sweep: _Sweep) -> SweepResults:
     cases = find_cases(config.captures, config.seeds)
     with run.stage("baselines"):
         workers, token = config.workers, sweep.token
-        baselines = measure_baselines(cases, config.loop, workers, sweep.mirror, command="sweep", token=token)
+        baselines = fit_baselines(cases, config.loop, workers, sweep.mirror, command="sweep", token=token)
     writer = SweepWriter(config, run, cases, baselines, num_trials=sweep.num_trials, parallel=sweep.workers.parallel)
     earlier = [record for folder in run.path.glob("trials/*") if (record := read_record(folder)) is not None]
     with _resumed_stage(run, earlier):

@@ -20,7 +20,7 @@ from splatfix.evaluation.repairs import read_repairs
 from splatfix.files import read_json
 from splatfix.lease import hold_lease
 from splatfix.loop import LoopConfig, case_rounds, run_loop
-from splatfix.loop.cases import find_cases, measure_baseline
+from splatfix.loop.cases import find_cases, fit_baseline
 from splatfix.restoration import RestorerChoice, nafnet
 from splatfix.runs import remove_run
 from splatfix.sample import sample_path
@@ -411,10 +411,10 @@ def test_a_baseline_is_kept_and_one_with_other_settings_is_refused(tmp_path):
     capture = tmp_path / "capture"
     shutil.copytree(sample_path(), capture)
     (case,) = find_cases([str(capture)], [0])
-    first = measure_baseline(case, small().loop, tmp_path / "out", command="sweep")
-    assert measure_baseline(case, small().loop, tmp_path / "out", command="sweep") == first
+    first = fit_baseline(case, small().loop, tmp_path / "out", command="sweep")
+    assert fit_baseline(case, small().loop, tmp_path / "out", command="sweep") == first
     with pytest.raises(ValueError, match=r"repair\.steps was \d+, now it is 30"):
-        measure_baseline(case, apply(small().loop, {"repair.steps": 30}), tmp_path / "out", command="sweep")
+        fit_baseline(case, apply(small().loop, {"repair.steps": 30}), tmp_path / "out", command="sweep")
 
 
 def test_captures_of_the_same_name_get_different_names(tmp_path):
