@@ -190,7 +190,10 @@ def read_results(folder: Path) -> Results:
     """
     path = Path(folder) / RESULTS
     if not path.is_file():
-        raise ValueError(f"{folder}: no {RESULTS}; wanted the folder of a finished fit, loop or evaluate run")
+        raise ValueError(
+            f"{folder}: no {RESULTS}; wanted the folder of a finished fit, loop or evaluate run (generate, pose and "
+            "compare write a page of their own)"
+        )
     return Results.from_json(read_json(path), str(path))
 
 

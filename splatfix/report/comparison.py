@@ -33,7 +33,7 @@ def headline(runs: Sequence[RunFiles]) -> wording.Headline:
     best = max(known, key=lambda label: known[label])
     low, high = (wording.format_number(value, 2, signed=True) for value in (min(known.values()), max(known.values())))
     if differing or len(known) == 1:
-        gained = f"a PSNR gain of {low} dB" if len(known) == 1 else f"PSNR gains from {low} to {high} dB"
+        gained = f"a PSNR gain of {low} dB" if low == high else f"PSNR gains from {low} to {high} dB"
         sentence = f"{wording.format_count(len(runs), 'run')} {where}: {gained}."
         if differing:
             return wording.Headline(sentence, tuple(details), "", "", "plain")
