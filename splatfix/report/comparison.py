@@ -10,6 +10,7 @@ from splatfix.evaluation.results import ARMS
 from splatfix.report import pictures, wording
 from splatfix.report.load import RunFiles
 from splatfix.report.selection import representative_views
+from splatfix.restoration.identity import TRAINED_HERE
 
 MAX_SHARED_VIEWS = 4
 TILE_SIDE_PX = 420
@@ -28,6 +29,9 @@ def headline(runs: Sequence[RunFiles]) -> wording.Headline:
         details.append(f"{without} without a gain (no control, or not measured).")
     if differing := _differences(runs):
         details.append(f"The runs differ in {' and '.join(differing)}: their figures must not be ranked.")
+    for run in runs:
+        notes = run.provenance.get("notes") or []
+        details += [f"{run.label}: {note}." for note in notes if str(note).endswith(TRAINED_HERE)]
     if not known:
         return wording.Headline(f"{wording.format_count(len(runs), 'run')} {where}.", tuple(details), "", "", "plain")
     best = max(known, key=lambda label: known[label])

@@ -14,6 +14,8 @@ from splatfix.runs import Input, files_input
 
 WEIGHTS = "*.safetensors"
 
+TRAINED_HERE = "its gain here says nothing about other captures"  # the end of a note; comparisons repeat such notes
+
 
 def describe_training_overlap(restorer: str | RestorerChoice, capture: str) -> list[str]:
     """A note that a restorer was trained on a capture, by their names; none where it was not, or does not say.
@@ -24,7 +26,7 @@ def describe_training_overlap(restorer: str | RestorerChoice, capture: str) -> l
     place: str | Path = SHIPPED_WEIGHTS if name == "nafnet" else name
     if (is_name(name) and name != "nafnet") or capture not in read_training_scenes(place):
         return []
-    return [f"the restorer {name} was trained on {capture}: its gain here says nothing about other captures"]
+    return [f"the restorer {name} was trained on {capture}: {TRAINED_HERE}"]
 
 
 def restorer_input(restorer: str | RestorerChoice | None) -> dict[str, Input]:

@@ -9,9 +9,13 @@ import pytest
 
 from splatfix.evaluation import layout
 from splatfix.evaluation.results import ARMS, write_results
+from splatfix.files import read_json, write_json
 from splatfix.images import write_image
 from splatfix.report import write_report
 from splatfix.report.wording import format_number
+from splatfix.restoration.checkpoint import read_training_scenes
+from splatfix.restoration.identity import describe_training_overlap
+from splatfix.restoration.nafnet import SHIPPED_WEIGHTS
 from splatfix.views import BANDS
 from tests.report.make_run import make_results, make_run
 
@@ -200,6 +204,16 @@ def test_the_only_gain_of_a_comparison_is_no_range(tmp_path):
     make_run(tmp_path / "loop")
     text = read(write_report([tmp_path / "fit", tmp_path / "loop"])).text
     assert re.search(r"2 runs on [^:]+: a PSNR gain of \+1\.40 dB\.", text) and "gains from" not in text
+
+
+def test_a_comparison_says_which_restorer_was_trained_on_the_capture(tmp_path):
+    make_run(tmp_path / "one")
+    make_run(tmp_path / "two", shift=-0.9)
+    record = read_json(tmp_path / "one" / "run.json")
+    [note] = describe_training_overlap("nafnet", min(read_training_scenes(SHIPPED_WEIGHTS)))
+    write_json(tmp_path / "one" / "run.json", {**record, "notes": ["2 files", note]})
+    text = read(write_report([tmp_path / "one", tmp_path / "two"])).text
+    assert f"one: {note}." in text and "2 files" not in text
 
 
 @pytest.mark.parametrize(
