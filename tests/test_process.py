@@ -79,7 +79,7 @@ raise SystemExit(command_line.main(["wait"]))
 
 def test_another_thread_ends_a_command_with_its_reason():
     done = subprocess.run([sys.executable, "-c", ABORTED], capture_output=True, text=True, check=False, timeout=50)
-    assert (done.returncode, done.stderr) == (1, "\nsplatfix wait: no node is left\n")
+    assert (done.returncode, done.stderr) == (1, "splatfix wait: no node is left\n")
 
 
 BLOCKED = """

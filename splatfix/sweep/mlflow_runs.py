@@ -34,6 +34,7 @@ from splatfix.tracking import (
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS, HURRIED_SECONDS = 60.0, 4.0  # for all unsent records at the end; after an interruption
+DOWN_SECONDS = 20.0  # the same where the server did not answer last: it may be back
 CALL_SECONDS = 15.0  # of a single call, at most
 MAX_SENDING = 8  # ended runs that are still being sent, each by a thread
 NOTE = "mlflow.note.content"  # the description on MLflow's page
@@ -123,13 +124,14 @@ class SweepTracker:
             return
         self._end_running()
         trackers = [*self._running.values(), *self._ending]
-        is_hurried = kind is not None or any(tracker.is_down for tracker in (self._parent, *trackers))
-        deadline = time.monotonic() + (HURRIED_SECONDS if is_hurried else WAIT_SECONDS)
+        is_down = any(tracker.is_down for tracker in (self._parent, *trackers))
+        seconds = HURRIED_SECONDS if kind is not None else DOWN_SECONDS if is_down else WAIT_SECONDS
+        deadline = time.monotonic() + seconds
         late = finish_all([(self._parent, exit_status(kind)), *((tracker, "KILLED") for tracker in trackers)], deadline)
         self._parent.warn_unsent()
         last_call = time.monotonic() + CALL_SECONDS  # which a late thread may be in
         tries = kind is None and all(tracker.is_idle(max(0.0, last_call - time.monotonic())) for tracker in late)
-        self._send_unsent(tries, max(deadline, last_call))
+        self._send_unsent(tries, time.monotonic() + WAIT_SECONDS)  # of a server that is back
 
     def _end_running(self) -> None:
         """End the runs of trials that no longer run, here or in an earlier process."""

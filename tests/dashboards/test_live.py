@@ -206,7 +206,7 @@ def running(tmp_path_factory) -> Iterator[Running]:
                     yield Running(metrics_port, url, runs, ends)
                     (folder / STOP).touch()
                     for end in ends:
-                        end.result(timeout=60)
+                        end.result(timeout=180)
         finally:
             ray.shutdown()
 

@@ -27,7 +27,6 @@ def stuck(tmp_path, monkeypatch) -> Iterator[Path]:
     program.write_text(f"#!/bin/sh\nexec 0<&-\necho $$ > {pid}.partial && mv {pid}.partial {pid}\nexec sleep 600\n")
     program.chmod(0o755)
     monkeypatch.setattr(process, "KILLED_SECONDS", 0.2)
-    monkeypatch.setattr(global_mapping, "END_SECONDS", 0.2)
     with monkeypatch.context() as patched:
         patched.setattr(subprocess.Popen, "kill", lambda _: None)
         yield program
@@ -48,6 +47,7 @@ def test_global_mapping_that_cannot_be_killed_is_left_behind(stuck, tmp_path, mo
 
 def test_global_mapping_that_reads_no_more_is_given_up(stuck, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(sys, "executable", str(stuck))
+    monkeypatch.setattr(global_mapping, "END_SECONDS", 0.2)
     assert run_global_mapping(LONG_REQUEST, tmp_path / "log", lambda: None) == "it did not end: no output"
     assert "global mapping (process " in caplog.text
 
