@@ -120,7 +120,8 @@ def acting_after(seconds: float, act: Callable[[], object]) -> Iterator[None]:
     """Call ``act`` in another thread if the block has not ended after so many seconds."""
     timer = threading.Timer(seconds, act)
     timer.daemon = True
-    timer.start()
+    with suppress(RuntimeError):  # at the end of the interpreter no thread starts
+        timer.start()
     try:
         yield
     finally:

@@ -14,13 +14,13 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from splatfix.process import stop_requested
+from splatfix.process import acting_after, stop_requested
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,8 @@ def resolve(url: str, num_bytes: int = 0) -> Path | tuple[Any, str]:
 def open_store(root: str, sends_much: bool = False) -> Any:
     """Open a store whose requests last as long as they make progress, and end where they make none.
 
-    While a file is sent no answer comes, so that a store for files of more than `SMALL_BYTES` (``sends_much``) has a
-    limit of its own: `PART_SECONDS` for each part.
+    While a file is sent no answer comes, so a store for files of more than `SMALL_BYTES` (``sends_much``) has no limit
+    of silence, and `PART_SECONDS` for each part.
     """
     from obstore.store import from_url
 
@@ -144,7 +144,7 @@ def ask(url: str, request: Callable[[], Answer]) -> Answer:
     store, started, pause = "/".join(url.split("/", 3)[:3]), time.monotonic(), 0.5
     while True:
         try:
-            with _watching(store), translate_errors(url):
+            with acting_after(SLOW_SECONDS, lambda: _say_slow(store)), translate_errors(url):
                 answer = request()
         except MissingFileError:
             _answered.add(store)
@@ -164,20 +164,8 @@ def ask(url: str, request: Callable[[], Answer]) -> Answer:
             return answer
 
 
-@contextmanager
-def _watching(store: str) -> Iterator[None]:
-    """Say that a request takes long after `SLOW_SECONDS`, at most once in `SLOW_NOTICE_SECONDS` for each store."""
-    timer = threading.Timer(SLOW_SECONDS, _say_slow, [store])
-    timer.daemon = True
-    with suppress(RuntimeError):  # at the end of the interpreter no thread starts
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
 def _say_slow(store: str) -> None:
+    """Log that a request to a store takes long, at most once in `SLOW_NOTICE_SECONDS`."""
     now = time.monotonic()
     if now - _called_slow.get(store, -SLOW_NOTICE_SECONDS) >= SLOW_NOTICE_SECONDS:
         _called_slow[store] = now

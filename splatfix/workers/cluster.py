@@ -26,10 +26,7 @@ SOCKET = "/ray/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store.1
 SHORT_PLACE = Path("/tmp")
 JOIN_NOTICE_SECONDS = 10.0  # without an answer of a cluster that is joined, before a message
 SHUTDOWN_SECONDS = 60.0  # that closing the connection may take, before the command is ended
-RECONNECT = (
-    "RAY_gcs_rpc_server_reconnect_timeout_s",
-    "120",
-)  # after which Ray ends a process; `watch` is to be earlier
+RECONNECT = ("RAY_gcs_rpc_server_reconnect_timeout_s", "120")  # then Ray ends a process; `watch` is earlier
 UNLIMITED = 10_000  # nodes of an autoscaler's group without a maximum
 log = logging.getLogger(__name__)
 

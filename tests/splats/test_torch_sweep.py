@@ -64,14 +64,18 @@ def compare(monkeypatch, *arguments) -> tuple[Difference, StereoPoints]:
     return Difference(float(masks.mean()), float((both & depths).mean()), differ), found[torch_sweep]
 
 
+def check_small(difference: Difference) -> None:
+    assert difference.masks < 1e-3
+    assert difference.depths < 1e-3
+    assert difference.points < 2e-3
+
+
 def test_a_synthetic_scene_gives_the_same_depths_and_points(monkeypatch):
     """Measured: no pixel and no point differs."""
     photos = [photograph(each)[0] for each in CAMERAS]
     difference, points = compare(monkeypatch, CAMERAS, photos, [None] * 3, RANGES)
     assert points.coverage > 0.4
-    assert difference.masks < 1e-3
-    assert difference.depths < 1e-3
-    assert difference.points < 2e-3
+    check_small(difference)
 
 
 def test_photos_of_unequal_size_with_masks_give_the_same(monkeypatch):
@@ -81,9 +85,7 @@ def test_photos_of_unequal_size_with_masks_give_the_same(monkeypatch):
     masks = [boards[0].astype(np.float32), None, boards[2].astype(np.float32)]
     difference, points = compare(monkeypatch, cameras, photos, masks, RANGES)
     assert len(points) > 200
-    assert difference.masks < 1e-3
-    assert difference.depths < 1e-3
-    assert difference.points < 2e-3
+    check_small(difference)
 
 
 def test_the_sample_capture_gives_the_same_depths_and_points(monkeypatch):
@@ -94,9 +96,7 @@ def test_the_sample_capture_gives_the_same_depths_and_points(monkeypatch):
     images, masks = [photo.rgb for photo in photos], [photo.mask for photo in photos]
     difference, points = compare(monkeypatch, cameras, images, masks, ranges)
     assert len(points) > 1000
-    assert difference.masks < 1e-3
-    assert difference.depths < 1e-3
-    assert difference.points < 2e-3
+    check_small(difference)
 
 
 def test_photos_without_texture_have_no_depth(monkeypatch):

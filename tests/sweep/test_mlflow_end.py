@@ -24,7 +24,7 @@ def test_a_server_that_hangs_delays_the_end_of_a_sweep_once(tmp_path, monkeypatc
         for number in range(5):
             child = open_tracker(tmp_path / "trials" / str(number), TrackingConfig(), parent="parent")
             tracker._running[number] = child
-    assert time.monotonic() - start < 15  # the run of the sweep had 20 s of its own, and each late trial had more
+    assert time.monotonic() - start < 15  # for all of them together
     assert end_status(tmp_path) == "FINISHED" and end_status(tmp_path / "trials" / "4") == "KILLED"
     assert not is_sent(tmp_path)
     sending, parent, trials = caplog.messages
