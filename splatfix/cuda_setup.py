@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from splatfix.files import hold_lock
+from splatfix.programs import run_program
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +136,8 @@ def _own_ninja() -> Path:
 
 def _nvcc_version(toolkit: Path) -> str | None:
     try:
-        done = subprocess.run([toolkit / "bin/nvcc", "--version"], capture_output=True, text=True, timeout=60)
+        done = run_program([toolkit / "bin/nvcc", "--version"], timeout_seconds=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r"release (\d+\.\d+)", done.stdout)
+    found = re.search(r"release (\d+\.\d+)", done.output)
     return found[1] if found else None

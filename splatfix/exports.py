@@ -19,6 +19,7 @@ from typing import Literal
 from splatfix.evaluation.results import RESULTS, read_results
 from splatfix.files import scratch_folder, write_text, write_whole
 from splatfix.gaussians import Splat, read_recorded_world, read_splat, write_ply
+from splatfix.programs import run_program
 from splatfix.report.wording import recommended_arm
 
 log = logging.getLogger(__name__)
@@ -177,15 +178,13 @@ def _write_with_program(splat: Splat, path: Path, program: Program, ending: str)
         )
         command = [executable, *program.before_input, str(plain), *program.before_output, str(converted)]
         try:
-            run = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MAX_SECONDS, check=False
-            )
+            run = run_program(command, timeout_seconds=MAX_SECONDS)
         except subprocess.TimeoutExpired:
             raise ValueError(f"{program.name} has not ended after {MAX_SECONDS} s; it was stopped") from None
-        if run.returncode != 0 or not converted.is_file():
-            lines = [line for line in (run.stderr + run.stdout).splitlines() if line.strip()]
-            reason = "it wrote no file" if run.returncode == 0 else f"exit code {run.returncode}"
-            raise ValueError(f"{program.name} failed: {lines[-1].strip() if run.returncode and lines else reason}")
+        if run.code != 0 or not converted.is_file():
+            lines = [line for line in (run.errors + run.output).splitlines() if line.strip()]
+            reason = "it wrote no file" if run.code == 0 else f"exit code {run.code}"
+            raise ValueError(f"{program.name} failed: {lines[-1].strip() if run.code and lines else reason}")
         shutil.copyfile(converted, path)
 
 

@@ -9,7 +9,6 @@ import platform
 import random
 import re
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,6 @@ from splatfix import cuda_setup
 from splatfix.messages import readable
 
 ABORT_SECONDS = 20.0  # that a command may take to end when Ray has died; Ray would end it after 60, without a message
-KILLED_SECONDS = 10.0  # that a killed process may take to end, unless it is stuck in the kernel
 log = logging.getLogger("splatfix")
 
 
@@ -209,22 +207,6 @@ def setting_environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in names:
             os.environ.pop(name, None)
-
-
-def wait_for_killed(process: subprocess.Popen, name: str) -> None:
-    """Wait for the end of a process that was killed, for at most `KILLED_SECONDS`.
-
-    One that waits in the kernel, for a network disk that does not answer, ends only after that wait: it is left behind
-    with a warning.
-    """
-    try:
-        process.wait(KILLED_SECONDS)
-    except subprocess.TimeoutExpired:
-        log.warning(
-            "%s (process %d) has not ended %g s after it was killed: it waits for a disk or a device; check them with "
-            "ps and dmesg. This command goes on without it",
-            *(name, process.pid, KILLED_SECONDS),
-        )
 
 
 def choose_device(name: str = "auto", *, renders: bool = True) -> torch.device:

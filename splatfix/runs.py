@@ -31,6 +31,7 @@ from splatfix.config import first_difference, read_yaml, to_public_tree, to_yaml
 from splatfix.files import drop_leftovers_below, read_json, write_json, write_text
 from splatfix.messages import hide_secrets
 from splatfix.process import name_device, peak_memory_mb
+from splatfix.programs import run_program
 
 COMMIT = "SPLATFIX_COMMIT"  # environment variable: the commit of a copy without .git
 RUN_FILES = RECORD, CONFIG = "run.json", "config.yaml"
@@ -302,12 +303,10 @@ def source_commit() -> str | None:
     if not (root / ".git").exists():
         return named
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
+        done = run_program(["git", "-C", str(root), "rev-parse", "HEAD"], timeout_seconds=10)
+    except (OSError, subprocess.TimeoutExpired):
         return named
-    return done.stdout.strip()
+    return done.output.strip() if done.code == 0 else named
 
 
 @lru_cache(maxsize=1)

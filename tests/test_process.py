@@ -9,7 +9,6 @@ import threading
 
 import pytest
 
-from splatfix import process
 from splatfix.process import quiet
 
 STOPPED = """
@@ -131,16 +130,6 @@ main()
 def test_an_interruption_while_the_command_is_imported_shows_no_traceback():
     done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-
-
-def test_a_process_that_is_stuck_in_the_kernel_is_left_behind(monkeypatch, caplog):
-    monkeypatch.setattr(process, "KILLED_SECONDS", 0.1)
-    with subprocess.Popen(["sleep", "600"]) as stuck:
-        process.wait_for_killed(stuck, "ffmpeg")  # without its SIGKILL, which has no effect in the kernel
-        stuck.kill()
-    assert f"ffmpeg (process {stuck.pid}) has not ended 0.1 s after it was killed" in caplog.text
-    process.wait_for_killed(stuck, "ffmpeg")
-    assert len(caplog.records) == 1
 
 
 STEPPING = """

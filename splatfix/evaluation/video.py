@@ -7,16 +7,16 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy import ndarray
 
 from splatfix.files import write_whole
-from splatfix.process import wait_for_killed
+from splatfix.programs import StallError, killing, write_to_pipe
 
 END_SECONDS = 600.0  # that ffmpeg may take after the last frame, to encode the last ones and to put the index in front
 
@@ -32,25 +32,27 @@ def write_video(path: Path, frames: Iterable[ndarray], fps: float = 24, there_an
         OSError: the disk is full, or ffmpeg failed.
     """
     with write_whole(path) as temporary, ExitStack() as stack:
-        pipe, size, backwards = None, None, []
+        encode, size, backwards = None, None, []
         for frame in frames:
             even = np.ascontiguousarray(frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2], dtype=np.uint8)
-            if pipe is None:
+            if encode is None:
                 size = even.shape
-                pipe = stack.enter_context(_encoding(temporary, path, size[1], size[0], fps))
+                encode = stack.enter_context(_encoding(temporary, path, size[1], size[0], fps))
             if even.shape != size:
                 raise ValueError(f"{path}: frame of shape {frame.shape} after frames of {size}; wanted one size")
-            pipe.write(even.data)
+            encode(even.data)
             if there_and_back:
                 backwards.append(even)
-        if pipe is None:
+        if encode is None:
             raise ValueError(f"{path}: no frames to write")
         for even in backwards[-2:0:-1]:
-            pipe.write(even.data)
+            encode(even.data)
 
 
 @contextmanager
-def _encoding(file: Path, path: Path, width_px: int, height_px: int, fps: float) -> Iterator[IO[bytes]]:
+def _encoding(
+    file: Path, path: Path, width_px: int, height_px: int, fps: float
+) -> Iterator[Callable[[memoryview], None]]:
     """Start ffmpeg, and yield what takes the bytes of frames. OSError, with ``path``, if it does not end well."""
     import imageio_ffmpeg
 
@@ -65,18 +67,18 @@ def _encoding(file: Path, path: Path, width_px: int, height_px: int, fps: float)
             command, stdin=subprocess.PIPE, stdout=messages, stderr=messages, start_new_session=True
         )
         assert process.stdin is not None
-        try:
-            with suppress(BrokenPipeError), process.stdin:  # its exit code says why
-                yield process.stdin
-            code = process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            raise OSError(
-                f"{path}: ffmpeg has not ended {END_SECONDS:g} s after the last frame, and was stopped; check the disk"
-            ) from None
-        except BaseException:
-            _kill(process)
-            raise
+        with killing(process, "ffmpeg"):
+            try:
+                with process.stdin, suppress(BrokenPipeError):  # its exit code says why
+                    yield partial(write_to_pipe, process.stdin.fileno())
+                code = process.wait(END_SECONDS)
+            except StallError as error:
+                raise OSError(f"{path}: ffmpeg was stopped: {error}; check the disk") from None
+            except subprocess.TimeoutExpired:
+                raise OSError(
+                    f"{path}: ffmpeg has not ended {END_SECONDS:g} s after the last frame, and was stopped; check the "
+                    "disk"
+                ) from None
         messages.seek(0)
         said = messages.read().decode(errors="replace").strip()
     if code:
@@ -85,8 +87,3 @@ def _encoding(file: Path, path: Path, width_px: int, height_px: int, fps: float)
         if os.strerror(errno.ENOSPC) in said:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         raise OSError(f"{path}: ffmpeg failed ({(said.splitlines() or [f'exit code {code}'])[-1]})")
-
-
-def _kill(process: subprocess.Popen) -> None:
-    process.kill()
-    wait_for_killed(process, "ffmpeg")

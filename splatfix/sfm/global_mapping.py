@@ -33,7 +33,7 @@ def run_global_mapping(request: dict[str, Any], log: Path, on_wait: Callable[[],
     Returns:
         Why it failed; None where it did not.
     """
-    from splatfix.process import wait_for_killed  # here, since the child imports pycolmap alone
+    from splatfix.programs import killing  # here, since the child imports pycolmap alone
 
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
@@ -45,21 +45,20 @@ def run_global_mapping(request: dict[str, Any], log: Path, on_wait: Callable[[],
         )
     assert process.stdin is not None
     try:
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
-        while True:
+        with killing(process, "global mapping"):
             try:
-                process.wait(POLL_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                on_wait()
-    except BrokenPipeError:  # it has ended, or is about to
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(END_SECONDS)
+                process.stdin.write(json.dumps(request).encode() + b"\n")
+                process.stdin.flush()
+                while True:
+                    try:
+                        process.wait(POLL_SECONDS)
+                        break
+                    except subprocess.TimeoutExpired:
+                        on_wait()
+            except BrokenPipeError:  # it has ended, or is about to
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(END_SECONDS)
     finally:
-        if process.poll() is None:
-            process.kill()
-            wait_for_killed(process, "global mapping")
         with suppress(BrokenPipeError):  # what it has not read
             process.stdin.close()
     code = process.returncode

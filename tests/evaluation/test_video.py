@@ -51,3 +51,29 @@ def test_an_ffmpeg_that_does_not_end_is_stopped(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"a\.mp4: ffmpeg has not ended 0\.3 s after the last frame, and was stopped"):
         write_video(tmp_path / "a.mp4", [np.zeros((8, 8, 3), np.uint8)])
     assert [path.name for path in tmp_path.iterdir()] == ["ffmpeg"]
+
+
+def test_an_ffmpeg_that_takes_no_more_frames_is_stopped(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
+    monkeypatch.setattr("splatfix.programs.STALL_SECONDS", 0.3)
+    with pytest.raises(OSError, match=r"a\.mp4: ffmpeg was stopped: it has taken nothing for 0\.3 s; check the disk"):
+        write_video(tmp_path / "a.mp4", [np.zeros((512, 512, 3), np.uint8)])  # more than a pipe holds
+    assert [path.name for path in tmp_path.iterdir()] == ["ffmpeg"]
+
+
+def test_a_stop_while_frames_are_written_stays_a_stop(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nexec 0<&-\nexec sleep 600\n")  # reads nothing, so that its pipe is broken
+    program.chmod(0o755)
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
+
+    def frames():
+        yield np.zeros((8, 8, 3), np.uint8)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_video(tmp_path / "a.mp4", frames())
+    assert [path.name for path in tmp_path.iterdir()] == ["ffmpeg"]

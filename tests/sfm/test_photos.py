@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from splatfix import programs
 from splatfix.cli import main
-from splatfix.sfm import PoseConfig, needs_poses, video
+from splatfix.sfm import PoseConfig, needs_poses
 from splatfix.sfm.photos import gather_photos, place_photo, read_focal_px
 from splatfix.sfm.source import open_source
 from splatfix.sfm.video import count_frames, pick_frames, spread_frames
@@ -257,8 +258,8 @@ def test_a_video_of_which_no_frame_comes_is_not_waited_for_without_end(tmp_path,
     stuck.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 60\n")
     stuck.chmod(0o755)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(stuck))
-    monkeypatch.setattr(video, "STALL_SECONDS", 1.0)
-    with pytest.raises(ValueError, match=r"walk\.mp4: ffmpeg has decoded no frame for 1 s, after 0; can its disk be"):
+    monkeypatch.setattr(programs, "STALL_SECONDS", 1.0)
+    with pytest.raises(ValueError, match=r"walk\.mp4: ffmpeg was stopped: it has done nothing for 1 s; can its disk"):
         count_frames(walk)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)

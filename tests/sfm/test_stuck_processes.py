@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from splatfix import process
+from splatfix import programs
 from splatfix.sfm import global_mapping
+from splatfix.sfm.decoding import read_gray_frames, write_frames
 from splatfix.sfm.global_mapping import run_global_mapping
-from splatfix.sfm.video import write_frames
 
 LONG_REQUEST = {"names": ["photo" * 20] * 4000}  # more than a pipe holds
 
@@ -26,7 +26,7 @@ def stuck(tmp_path, monkeypatch) -> Iterator[Path]:
     program, pid = tmp_path / "stuck", tmp_path / "pid"
     program.write_text(f"#!/bin/sh\nexec 0<&-\necho $$ > {pid}.partial && mv {pid}.partial {pid}\nexec sleep 600\n")
     program.chmod(0o755)
-    monkeypatch.setattr(process, "KILLED_SECONDS", 0.2)
+    monkeypatch.setattr(programs, "KILLED_SECONDS", 0.2)
     with monkeypatch.context() as patched:
         patched.setattr(subprocess.Popen, "kill", lambda _: None)
         yield program
@@ -67,3 +67,15 @@ def test_ffmpeg_that_cannot_be_killed_is_left_behind(stuck, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         write_frames(tmp_path / "a.mp4", [0], [tmp_path / "images/a.jpg"], tmp_path / "work")
     assert "ffmpeg (process " in caplog.text and "has not ended 0.2 s after it was killed" in caplog.text
+
+
+def test_frames_that_do_not_come_are_not_waited_for_without_end(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
+    monkeypatch.setattr(programs, "STALL_SECONDS", 0.3)
+    with pytest.raises(ValueError, match=r"a\.mp4: ffmpeg was stopped: it has done nothing for 0\.3 s; can its disk"):
+        write_frames(tmp_path / "a.mp4", [0], [tmp_path / "images/a.jpg"], tmp_path / "work")
+    with pytest.raises(ValueError, match=r"a\.mp4: ffmpeg was stopped: it has given nothing for 0\.3 s; can its disk"):
+        list(read_gray_frames(tmp_path / "a.mp4", 1, 320))

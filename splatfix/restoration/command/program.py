@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from splatfix.process import wait_for_killed
+from splatfix.programs import wait_for_killed
 
 log = logging.getLogger(__name__)
 

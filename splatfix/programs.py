@@ -1,0 +1,133 @@
+"""Other programs: run, waited for and ended, with a bound on every wait."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+KILLED_SECONDS = 10.0  # that a killed process may take to end, unless it is stuck in the kernel
+STALL_SECONDS = 600.0  # without a sign of work, after which a program is given up
+POLL_SECONDS = 0.05
+log = logging.getLogger(__name__)
+
+
+class StallError(OSError):
+    """Raised where a program has shown no sign of work for `STALL_SECONDS`."""
+
+
+class Finished(NamedTuple):
+    """How a program ended.
+
+    Attributes:
+        code: its exit code, or minus the number of the signal that ended it.
+        output, errors: what it wrote to standard output and to standard error.
+    """
+
+    code: int
+    output: str
+    errors: str
+
+
+def run_program(argv: Sequence[str | Path], *, timeout_seconds: float) -> Finished:
+    """Run a program to its end, without a shell and without input.
+
+    Its output goes to files: a pipe may stay open after its end, held by a process that it started.
+
+    Raises:
+        OSError: it cannot be started.
+        subprocess.TimeoutExpired: it took longer; it has been killed.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+        with killing(process, Path(argv[0]).name):
+            code = process.wait(timeout_seconds)
+        return Finished(code, *(_read_text(file) for file in (output, errors)))
+
+
+def _read_text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+@contextmanager
+def killing(process: subprocess.Popen, name: str) -> Iterator[None]:
+    """Kill a process if it runs at the end of the block."""
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.kill()
+            wait_for_killed(process, name)
+
+
+def wait_for_killed(process: subprocess.Popen, name: str) -> None:
+    """Wait for the end of a process that was killed, for at most `KILLED_SECONDS`.
+
+    One that waits in the kernel, for a network disk that does not answer, ends only after that wait: it is left behind
+    with a warning.
+    """
+    try:
+        process.wait(KILLED_SECONDS)
+    except subprocess.TimeoutExpired:
+        log.warning(
+            "%s (process %d) has not ended %g s after it was killed: it waits for a disk or a device; check them with "
+            "ps and dmesg. This command goes on without it",
+            *(name, process.pid, KILLED_SECONDS),
+        )
+
+
+def wait_while_working(process: subprocess.Popen, count: Callable[[], int], on_count: Callable[[int], object]) -> None:
+    """Wait for the end of a process that has ever more to show.
+
+    Args:
+        process: the process.
+        count: returns how much it has done so far.
+        on_count: called with how much more that is than at the last call.
+
+    Raises:
+        StallError: the count has not grown for `STALL_SECONDS`.
+    """
+    num, moved, is_done = 0, time.monotonic(), False
+    while not is_done:
+        time.sleep(POLL_SECONDS)
+        is_done = process.poll() is not None
+        more = max(0, count() - num)
+        on_count(more)
+        num += more
+        moved = time.monotonic() if more else moved
+        if not is_done and time.monotonic() - moved > STALL_SECONDS:
+            raise StallError(f"it has done nothing for {STALL_SECONDS:g} s")
+
+
+def write_to_pipe(pipe: int, data: bytes | memoryview) -> None:
+    """Write all bytes to a pipe.
+
+    Raises:
+        StallError: its reader has taken nothing for `STALL_SECONDS`.
+        BrokenPipeError: its reader has ended.
+    """
+    os.set_blocking(pipe, False)
+    rest = memoryview(data).cast("B")
+    while rest:
+        if not select.select([], [pipe], [], STALL_SECONDS)[1]:
+            raise StallError(f"it has taken nothing for {STALL_SECONDS:g} s")
+        rest = rest[os.write(pipe, rest) :]
+
+
+def read_from_pipe(pipe: int, max_bytes: int) -> bytes:
+    """Read at most so many bytes from a pipe; none at its end.
+
+    Raises:
+        StallError: nothing has come for `STALL_SECONDS`.
+    """
+    if not select.select([pipe], [], [], STALL_SECONDS)[0]:
+        raise StallError(f"it has given nothing for {STALL_SECONDS:g} s")
+    return os.read(pipe, max_bytes)
