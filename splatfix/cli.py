@@ -319,7 +319,7 @@ def sync(runs: Positional[Runs], *, uri: str | None = None) -> None:
     for folder in runs:
         if uri is None:
             refuse_foreign_address(folder)
-        show(f"{folder}: {send_unsent(folder, uri)} records sent")
+        show(f"{folder}: {send_unsent(folder, uri, quiet=False)} records sent")
 
 
 @command(examples=["splatfix report runs/banana", "splatfix report runs/a runs/b --out comparison.html"])

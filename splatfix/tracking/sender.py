@@ -41,10 +41,17 @@ class Sender:
         self._experiment_id = ""
         self._warned: set[str] = set()
 
-    def send(self, *, retry_left_out: bool, stopped: Callable[[], bool] = lambda: False) -> int:
+    def send(
+        self,
+        *,
+        retry_left_out: bool,
+        stopped: Callable[[], bool] = lambda: False,
+        on_sent: Callable[[int], object] = lambda _: None,
+    ) -> int:
         """Send the new records of the journal; returns their number.
 
-        With ``retry_left_out``, files that could not be stored are tried again. ``stopped`` is asked between batches.
+        With ``retry_left_out``, files that could not be stored are tried again. ``stopped`` is asked between batches,
+        and ``on_sent`` called with the number of records of each.
         """
         if self._client is None:
             self._connect()
@@ -55,6 +62,7 @@ class Sender:
                 num += len(records)
                 self.state.offset = end
                 self.write_state()
+                on_sent(len(records))
                 if stopped():
                     return num
             for record in list(self.state.left_out) if retry_left_out else []:
@@ -62,6 +70,7 @@ class Sender:
                     num += 1
                     self.state.left_out.remove(record)
                     self.write_state()
+                    on_sent(1)
             if self.waits_for_parent:
                 self._link_parent()
         except Exception as error:

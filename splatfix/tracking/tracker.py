@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from splatfix.config import require
 from splatfix.messages import without_secrets
-from splatfix.process import stop_requested
+from splatfix.process import progress, stop_requested
 from splatfix.tracking.config import WANTED_URI, TrackingConfig, is_known, uri_in, uri_of_environment
 from splatfix.tracking.journal import GATHER_SECONDS, JOURNAL, Journal
 from splatfix.tracking.limits import MAX_PARAM, MAX_TAG, mlflow_name
@@ -266,13 +266,20 @@ def open_tracker(
     return Tracker(sender)
 
 
-def send_unsent(folder: Path, uri: str | None = None, stopped: Callable[[], bool] = lambda: False) -> int:
+def send_unsent(
+    folder: Path,
+    uri: str | None = None,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    quiet: bool = True,
+) -> int:
     """Send the records that earlier processes left unsent; returns their number.
 
     Args:
         folder: of the run.
         uri: of MLflow; None takes that of the run (without its password, which is not kept).
         stopped: whether to end early; asked between batches.
+        quiet: without a progress bar.
 
     Raises:
         ValueError: nothing was tracked in this folder, or a URI that MLflow does not know.
@@ -287,7 +294,8 @@ def send_unsent(folder: Path, uri: str | None = None, stopped: Callable[[], bool
         uri = around if around is not None and without_secrets(around) == state.uri else state.uri
     sender = Sender(folder, state, uri or uri_in(folder))
     try:
-        num = sender.send(retry_left_out=True, stopped=stopped)
+        with progress(total=sender.num_unsent(), description=f"sending {folder.name}", quiet=quiet) as bar:
+            num = sender.send(retry_left_out=True, stopped=stopped, on_sent=bar.update)
     except Exception as error:
         raise ConnectionError(f"{without_secrets(sender.uri)} does not answer: {reason(error)}") from error
     if sender.num_unsent() and not stopped():

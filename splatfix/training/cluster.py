@@ -18,6 +18,7 @@ from splatfix.workers.cluster import matches_label
 
 POLL_SECONDS = 5.0  # between two looks at the cluster
 MESSAGE_SECONDS = 60.0  # between two messages while training waits for nodes
+START_SECONDS = 600.0  # that Ray Train's controller may take to start and to ask for its workers
 LEAST_WAIT_SECONDS = 10.0  # that Ray may take to place workers where there is room
 
 Nodes = Sequence[Mapping[str, Any]]  # as `ray.nodes` describes them
@@ -145,7 +146,7 @@ def watching_room(
     poll_seconds: float = POLL_SECONDS,
     message_seconds: float = MESSAGE_SECONDS,
 ) -> Iterator[None]:
-    """Log messages while training waits for lost nodes or for room that others hold, and give up in time.
+    """Log messages while training waits for Ray Train, lost nodes, or room that others hold, and give up in time.
 
     Ray Train itself says nothing, and begins its wait anew several times.
 
@@ -163,7 +164,8 @@ def watching_room(
 
     def watch() -> None:
         start: float | None = None  # of the wait
-        last_message = -math.inf
+        begun, last_message = time.monotonic(), -math.inf
+        has_asked = False  # the controller, for room
         while not is_over.wait(poll_seconds):
             try:
                 groups = list(find_groups().values())
@@ -172,6 +174,17 @@ def watching_room(
                 log.debug("the room in the cluster cannot be seen: %s", error)
                 continue
             now = time.monotonic()
+            has_asked = has_asked or bool(groups)
+            if not has_asked and shortage is None:
+                if now - begun > START_SECONDS:
+                    give_up(
+                        f"Ray Train's controller has asked for no workers after {START_SECONDS:g} s; run the same "
+                        "command again, and if that fails too, see what `ray list actors` and Ray's logs say of it"
+                    )
+                elif now - max(begun, last_message) >= message_seconds:
+                    last_message = now
+                    log.info("waiting for Ray Train's controller; training waits %g s at most", START_SECONDS)
+                continue
             if any(group["state"] == "CREATED" for group in groups):
                 start = None
             if shortage is None or is_over.is_set():  # also between two placement groups of one wait

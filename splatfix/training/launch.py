@@ -26,7 +26,7 @@ from splatfix.errors import MachineError
 from splatfix.files import scratch_folder, write_whole
 from splatfix.lease import hold_lease
 from splatfix.mirror import Mirror, open_mirror
-from splatfix.process import is_aborting, keeping_handler, log, setting_environment
+from splatfix.process import abort_command, is_aborting, keeping_handler, log, setting_environment
 from splatfix.shared_folder import check_token, refuse_relative_output, shared_token
 from splatfix.telemetry import Telemetry
 from splatfix.training.cluster import Groups, choose_gpus, longest_wait_seconds, wait_for_room, watching_room
@@ -172,9 +172,11 @@ def _fit(ray: Any, work: _Work, gpus: bool, place: str) -> Any:
 
     def give_up(reason: str) -> None:
         reasons.append(reason)
-        if trainer.controller is not None:
-            with suppress(Exception):  # Ray is away: at the next look
-                ray.kill(trainer.controller)
+        if trainer.controller is None:  # Ray does not answer the request for it
+            abort_command(reason)
+            return
+        with suppress(Exception):  # Ray is away: at the next look
+            ray.kill(trainer.controller)
 
     # with workers.min_num, asking anew may ask for fewer workers; else it would only begin the wait again
     wait_seconds = longest_wait_seconds(workers)

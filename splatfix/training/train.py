@@ -41,6 +41,7 @@ from splatfix.training.records import (
 )
 from splatfix.training.run import HISTORY, RESTORER, STATE, fixed_settings, open_training
 from splatfix.training.saved_restorer import complete_restorer, save_restorer
+from splatfix.training.stalls import watching_progress
 from splatfix.training.state import TrainingState, save_state
 from splatfix.training.validation import measure_gains, summarize_gains
 
@@ -94,9 +95,11 @@ def train(
         open_tracker(out, config.tracking if is_main else TrackingConfig(enabled=False)) as tracker,
         progress(total=state.planned, initial=state.step, description="train", quiet=not is_main) as bar,
         stopping_at_progress() if accelerator.num_processes == 1 else nullcontext(),
+        watching_progress() as note_progress,
     ):
 
         def report(figures: dict[int, dict[str, float]]) -> None:
+            note_progress()
             for step, numbers in figures.items():
                 send_step(telemetry, numbers, num_crops=config.data.batch_size, steps_left=state.planned - step)
                 if step % TRACKED_STEPS == 0:
@@ -119,7 +122,7 @@ def train(
             if state.step < state.planned:
                 state.planned = plan_steps(state, config)
             is_due = state.step >= state.planned or state.segment % config.validate_every == 0
-            validation = _validate(learner, data.validation) if data.validation and is_due else None
+            validation = _validate(learner, data.validation, note_progress) if data.validation and is_due else None
             state.history.append(segment_record(state, steps, validation))
             tracker.metrics(flatten_record(state.history[-1]), state.step)
             if is_main:
@@ -128,6 +131,7 @@ def train(
                 _save_segment(learner, config, data, state, run, tracker)
                 send_segment(telemetry, state, time.perf_counter() - trained)
             accelerator.wait_for_everyone()
+            note_progress()
             on_segment(state)
         if (Path(out) / RESTORER).exists():
             tracker.artifact(Path(out) / RESTORER, "")
@@ -308,10 +312,13 @@ def _backward(learner: Learner, batch: ByteBatch, config: TrainConfig) -> Tensor
     return total
 
 
-def _validate(learner: Learner, pairs: Sequence[Pair]) -> dict[str, Any]:
+def _validate(learner: Learner, pairs: Sequence[Pair], on_pair: Callable[[], object]) -> dict[str, Any]:
     """Measure each process's share of the pairs; all processes get the summary."""
     mine = pairs[learner.accelerator.process_index :: learner.accelerator.num_processes]
-    rows = [row for pair in mine for row in measure_gains(learner.repair, pair)]
+    rows = []
+    for pair in mine:
+        rows += measure_gains(learner.repair, pair)
+        on_pair()
     return summarize_gains(gather_object(rows))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,23 @@ def test_a_password_is_not_written(tmp_path):
     launching.open_training(tmp_path / "out", tracked, data)
     assert read_json(tmp_path / "out" / "run.json")["settings"]["tracking"]["uri"] == "http://127.0.0.1:9/"
     assert "secret" not in (tmp_path / "out" / "config.yaml").read_text()
+
+
+def test_a_controller_that_never_asks_for_workers_is_given_up(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr("splatfix.training.cluster.START_SECONDS", 0.3)
+    reasons: list[str] = []
+    with watching([node(4)], [], reasons):
+        wait_for(lambda: bool(reasons), seconds=10)
+    assert "waiting for Ray Train's controller; training waits 0.3 s at most" in caplog.text
+    assert reasons[0].startswith("Ray Train's controller has asked for no workers after 0.3 s; run the same command")
+
+
+def test_a_controller_that_has_asked_is_not_given_up(monkeypatch):
+    monkeypatch.setattr("splatfix.training.cluster.START_SECONDS", 0.3)
+    groups, reasons = [group("CREATED")], []
+    with watching([node(4)], groups, reasons):
+        time.sleep(0.1)
+        groups.clear()
+        time.sleep(0.5)
+    assert not reasons

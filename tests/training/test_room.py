@@ -150,3 +150,24 @@ def test_ray_train_begins_no_wait_anew_except_for_fewer_workers(fake, monkeypatc
     config = replace(CONFIG, workers=TrainWorkersConfig(num=2, **workers))
     launching._fit(fake, launching._Work("shards", Mirror(tmp_path), config, {}, None), False, str(tmp_path))
     assert seen == [seconds]
+
+
+def test_a_controller_that_never_starts_is_given_up(fake, monkeypatch, tmp_path):
+    monkeypatch.setattr("splatfix.training.cluster.START_SECONDS", 0.2)
+
+    def wait_until_killed() -> None:
+        assert fake.is_killed.wait(30)
+        raise ray.exceptions.RayActorError
+
+    with pytest.raises(RunAborted, match=r"^Ray Train's controller has asked for no workers after 0\.2 s"):
+        fit(fake, monkeypatch, tmp_path, wait_until_killed)
+
+
+def test_a_ray_that_never_answers_the_request_for_a_controller_ends_the_command(fake, monkeypatch, tmp_path):
+    monkeypatch.setattr("splatfix.training.cluster.START_SECONDS", 0.2)
+    reasons: list[str] = []
+    monkeypatch.setattr(launching, "abort_command", reasons.append)
+    monkeypatch.setattr(TorchTrainer, "fit", lambda _: wait_for(lambda: bool(reasons), seconds=30))
+    config = replace(CONFIG, workers=TrainWorkersConfig(num=2))
+    launching._fit(fake, launching._Work("shards", Mirror(tmp_path), config, {}, None), False, str(tmp_path))
+    assert reasons[0].startswith("Ray Train's controller has asked for no workers after 0.2 s")
