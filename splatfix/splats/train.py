@@ -47,6 +47,8 @@ class FitConfig:
         sh0_lr: learning rate of the spherical harmonics of degree 0, the base color.
         shN_lr: learning rate of the higher spherical harmonics.
         exposure_lr: learning rate of an affine color map per photo (0 turns it off); the splat has the mean exposure.
+        opacity_decay: factor of all opacities after each step (the opacity penalty of Binocular-Guided 3DGS, Han et al.
+            2024): what no photo keeps up fades, such as Gaussians close to a camera. 1 turns it off.
         opacity_regularizer: weight of the mean opacity in the loss.
         scale_regularizer: weight of the mean scale, in scene sizes, in the loss.
         mode: classic, or antialiased (the opacity compensation of Mip-Splatting).
@@ -64,6 +66,7 @@ class FitConfig:
     sh0_lr: float = 2.5e-3
     shN_lr: float = 1.25e-4  # noqa: N815 - gsplat's name for the higher bands
     exposure_lr: float = 0.0
+    opacity_decay: float = 1.0
     opacity_regularizer: float = 0.0
     scale_regularizer: float = 0.0
     mode: RenderMode = "classic"
@@ -76,6 +79,8 @@ class FitConfig:
             raise ValueError(f"fit.dropout = {self.dropout}: wanted a share from 0 to below 1")
         if not 0 <= self.ssim_weight <= 1:
             raise ValueError(f"fit.ssim_weight = {self.ssim_weight}: wanted a share from 0 to 1")
+        if not 0 < self.opacity_decay <= 1:
+            raise ValueError(f"fit.opacity_decay = {self.opacity_decay}: wanted a factor above 0, 1 at most")
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,6 +335,8 @@ def _train_step(
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        if config.opacity_decay < 1:
+            decay_opacities(params["opacities"], config.opacity_decay)
     with section("densify"):
         if fit.densifier.is_due(fit.step):
             _check_finite(
@@ -354,6 +361,16 @@ def compensate_dropout(gaussians: Gaussians, dropout: float) -> Gaussians:
     """
     opacities = (gaussians.opacities / (1 - dropout)).clamp(max=0.99)
     return replace(gaussians, opacity_logits=torch.logit(opacities))
+
+
+@torch.no_grad()
+def decay_opacities(logits: Float[Tensor, " P"], factor: float) -> None:
+    """Multiply opacities by a factor in (0, 1), in place, given as logits.
+
+    The logit of ``f / (1 + exp(-x))`` is ``log f - log((1 - f) + exp(-x))``, which no opacity makes infinite.
+    """
+    rest = torch.full((), math.log1p(-factor), dtype=logits.dtype, device=logits.device)
+    logits.copy_(math.log(factor) - torch.logaddexp(rest, -logits))
 
 
 def _choose_photo(step: int, num_photos: int, seed: int) -> int:

@@ -8,7 +8,7 @@ import torch
 from splatfix.rendering import render
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.losses import photometric_loss
-from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
+from splatfix.splats.train import Fit, FitConfig, TrainingView, advance, decay_opacities
 from tests.splats.scene import photos_of, random_gaussians, ring_cameras
 
 CONFIG = FitConfig(steps=60, densify=DensifyConfig(strategy="none"), exposure_lr=1e-3)
@@ -39,9 +39,10 @@ def test_a_fit_lowers_its_error_and_records_its_losses(photos):
     assert all(0 < loss < 1 for _, loss in fit.losses)
 
 
-@pytest.mark.parametrize("strategy", ["none", "default", "mcmc"])
-def test_a_resumed_fit_equals_an_uninterrupted_one(photos, tmp_path, strategy):
-    config = replace(CONFIG, densify=DensifyConfig(strategy=strategy, every=10, start=0.1, stop=0.9, noise=0.1))
+@pytest.mark.parametrize(("strategy", "decay"), [("none", 1.0), ("default", 0.99), ("mcmc", 1.0)])
+def test_a_resumed_fit_equals_an_uninterrupted_one(photos, tmp_path, strategy, decay):
+    densify = DensifyConfig(strategy=strategy, every=10, start=0.1, stop=0.9, noise=0.1)
+    config = replace(CONFIG, densify=densify, opacity_decay=decay)
     whole = new_fit(config)
     advance(whole, photos, 60, seed=3)
     first = new_fit(config)
@@ -93,6 +94,37 @@ class _WatchedView(TrainingView):
             seen, index = object.__getattribute__(self, "_seen")
             seen.append(index)
         return object.__getattribute__(self, name)
+
+
+def test_opacities_decay_by_a_factor_and_stay_finite():
+    opacities = torch.tensor([1e-9, 1e-3, 0.1, 0.5, 0.9, 0.999], dtype=torch.float64)
+    logits = torch.logit(opacities)
+    decay_opacities(logits, 0.9)
+    torch.testing.assert_close(logits.sigmoid(), 0.9 * opacities, rtol=1e-9, atol=0)
+    extreme = torch.tensor([-200.0, -80.0, 80.0, 200.0])
+    decay_opacities(extreme, 0.9)
+    assert torch.isfinite(extreme).all()
+    torch.testing.assert_close(extreme[2:].sigmoid(), torch.tensor([0.9, 0.9]))
+
+
+def test_what_no_photo_keeps_up_fades(photos):
+    """A Gaussian behind all cameras has no gradient: only the decay changes its opacity."""
+    fits = []
+    for decay in (1.0, 0.99):
+        fit = new_fit(replace(CONFIG, opacity_decay=decay))
+        fit.params["means"].data[0] = torch.tensor([0.0, 500.0, 0.0])
+        fit.params["opacities"].data[0] = 0.0
+        advance(fit, photos, 20, seed=0)
+        fits.append(fit)
+    opacities = [float(fit.splat().gaussians.opacities[0]) for fit in fits]
+    assert opacities == [0.5, pytest.approx(0.5 * 0.99**20, rel=1e-4)]
+    assert error(fits[1], photos) < 1.1 * error(fits[0], photos)
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.001, float("nan")])
+def test_a_decay_that_is_no_factor_is_refused(decay):
+    with pytest.raises(ValueError, match=r"opacity_decay = .*: wanted a factor above 0, 1 at most"):
+        FitConfig(opacity_decay=decay)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.5, 1.0])
