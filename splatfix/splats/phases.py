@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from splatfix.process import progress
+from splatfix.process import progress, stopping_at_progress
 from splatfix.runs import Run
 from splatfix.splats.scene import SparseScene
 from splatfix.splats.train import Fit, TrainingView, advance
@@ -47,7 +47,8 @@ def checkpoint_path(run: Run, name: str) -> Path:
 def train_phase(run: Run, fit: Fit, scene: SparseScene, phase: TrainingPhase, *, checkpoint_seconds: float) -> None:
     """Train a fit to the last step of a phase, saving a checkpoint every ``checkpoint_seconds`` and at the end.
 
-    Resumes from the checkpoint of the phase, if there is one.
+    A stop signal acts after the step that is running, whose state is saved, too; a second one acts at once. Resumes
+    from the checkpoint of the phase, if there is one.
 
     Raises:
         ValueError: the checkpoint is damaged or belongs to another fit.
@@ -62,15 +63,23 @@ def train_phase(run: Run, fit: Fit, scene: SparseScene, phase: TrainingPhase, *,
     start = saved = time.monotonic()
     earlier_seconds = fit.seconds
     num_steps = max(phase.last_step - fit.step, 0)
-    with progress(total=num_steps, description=phase.title) as bar:
+    with progress(total=num_steps, description=phase.title) as bar, stopping_at_progress():
+
+        def save() -> None:
+            nonlocal saved
+            fit.seconds = earlier_seconds + time.monotonic() - start
+            fit.save(checkpoint, phase.identity)
+            saved = time.monotonic()
 
         def on_step(fit: Fit) -> None:
-            nonlocal saved
-            bar.update()
+            try:
+                bar.update()
+            except KeyboardInterrupt:
+                save()
+                log.info("the state after step %d is saved", fit.step)
+                raise
             if time.monotonic() - saved > checkpoint_seconds:
-                fit.seconds = earlier_seconds + time.monotonic() - start
-                fit.save(checkpoint, phase.identity)
-                saved = time.monotonic()
+                save()
 
         advance(
             fit,
