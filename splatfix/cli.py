@@ -199,9 +199,13 @@ def generate(
 
         show(estimate(captures, out, settings, on_workers=on_workers, speed=speed).text())
         return DONE
+    from splatfix.report.terminal import next_command
+
     summary = make_pairs(captures, out, settings, fresh=fresh)
     show(summary.text())
     _dataset_page(out)
+    if summary.pairs:
+        show(next_command("train", "--shards", out, "--out", "runs/restorer"))
     return QUARANTINED if summary.failed else DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from splatfix.mirror import open_mirror
 from splatfix.report.compare.figures import comparison_figures
 from splatfix.report.compare.headline import compare_headline
 from splatfix.report.compare.results import PAGE as COMPARE_PAGE
-from splatfix.report.compare.results import CompareResults
+from splatfix.report.compare.results import CompareResults, shorten_labels
 from splatfix.report.load import RunFiles
 from splatfix.report.pose import pose_headline
 from splatfix.report.svg import cut
@@ -36,15 +37,23 @@ MAX_ADVICE = 8  # photos without a camera that are listed
 _CELL = 9
 
 
+def next_command(*words: object) -> str:
+    """What to run next: a line of the terminal, whose words are quoted where a shell needs it."""
+    return f"next:   splatfix {shlex.join(str(word) for word in words)}"
+
+
 def describe_run(run: RunFiles, page: Path) -> str:
-    """The table of a finished run, its verdict as the page words it, and where the page is."""
+    """The table of a finished run, its verdict, where the page and the splat are, and the next command."""
     sentences = [headline(run).sentence]
     if run.provenance.get("rendered_from"):
         sentences.append(f"The photos are renders of {run.provenance['rendered_from']}, which itself was not repaired.")
     verdict = [textwrap.fill(sentence, WIDTH) for sentence in sentences]
     arm = recommended_arm(run.results)
-    splat = [] if arm is None or not (run.path / f"{arm}.ply").is_file() else [f"splat:  {run.path / f'{arm}.ply'}"]
-    return "\n".join([results_table(run.results), "", *verdict, f"report: {page}", *splat])
+    lines = [results_table(run.results), "", *verdict, f"report: {page}"]
+    if arm is not None and (splat := run.path / f"{arm}.ply").is_file():
+        capture = run.provenance.get("inputs", {}).get("capture", {}).get("path")
+        lines += [f"splat:  {splat}", next_command("view", splat, *([capture] if capture else []))]
+    return "\n".join(lines)
 
 
 def results_table(results: Results) -> str:
@@ -112,13 +121,11 @@ def sweep_table(results: SweepResults, num: int = 5) -> str:
 
 def describe_sweep(results: SweepResults, folder: Path | str) -> str:
     """The table of a finished sweep, and where its files are."""
-    lines = [
-        sweep_table(results),
-        f"best config: {storage.join(folder, results.files.best)}",
-        f"page: {storage.join(folder, PAGE)}",
-    ]
+    best = storage.join(folder, results.files.best)
+    lines = [sweep_table(results), f"best config: {best}", f"page: {storage.join(folder, PAGE)}"]
     if (tracked := page_of(open_mirror(folder).path)) is not None:
         lines.append(f"MLflow: {tracked}")
+    lines.append(next_command("loop", "CAPTURE", "--config", best, "--out", "runs/best"))
     return "\n".join(lines)
 
 
@@ -153,19 +160,23 @@ def comparison_table(results: CompareResults) -> str:
 
 def describe_comparison(results: CompareResults, folder: Path | str) -> str:
     """The table of a comparison, its verdict, and where the page is."""
+    results = shorten_labels(results)
     headline = compare_headline(results)
     words = [textwrap.fill(sentence, WIDTH) for sentence in (headline.sentence, *headline.details)]
     return "\n".join([comparison_table(results), "", *words, f"page: {storage.join(folder, COMPARE_PAGE)}"])
 
 
 def describe_pose(record: PoseRecord, page: Path) -> str:
-    """How many photos of a capture have a camera, which have none and why, and where the page is."""
+    """How many photos of a capture have a camera, which have none and why, where the page is, and the next command."""
     headline = pose_headline(record)
     lines = [textwrap.fill(sentence, WIDTH) for sentence in (headline.sentence, *headline.details)]
     lines += [f"  {photo.name}: {photo.advice}" for photo in record.unregistered[:MAX_ADVICE]]
     if len(record.unregistered) > MAX_ADVICE:
         lines.append(f"  and {len(record.unregistered) - MAX_ADVICE} more: see the page")
-    return "\n".join([*lines, f"page: {page}"])
+    lines.append(f"page: {page}")
+    if record.registered:
+        lines.append(next_command("loop", page.parent, "--out", f"runs/{page.parent.name}"))
+    return "\n".join(lines)
 
 
 def _plain(value: Any) -> str:

@@ -19,7 +19,7 @@ from splatfix.compare.entry import EntryTask, entry_identity, label_restorers
 from splatfix.compare.frames import good_pixels
 from splatfix.lease import hold_lease
 from splatfix.loop.cases import Case
-from splatfix.report.compare.results import Entry, read_compare
+from splatfix.report.compare.results import CompareResults, Entry, RestorerResult, read_compare, shorten_labels
 from splatfix.restoration import RESTORERS, Repaired, RestorerChoice, RestorerFactory
 from splatfix.sample import sample_path
 from splatfix.tracking import TRACKING_FILES, end_status
@@ -44,7 +44,6 @@ def entry(folder: Path, label: str) -> Entry:
 
 def test_restorers_that_are_as_good_as_the_best_are_named_beside_it(monkeypatch):
     from splatfix.report.compare.headline import compare_headline
-    from splatfix.report.compare.results import CompareResults, RestorerResult
 
     gains = {"identity": 0.37, "warp": 0.30, "nafnet": 0.40}
     monkeypatch.setattr(RestorerResult, "mean", lambda self, *keys: gains[self.label] if keys == ("gain",) else None)
@@ -306,3 +305,10 @@ def test_a_json_of_another_schema_is_refused(comparison, tmp_path):
     with pytest.raises(ValueError, match="schema = 99"):
         read_compare(tmp_path)
     assert replace(read_compare(comparison)) == read_compare(comparison)
+
+
+def test_readers_see_no_digest_where_the_name_tells_enough():
+    labels = ["nafnet", "flux-fill-3dbfed", "command-6fe7a4", "command-0a1b2c", "mine-abc"]
+    restorers = tuple(RestorerResult(label=label, restorer="x") for label in labels)
+    shown = shorten_labels(CompareResults(state="finished", cases=(), restorers=restorers))
+    assert [each.label for each in shown.restorers] == ["nafnet", "flux-fill", *labels[2:]]

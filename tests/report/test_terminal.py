@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from splatfix.evaluation.results import ARMS, IgnoredPixels, Results, write_results
 from splatfix.report import describe_run, load_runs, results_table, update_report
-from splatfix.report.wording import headline
+from splatfix.report.wording import headline, recommended_arm
 from tests.report.make_run import make_results, make_run
 
 
@@ -60,6 +60,24 @@ def test_verdict_of_a_loop_and_place_of_its_page(tmp_path):
     assert all(len(line) <= 80 for line in lines[:-1])
     assert " ".join(lines).count(headline(run).sentence) == 1 and "dB" in headline(run).sentence
     assert lines[-1] == f"report: {tmp_path / 'report.html'}"
+
+
+def test_the_splat_to_take_and_the_next_command_are_named(tmp_path):
+    folder = tmp_path / "my run"
+    make_run(folder)
+    record = json.loads((folder / "run.json").read_text())
+    record["inputs"] = {"capture": {"path": "/data/my capture"}}
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "after.ply").touch()
+    (folder / "control.ply").touch()
+    (folder / "before.ply").touch()
+    [run] = load_runs([folder])
+    arm = recommended_arm(run.results)
+    lines = describe_run(run, folder / "report.html").splitlines()
+    assert lines[-2:] == [
+        f"splat:  {folder / f'{arm}.ply'}",
+        f"next:   splatfix view '{folder / f'{arm}.ply'}' '/data/my capture'",
+    ]
 
 
 def test_page_is_written_again_only_where_it_is_older_than_the_results(tmp_path):

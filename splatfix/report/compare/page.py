@@ -22,6 +22,7 @@ from splatfix.report.compare.results import (
     FrameResult,
     RestorerResult,
     read_compare,
+    shorten_labels,
 )
 from splatfix.report.html import page_path, render_page
 from splatfix.report.pictures import VIEW_SIDE_PX, embed_picture
@@ -46,7 +47,7 @@ def write_compare_page(folder: Path, out: Path | None = None) -> Path:
     Raises:
         ValueError: no ``compare.json`` in the folder, or not one that this splatfix reads.
     """
-    results = read_compare(folder)
+    results = shorten_labels(read_compare(folder))
     path = page_path(out, folder, PAGE)
     write_text(path, render_page("compare.html.j2", _context(Path(folder), results)))
     return path

@@ -5,7 +5,8 @@ The comparison writes it and the page reads it. The types are here, beside the p
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import re
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ COMPARE, PAGE = "compare.json", "compare.html"  # names on disk
 SCHEMA = 1
 REMEDY = "run splatfix compare again, which writes it again, or use the splatfix that wrote it"
 BANDS_AND_ALL = ("all", "near", "mid", "far")
+DIGEST = re.compile(r"-[0-9a-f]{6}$")  # of a restorer's options, at the end of its label
 
 State = Literal["running", "finished"]
 
@@ -193,6 +195,16 @@ class CompareResults:
             ValueError: another schema, or a missing or ill-typed field; one line names source, field, value and remedy.
         """
         return parse_record(CompareResults, tree, source=source, remedy=REMEDY, schema=SCHEMA)
+
+
+def shorten_labels(results: CompareResults) -> CompareResults:
+    """Leave the digest of its options out of the label of a restorer whose name no other one has, for readers."""
+    names = [DIGEST.sub("", restorer.label) for restorer in results.restorers]
+    restorers = [
+        replace(restorer, label=name if names.count(name) == 1 else restorer.label)
+        for restorer, name in zip(results.restorers, names, strict=True)
+    ]
+    return replace(results, restorers=tuple(restorers))
 
 
 def write_compare(folder: Path, results: CompareResults) -> None:
