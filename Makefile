@@ -10,7 +10,7 @@ MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 GPU_PACKAGES := gsplat pydantic pydantic-core annotated-types typing-inspection plyfile webdataset braceexpand jaxtyping
 
 .PHONY: help setup demo test test-all kills lint docs bench bench-compare bench-mask bench-pairs bench-training
-.PHONY: gpu-check gpu-run gpu-report gpu-wheels clean
+.PHONY: study gpu-check gpu-run gpu-report gpu-wheels clean
 
 help:
 	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-compare OLD=FILE NEW=FILE   two such tables, row by row"
 	@echo "make bench-pairs PAIRS=folder   what Ray, 100,000 scenes and reading cost beside the fits"
 	@echo "make bench-mask   precision and recall of artifact masks"
+	@echo "make study CAPTURES='folder folder'   settings of the sparse fit over captures and seeds; hours"
 	@echo "make bench-training PAIRS=folder   steps, the loader, and one process beside two"
 	@echo "make gpu-run    checks and measures on a borrowed GPU in ten minutes, into OUT=runs/gpu; gpu-report: as tables"
 	@echo "make gpu-wheels the packages to carry to a bare image, FOR=312 (its Python)"
@@ -75,6 +76,9 @@ bench-pairs: setup
 
 bench-mask: setup
 	$(BIN)/python -m tests.benchmarks.bench_artifact_mask
+
+study: setup
+	$(BIN)/python -m tests.benchmarks.study $(CAPTURES)
 
 bench-training: setup
 	$(BIN)/python -m tests.benchmarks.bench_training step

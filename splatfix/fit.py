@@ -158,7 +158,7 @@ def _run_fit(capture_path: str | Path, out: str | Path, config: FitRunConfig, *,
         scene=scene,
         estimate=estimate_without_tests(run, split, scene, config, steps=fit.step),
     )
-    run.write_provenance(seed=config.seed, device=device, notes=list_notes(capture, config))
+    run.write_provenance(seed=config.seed, device=device, notes=[*list_notes(capture, config), *fit.notes])
     return results
 
 

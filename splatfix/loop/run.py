@@ -98,5 +98,5 @@ def _run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, 
         repair_views=repair_views,
         estimate=estimate_without_tests(run, split, scene, config, steps=before.step),
     )
-    run.write_provenance(seed=config.seed, device=device, notes=[*list_notes(capture, config), *overlap])
+    run.write_provenance(seed=config.seed, device=device, notes=[*list_notes(capture, config), *before.notes, *overlap])
     return results

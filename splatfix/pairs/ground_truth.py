@@ -114,7 +114,7 @@ def fit_densely(
     split = make_split(capture, views)
     scene = load_scene(capture, split.train_ids, device)
     densify = DensifyConfig(strategy="default", max_gaussians=config.max_gaussians)
-    settings = FitConfig(steps=config.steps, dropout=0.0, densify=densify)
+    settings = FitConfig(steps=config.steps, dropout=0.0, opacity_decay=1.0, densify=densify)
     fit = start_fit(scene, settings, InitializationConfig(sh_degree=config.sh_degree), seed=seed)
     splat = (checkpoints or FitCheckpoints()).train(fit, scene.views(), config.steps, seed=seed)
     psnrs = []

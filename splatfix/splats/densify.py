@@ -8,7 +8,7 @@ formulas in torch. So the range of gsplat's versions is pinned, and a test fails
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -23,9 +23,11 @@ class DensifyConfig:
     """Settings of densification.
 
     Attributes:
-        strategy: ``none`` keeps the initial Gaussians (growth makes sparse fits worse); ``default`` clones and splits
-            where image-plane gradients are high (Kerbl et al. 2023); ``mcmc`` relocates dead ones and samples new ones
-            (Kheradmand et al. 2024).
+        strategy: ``none`` keeps the initial Gaussians; ``default`` clones and splits where image-plane gradients are
+            high (Kerbl et al. 2023); ``mcmc`` relocates dead ones and samples new ones (Kheradmand et al. 2024);
+            ``auto`` is ``default`` where the photos overlap, and ``none`` elsewhere: there Gaussians that grow explain
+            each photo by itself.
+        min_overlap: ``auto``: share of the pixels whose depth two photos agree on from which Gaussians grow.
         max_gaussians: largest number of Gaussians; at this number growth stops.
         start: share of the schedule after which refinement starts.
         stop: share of the schedule after which refinement stops.
@@ -35,7 +37,8 @@ class DensifyConfig:
         noise: ``mcmc``: multiplier of the position noise (0 turns it off; it hurts sparse fits).
     """
 
-    strategy: Literal["none", "default", "mcmc"] = "none"
+    strategy: Literal["auto", "none", "default", "mcmc"] = "auto"
+    min_overlap: float = 0.35
     max_gaussians: int = 30_000
     start: float = 0.1
     stop: float = 0.7
@@ -45,13 +48,35 @@ class DensifyConfig:
     noise: float = 0.0
 
 
+def choose_strategy(config: DensifyConfig, overlap: float | None) -> tuple[DensifyConfig, str | None]:
+    """Resolve the strategy ``auto``; returns the config, and a note if there was something to choose.
+
+    ``overlap`` is the share of the pixels whose depth two photos agree on; None where no depth was looked for.
+    """
+    if config.strategy != "auto":
+        return config, None
+    if overlap is None:
+        return replace(config, strategy="none"), None
+    if overlap >= config.min_overlap:
+        note = f"the photos overlap (two agree on the depth of {overlap:.0%} of their pixels): Gaussians are added"
+        return replace(config, strategy="default"), note
+    note = f"the photos overlap little (two agree on the depth of {overlap:.0%} of their pixels): no Gaussian is added"
+    return replace(config, strategy="none"), note
+
+
 class Densifier:
-    """A strategy of gsplat and its running state. With the strategy ``none`` its methods do nothing."""
+    """A strategy of gsplat and its running state. With the strategy ``none`` its methods do nothing.
+
+    Raises:
+        ValueError: the strategy is ``auto``, which has to be resolved first (`choose_strategy`).
+    """
 
     def __init__(self, config: DensifyConfig, num_steps: int, scene_scale: float) -> None:
         self.config = config
         self.strategy: Any = None
         self.state: dict[str, Any] = {}
+        if config.strategy == "auto":
+            raise ValueError("densify.strategy = 'auto': the overlap of the photos is not known; wanted one by name")
         if config.strategy == "none":
             return
         shared = {

@@ -59,6 +59,8 @@ class InitializationConfig:
             points near them in a photo; infinite spreads them over the whole depth range.
         num_stereo: largest number of stereo points, after thinning.
         pixels_per_point: smallest number of stereo pixels per stereo point, which limits their density.
+        num_stereo_growing: the same number where Gaussians grow (fit.densify), which add the details themselves.
+        pixels_per_point_growing: the same density there.
         min_points: auto triangulates if fewer SfM points than this are admissible.
         min_coverage: share of the pixels with a stereo depth below which auto considers the photos far apart.
         num_random_wide: largest number of random points that auto uses for photos far apart.
@@ -79,8 +81,10 @@ class InitializationConfig:
     sources: tuple[Literal["auto", "points", "triangulated", "stereo", "random", "given"], ...] = ("auto",)
     num_random: int = 2000
     random_spread: float = 0.15
-    num_stereo: int = 10_000
-    pixels_per_point: float = 4.0
+    num_stereo: int = 40_000
+    pixels_per_point: float = 1.0
+    num_stereo_growing: int = 10_000
+    pixels_per_point_growing: float = 4.0
     min_points: int = 100
     min_coverage: float = 0.06
     num_random_wide: int = 600
@@ -186,6 +190,11 @@ class Survey:
     given_colors: Float[ndarray, "G 3"] | None
     notes: tuple[str, ...]
 
+    @property
+    def overlap(self) -> float | None:
+        """Share of the pixels whose depth two photos agree on; None where no depth was looked for."""
+        return None if self.dense is None else self.dense.overlap
+
 
 def survey_photos(
     cameras: Sequence[Camera],
@@ -247,6 +256,7 @@ def find_initial_points(
     survey: Survey | None = None,
     *,
     validities: Sequence[Float[ndarray, "_ _"] | None] | None = None,
+    grows: bool = False,
 ) -> InitialPoints:
     """Find the points that a fit from these photos starts from.
 
@@ -260,6 +270,7 @@ def find_initial_points(
         survey: result of `survey_photos` for the same photos, if already computed.
         validities: 0 where a photo is ignored, ``[H, W]``; None for a photo without such pixels, or for no such photo.
             Nothing is matched there and no color comes from there, but points may be there.
+        grows: whether the fit will add Gaussians.
 
     Raises:
         ValueError: no photos, invalid sources, or no point from any source.
@@ -273,13 +284,16 @@ def find_initial_points(
     colors = [sample_colors(survey.sparse, survey.seen, cameras, photos)]
     if survey.given_colors is not None:
         colors[0][len(survey.sparse) - len(survey.given_colors) :] = survey.given_colors
-    num_random, num_stereo, coverage = config.num_random, config.num_stereo, None
+    num_random, coverage = config.num_random, None
+    num_stereo, density = config.num_stereo, config.pixels_per_point
+    if grows:
+        num_stereo, density = config.num_stereo_growing, config.pixels_per_point_growing
     if dense is not None:
         coverage = dense.coverage
         if auto and coverage < config.min_coverage:
             num_random = min(num_random, config.num_random_wide)
             num_stereo = min(num_stereo, config.num_stereo_wide)
-        max_points = (1 / (1 + dense.num_agreeing)).sum() / config.pixels_per_point
+        max_points = (1 / (1 + dense.num_agreeing)).sum() / density
         indices = thin_points(dense, min(num_stereo, int(max_points)), rng)
         positions.append(dense.positions[indices])
         colors.append(_sample_stereo_colors(dense, indices, photos))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +25,7 @@ from splatfix.shapes import Float
 from splatfix.similarity import IDENTITY, Similarity
 from splatfix.splats.backdrop import find_plain_color, make_shell, mask_plain_background
 from splatfix.splats.checkpoints import CHECKPOINT_SCHEMA
+from splatfix.splats.densify import choose_strategy
 from splatfix.splats.initial_points import (
     InitializationConfig,
     Survey,
@@ -125,7 +126,8 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
     scale = scene_scale(scene.cameras, scene.depth)
     if initial.start is not None:
         return start_from_splat(
-            *(initial.start, scene.cameras, scene.photos, fit),
+            *(initial.start, scene.cameras, scene.photos),
+            replace(fit, densify=choose_strategy(fit.densify, None)[0]),
             scene_scale=scale,
             background=scene.background,
             validities=scene.validities,
@@ -134,9 +136,14 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
     photos, masks, validities, plain_color, survey = _prepare_photos(scene, initial)
     if plain_color is not None:
         log.info("the photos have a plain background: initial points are confined to the object")
-    rng = np.random.default_rng(seed)
+    densify, note = choose_strategy(fit.densify, survey.overlap)
+    fit = replace(fit, densify=densify)
+    if note is not None:
+        log.info("%s (fit.densify.strategy = auto)", note)
     points = find_initial_points(
-        scene.cameras, photos, masks, scene.points, initial, rng, survey=survey, validities=validities
+        *(scene.cameras, photos, masks, scene.points, initial, np.random.default_rng(seed), survey),
+        validities=validities,
+        grows=fit.densify.strategy != "none",
     )
     device = scene.photos[0].device
     gaussians = initialize_gaussians(points, initial, device)
@@ -153,7 +160,9 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
             device=device,
         )
         gaussians = gaussians.concatenate(backdrop)
-    return Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos), background=scene.background)
+    started = Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos), background=scene.background)
+    started.notes = () if note is None else (note,)
+    return started
 
 
 @lru_cache(maxsize=1)

@@ -66,7 +66,7 @@ class FitConfig:
     sh0_lr: float = 2.5e-3
     shN_lr: float = 1.25e-4  # noqa: N815 - gsplat's name for the higher bands
     exposure_lr: float = 0.0
-    opacity_decay: float = 1.0
+    opacity_decay: float = 0.999
     opacity_regularizer: float = 0.0
     scale_regularizer: float = 0.0
     mode: RenderMode = "classic"
@@ -112,6 +112,7 @@ class Fit:
         step: number of completed steps.
         seconds: training time so far, updated by the caller.
         losses: (step, loss) every `RECORD_EVERY` steps.
+        notes: what readers of the run should know of its start.
         params: parameters of the Gaussians by their names in `PARAMETERS`: ``params["scales"]`` are log-scales,
             ``params["opacities"]`` are logits.
         exposure: change of the color of each photo, an affine map ``[P, 3, 4]``.
@@ -136,6 +137,7 @@ class Fit:
         self.step = 0
         self.seconds = 0.0
         self.losses: list[tuple[int, float]] = []
+        self.notes: tuple[str, ...] = ()
         values = (
             *(gaussians.means, gaussians.log_scales, gaussians.quats),
             *(gaussians.opacity_logits, gaussians.sh0, gaussians.sh_rest),
@@ -185,6 +187,7 @@ class Fit:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "exposure_optimizer": self.exposure_optimizer.state_dict() if self.exposure_optimizer else None,
             "strategy": dict(self.densifier.state),
+            "strategy_name": self.config.densify.strategy,
         }
 
     def load_state(self, state: dict) -> None:
@@ -226,6 +229,7 @@ def load_fit(
     state = read_checkpoint(path, identity, device)
     with naming_checkpoint(path):
         gaussians = Gaussians(*(state["params"][name] for name in PARAMETERS))
+        config = replace(config, densify=replace(config.densify, strategy=state["strategy_name"]))
         fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]), background=background)
         fit.load_state(state)
     return fit

@@ -159,7 +159,8 @@ def fit_small_scene(strategy: str, max_gaussians: int) -> tuple[Fit, float]:
         **{"grow_gradient": 1e-3, "prune_opacity": 0.15, "noise": 1.0},
     )
     start = cloud(200, seed=1, degree=1, log_scale=-2.5, spread=0.5)
-    fit = Fit(start, FitConfig(steps=40, exposure_lr=1e-3, densify=densify), scene_scale=4.0, num_photos=len(photos))
+    config = FitConfig(steps=40, exposure_lr=1e-3, opacity_decay=1.0, densify=densify)
+    fit = Fit(start, config, scene_scale=4.0, num_photos=len(photos))
     advance(fit, photos, 40, seed=0)
     with torch.no_grad():
         images = torch.stack([render(fit.splat(), [photo.camera]).rgb[0] for photo in photos])

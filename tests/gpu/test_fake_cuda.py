@@ -39,6 +39,7 @@ from splatfix.restoration.nafnet.network import GuidedNet
 from splatfix.restoration.nafnet.restorer import NafnetRestorer
 from splatfix.restoration.restorer import Repaired
 from splatfix.splats import train
+from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import SparseScene, start_fit
 from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
@@ -119,6 +120,7 @@ def expect(events: Counter[str], *expected: tuple[int, dict[str, int]]) -> None:
 def make_fit(**settings: Any) -> tuple[Fit, list[TrainingView]]:
     """Make a fit of two photos on the device."""
     photos = [TrainingView(camera(48, 36), torch.rand(36, 48, 3).to("cuda")) for _ in range(2)]
+    settings = {"densify": DensifyConfig(strategy="none"), **settings}
     config = FitConfig(steps=100, exposure_lr=1e-3, opacity_regularizer=0.1, scale_regularizer=0.1, **settings)
     return Fit(cloud(30, degree=1).to("cuda"), config, scene_scale=4.0, num_photos=2), photos
 

@@ -51,6 +51,11 @@ class StereoPoints:
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def overlap(self) -> float:
+        """Share of the (masked) pixels of all photos that have a depth which another photo agrees on."""
+        return self.coverage * float((self.num_agreeing > 0).mean()) if len(self) else 0.0
+
 
 def find_stereo_points(
     cameras: Sequence[Camera],

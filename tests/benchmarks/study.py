@@ -1,0 +1,126 @@
+"""Settings of the sparse fit, compared over captures and seeds: ``python -m tests.benchmarks.study [CAPTURE ...]``.
+
+Each arm is the default with some fields changed. Every fit is measured on the test photos of its capture; the table
+shows the differences to the first arm, paired by capture and seed. Finished fits are kept in ``--out``, so that the
+same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from splatfix.captures import open_capture
+from splatfix.evaluation.measure import measure_views, summarize
+from splatfix.files import write_text
+from splatfix.loop import LoopConfig
+from splatfix.process import using_threads
+from splatfix.splats.scene import load_scene, start_fit
+from splatfix.splats.train import advance
+from splatfix.sweep.settings import apply
+from splatfix.views import make_split
+
+SCENES = Path(os.environ.get("SPLATFIX_SCENES", "../shared/scenes"))
+EARLIER = {  # the default before opacities decayed
+    "fit.opacity_decay": 1.0,
+    "fit.densify.strategy": "none",
+    "initial.num_stereo": 10_000,
+    "initial.pixels_per_point": 4.0,
+}
+ARMS: dict[str, dict[str, Any]] = {
+    "earlier": EARLIER,
+    "now": {},
+    "without decay": {"fit.opacity_decay": 1.0},
+    "without growth": {"fit.densify.strategy": "none"},
+    "growth everywhere": {"fit.densify.strategy": "default"},
+    "10,000 stereo points": {name: EARLIER[name] for name in ("initial.num_stereo", "initial.pixels_per_point")},
+    "3DGS": {  # Kerbl et al. 2023: SfM points, growth, degree 3, all Gaussians at each step
+        **{"fit.opacity_decay": 1.0, "fit.dropout": 0.0, "fit.densify.strategy": "default"},
+        **{"initial.sources": ("points", "triangulated", "random"), "initial.sh_degree": 3},
+    },
+}
+Row = Mapping[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("captures", nargs="*", type=Path, default=sorted(SCENES.glob("*/")))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["earlier", "now"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--size-px", type=int, default=320)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder for the figures of each fit")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    with using_threads(options.threads):
+        for path in options.captures:
+            for seed in options.seeds:
+                for arm in options.arms:
+                    rows.append(fit_once(path, arm, seed, options.size_px, options.out))
+                    print(" ".join(f"{name}={value}" for name, value in rows[-1].items()), flush=True)
+    table = make_table(rows, options.arms)
+    write_text(options.out / "table.md", table)
+    print(table)
+
+
+def fit_once(path: Path, arm: str, seed: int, size_px: int, out: Path) -> Row:
+    """Fit a capture with the settings of an arm, and measure it; or read the figures of an earlier call."""
+    file = out / f"{path.name}_{size_px}_{arm.replace(' ', '_')}_{seed}.json"
+    if file.is_file():
+        return json.loads(file.read_text())
+    config = apply(LoopConfig(), {"views.size_px": size_px, **ARMS[arm]}, source=arm)
+    capture = open_capture(path, longest_side_px=size_px)
+    split = make_split(capture, config.views)
+    scene = load_scene(capture, split.train_ids, torch.device("cpu"))
+    start = time.perf_counter()
+    fit = start_fit(scene, config.fit, config.initial, seed=seed)
+    advance(fit, scene.views(), config.fit.steps, seed=seed)
+    seconds = time.perf_counter() - start
+    summary = summarize(measure_views(capture, split, {"before": fit.splat()}, reasons={}))
+    row = {
+        **{"capture": path.name, "arm": arm, "seed": seed, "size_px": size_px},
+        **{metric: round(float(summary.value("all", "before", metric) or 0), 4) for metric in ("psnr", "ssim")},
+        **{"gaussians": len(fit.params["means"]), "seconds": round(seconds, 1)},
+        "grows": fit.config.densify.strategy != "none",
+    }
+    write_text(file, json.dumps(row))
+    return row
+
+
+def make_table(rows: Sequence[Row], arms: Sequence[str]) -> str:
+    """A table in Markdown: the first arm, the change by each other one with its spread over seeds, and means."""
+    head = ["capture", arms[0], *(f"{arm} (spread)" for arm in arms[1:]), "SSIM", "Gaussians", "seconds"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    changes: dict[str, list[float]] = {arm: [] for arm in arms}
+    for name in dict.fromkeys(row["capture"] for row in rows):
+        mine = {arm: [row for row in rows if row["capture"] == name and row["arm"] == arm] for arm in arms}
+        cells = [f"{name}{' (grows)' if mine[arms[-1]][0]['grows'] else ''}", f"{mean(mine[arms[0]], 'psnr'):.2f}"]
+        for arm in arms[1:]:
+            paired = [b["psnr"] - a["psnr"] for a, b in zip(mine[arms[0]], mine[arm], strict=True)]
+            changes[arm].append(float(np.mean(paired)))
+            spread = f" ({np.std(paired, ddof=1):.2f})" if len(paired) > 1 else ""
+            cells.append(f"{np.mean(paired):+.2f}{spread}")
+        last = mine[arms[-1]]
+        cells.append(f"{mean(last, 'ssim') - mean(mine[arms[0]], 'ssim'):+.3f}")
+        for key in ("gaussians", "seconds"):
+            cells.append(f"{mean(mine[arms[0]], key):,.0f} -> {mean(last, key):,.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    means = [f"{np.mean(changes[arm]):+.2f} (from {min(changes[arm]):+.2f})" for arm in arms[1:]]
+    lines.append(f"| mean of {len(lines) - 2} | | {' | '.join(means)} | | | |")
+    return "\n".join(lines) + "\n"
+
+
+def mean(rows: Sequence[Row], key: str) -> float:
+    return float(np.mean([row[key] for row in rows]))
+
+
+if __name__ == "__main__":
+    main()
