@@ -44,6 +44,7 @@ from splatfix.restoration.repair_cache import RepairCache
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import RUN_FILES, remove_run
 from splatfix.shared_folder import check_token
+from splatfix.splats.checkpoints import CHECKPOINT_SCHEMA
 
 ENTRY, REPAIRS = "entry.json", "repairs"  # names on disk
 ENTRY_FILES = (  # glob patterns of all that an entry writes
@@ -90,11 +91,12 @@ def label_restorers(restorers: tuple[RestorerSetting, ...]) -> dict[str, Restore
 def entry_identity(task: EntryTask, loop: LoopConfig, path_frames: int) -> str:
     """Hash all settings and weights that decide an entry, besides the capture itself; ``loop`` has its restorer.
 
-    Settings are hashed as `splats.scene.fit_identity` does, so that a new one with a default keeps finished entries.
+    Settings are hashed as `splats.scene.fit_identity` does, so that a new one with a default keeps finished entries,
+    but a changed default does not.
     """
     settings = {name: value for name, value in changed_fields(loop).items() if name not in MAY_CHANGE}
     files = [given.digest for given in restorer_input(task.restorer).values()]
-    tree = {"schema": SCHEMA, "loop": settings, "files": files, "path_frames": path_frames}
+    tree = {"schema": SCHEMA, "fits": CHECKPOINT_SCHEMA, "loop": settings, "files": files, "path_frames": path_frames}
     return hash_text(json.dumps(tree, sort_keys=True))
 
 
