@@ -32,13 +32,13 @@ from splatfix.process import choose_device, progress, seed_everything
 from splatfix.profiling import record_profile, settle_on
 from splatfix.rendering.cuda import warn_of_needles
 from splatfix.runs import REMEDIES, Input, Run, check_place, files_input, open_run, read_run
-from splatfix.sfm import FirstPosesConfig, describe_poses, needs_poses, pose_photos, read_pose_record
+from splatfix.sfm import FirstPosesConfig, count_photos, describe_poses, needs_poses, pose_photos, read_pose_record
 from splatfix.splats.early_stopping import EarlyStoppingConfig, choose_stop
 from splatfix.splats.initial_points import InitializationConfig, list_given_files
 from splatfix.splats.phases import TrainingPhase, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity, load_scene, start_fit
 from splatfix.splats.train import Fit, FitConfig
-from splatfix.views import Split, ViewsConfig, make_split, resolve_masks, resolve_size
+from splatfix.views import Split, ViewsConfig, check_num_train, make_split, resolve_masks, resolve_size
 
 log = logging.getLogger(__name__)
 
@@ -192,6 +192,9 @@ def pose_first(
         capture = open_capture(folder, longest_side_px=config.views.size_px, options=options)
         return make_split(capture, config.views).train_ids
 
+    num_photos = count_photos(capture_path)
+    if num_photos is not None:
+        check_num_train(config.views, num_photos, capture_path)  # before minutes of work
     log.info("%s has no poses: estimating cameras into %s", capture_path, target)
     record = pose_photos(
         capture_path, target, config.pose.to_pose_config(), choose=choose if chosen_alone else None, fresh=fresh

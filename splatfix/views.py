@@ -156,14 +156,7 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
     elif config.num_train == "all":
         train = capture.names
     else:
-        if config.num_train < 1:
-            raise ValueError(f"num_train = {config.num_train}: wanted at least 1 photo (3 to 9 are usual), or all")
-        if config.num_train >= len(capture.views):
-            raise ValueError(
-                f"{capture.path}: num_train = {config.num_train}, but the capture has {len(capture.views)} photos and "
-                "at least one must be held out for testing; wanted --views.num-train from 1 to "
-                f"{len(capture.views) - 1}, or all, which leaves none to test on"
-            )
+        check_num_train(config, len(capture.views), capture.path)
         train = select_farthest_views(capture.cameras, config.num_train)
     points = None if capture.points is None else capture.points.admissible(train)
     training = [capture.view(name).camera for name in train]
@@ -180,6 +173,25 @@ def make_split(capture: Capture, config: ViewsConfig) -> Split:
     ordered = sorted(unseen, key=lambda camera: (distances[camera.name], camera.name))
     ordered = pick_evenly(ordered, config.max_test)
     return Split(train, tuple(sorted(camera.name for camera in ordered)), config.size_px, config.masks)
+
+
+def check_num_train(config: ViewsConfig, num_photos: int, place: str | Path) -> None:
+    """Check that so many photos are enough to choose ``num_train`` of them, if that is how they are chosen.
+
+    Raises:
+        ValueError: they are not, and none would be left to test on.
+    """
+    chosen_otherwise = config.split is not None or config.train_ids is not None or config.test_every is not None
+    if chosen_otherwise or config.num_train == "all":
+        return
+    if config.num_train < 1:
+        raise ValueError(f"num_train = {config.num_train}: wanted at least 1 photo (3 to 9 are usual), or all")
+    if config.num_train >= num_photos:
+        raise ValueError(
+            f"{place}: num_train = {config.num_train}, but there are {num_photos} photos and at least one must be held "
+            f"out for testing; wanted --views.num-train from 1 to {num_photos - 1}, or all, which leaves none to test "
+            "on"
+        )
 
 
 def pick_evenly(items: Sequence[T], num: int) -> list[T]:

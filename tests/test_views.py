@@ -125,7 +125,7 @@ def test_split_file_is_read_and_checked(tmp_path):
 
 def test_too_many_or_too_few_photos_are_errors():
     capture = make_capture(ring(6))
-    with pytest.raises(ValueError, match="num_train = 6, but the capture has 6 photos"):
+    with pytest.raises(ValueError, match="num_train = 6, but there are 6 photos"):
         make_split(capture, ViewsConfig(num_train=6))
     with pytest.raises(ValueError, match="num_train = 0"):
         make_split(capture, ViewsConfig(num_train=0))

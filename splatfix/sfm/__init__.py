@@ -7,7 +7,7 @@ from splatfix.sfm.config import FirstPosesConfig, PoseConfig
 from splatfix.sfm.poser import PhotoInfo, PosedModel, Poser, PoseTask
 from splatfix.sfm.record import POSE_RECORD, PhotoRecord, PoseRecord, describe_poses, read_pose_record
 from splatfix.sfm.run import pose_photos
-from splatfix.sfm.source import needs_poses
+from splatfix.sfm.source import count_photos, needs_poses
 
 __all__ = [
     "POSE_RECORD",
@@ -19,6 +19,7 @@ __all__ = [
     "PoseTask",
     "PosedModel",
     "Poser",
+    "count_photos",
     "describe_poses",
     "needs_poses",
     "pose_photos",

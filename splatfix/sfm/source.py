@@ -56,6 +56,12 @@ def needs_poses(path: Path | str) -> bool:
     return bool(find_photo_files(path) or find_video_files(path))
 
 
+def count_photos(path: Path | str) -> int | None:
+    """The number of photos in a folder that has no poses; None for a video, of which frames are chosen."""
+    path = Path(path)
+    return len(find_photo_files(path)) or None if path.is_dir() else None
+
+
 def open_source(path: Path | str) -> Source:
     """Find the photos or the video at a path; a URL is recognized as a string only, since a ``Path`` merges slashes.
 

@@ -2,12 +2,15 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from splatfix.cli import main
 from splatfix.files import read_json
 from splatfix.fit import FitRunConfig, pose_first
+from splatfix.images import write_image
 from splatfix.sfm import FirstPosesConfig, read_pose_record
+from splatfix.views import ViewsConfig
 from tests.sfm.conftest import CONFIG
 from tests.test_pipeline import SMALL
 
@@ -19,7 +22,7 @@ def small_estimate(monkeypatch):
 
 def test_photos_without_poses_are_posed_into_the_run(posed, tmp_path):
     shutil.copytree(posed.capture, tmp_path / "run" / "capture", symlinks=True)
-    config = FitRunConfig()
+    config = FitRunConfig(views=ViewsConfig(num_train=3))
     assert pose_first(posed.photos, tmp_path / "run", config) == (tmp_path / "run" / "capture", config)
     assert pose_first(posed.capture, tmp_path / "other", config) == (posed.capture, config)
     assert not (tmp_path / "other").exists()
@@ -56,3 +59,13 @@ def test_a_fit_of_photos_says_what_its_poses_know_of(posed, tmp_path, known):
     before = (out / "results.json").stat().st_mtime_ns
     assert main(["fit", str(posed.photos), "--out", str(out)]) == 0
     assert (out / "results.json").stat().st_mtime_ns == before
+
+
+def test_too_few_photos_are_refused_before_they_are_posed(tmp_path, monkeypatch, capsys):
+    for index in range(6):
+        write_image(tmp_path / "photos" / f"{index}.jpg", np.zeros((30, 40, 3), np.float32))
+    monkeypatch.setattr("splatfix.fit.pose_photos", lambda *_, **__: pytest.fail("photos were posed"))
+    assert main(["loop", str(tmp_path / "photos"), "--out", str(tmp_path / "run")]) == 2
+    message = "photos: num_train = 6, but there are 6 photos and at least one must be held out for testing; wanted --"
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run" / "capture").exists()
