@@ -13,14 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import psutil
+
 KILLED_SECONDS = 10.0  # that a killed process may take to end, unless it is stuck in the kernel
 STALL_SECONDS = 600.0  # without a sign of work, after which a program is given up
+FRUITLESS_SECONDS = 7200.0  # of work that shows nothing, after which it is given up, too
 POLL_SECONDS = 0.05
 log = logging.getLogger(__name__)
 
 
 class StallError(OSError):
-    """Raised where a program has shown no sign of work for `STALL_SECONDS`."""
+    """Raised where a program has shown no sign of work for `STALL_SECONDS`, or nothing for `FRUITLESS_SECONDS`."""
 
 
 class Finished(NamedTuple):
@@ -85,7 +88,7 @@ def wait_for_killed(process: subprocess.Popen, name: str) -> None:
 
 
 def wait_while_working(process: subprocess.Popen, count: Callable[[], int], on_count: Callable[[int], object]) -> None:
-    """Wait for the end of a process that has ever more to show.
+    """Wait for the end of a process that works, and has more and more to show.
 
     Args:
         process: the process.
@@ -93,18 +96,36 @@ def wait_while_working(process: subprocess.Popen, count: Callable[[], int], on_c
         on_count: called with how much more that is than at the last call.
 
     Raises:
-        StallError: the count has not grown for `STALL_SECONDS`.
+        StallError: it has taken no time of the processor for `STALL_SECONDS`, or its count has not grown for
+            `FRUITLESS_SECONDS`.
     """
-    num, moved, is_done = 0, time.monotonic(), False
+    num, busy, is_done = 0, 0.0, False
+    worked = counted = time.monotonic()
     while not is_done:
         time.sleep(POLL_SECONDS)
         is_done = process.poll() is not None
-        more = max(0, count() - num)
+        now, more = time.monotonic(), max(0, count() - num)
         on_count(more)
         num += more
-        moved = time.monotonic() if more else moved
-        if not is_done and time.monotonic() - moved > STALL_SECONDS:
+        if more:
+            counted = worked = now
+        if (seconds := _processor_seconds(process)) > busy:
+            busy, worked = seconds, now
+        if is_done:
+            return
+        if now - worked > STALL_SECONDS:
             raise StallError(f"it has done nothing for {STALL_SECONDS:g} s")
+        if now - counted > FRUITLESS_SECONDS:
+            raise StallError(f"it has worked for {FRUITLESS_SECONDS:g} s without a result")
+
+
+def _processor_seconds(process: subprocess.Popen) -> float:
+    """The time of the processor that a process has taken; 0 if it has ended."""
+    try:
+        times = psutil.Process(process.pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return times.user + times.system
 
 
 def write_to_pipe(pipe: int, data: bytes | memoryview) -> None:
@@ -117,7 +138,7 @@ def write_to_pipe(pipe: int, data: bytes | memoryview) -> None:
     os.set_blocking(pipe, False)
     rest = memoryview(data).cast("B")
     while rest:
-        if not select.select([], [pipe], [], STALL_SECONDS)[1]:
+        if not _is_ready(pipe, select.POLLOUT):
             raise StallError(f"it has taken nothing for {STALL_SECONDS:g} s")
         rest = rest[os.write(pipe, rest) :]
 
@@ -128,6 +149,13 @@ def read_from_pipe(pipe: int, max_bytes: int) -> bytes:
     Raises:
         StallError: nothing has come for `STALL_SECONDS`.
     """
-    if not select.select([pipe], [], [], STALL_SECONDS)[0]:
+    if not _is_ready(pipe, select.POLLIN):
         raise StallError(f"it has given nothing for {STALL_SECONDS:g} s")
     return os.read(pipe, max_bytes)
+
+
+def _is_ready(pipe: int, event: int) -> bool:
+    """Wait for a pipe, for at most `STALL_SECONDS`; False if nothing has happened then."""
+    poller = select.poll()  # which takes any file descriptor, unlike select.select
+    poller.register(pipe, event)
+    return bool(poller.poll(1000 * STALL_SECONDS))

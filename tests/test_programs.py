@@ -69,6 +69,16 @@ def test_a_process_that_does_nothing_more_is_given_up(monkeypatch):
     assert [more for more in seen if more] == [2, 3]
 
 
+def test_a_process_that_works_may_take_long_between_results_but_not_for_ever(monkeypatch):
+    monkeypatch.setattr(programs, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(programs, "FRUITLESS_SECONDS", 3.0)
+    start = time.monotonic()
+    process = subprocess.Popen(["sh", "-c", "while :; do :; done"])
+    with pytest.raises(StallError, match="it has worked for 3 s without a result"), killing(process, "sh"):
+        wait_while_working(process, lambda: 0, lambda _: None)
+    assert time.monotonic() - start >= 3
+
+
 def test_what_a_process_did_last_is_counted():
     seen: list[int] = []
     with subprocess.Popen(["true"]) as process:
