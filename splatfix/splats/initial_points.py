@@ -190,11 +190,6 @@ class Survey:
     given_colors: Float[ndarray, "G 3"] | None
     notes: tuple[str, ...]
 
-    @property
-    def overlap(self) -> float | None:
-        """Share of the pixels whose depth two photos agree on; None where no depth was looked for."""
-        return None if self.dense is None else self.dense.overlap
-
 
 def survey_photos(
     cameras: Sequence[Camera],

@@ -136,7 +136,8 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
     photos, masks, validities, plain_color, survey = _prepare_photos(scene, initial)
     if plain_color is not None:
         log.info("the photos have a plain background: initial points are confined to the object")
-    densify, note = choose_strategy(fit.densify, survey.overlap)
+    overlap = None if survey.dense is None else survey.dense.overlap
+    densify, note = choose_strategy(fit.densify, overlap)
     fit = replace(fit, densify=densify)
     if note is not None:
         log.info("%s (fit.densify.strategy = auto)", note)
