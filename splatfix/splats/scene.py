@@ -118,7 +118,8 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
     A scene without a background gets a shell of Gaussians behind it. If the photos show an object on a plain
     background, masks are derived from it, which confine the initial points to the object.
 
-    With ``initial.start`` the fit begins from that splat, and the sparse fit counts as finished (`splats.start`).
+    With ``initial.start`` the fit begins from that splat, and the sparse fit counts as finished (`splats.start`). Where
+    ``fit.densify`` leaves open whether Gaussians are added, the overlap of the photos decides (`choose_strategy`).
 
     Raises:
         ValueError: invalid initialization settings, no initial point from any source, or a splat that cannot be used.
