@@ -19,7 +19,7 @@ from typing import Literal
 from splatfix.evaluation.results import RESULTS, read_results
 from splatfix.files import scratch_folder, write_text, write_whole
 from splatfix.gaussians import Splat, read_recorded_world, read_splat, write_ply
-from splatfix.programs import run_program
+from splatfix.programs import describe_exit, run_program
 from splatfix.report.wording import recommended_arm
 
 log = logging.getLogger(__name__)
@@ -180,11 +180,11 @@ def _write_with_program(splat: Splat, path: Path, program: Program, ending: str)
         try:
             run = run_program(command, timeout_seconds=MAX_SECONDS)
         except subprocess.TimeoutExpired:
-            raise ValueError(f"{program.name} has not ended after {MAX_SECONDS} s; it was stopped") from None
-        if run.code != 0 or not converted.is_file():
+            raise OSError(f"{program.name} has not ended after {MAX_SECONDS} s; it was stopped") from None
+        if run.code != 0 or not converted.is_file() or converted.stat().st_size == 0:
             lines = [line for line in (run.errors + run.output).splitlines() if line.strip()]
-            reason = "it wrote no file" if run.code == 0 else f"exit code {run.code}"
-            raise ValueError(f"{program.name} failed: {lines[-1].strip() if run.code and lines else reason}")
+            reason = "it wrote no file, or an empty one" if run.code == 0 else describe_exit(run.code)
+            raise OSError(f"{program.name} failed: {lines[-1].strip() if run.code > 0 and lines else reason}")
         shutil.copyfile(converted, path)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -42,17 +43,29 @@ class Finished(NamedTuple):
 def run_program(argv: Sequence[str | Path], *, timeout_seconds: float) -> Finished:
     """Run a program to its end, without a shell and without input.
 
-    Its output goes to files: a pipe may stay open after its end, held by a process that it started.
+    Its output goes to files: a pipe may stay open after its end, held by a process that it started. What it has started
+    ends with it.
 
     Raises:
         OSError: it cannot be started.
         subprocess.TimeoutExpired: it took longer; it has been killed.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True)
         with killing(process, Path(argv[0]).name):
             code = process.wait(timeout_seconds)
         return Finished(code, *(_read_text(file) for file in (output, errors)))
+
+
+def describe_exit(code: int) -> str:
+    """How a program ended, in words: its exit code, or the signal that killed it."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"{name} (out of memory?)" if name == "SIGKILL" else name
 
 
 def _read_text(file: IO[bytes]) -> str:
@@ -62,12 +75,14 @@ def _read_text(file: IO[bytes]) -> str:
 
 @contextmanager
 def killing(process: subprocess.Popen, name: str) -> Iterator[None]:
-    """Kill a process if it runs at the end of the block."""
+    """Kill a process, if it runs at the end of the block, and all that it has started. It leads a separate session."""
     try:
         yield
     finally:
-        if process.poll() is None:
-            process.kill()
+        is_running = process.poll() is None
+        with suppress(ProcessLookupError, PermissionError):  # nothing of the group is left; macOS says the latter
+            os.killpg(process.pid, signal.SIGKILL)
+        if is_running:
             wait_for_killed(process, name)
 
 

@@ -11,16 +11,18 @@ import errno
 import io
 import os
 import shutil
+import threading
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
 
-from splatfix import files
+from splatfix import files, stores
 from splatfix.files import sync, temporary_beside, write_whole
-from splatfix.stores import PARTS, MissingFileError, StorageError, ask, resolve, translate_errors
+from splatfix.stores import PARTS, MissingFileError, SlowStoreError, StorageError, ask, resolve, translate_errors
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 AT_FDCWD, RENAME_NOREPLACE = -100, 1  # of renameat2 in Linux
@@ -59,14 +61,26 @@ class StoredFile:
 def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     """Call a function that sends requests for each item, `NUM_REQUESTS` at once; yields the results in order.
 
-    After an error, calls that have not begun are cancelled, and the error is raised. So are they when the generator is
-    closed.
+    After an error or a stop signal, or when the generator is closed, calls that have not begun are cancelled, and those
+    under way are not waited for. The error is raised.
     """
-    pool = ThreadPoolExecutor(NUM_REQUESTS, thread_name_prefix="storage")
+    has_failed = threading.Event()
+
+    def call(item: Item) -> Result:
+        if has_failed.is_set():  # for an item before this one, since they begin in order
+            raise CancelledError
+        try:
+            return function(item)
+        except BaseException:
+            has_failed.set()
+            raise
+
+    pool = ThreadPool(NUM_REQUESTS)  # of daemon threads: the end of the process waits for none of them
     try:
-        yield from pool.map(function, items)
+        yield from pool.imap(call, items)
     finally:
-        pool.shutdown(cancel_futures=True)
+        has_failed.set()
+        pool.terminate()
 
 
 def open_binary(url: str) -> io.BufferedIOBase:
@@ -212,12 +226,12 @@ def download(url: str, path: Path) -> None:
 
     for attempt in range(3):
         try:
-            size_bytes = ask(url, copy)
+            size_bytes = ask(url, copy, stores.READ_SECONDS)
             if path.stat().st_size == size_bytes:
                 return
             raise StorageError(f"{url}: {path.stat().st_size} of {size_bytes} bytes were read")
-        except StorageError:
-            if attempt == 2 or path.stat().st_size == 0:
+        except StorageError as error:
+            if isinstance(error, SlowStoreError) or attempt == 2 or path.stat().st_size == 0:
                 raise
 
 
@@ -362,7 +376,7 @@ def drop_leftovers(url: str) -> None:
 def _get(url: str, store: Any, path: str) -> bytes:
     import obstore
 
-    return ask(url, lambda: bytes(obstore.get(store, path).bytes()))
+    return ask(url, lambda: bytes(obstore.get(store, path).bytes()), stores.READ_SECONDS)
 
 
 def _describe(entry: dict[str, Any], name: str) -> StoredFile:

@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from splatfix.deadlines import DeadlineError, call_within
 from splatfix.process import acting_after, stop_requested
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,10 @@ class MissingFileError(ValueError):
 
 class StorageError(OSError):
     """Raised when a store cannot be reached, so that it is unknown whether a file exists."""
+
+
+class SlowStoreError(StorageError):
+    """Raised when a request has taken longer than it may, though bytes came; it is not repeated."""
 
 
 def resolve(url: str, num_bytes: int = 0) -> Path | tuple[Any, str]:
@@ -127,27 +132,32 @@ def _make_memory() -> Any:
     return MemoryStore()
 
 
-def ask(url: str, request: Callable[[], Answer]) -> Answer:
+def ask(url: str, request: Callable[[], Answer], limit_seconds: float | None = None) -> Answer:
     """Send a request to a store, and repeat it while a store that has answered before does not answer.
 
     A store that has never answered this process is likely named or configured wrongly: its first error is raised. Any
-    other has `OUTAGE_SECONDS` to come back, which is logged, or `STOPPING_SECONDS` after a stop signal.
+    other has `OUTAGE_SECONDS` to come back, which is logged, or `STOPPING_SECONDS` after a stop signal, which also ends
+    the wait for an answer.
 
     Args:
         url: of the file or folder, for errors.
         request: calls obstore; it may be called several times.
+        limit_seconds: of one call, however slowly bytes come; None for none.
 
     Raises:
         MissingFileError: the file does not exist.
+        SlowStoreError: ``limit_seconds`` are over.
         OSError: the store cannot be reached, or refuses access.
     """
     store, started, pause = "/".join(url.split("/", 3)[:3]), time.monotonic(), 0.5
     while True:
         try:
             with acting_after(SLOW_SECONDS, lambda: _say_slow(store)), translate_errors(url):
-                answer = request()
+                answer = _call(url, request, limit_seconds)
         except MissingFileError:
             _answered.add(store)
+            raise
+        except SlowStoreError:
             raise
         except StorageError as error:
             if NO_ANSWER.search(str(error)) is None or store not in _answered:
@@ -164,6 +174,13 @@ def ask(url: str, request: Callable[[], Answer]) -> Answer:
             return answer
 
 
+def _call(url: str, request: Callable[[], Answer], limit_seconds: float | None) -> Answer:
+    try:
+        return call_within(limit_seconds, request)
+    except DeadlineError as error:
+        raise SlowStoreError(f"{url}: {error}: the link or the store is too slow for this file") from None
+
+
 def _say_slow(store: str) -> None:
     """Log that a request to a store takes long, at most once in `SLOW_NOTICE_SECONDS`."""
     now = time.monotonic()
@@ -171,8 +188,8 @@ def _say_slow(store: str) -> None:
         _called_slow[store] = now
         log.info(
             "%s: a request has taken %.0f s so far: the link is slow or the store does not answer; waiting until no "
-            "byte has come for %.0f s, or a part of a file has taken %.0f s to send",
-            *(store, SLOW_SECONDS, SILENT_SECONDS, PART_SECONDS),
+            "byte has come for %.0f s, a file has taken %.0f s to read, or a part of one %.0f s to send",
+            *(store, SLOW_SECONDS, SILENT_SECONDS, READ_SECONDS, PART_SECONDS),
         )
 
 

@@ -136,7 +136,7 @@ def test_the_program_that_runs_is_named_before_it_runs(splat, tmp_path, monkeypa
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(exports, "MAX_SECONDS", 0.1)
     caplog.set_level("INFO", "splatfix.exports")
-    with pytest.raises(ValueError, match=rf"^{program.name} has not ended after 0.1 s; it was stopped$"):
+    with pytest.raises(OSError, match=rf"^{program.name} has not ended after 0.1 s; it was stopped$"):
         export_splat(splat, form)
     assert caplog.messages == [f"{program.name} is converting 300 Gaussians, which may take minutes (at most 0 s)"]
 
@@ -147,7 +147,7 @@ def test_a_failure_of_the_program_is_one_line_and_leaves_nothing(splat, tmp_path
     tools.mkdir()
     fake_program(tools, program, 'echo "reading" >&2; echo "  bad input: 0 splats" >&2; exit 3')
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(ValueError, match=rf"^{program.name} failed: bad input: 0 splats$"):
+    with pytest.raises(OSError, match=rf"^{program.name} failed: bad input: 0 splats$"):
         export_splat(splat, form)
     assert not list(tmp_path.glob(f"*.{form}*"))
 

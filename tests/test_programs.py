@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from splatfix import programs
 from splatfix.programs import (
     StallError,
+    describe_exit,
     killing,
     read_from_pipe,
     run_program,
@@ -17,14 +19,14 @@ from splatfix.programs import (
     wait_while_working,
     write_to_pipe,
 )
+from tests.waiting import wait_for
 
 
 def is_running(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
         return False
-    return True
 
 
 def test_a_program_runs_without_input_and_its_output_is_kept():
@@ -40,12 +42,20 @@ def test_a_program_that_takes_too_long_is_killed(tmp_path):
     assert not is_running(int((tmp_path / "pid").read_text()))
 
 
-def test_what_a_program_started_is_not_waited_for(tmp_path):
-    start = time.monotonic()
-    run = run_program(["sh", "-c", f"sleep 600 & echo $! > {tmp_path}/pid; echo done"], timeout_seconds=100)
-    os.kill(int((tmp_path / "pid").read_text()), 9)
-    assert run == (0, "done\n", "")
-    assert time.monotonic() - start < 60
+@pytest.mark.parametrize("end", ["echo done", "sleep 600"])
+def test_what_a_program_started_is_not_waited_for_and_ends_with_it(tmp_path, end):
+    script = f"sleep 600 & echo $! > {tmp_path}/pid; {end}"
+    if end == "echo done":
+        assert run_program(["sh", "-c", script], timeout_seconds=100) == (0, "done\n", "")
+    else:
+        with pytest.raises(subprocess.TimeoutExpired):
+            run_program(["sh", "-c", script], timeout_seconds=1)
+    wait_for(lambda: not is_running(int((tmp_path / "pid").read_text())), seconds=20)
+
+
+@pytest.mark.parametrize(("code", "words"), [(3, "exit code 3"), (-9, "SIGKILL (out of memory?)"), (-15, "SIGTERM")])
+def test_the_end_of_a_program_in_words(code, words):
+    assert describe_exit(code) == words
 
 
 def test_a_process_that_is_stuck_in_the_kernel_is_left_behind(monkeypatch, caplog):
@@ -62,7 +72,7 @@ def test_a_process_that_does_nothing_more_is_given_up(monkeypatch):
     monkeypatch.setattr(programs, "STALL_SECONDS", 0.5)
     counts = iter([0, 2, 2, 5])
     seen: list[int] = []
-    with subprocess.Popen(["sleep", "600"]) as process:
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
         with pytest.raises(StallError, match=r"nothing for 0\.5 s"), killing(process, "sleep"):
             wait_while_working(process, lambda: next(counts, 5), seen.append)
         assert process.poll() == -9
@@ -73,7 +83,7 @@ def test_a_process_that_works_may_take_long_between_results_but_not_for_ever(mon
     monkeypatch.setattr(programs, "STALL_SECONDS", 0.5)
     monkeypatch.setattr(programs, "FRUITLESS_SECONDS", 3.0)
     start = time.monotonic()
-    process = subprocess.Popen(["sh", "-c", "while :; do :; done"])
+    process = subprocess.Popen(["sh", "-c", "while :; do :; done"], start_new_session=True)
     with pytest.raises(StallError, match="it has worked for 3 s without a result"), killing(process, "sh"):
         wait_while_working(process, lambda: 0, lambda _: None)
     assert time.monotonic() - start >= 3

@@ -16,7 +16,7 @@ import numpy as np
 from numpy import ndarray
 
 from splatfix.files import write_whole
-from splatfix.programs import StallError, killing, write_to_pipe
+from splatfix.programs import StallError, describe_exit, killing, write_to_pipe
 
 END_SECONDS = 600.0  # that ffmpeg may take after the last frame, to encode the last ones and to put the index in front
 
@@ -86,4 +86,5 @@ def _encoding(
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         if os.strerror(errno.ENOSPC) in said:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        raise OSError(f"{path}: ffmpeg failed ({(said.splitlines() or [f'exit code {code}'])[-1]})")
+        reason = said.splitlines()[-1] if code > 0 and said else describe_exit(code)
+        raise OSError(f"{path}: ffmpeg failed ({reason})")

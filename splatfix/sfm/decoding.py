@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from splatfix.files import scratch_folder, sync
 from splatfix.process import progress
-from splatfix.programs import StallError, killing, read_from_pipe, wait_while_working
+from splatfix.programs import StallError, describe_exit, killing, read_from_pipe, wait_while_working
 from splatfix.shapes import UInt8
 
 END_OF_JPEG = b"\xff\xd9"  # the last bytes of a whole file
@@ -30,7 +30,7 @@ def decode_all(video: Path, promised: float) -> int:
 
     Raises:
         RuntimeError: it cannot be decoded; with the log of ffmpeg.
-        ValueError: no more frames came.
+        OSError: ffmpeg was killed, or did nothing more.
     """
     counts = [0]
     with scratch_folder("video") as place:
@@ -66,15 +66,16 @@ def read_gray_frames(video: Path, every: int, width_px: int) -> Iterator[UInt8[n
 
     Raises:
         RuntimeError: the rest cannot be decoded; with the log of ffmpeg.
-        ValueError: no more frames came.
+        OSError: ffmpeg was killed, or did nothing more.
     """
     arguments = ["-v", "error", "-i", str(video), "-vf", f"select='not(mod(n,{every}))',scale={width_px}:-2"]
     arguments += ["-fps_mode", "passthrough", "-f", "image2pipe", "-pix_fmt", "gray", "-vcodec", "pgm", "-"]
-    with scratch_folder("video") as place, _running(video, arguments, place / "log", subprocess.PIPE) as process:
-        assert process.stdout is not None
-        with process.stdout as pipe:
-            yield from _split_pgm(lambda: read_from_pipe(pipe.fileno(), READ_BYTES))
-            wait_while_working(process, lambda: 0, lambda _: None)
+    with scratch_folder("video") as place:
+        with _running(video, arguments, place / "log", subprocess.PIPE) as process:
+            assert process.stdout is not None
+            with process.stdout as pipe:
+                yield from _split_pgm(lambda: read_from_pipe(pipe.fileno(), READ_BYTES))
+                wait_while_working(process, lambda: 0, lambda _: None)
         if process.returncode != 0:
             raise RuntimeError((place / "log").read_text(errors="replace"))
 
@@ -103,8 +104,8 @@ def write_frames(video: Path, chosen: Sequence[int], paths: Sequence[Path], fold
         folder: where the files are until they are whole, and the log of ffmpeg.
 
     Raises:
-        ValueError: it has fewer frames, or no more came.
-        OSError: the disk is full.
+        ValueError: it has fewer frames.
+        OSError: the disk is full, or ffmpeg was killed or did nothing more.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("frames-*/"):  # of a killed process
@@ -145,7 +146,7 @@ def _running(
     """Run ffmpeg within the block; its messages go to a file, since a pipe that nobody reads would stop it.
 
     Raises:
-        ValueError: a stall in the block.
+        OSError: a stall in the block, or ffmpeg was killed.
     """
     import imageio_ffmpeg
 
@@ -155,7 +156,10 @@ def _running(
     try:
         with killing(process, "ffmpeg"):
             yield process
+            if process.returncode is not None and process.returncode < 0:
+                end = describe_exit(process.returncode)
+                raise OSError(f"{video}: ffmpeg was ended by {end}; run the command again")
     except StallError as error:
-        raise ValueError(
+        raise OSError(
             f"{video}: ffmpeg was stopped: {error}; can its disk be read? Copy the video to a local disk"
         ) from None

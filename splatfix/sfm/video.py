@@ -76,7 +76,7 @@ def count_frames(video: Path) -> tuple[int, list[str]]:
     promised = _read_promised(video)
     try:
         num = decode_all(video, promised)
-    except (OSError, RuntimeError) as error:
+    except RuntimeError as error:
         raise ValueError(
             f"{video}: cannot be read as a video ({_find_reason(str(error))}); wanted a video that ffmpeg reads, such "
             "as .mp4 or .mov, or a folder of photos"
@@ -122,7 +122,7 @@ def measure_frames(video: Path, every: int, total: int) -> tuple[Float[ndarray, 
                 motion.append(0.0 if before is None else measure_motion(before, gray))
                 before = gray
                 bar.update()
-    except (RuntimeError, OSError) as error:
+    except RuntimeError as error:
         if len(sharpness) < MIN_PHOTOS:
             reason = " ".join(str(error).split())[:100]
             raise ValueError(f"{video}: its frames cannot be decoded ({reason}); is the file whole?") from None

@@ -9,8 +9,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pydantic
+
+from splatfix.deadlines import call_within
+from splatfix.process import acting_after
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +34,9 @@ CHATTY_LOGGERS = (
 )
 TIMEOUT_SECONDS = (10.0, 120.0)  # to connect, and between two bytes of an answer
 UPLOAD_SECONDS = (600.0, 120.0)  # the first is for the body of the request, too
+WHOLE_SECONDS = 300.0  # for a whole answer, however slowly its bytes come
+WHOLE_UPLOAD_SECONDS = 1800.0  # the same of an upload
+SLOW_SECONDS = 10.0  # of one request, before a message
 START_SECONDS = 120.0  # that a cluster may take no jobs after its start
 PAUSE_SECONDS = 2.0  # between two attempts to submit
 PING_SECONDS = 30.0  # between pings to a cluster whose log is followed; without an answer to one, it is gone
@@ -161,8 +170,11 @@ def open_client(url: str) -> Any:
         """Ray's client waits for ever; this one does not."""
 
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-            options.setdefault("timeout", UPLOAD_SECONDS if method == "PUT" else TIMEOUT_SECONDS)
-            return super()._do_request(method, endpoint, **options)
+            is_upload = method == "PUT"
+            options.setdefault("timeout", UPLOAD_SECONDS if is_upload else TIMEOUT_SECONDS)
+            request = partial(super()._do_request, method, endpoint, **options)
+            with acting_after(SLOW_SECONDS, partial(_say_slow, url, is_upload)):
+                return call_within(WHOLE_UPLOAD_SECONDS if is_upload else WHOLE_SECONDS, request)
 
         async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
             url = f"{self._address}/api/jobs/{job_id}/logs/tail"
@@ -185,6 +197,11 @@ def open_client(url: str) -> Any:
         os.environ.update(variables)
 
 
+def _say_slow(url: str, is_upload: bool) -> None:
+    seconds = WHOLE_UPLOAD_SECONDS if is_upload else WHOLE_SECONDS
+    log.info("%s: no whole answer for %.0f s; waiting for up to %.0f s", url, SLOW_SECONDS, seconds)
+
+
 @contextmanager
 def explain_errors(url: str) -> Iterator[None]:
     """Turn the errors of Ray's client into one line each: what failed, and what to do."""
@@ -198,6 +215,11 @@ def explain_errors(url: str) -> Iterator[None]:
     except (ConnectionError, TimeoutError, RequestException) as error:
         reason = f" ({type(error).__name__})" if isinstance(error, RequestException) else ""
         raise ConnectionError(f"{url}: no answer{reason}; {UNREACHABLE}") from None
+    except (pydantic.ValidationError, TypeError, KeyError, AttributeError) as error:
+        raise ConnectionError(
+            f"{url}: does not answer as Ray's jobs API ({type(error).__name__}); is it the address of a Ray dashboard, "
+            "of a version that this Ray knows?"
+        ) from None
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
         if "does not exist" in lines[0] and "404" in lines[0]:

@@ -91,6 +91,7 @@ def _follow(cluster: Cluster, job_id: str, printer: LogPrinter) -> JobInfo:
                     printer.write(_read_rest(cluster, job_id, num_printed))
                 return info
             waiting.notice(info)
+            waiting.notice_log(info, reader.reason)
             lost_at = None
         except ConnectionError:
             if lost_at is None:
@@ -111,15 +112,21 @@ def _read_rest(cluster: Cluster, job_id: str, num_printed: int) -> str:
 
 
 class _Waiting:
-    """Says each `PENDING_SECONDS` that a job has not started, and why."""
+    """Says each `PENDING_SECONDS` that a job has not started, or that its log cannot be read, and why."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
+        self._last_unread = -PENDING_SECONDS
 
     def notice(self, info: JobInfo) -> None:
         if info.status == "PENDING" and time.monotonic() - self._last >= PENDING_SECONDS:
             self._last = time.monotonic()
             log.info("%s: still PENDING: %s", info.id, " ".join(info.message.split())[:300] or "no reason is known")
+
+    def notice_log(self, info: JobInfo, reason: str | None) -> None:
+        if reason is not None and time.monotonic() - self._last_unread >= PENDING_SECONDS:
+            self._last_unread = time.monotonic()
+            log.warning("%s: is %s, but its log cannot be read (%s); trying again", info.id, info.status, reason)
 
 
 class _Reader(threading.Thread):
@@ -127,6 +134,7 @@ class _Reader(threading.Thread):
 
     Attributes:
         is_broken: whether the connection was lost before the end of the log.
+        reason: why it was.
     """
 
     def __init__(self, cluster: Cluster, job_id: str, *, skip: int) -> None:
@@ -134,13 +142,14 @@ class _Reader(threading.Thread):
         self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._cluster, self._job_id, self._skip = cluster, job_id, skip
         self.is_broken = True
+        self.reason: str | None = None
 
     def run(self) -> None:
         try:
             asyncio.run(self._read())
             self.is_broken = False
         except Exception as error:  # of aiohttp, Ray, or the network: it is opened again
-            log.debug("%s: %s", self._job_id, error)
+            self.reason = " ".join(str(error).split())[:200] or type(error).__name__
         self._pieces.put(None)
 
     def next_piece(self, cluster: Cluster, job_id: str, waiting: _Waiting) -> str | None:

@@ -8,13 +8,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from splatfix.config import require
+from splatfix.deadlines import call_within
 from splatfix.messages import without_secrets
-from splatfix.process import progress, stop_requested
+from splatfix.process import acting_after, progress, stop_requested
 from splatfix.tracking.config import WANTED_URI, TrackingConfig, is_known, uri_in, uri_of_environment
 from splatfix.tracking.journal import GATHER_SECONDS, JOURNAL, Journal
 from splatfix.tracking.limits import MAX_PARAM, MAX_TAG, mlflow_name
@@ -24,6 +26,8 @@ from splatfix.tracking.state import STATE, State, read_state
 log = logging.getLogger(__name__)
 
 QUIET_SECONDS = 2.0  # of waiting at the end of a run, before a message
+SLOW_SECONDS = 10.0  # of `send_unsent`, before a message
+SEND_SECONDS = 600.0  # in which a server has to take some of what `send_unsent` sends
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0  # between tries where there is no answer
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -292,15 +296,31 @@ def send_unsent(
     elif state.uri is not None:
         around = uri_of_environment()
         uri = around if around is not None and without_secrets(around) == state.uri else state.uri
-    sender = Sender(folder, state, uri or uri_in(folder))
+    sender, has_moved = Sender(folder, state, uri or uri_in(folder)), threading.Event()
     try:
-        with progress(total=sender.num_unsent(), description=f"sending {folder.name}", quiet=quiet) as bar:
-            num = sender.send(retry_left_out=True, stopped=stopped, on_sent=bar.update)
+        with (
+            progress(total=sender.num_unsent(), description=f"sending {folder.name}", quiet=quiet) as bar,
+            acting_after(SLOW_SECONDS, partial(_say_slow, sender)),
+        ):
+
+            def note(num: int) -> None:
+                has_moved.set()
+                bar.update(num)
+
+            send = partial(sender.send, retry_left_out=True, stopped=stopped, on_sent=note)
+            num = call_within(SEND_SECONDS, send, has_moved=has_moved)
     except Exception as error:
         raise ConnectionError(f"{without_secrets(sender.uri)} does not answer: {reason(error)}") from error
     if sender.num_unsent() and not stopped():
         log.warning("tracking: %s: %d records could not be sent", folder, sender.num_unsent())
     return num
+
+
+def _say_slow(sender: Sender) -> None:
+    log.info(
+        "tracking: %s has not taken all records after %g s; waiting as long as it takes some each %g s",
+        *(without_secrets(sender.uri), SLOW_SECONDS, SEND_SECONDS),
+    )
 
 
 def refuse_foreign_address(folder: Path) -> None:

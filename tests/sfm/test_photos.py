@@ -259,7 +259,7 @@ def test_a_video_of_which_no_frame_comes_is_not_waited_for_without_end(tmp_path,
     stuck.chmod(0o755)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(stuck))
     monkeypatch.setattr(programs, "STALL_SECONDS", 1.0)
-    with pytest.raises(ValueError, match=r"walk\.mp4: ffmpeg was stopped: it has done nothing for 1 s; can its disk"):
+    with pytest.raises(OSError, match=r"walk\.mp4: ffmpeg was stopped: it has done nothing for 1 s; can its disk"):
         count_frames(walk)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)

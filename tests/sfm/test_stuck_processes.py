@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from splatfix import programs
 from splatfix.sfm import global_mapping
 from splatfix.sfm.decoding import read_gray_frames, write_frames
 from splatfix.sfm.global_mapping import run_global_mapping
+from splatfix.sfm.video import count_frames
 
 LONG_REQUEST = {"names": ["photo" * 20] * 4000}  # more than a pipe holds
 
@@ -28,7 +28,7 @@ def stuck(tmp_path, monkeypatch) -> Iterator[Path]:
     program.chmod(0o755)
     monkeypatch.setattr(programs, "KILLED_SECONDS", 0.2)
     with monkeypatch.context() as patched:
-        patched.setattr(subprocess.Popen, "kill", lambda _: None)
+        patched.setattr(os, "killpg", lambda *_: None)
         yield program
     os.kill(int(pid.read_text()), signal.SIGKILL)
 
@@ -75,7 +75,22 @@ def test_frames_that_do_not_come_are_not_waited_for_without_end(tmp_path, monkey
     program.chmod(0o755)
     monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
     monkeypatch.setattr(programs, "STALL_SECONDS", 0.3)
-    with pytest.raises(ValueError, match=r"a\.mp4: ffmpeg was stopped: it has done nothing for 0\.3 s; can its disk"):
+    with pytest.raises(OSError, match=r"a\.mp4: ffmpeg was stopped: it has done nothing for 0\.3 s; can its disk"):
         write_frames(tmp_path / "a.mp4", [0], [tmp_path / "images/a.jpg"], tmp_path / "work")
-    with pytest.raises(ValueError, match=r"a\.mp4: ffmpeg was stopped: it has given nothing for 0\.3 s; can its disk"):
+    with pytest.raises(OSError, match=r"a\.mp4: ffmpeg was stopped: it has given nothing for 0\.3 s; can its disk"):
         list(read_gray_frames(tmp_path / "a.mp4", 1, 320))
+
+
+def test_a_killed_ffmpeg_is_not_called_a_bad_video(tmp_path, monkeypatch):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
+    video = tmp_path / "a.mp4"
+    for decode in (
+        lambda: count_frames(video),
+        lambda: list(read_gray_frames(video, 1, 320)),
+        lambda: write_frames(video, [0], [tmp_path / "images/a.jpg"], tmp_path / "work"),
+    ):
+        with pytest.raises(OSError, match=r"a\.mp4: ffmpeg was ended by SIGKILL \(out of memory\?\); run the"):
+            decode()

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from splatfix.programs import wait_for_killed
+from splatfix.programs import describe_exit, wait_for_killed
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +59,7 @@ def run_program(argv: Sequence[str], *, env: Mapping[str, str], timeout_seconds:
     if code != 0:
         _end_group(process, argv[0])
         last = _show_last_lines(argv[0], log_path)
-        raise ProgramError(f"restorer 'command': {argv[0]} failed with {_describe_exit(code)}{last}")
-
-
-def _describe_exit(code: int) -> str:
-    if code > 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"{name} (out of memory?)" if name == "SIGKILL" else name
+        raise ProgramError(f"restorer 'command': {argv[0]} failed with {describe_exit(code)}{last}")
 
 
 def _end_group(process: subprocess.Popen, name: str) -> None:

@@ -210,7 +210,7 @@ def test_a_program_that_cannot_be_killed_is_left_behind(program, monkeypatch, ca
     """As one that waits in the kernel, for a network disk: signals have no effect there."""
     pids, kill = [], os.killpg
     monkeypatch.setattr("splatfix.restoration.command.program.GRACE_SECONDS", 0.1)
-    monkeypatch.setattr("splatfix.process.KILLED_SECONDS", 0.1)
+    monkeypatch.setattr("splatfix.programs.KILLED_SECONDS", 0.1)
     monkeypatch.setattr(os, "killpg", lambda pid, _: pids.append(pid))
     with pytest.raises(ProgramError, match=r"was stopped after 1 seconds"):
         program.write("time.sleep(600)", timeout_seconds=1).repair([flawed_view(0)], seed=0)
