@@ -245,3 +245,13 @@ def test_a_splat_in_map_coordinates_is_exported_near_the_origin_and_says_so(tmp_
     copy = export_splat(tmp_path / "after.ply", "ply", tmp_path / "copy.ply")
     assert copy.losses == ()
     torch.testing.assert_close(read_ply(copy.path, file_from_world=far).means, gaussians.means)
+
+
+@pytest.mark.parametrize(("form", "program", "_"), PROGRAMS)
+def test_an_empty_conversion_is_a_failure(splat, tmp_path, monkeypatch, form, program, _):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    fake_program(tools, program, 'for last; do :; done; : > "$last"')
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(OSError, match=rf"^{program.name} failed: it wrote no file, or an empty one$"):
+        export_splat(splat, form)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from splatfix import process, storage, stores
+from tests.trickling import trickling_server
 
 
 def put_folder(folder: Path, url: str) -> None:
@@ -286,3 +288,32 @@ def test_a_file_whose_creation_was_not_confirmed_is_the_creators(flaky: type[Fla
     assert not storage.create("s3://flaky/a", b"other")
     flaky.busy = 1
     assert not storage.create("s3://flaky/a", b"other")
+
+
+def test_parallel_requests_under_way_are_not_waited_for() -> None:
+    release, begun = threading.Event(), threading.Event()
+
+    def wait(number: int) -> int:
+        if number:
+            begun.set()
+            release.wait(60)
+        return number
+
+    results = storage.in_parallel(wait, range(50))
+    assert next(results) == 0
+    assert begun.wait(30)
+    start = time.monotonic()
+    results.close()
+    assert time.monotonic() - start < 30  # of 60
+    release.set()
+
+
+def test_a_file_that_drips_is_given_up_and_not_asked_for_again(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(stores, "READ_SECONDS", 0.5)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    with trickling_server() as url:
+        for read in (storage.read_bytes, lambda file: storage.download(file, tmp_path / "a")):
+            start = time.monotonic()
+            with pytest.raises(stores.SlowStoreError, match=rf"^{url}/a: no end after 0.5 s: the link or the store"):
+                read(f"{url}/a")
+            assert time.monotonic() - start < 30

@@ -21,6 +21,7 @@ from splatfix.submission import cluster as api
 from splatfix.submission import follow, manage, paths
 from splatfix.submission.follow import LogPrinter
 from splatfix.submission.manage import job_exit_code
+from tests.trickling import trickling_server
 
 URL = "http://head:8265"
 OUT = ("--out", "s3://bucket/pairs")
@@ -441,3 +442,40 @@ def test_errors_of_the_cluster_are_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/nowhere/token")
     with pytest.raises(ValueError, match="RAY_AUTH_TOKEN_PATH = /nowhere/token: no such file"):
         api.connect(URL)
+
+
+def test_an_answer_that_is_not_rays_is_one_line():
+    for error in (TypeError("argument after ** must be a mapping, not str"), KeyError("status")):
+        name = type(error).__name__
+        message = rf"^{URL}: does not answer as Ray's jobs API \({name}\)"
+        with pytest.raises(ConnectionError, match=message), api.explain_errors(URL):
+            raise error
+
+
+def test_an_answer_that_trickles_is_given_up(monkeypatch, caplog):
+    monkeypatch.setattr(api, "WHOLE_SECONDS", 1.0)
+    monkeypatch.setattr(api, "SLOW_SECONDS", 0.2)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    caplog.set_level(logging.INFO)
+    with trickling_server() as url, pytest.raises(ConnectionError, match=rf"^{url}: no answer; is the cluster up"):
+        api.connect(url)
+    assert f"{url}: no whole answer for 0 s; waiting for up to 1 s" in caplog.text
+
+
+def test_a_log_that_cannot_be_read_is_said(cluster, capsys, monkeypatch):
+    monkeypatch.setattr(follow, "PAUSE_SECONDS", 0.01)
+    submit("generate", "s3://bucket/captures", *OUT)
+    [job_id] = cluster.details
+    tries = []
+
+    async def tail(job_id: str) -> AsyncIterator[str]:
+        tries.append(1)
+        if len(tries) == 3:
+            cluster.details[job_id].status = "SUCCEEDED"
+        raise ConnectionError("closed by the proxy")
+        yield ""
+
+    cluster.tail_job_logs = tail  # type: ignore[method-assign]
+    follow.follow_job(api.Cluster(URL, cluster), job_id, io.StringIO())
+    said = [line for line in capsys.readouterr().err.splitlines() if "cannot be read" in line]
+    assert said == [f"{job_id}: is RUNNING, but its log cannot be read (closed by the proxy); trying again"]

@@ -32,6 +32,7 @@ from splatfix.tracking import (
 )
 from splatfix.tracking import tracker as tracker_module
 from tests.conftest import Start
+from tests.trickling import trickling_server
 from tests.waiting import LONG_ENOUGH, all_runs, client, wait_for
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -568,3 +569,15 @@ def test_what_earlier_processes_left_is_sent_until_the_deadline(tmp_path, uri, n
     assert not tracker.finish("FINISHED", wait_seconds=0.5)
     assert send_unsent(folder, uri, stopped=lambda: True) == 1  # the first batch
     assert send_unsent(folder, uri) == 3
+
+
+def test_a_server_that_trickles_is_given_up(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("splatfix.tracking.tracker.SEND_SECONDS", 1.0)
+    monkeypatch.setattr("splatfix.tracking.tracker.SLOW_SECONDS", 0.2)
+    with open_tracker(tmp_path, TrackingConfig(uri=f"sqlite:///{tmp_path / 'mlflow.db'}")) as tracker:
+        tracker.params({"rate": 0.1})
+    caplog.set_level("INFO")
+    with trickling_server() as url:
+        with pytest.raises(ConnectionError, match=rf"^{url} does not answer: no end after 1 s$"):
+            send_unsent(tmp_path, url)
+        assert f"tracking: {url} has not taken all records after 0.2 s" in caplog.text
