@@ -125,7 +125,7 @@ def list_folder(url: str | Path) -> tuple[list[str], list[str]]:
     import obstore
 
     store, prefix = place
-    listing = ask(str(url), lambda: obstore.list_with_delimiter(store, prefix or None))
+    listing = ask(str(url), lambda: obstore.list_with_delimiter(store, prefix or None), stores.READ_SECONDS)
     names = sorted(str(entry["path"]).rsplit("/", 1)[-1] for entry in listing["objects"])
     return names, sorted(str(prefix).rstrip("/").rsplit("/", 1)[-1] for prefix in listing["common_prefixes"])
 
@@ -148,7 +148,7 @@ def list_tree(url: str | Path) -> list[str]:
     def list_all() -> list[str]:
         return [entry["path"][start:] for batch in obstore.list(store, prefix or None) for entry in batch]
 
-    return sorted(ask(str(url), list_all))
+    return sorted(ask(str(url), list_all, stores.READ_SECONDS))
 
 
 def list_files(url: str | Path, *, recursive: bool = True, limit: int | None = None) -> list[StoredFile]:
@@ -177,7 +177,9 @@ def list_files(url: str | Path, *, recursive: bool = True, limit: int | None = N
             _refuse_many(url, len(listed), limit)
         return listed
 
-    return sorted((file for file in ask(str(url), list_all) if file.name), key=lambda file: file.name)
+    return sorted(
+        (file for file in ask(str(url), list_all, stores.READ_SECONDS) if file.name), key=lambda file: file.name
+    )
 
 
 def _refuse_many(url: str | Path, num_files: int, limit: int | None) -> None:

@@ -29,7 +29,7 @@ PROTOCOLS = ("file", "memory", "http", "https", "s3", "s3a", "gs", "az", "abfs",
 RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}  # of obstore: about a second
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0  # without a byte of an answer, after which a request fails
-READ_SECONDS = 3600.0  # for a whole file: bytes flow, and what ends a request that makes no progress is the line above
+READ_SECONDS = 3600.0  # for a whole file or list: what ends a request that makes no progress is the line above
 PART_SECONDS = 600.0  # to send one part of a file; a store answers only when it has the part
 SMALL_BYTES = 2**20  # of a file that is sent within `SILENT_SECONDS` over any link
 PARTS: dict[str, Any] = {"chunk_size": 5 * 2**20, "max_concurrency": 4}  # all of which share the link
@@ -178,7 +178,7 @@ def _call(url: str, request: Callable[[], Answer], limit_seconds: float | None) 
     try:
         return call_within(limit_seconds, request)
     except DeadlineError as error:
-        raise SlowStoreError(f"{url}: {error}: the link or the store is too slow for this file") from None
+        raise SlowStoreError(f"{url}: {error}: the link or the store is too slow") from None
 
 
 def _say_slow(store: str) -> None:

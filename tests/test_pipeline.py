@@ -261,6 +261,22 @@ def test_a_finished_run_is_not_done_again(copied_run, capsys):
         assert everything_in(copied_run) == before
 
 
+def test_a_run_whose_video_fails_keeps_its_results_and_tries_again(copied_run, tmp_path, monkeypatch, capsys):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\necho 'Unknown encoder libx264' >&2\nexit 8\n")
+    program.chmod(0o755)
+    before = (copied_run / "results.json").read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
+        assert run("loop", sample_path(), "--out", copied_run, "--video") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "path.mp4: ffmpeg failed (Unknown encoder libx264); the same command tries it again, --no-video" in said
+    assert json.loads((copied_run / "results.json").read_text())["summary"] == json.loads(before)["summary"]
+    assert not (copied_run / "path.mp4").exists()
+    assert run("loop", sample_path(), "--out", copied_run, "--video") == 0
+    assert (copied_run / "path.mp4").stat().st_size > 0
+
+
 def test_a_finished_run_is_resumed_for_a_video_that_it_lacks(copied_run):
     splats = {arm: (copied_run / f"{arm}.ply").read_bytes() for arm in ("before", "control", "after")}
     assert run("loop", sample_path(), "--out", copied_run, "--video") == 0

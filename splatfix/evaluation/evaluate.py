@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import torch
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture
+from splatfix.errors import is_disk_full
 from splatfix.evaluation.camera_path import path_cameras
 from splatfix.evaluation.error_maps import error_map, mark_ignored
 from splatfix.evaluation.layout import VIDEO, error_path, image_path
@@ -29,6 +31,7 @@ from splatfix.splats.scene import SparseScene
 from splatfix.views import Split
 
 NUM_VIDEO_FRAMES = 72
+log = logging.getLogger(__name__)
 
 
 def evaluate_arms(
@@ -87,7 +90,12 @@ def evaluate_arms(
     if video:
         with run.stage("video"):
             shown = [arms[name] for name in ("before", "after") if name in arms]
-            write_video(run.path / VIDEO, video_frames(scene.cameras, shown))
+            try:
+                write_video(run.path / VIDEO, video_frames(scene.cameras, shown))
+            except OSError as error:  # figures and pages are worth more
+                if is_disk_full(error):
+                    raise
+                log.warning("no video: %s; the same command tries it again, --no-video leaves it out", error)
     results = Results(
         capture=capture.name,
         restorer=restorer_name,

@@ -88,3 +88,5 @@ def _encoding(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         reason = said.splitlines()[-1] if code > 0 and said else describe_exit(code)
         raise OSError(f"{path}: ffmpeg failed ({reason})")
+    if not file.is_file() or file.stat().st_size == 0:
+        raise OSError(f"{path}: ffmpeg has written no video")
