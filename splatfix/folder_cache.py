@@ -95,18 +95,19 @@ class CachedFolder:
         if not names:
             return
         headers = headers and sum(self._files[name].size_bytes for name in names) > SMALL_BYTES
-        with self._copying():
+        with self._copying() as is_alone:
             missing = [name for name in names if not self._has(name, headers)]
             sizes = {name: self._num_bytes(name, headers) for name in missing}
             make_room(self._cache, sum(sizes.values()))
-            self._copy(sizes)
+            self._copy(sizes, is_alone=is_alone)
             _add_size(self._cache / f"{self._key}.use", sum(sizes.values()))
 
-    def _copy(self, sizes: Mapping[str, int]) -> None:
+    def _copy(self, sizes: Mapping[str, int], *, is_alone: bool) -> None:
         """Copy files, or the first bytes of them."""
         partial = self._cache / self._key / ".partial"
-        shutil.rmtree(partial, ignore_errors=True)  # of a killed process
-        partial.mkdir()
+        if is_alone:
+            shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+        partial.mkdir(exist_ok=True)
 
         def copy(name: str) -> int:
             target, url = partial / uuid4().hex, storage.join(self.url, name)
@@ -147,15 +148,17 @@ class CachedFolder:
         return present == whole or (headers and present == min(whole, HEADER_BYTES))
 
     @contextmanager
-    def _copying(self) -> Iterator[None]:
-        """Hold the lock of processes and threads that copy this folder."""
+    def _copying(self) -> Iterator[bool]:
+        """Hold the lock of processes and threads that copy this folder; yields whether no other one copies it."""
         waiting = f"{self.url}: waiting for another process of this node that copies it"
+        is_alone = True
         with ExitStack() as stack:
             try:
                 stack.enter_context(hold_lock(self._cache / f"{self._key}.copy", seconds=LOCK_SECONDS, waiting=waiting))
             except TimeoutError:
                 log.warning("%s: another process has copied it for %.0f s; copying it too", self.url, LOCK_SECONDS)
-            yield
+                is_alone = False
+            yield is_alone
 
 
 def cache_folder() -> Path:

@@ -128,3 +128,19 @@ def test_an_entry_that_is_being_removed_is_waited_for_with_a_message_and_not_for
     assert CachedFolder(store, found).path.is_dir()
     with use.open("r+b") as file:  # closed, since no entry is left open
         assert files.try_lock(file)
+
+
+def test_a_copy_beside_a_slow_one_leaves_its_files_alone(store: str, tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(folder_cache, "LOCK_SECONDS", 0.2)
+    folder = make_folder(store)
+    entry = folder.path.parent
+    (entry / ".partial").mkdir()
+    theirs = entry / ".partial" / "half"
+    theirs.write_bytes(b"x")
+    with (tmp_path / "cache" / f"{entry.name}.copy").open("r+b") as lock:
+        assert files.try_lock(lock)
+        folder.fetch([folder.path / "y.bin"])
+    assert "another process has copied it for 0 s; copying it too" in caplog.text
+    assert (folder.path / "y.bin").read_bytes() == b"y" and theirs.exists()
+    folder.fetch([folder.path / "a" / "x.bin"])
+    assert not theirs.exists()
