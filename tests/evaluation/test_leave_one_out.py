@@ -42,6 +42,7 @@ def test_the_error_for_too_many_photos_names_the_remedy(capture):
         make_split(capture, ViewsConfig(num_train=len(capture.views)))
 
 
+@pytest.mark.slow
 def test_a_fit_of_all_photos_is_estimated_by_photos_left_out(capture, tmp_path, monkeypatch):
     fitted = []
     start_fit = leave_one_out.start_fit

@@ -64,6 +64,7 @@ def test_a_step_that_hangs_ends_the_command():
     assert done.returncode == 0 and done.stdout.startswith("training has made no progress for 0.00833 minutes")
 
 
+@pytest.mark.slow
 def test_a_process_that_was_stopped_does_not_end_when_it_goes_on():
     code = HANGING.replace("time.sleep(600)", "print('ready', flush=True); time.sleep(3); print('went on')")
     code = code.replace("0.05, 0.5", "0.05, 8.0")
