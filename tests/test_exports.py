@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
-import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -31,6 +31,7 @@ from splatfix.gaussians import SH_C0, Gaussians, Splat, read_ply, write_splat
 from splatfix.metrics import psnr
 from splatfix.rendering import render
 from splatfix.similarity import Similarity
+from tests.fake_programs import write_program
 from tests.splats.scene import random_gaussians, ring_cameras
 
 READ_USD = """
@@ -122,18 +123,16 @@ def test_what_is_missing_is_named_with_the_remedy(splat, monkeypatch, form, prog
     assert sorted(path.name for path in splat.parent.iterdir()) == ["after.ply", "splat.json"]
 
 
-def fake_program(folder: Path, program: Program, body: str) -> None:
-    path = folder / program.name
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+@pytest.fixture
+def install(tmp_path, monkeypatch) -> Callable[[Program, str], None]:
+    """Puts a shell script in the place of a program, first on the PATH."""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'tools'}{os.pathsep}{os.environ['PATH']}")
+    return lambda program, script: write_program(tmp_path / "tools" / program.name, script)
 
 
 @pytest.mark.parametrize(("form", "program", "_"), PROGRAMS)
-def test_the_program_that_runs_is_named_before_it_runs(splat, tmp_path, monkeypatch, caplog, form, program, _):
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    fake_program(tools, program, "exec sleep 60")
-    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+def test_the_program_that_runs_is_named_before_it_runs(splat, install, monkeypatch, caplog, form, program, _):
+    install(program, "exec sleep 60")
     monkeypatch.setattr(exports, "MAX_SECONDS", 0.1)
     caplog.set_level("INFO", "splatfix.exports")
     with pytest.raises(OSError, match=rf"^{program.name} has not ended after 0.1 s; it was stopped$"):
@@ -142,11 +141,8 @@ def test_the_program_that_runs_is_named_before_it_runs(splat, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(("form", "program", "_"), PROGRAMS)
-def test_a_failure_of_the_program_is_one_line_and_leaves_nothing(splat, tmp_path, monkeypatch, form, program, _):
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    fake_program(tools, program, 'echo "reading" >&2; echo "  bad input: 0 splats" >&2; exit 3')
-    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+def test_a_failure_of_the_program_is_one_line_and_leaves_nothing(splat, install, tmp_path, form, program, _):
+    install(program, 'echo "reading" >&2; echo "  bad input: 0 splats" >&2; exit 3')
     with pytest.raises(OSError, match=rf"^{program.name} failed: bad input: 0 splats$"):
         export_splat(splat, form)
     assert not list(tmp_path.glob(f"*.{form}*"))
@@ -248,10 +244,7 @@ def test_a_splat_in_map_coordinates_is_exported_near_the_origin_and_says_so(tmp_
 
 
 @pytest.mark.parametrize(("form", "program", "_"), PROGRAMS)
-def test_an_empty_conversion_is_a_failure(splat, tmp_path, monkeypatch, form, program, _):
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    fake_program(tools, program, 'for last; do :; done; : > "$last"')
-    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+def test_an_empty_conversion_is_a_failure(splat, install, form, program, _):
+    install(program, 'for last; do :; done; : > "$last"')
     with pytest.raises(OSError, match=rf"^{program.name} failed: it wrote no file, or an empty one$"):
         export_splat(splat, form)

@@ -31,6 +31,7 @@ from splatfix.sample import sample_path
 from splatfix.shared_folder import RAY_JOB
 from splatfix.similarity import Similarity
 from tests.captures.writers import move_transforms
+from tests.fake_programs import write_program
 
 SMALL = [
     *("--views.size-px", "64", "--views.num-train", "4", "--views.max-test", "5"),
@@ -262,9 +263,7 @@ def test_a_finished_run_is_not_done_again(copied_run, capsys):
 
 
 def test_a_run_whose_video_fails_keeps_its_results_and_tries_again(copied_run, tmp_path, monkeypatch, capsys):
-    program = tmp_path / "ffmpeg"
-    program.write_text("#!/bin/sh\necho 'Unknown encoder libx264' >&2\nexit 8\n")
-    program.chmod(0o755)
+    program = write_program(tmp_path / "ffmpeg", "echo 'Unknown encoder libx264' >&2\nexit 8")
     before = (copied_run / "results.json").read_text()
     with monkeypatch.context() as patched:
         patched.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))

@@ -1,10 +1,13 @@
 """Videos: their frames, size and layout."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from splatfix.errors import is_disk_full
 from splatfix.evaluation.video import write_video
+from tests.fake_programs import write_program
 from tests.test_full_disk import files_up_to
 
 
@@ -42,33 +45,32 @@ def test_a_video_that_the_disk_has_no_room_for_is_an_error_and_leaves_no_file(tm
     assert [path.name for path in tmp_path.iterdir()] == ["whole.mp4"]
 
 
-def test_an_ffmpeg_that_does_not_end_is_stopped(tmp_path, monkeypatch):
+@pytest.fixture
+def use_ffmpeg(tmp_path, monkeypatch) -> Callable[[str], None]:
+    """Takes a shell script for ffmpeg."""
     program = tmp_path / "ffmpeg"
-    program.write_text("#!/bin/sh\ncat > /dev/null\nexec sleep 600\n")
-    program.chmod(0o755)
     monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
+    return lambda script: write_program(program, script)
+
+
+def test_an_ffmpeg_that_does_not_end_is_stopped(tmp_path, use_ffmpeg, monkeypatch):
+    use_ffmpeg("cat > /dev/null\nexec sleep 600")
     monkeypatch.setattr("splatfix.evaluation.video.END_SECONDS", 0.3)
     with pytest.raises(OSError, match=r"a\.mp4: ffmpeg has not ended 0\.3 s after the last frame, and was stopped"):
         write_video(tmp_path / "a.mp4", [np.zeros((8, 8, 3), np.uint8)])
     assert [path.name for path in tmp_path.iterdir()] == ["ffmpeg"]
 
 
-def test_an_ffmpeg_that_takes_no_more_frames_is_stopped(tmp_path, monkeypatch):
-    program = tmp_path / "ffmpeg"
-    program.write_text("#!/bin/sh\nexec sleep 600\n")
-    program.chmod(0o755)
-    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
+def test_an_ffmpeg_that_takes_no_more_frames_is_stopped(tmp_path, use_ffmpeg, monkeypatch):
+    use_ffmpeg("exec sleep 600")
     monkeypatch.setattr("splatfix.programs.STALL_SECONDS", 0.3)
     with pytest.raises(OSError, match=r"a\.mp4: ffmpeg was stopped: it has taken nothing for 0\.3 s; check the disk"):
         write_video(tmp_path / "a.mp4", [np.zeros((512, 512, 3), np.uint8)])  # more than a pipe holds
     assert [path.name for path in tmp_path.iterdir()] == ["ffmpeg"]
 
 
-def test_a_stop_while_frames_are_written_stays_a_stop(tmp_path, monkeypatch):
-    program = tmp_path / "ffmpeg"
-    program.write_text("#!/bin/sh\nexec 0<&-\nexec sleep 600\n")  # reads nothing, so that its pipe is broken
-    program.chmod(0o755)
-    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
+def test_a_stop_while_frames_are_written_stays_a_stop(tmp_path, use_ffmpeg):
+    use_ffmpeg("head -c 192 > /dev/null\nexec 0<&-\nexec sleep 600")  # reads one frame; then its pipe is broken
 
     def frames():
         yield np.zeros((8, 8, 3), np.uint8)

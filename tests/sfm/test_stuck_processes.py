@@ -16,6 +16,7 @@ from splatfix.sfm import global_mapping
 from splatfix.sfm.decoding import read_gray_frames, write_frames
 from splatfix.sfm.global_mapping import run_global_mapping
 from splatfix.sfm.video import count_frames
+from tests.fake_programs import write_program
 
 LONG_REQUEST = {"names": ["photo" * 20] * 4000}  # more than a pipe holds
 
@@ -23,9 +24,11 @@ LONG_REQUEST = {"names": ["photo" * 20] * 4000}  # more than a pipe holds
 @pytest.fixture
 def stuck(tmp_path, monkeypatch) -> Iterator[Path]:
     """A program that ends at nothing, as one that waits in the kernel: nothing here can kill it until the test ends."""
-    program, pid = tmp_path / "stuck", tmp_path / "pid"
-    program.write_text(f"#!/bin/sh\nexec 0<&-\necho $$ > {pid}.partial && mv {pid}.partial {pid}\nexec sleep 600\n")
-    program.chmod(0o755)
+    pid = tmp_path / "pid"
+    read_start = "[ -p /dev/stdin ] && head -c 3 > /dev/null\nexec 0<&-"  # as long as the shortest request
+    program = write_program(
+        tmp_path / "stuck", f"{read_start}\necho $$ > {pid}.partial && mv {pid}.partial {pid}\nexec sleep 600"
+    )
     monkeypatch.setattr(programs, "KILLED_SECONDS", 0.2)
     with monkeypatch.context() as patched:
         patched.setattr(os, "killpg", lambda *_: None)
@@ -70,9 +73,7 @@ def test_ffmpeg_that_cannot_be_killed_is_left_behind(stuck, tmp_path, monkeypatc
 
 
 def test_frames_that_do_not_come_are_not_waited_for_without_end(tmp_path, monkeypatch):
-    program = tmp_path / "ffmpeg"
-    program.write_text("#!/bin/sh\nexec sleep 600\n")
-    program.chmod(0o755)
+    program = write_program(tmp_path / "ffmpeg", "exec sleep 600")
     monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
     monkeypatch.setattr(programs, "STALL_SECONDS", 0.3)
     with pytest.raises(OSError, match=r"a\.mp4: ffmpeg was stopped: it has done nothing for 0\.3 s; can its disk"):
@@ -82,9 +83,7 @@ def test_frames_that_do_not_come_are_not_waited_for_without_end(tmp_path, monkey
 
 
 def test_a_killed_ffmpeg_is_not_called_a_bad_video(tmp_path, monkeypatch):
-    program = tmp_path / "ffmpeg"
-    program.write_text("#!/bin/sh\nkill -9 $$\n")
-    program.chmod(0o755)
+    program = write_program(tmp_path / "ffmpeg", "kill -9 $$")
     monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: str(program))
     video = tmp_path / "a.mp4"
     for decode in (
