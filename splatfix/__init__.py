@@ -12,6 +12,11 @@ from typing import Any
 # costs milliseconds on a busy machine; this must be set before either library loads its OpenMP runtime.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# numba ignores OMP_NUM_THREADS, and its kernels run in the same OpenMP pool: with more threads than that, they raise
+# torch's number of threads, too.
+if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
+
 __version__ = "0.1.0"
 
 _MODULES = {
