@@ -21,15 +21,19 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "splatfix.api": ("FittedCapture", "evaluate", "fit_capture", "render_flawed", "repair", "retrain"),
+    "splatfix.cameras": ("Camera",),
     "splatfix.captures": ("Capture", "open_capture"),
+    "splatfix.evaluation.results": ("Results", "Summary"),
     "splatfix.flawed": ("FlawedView",),
     "splatfix.gaussians": ("Gaussians", "Splat", "read_splat", "write_splat"),
     "splatfix.loop": ("LoopConfig", "RepairConfig", "run_loop"),
+    "splatfix.rendering": ("Rendering", "render"),
+    "splatfix.report": ("write_report",),
     "splatfix.restoration": ("Repaired", "Restorer", "RestorerChoice"),
     "splatfix.sample": ("sample_path",),
-    "splatfix.sfm": ("PoseConfig", "pose_photos"),
+    "splatfix.sfm": ("PoseConfig", "PoseRecord", "pose_photos"),
     "splatfix.splats.train": ("FitConfig",),
-    "splatfix.views": ("Split", "ViewsConfig"),
+    "splatfix.views": ("Split", "ViewsConfig", "make_split"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [*_HOMES]

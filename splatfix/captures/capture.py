@@ -79,7 +79,7 @@ class Points:
         return Points(self.positions[keep], self.colors[keep], tracks)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Capture:
     """A posed capture.
 
@@ -105,6 +105,9 @@ class Capture:
     notes: tuple[str, ...] = ()
     splat: Path | None = None
     file_from_world: Similarity = IDENTITY
+
+    def __repr__(self) -> str:
+        return f"<Capture {self.name}: {len(self.views)} views, {self.format}, {self.path}>"
 
     @property
     def cameras(self) -> tuple[Camera, ...]:

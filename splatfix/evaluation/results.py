@@ -6,7 +6,7 @@ The dataclasses have the shape of the file: every writer builds them, every read
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,7 +80,15 @@ class Summary:
     far: BandSummary | None
 
     def value(self, band: str, column: str, metric: str) -> float | None:
-        """A mean: ``band`` may be ``all``, ``column`` is an arm or ``gain``; None where any of them is missing."""
+        """A mean: ``band`` may be ``all``, ``column`` is an arm or ``gain``; None where any of them is missing.
+
+        Raises:
+            ValueError: no such band or column.
+        """
+        bands, columns = [f.name for f in fields(Summary)], [f.name for f in fields(BandSummary)]
+        for what, name, known in (("band", band, bands), ("column", column, columns)):
+            if name not in known:
+                raise ValueError(f"summary: {what} {name!r}; wanted one of {', '.join(known)}")
         means = getattr(self, band)
         return None if means is None else _value(getattr(means, column), metric)
 

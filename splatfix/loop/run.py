@@ -35,7 +35,9 @@ from splatfix.restoration.identity import describe_training_overlap, restorer_in
 LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, REPAIRS, "control.ply", "after.ply")
 
 
-def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, fresh: bool = False) -> Results:
+def run_loop(
+    capture_path: str | Path, out: str | Path, config: LoopConfig | None = None, *, fresh: bool = False
+) -> Results:
     """Run the loop and write the run folder.
 
     Photos or a video without poses are posed first (`fit.pose_first`). An interrupted run in the folder is resumed,
@@ -46,7 +48,7 @@ def run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, f
             is at work in it.
     """
     with hold_run(out, "splatfix loop"):
-        return _run_loop(capture_path, out, config, fresh=fresh)
+        return _run_loop(capture_path, out, config or LoopConfig(), fresh=fresh)
 
 
 def _run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, fresh: bool) -> Results:

@@ -47,7 +47,12 @@ Choose = Callable[[Path], Sequence[str]]
 
 
 def pose_photos(
-    source: Path | str, out: Path | str, config: PoseConfig, *, choose: Choose | None = None, fresh: bool = False
+    source: Path | str,
+    out: Path | str,
+    config: PoseConfig | None = None,
+    *,
+    choose: Choose | None = None,
+    fresh: bool = False,
 ) -> PoseRecord:
     """Estimate the cameras of photos or of a video, and write the folder of a capture that `open_capture` reads.
 
@@ -56,7 +61,7 @@ def pose_photos(
     Args:
         source: folder of photos, or a video.
         out: folder of the capture.
-        config: the settings.
+        config: the settings; None for the defaults.
         choose: chooses the photos that poses and points are estimated from, by name. It is called with the folder of a
             capture whose poses all photos gave; the other photos are then located in a model of the chosen ones.
         fresh: start over.
@@ -65,7 +70,7 @@ def pose_photos(
         ValueError: the source or a setting is not usable, the photos do not fit together, or the folder holds another
             run.
     """
-    out = Path(out)
+    out, config = Path(out), config or PoseConfig()
     poser = find_poser(config.poser)
     found = open_source(source)
     run = open_run(
