@@ -9,11 +9,12 @@ MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 GPU_PACKAGES := gsplat pydantic pydantic-core annotated-types typing-inspection plyfile webdataset braceexpand jaxtyping
 
-.PHONY: help setup demo test test-all kills lint docs bench bench-compare bench-mask bench-pairs bench-training
+.PHONY: help setup demo notebook test test-all kills lint docs bench bench-compare bench-mask bench-pairs bench-training
 .PHONY: study gpu-check gpu-run gpu-report gpu-wheels clean
 
 help:
 	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
+	@echo "make notebook   run docs/notebooks/ on the shipped sample; minutes; runs/notebook/ has the notebook with its pictures"
 	@echo "make test       set up, then the default tests in two processes, JOBS=4 in four (no GPU, no network)"
 	@echo "make test-all   the slow tests too"
 	@echo "make kills      50 processes of commands killed at random; test-all kills two"
@@ -40,6 +41,13 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	@$(BIN)/splatfix demo --out runs/demo
+
+# The kernel runs in the folder of the notebook, and writes its files there.
+notebook: setup
+	@rm -rf runs/notebook && mkdir -p runs/notebook
+	@$(BIN)/jupytext --quiet --to ipynb --output runs/notebook/repair_a_splat.ipynb docs/notebooks/repair_a_splat.py
+	@SPLATFIX_NOTEBOOK_OUT=. $(BIN)/jupyter execute --inplace runs/notebook/repair_a_splat.ipynb
+	@echo "open runs/notebook/repair_a_splat.ipynb"
 
 test: setup
 	$(PYTEST)
