@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from splatfix.command_line import command, show
 
-SplatPath = Annotated[Path, tyro.conf.arg(metavar="SPLAT.ply")]
+Sources = Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN|SPLAT.ply ... [CAPTURE]")]
 Runs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN ...")]
 
 
@@ -50,28 +50,43 @@ def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(
         show(f"report: {write_report(runs, out)}")
 
 
-@command(examples=["splatfix view runs/banana/after.ply", "splatfix view runs/banana/after.ply scenes/banana"])
+@command(
+    examples=[
+        "splatfix view runs/banana",
+        "splatfix view runs/banana --live",
+        "splatfix view runs/banana/after.ply other.ply scenes/banana",
+    ]
+)
 def view(
-    splat: Positional[SplatPath],
-    capture: Positional[Annotated[str | None, tyro.conf.arg(metavar="CAPTURE")]] = None,
+    sources: Positional[Sources],
     *,
+    live: bool = False,
     host: str = "127.0.0.1",
     port: int = 8080,
 ) -> None:
-    """Look at a splat, and at the cameras of its capture, in the browser.
+    """Look at the splats of a run, and at its photos and repaired views at their cameras, in the browser.
+
+    Switches between before, control and after, computes their colors by direction, and shows where two of them differ.
 
     Args:
-        splat: a 3DGS .ply.
-        capture: folder or URL of the posed photos whose cameras are shown.
+        sources: the folder of a fit, loop or demo, or 3DGS .ply files; also a capture, whose cameras are shown (of a
+            run that is the one it was made from).
+        live: follow a run that is training: its saved states, of which a fit and a loop write one every 30 s
+            (checkpoint_seconds) and at the end of each stage.
         host: address to listen on; 0.0.0.0 lets other machines in.
         port: port to listen on.
     """
-    from splatfix.captures import open_capture
-    from splatfix.gaussians import read_recorded_world, read_splat
+    from splatfix.viewer import RunWatcher, find_live_run, open_scene, wait_for_run
     from splatfix.viewer import view as serve
 
-    opened = None if capture is None else open_capture(capture)
-    file_from_world = read_recorded_world(splat) if opened is None else opened.file_from_world
-    if not file_from_world.is_identity:
-        show(f"the browser shows x where the file has {file_from_world.describe()}")
-    serve(read_splat(splat, file_from_world=file_from_world), opened, host=host, port=port)
+    watcher = None
+    if live:
+        run = find_live_run(sources)
+        wait_for_run(run, show)
+        scene = open_scene(sources, cameras_only=True)
+        watcher = RunWatcher(run, background=scene.background)
+    else:
+        scene = open_scene(sources)
+    if not scene.world.is_identity:
+        show(f"the browser shows x where the file has {scene.world.describe()}")
+    serve(scene, host=host, port=port, watcher=watcher, say=show)

@@ -190,13 +190,9 @@ def _write_with_program(splat: Splat, path: Path, program: Program, ending: str)
 
 def _write_page(splat: Splat, path: Path) -> None:
     """Write a page that shows the splat without a server: viser's client with the scene in it."""
-    from splatfix.viewer import serve
+    from splatfix.viewer import make_page
 
-    server = serve(splat)
-    try:
-        path.write_text(server.scene.as_html(), encoding="utf-8")
-    finally:
-        server.stop()
+    path.write_text(make_page(splat), encoding="utf-8")
 
 
 NO_VIEW_DEPENDENCE = "without view dependence: the color of each Gaussian is that of its constant band"

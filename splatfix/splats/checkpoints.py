@@ -22,8 +22,10 @@ def write_checkpoint(path: Path, identity: str, state: dict) -> None:
     write_state(path, {"schema": CHECKPOINT_SCHEMA, "identity": identity, "state": state})
 
 
-def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:
+def read_checkpoint(path: Path, identity: str | None, device: torch.device) -> dict:
     """Read the state from a checkpoint; its tensors are put on ``device``.
+
+    An ``identity`` of None reads that of any fit: to look at it, never to resume.
 
     Raises:
         ValueError: the file is damaged, was written by another version, or belongs to another ``identity``.
@@ -40,7 +42,7 @@ def read_checkpoint(path: Path, identity: str, device: torch.device) -> dict:
             f"{path}: checkpoint of another version of splatfix (schema {schema}, wanted {CHECKPOINT_SCHEMA}), "
             "whose settings cannot be compared with these; delete it to start again, or finish with that version"
         )
-    if found != identity:
+    if identity is not None and found != identity:
         raise ValueError(
             f"{path}: checkpoint of another fit (other capture, photos, config or seed); delete it to start again"
         )

@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from splatfix.gaussians import Gaussians, RenderMode, Splat
 from splatfix.process import progress, stopping_at_progress
 from splatfix.runs import Run
+from splatfix.splats.checkpoints import naming_checkpoint, read_checkpoint
 from splatfix.splats.scene import SparseScene
-from splatfix.splats.train import Fit, TrainingView, advance
+from splatfix.splats.train import PARAMETERS, Fit, TrainingView, advance
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +41,31 @@ class TrainingPhase:
     identity: str
     repaired: Sequence[TrainingView] = ()
     repaired_probability: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class SavedSplat:
+    """The splat in a checkpoint: after how many steps of its fit, and how many seconds of training."""
+
+    splat: Splat
+    step: int
+    seconds: float
+
+
+def read_saved_splat(
+    path: Path, *, mode: RenderMode = "classic", background: Sequence[float] | None = None
+) -> SavedSplat:
+    """Read the splat in the checkpoint of any fit, also while the fit goes on: checkpoints are replaced whole.
+
+    ``mode`` and ``background`` are those of the fit, which the checkpoint does not hold.
+
+    Raises:
+        ValueError: the file is no checkpoint of a fit, is damaged, or was written by another version.
+    """
+    state = read_checkpoint(path, None, torch.device("cpu"))
+    with naming_checkpoint(path):
+        gaussians = Gaussians(*(state["params"][name] for name in PARAMETERS))
+        return SavedSplat(Splat(gaussians.detach(), mode, background), int(state["step"]), float(state["seconds"]))
 
 
 def checkpoint_path(run: Run, name: str) -> Path:
