@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from splatfix.lpips_weights import COMMAND, VGG16, weights_path
 from splatfix.shapes import Float
 
 SSIM_RADIUS_PX = 5  # the window has 11 x 11 pixels
@@ -22,7 +22,6 @@ SSIM_SIGMA_PX = 1.5
 SSIM_BLOCK_PX = 32  # that are filtered by one matrix
 SSIM_C1 = 0.01**2  # K1 = 0.01, data range 1
 SSIM_C2 = 0.03**2  # K2 = 0.03
-VGG16_FILE = "vgg16-397923af.pth"  # torchvision's VGG16_Weights.IMAGENET1K_V1
 LPIPS_MIN_SIDE_PX = 32  # below, the deepest VGG features have no extent
 
 
@@ -190,22 +189,22 @@ def _reduce_equations(source: Float[Tensor, "P M"], target: Float[Tensor, "P N"]
 @lru_cache(maxsize=2)
 def _lpips_network(device: str):
     """Load the LPIPS network: (network, None), or (None, reason). Cached, because reading VGG-16 takes seconds."""
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE).is_file():
+    if not weights_path().is_file():
         return None, (
-            f"LPIPS needs torchvision's VGG-16 weights ({VGG16_FILE}), which are not in torch.hub's cache; get them "
-            "(528 MB) with: python -c 'from torchvision.models import VGG16_Weights as W; W.DEFAULT.get_state_dict()'"
+            f"LPIPS needs torchvision's VGG-16 weights ({VGG16.name}), which are not in torch.hub's cache; fetch them "
+            f"(528 MB) with: {COMMAND}"
         )
     try:  # here, because they take seconds to import and are useless without the weights
         from torchmetrics.functional.image.lpips import _LPIPS
         from torchvision.models import VGG16_Weights
     except ImportError as error:
         return None, f"LPIPS needs torchmetrics and torchvision, which are not installed ({error.name})"
-    if not VGG16_Weights.DEFAULT.url.endswith(VGG16_FILE):
-        return None, f"LPIPS: this torchvision wants other VGG-16 weights than {VGG16_FILE} and would download them"
+    if not VGG16_Weights.DEFAULT.url.endswith(VGG16.name):
+        return None, f"LPIPS: this torchvision wants other VGG-16 weights than {VGG16.name} and would download them"
     try:
         return _LPIPS(net="vgg").eval().to(device), None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
-        return None, f"LPIPS: {VGG16_FILE} cannot be read ({type(error).__name__}); is the file whole?"
+        return None, f"LPIPS: {VGG16.name} cannot be read ({type(error).__name__}); is the file whole?"
 
 
 @lru_cache(maxsize=8)

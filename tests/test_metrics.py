@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from splatfix import metrics
+from splatfix.lpips_weights import VGG16
 
 
 @pytest.fixture
@@ -114,19 +115,16 @@ def test_color_correction_never_lowers_psnr_even_for_a_single_color(pair):
 
 
 def test_lpips_without_weights_gives_a_reason_and_downloads_nothing(pair, monkeypatch, tmp_path):
+    models = pytest.importorskip("torchvision.models")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("a download"))
     metrics._lpips_network.cache_clear()
     value, reason = metrics.lpips(*pair)
-    assert value is None and metrics.VGG16_FILE in reason and str(tmp_path) not in reason
-    command = reason.split("python -c ")[1].strip("'")
-    with monkeypatch.context() as patch:  # what the remedy runs looks for the file in the same place
-        patch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **_: {"url": url})
-        names: dict = {}
-        exec(command.replace("W.DEFAULT.get_state_dict()", "found = W.DEFAULT.get_state_dict()"), names)
-    assert names["found"]["url"].endswith(metrics.VGG16_FILE)
+    assert value is None and VGG16.name in reason and str(tmp_path) not in reason
+    assert reason.endswith("with: splatfix fetch lpips")
+    assert models.VGG16_Weights.DEFAULT.url == VGG16.url  # what the remedy fetches
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / metrics.VGG16_FILE).write_bytes(b"half a file")
+    (tmp_path / "checkpoints" / VGG16.name).write_bytes(b"half a file")
     metrics._lpips_network.cache_clear()
     value, reason = metrics.lpips(*pair)
     assert value is None and "whole" in reason
@@ -144,7 +142,7 @@ def test_lpips_with_weights_on_disk(pair, monkeypatch, tmp_path):
         key: torch.zeros(()).expand(shape) if "classifier" in key else 0.1 * torch.randn(shape)
         for key, shape in shapes.items()
     }
-    torch.save(weights, tmp_path / "checkpoints" / metrics.VGG16_FILE)
+    torch.save(weights, tmp_path / "checkpoints" / VGG16.name)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     metrics._lpips_network.cache_clear()
     render, photo = pair

@@ -15,6 +15,7 @@ import torch
 
 import splatfix
 from splatfix import cuda_setup
+from splatfix.lpips_weights import COMMAND, weights_path
 from splatfix.restoration.nafnet import SHIPPED_WEIGHTS
 
 
@@ -38,6 +39,7 @@ def findings() -> list[Finding]:
         *_packages(),
         _diffusion(),
         _weights(),
+        _lpips(),
         _disk(),
     ]
 
@@ -117,6 +119,14 @@ def _weights() -> Finding:
         return Finding("restorer nafnet", False, "no weights shipped", "train some: splatfix train --help")
     size = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
     return Finding("restorer nafnet", True, f"shipped weights, {size:.1f} MB")
+
+
+def _lpips() -> Finding:
+    """Whether evaluation can measure LPIPS; the weights are not read."""
+    path = weights_path()
+    if path.is_file():
+        return Finding("LPIPS", True, f"{path}, {path.stat().st_size / 2**20:.0f} MB")
+    return Finding("LPIPS", False, "no weights of VGG-16: PSNR and SSIM are measured alone", f"{COMMAND} (528 MB)")
 
 
 def _disk() -> Finding:
