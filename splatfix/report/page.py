@@ -8,7 +8,7 @@ from typing import Any
 
 from splatfix.evaluation import layout
 from splatfix.evaluation.repairs import read_repairs
-from splatfix.evaluation.results import ARMS, RESULTS, ViewResult
+from splatfix.evaluation.results import ARMS, RESULTS, Results, ViewResult
 from splatfix.files import write_text
 from splatfix.report import charts, comparison, pictures, wording
 from splatfix.report.html import page_path, render_page
@@ -21,7 +21,6 @@ REPORT, COMPARISON = "report.html", "comparison.html"
 MAX_PAIRS_PER_ROUND = 8
 MAX_ROUNDS = 4
 ERROR_SIDE_PX = 320
-METRIC_KEYS = {metric.key for metric in wording.METRICS}
 MAX_PAGE_BYTES = 6_000_000
 
 
@@ -60,16 +59,17 @@ def run_page(run: RunFiles) -> str:
     """The page of one run."""
     results = run.results
     cards = [view_card(run, view, roles) for view, roles in representative_views(results.views)]
+    tables = metric_tables(run)
     context = {
         "title": f"{results.capture}: splatfix report",
         "run": run,
         "facts": _facts(run),
         "headline": wording.headline(run),
         "hero": next((card for card in cards if card["first"] and card["second"]), None),
-        "tables": metric_tables(run),
+        "tables": tables,
         "arms": results.arms,
         "bands": [{"name": band, "num": sum(view.band == band for view in results.views)} for band in BANDS],
-        "other_reasons": sorted((name, why) for name, why in results.reasons.items() if name not in METRIC_KEYS),
+        "other_reasons": _other_reasons(results, shown=[table["metric"].key for table in tables]),
         "cards": cards,
         "rounds": _rounds(run),
         "repairs": read_repairs(run.path),
@@ -96,18 +96,28 @@ def run_page(run: RunFiles) -> str:
 
 def comparison_page(runs: Sequence[RunFiles]) -> str:
     """The page that puts several runs beside each other."""
+    rows = comparison.rows(runs)
+    has_lpips = any(row["gains"]["lpips"] is not None for row in rows)
     context = {
         "title": "splatfix comparison",
         "headline": comparison.headline(runs),
         "runs": runs,
-        "metrics": wording.MAIN_METRICS,
-        "rows": comparison.rows(runs),
+        "metrics": [*(wording.PSNR, wording.SSIM), *([wording.LPIPS] if has_lpips else [])],
+        "rows": rows,
         "bars": charts.gain_bars(runs),
         "views": comparison.shared_views(runs),
         "reasons": [(run.label, run.results.reasons) for run in runs if run.results.reasons],
         "provenance": [(run.label, _provenance(run), run.config_text) for run in runs],
     }
     return render_page("comparison.html.j2", context)
+
+
+def _other_reasons(results: Results, shown: Sequence[str]) -> list[tuple[str, str]]:
+    """Why metrics are missing, with their titles, of those that have no table which says so."""
+    titles = {metric.key: metric.title for metric in wording.METRICS}
+    unknown = {metric.key: "No reason was recorded" for metric in wording.MAIN_METRICS}
+    reasons = unknown | dict(results.reasons)
+    return sorted((titles.get(name, name), why) for name, why in reasons.items() if name not in shown)
 
 
 def view_card(run: RunFiles, view: ViewResult, roles: Sequence[str]) -> dict[str, Any]:
@@ -138,7 +148,7 @@ def view_card(run: RunFiles, view: ViewResult, roles: Sequence[str]) -> dict[str
 
 
 def metric_tables(run: RunFiles) -> list[dict[str, Any]]:
-    """One table per metric: rows are bands, columns the arms that the run has, and the gain."""
+    """One table per metric that was measured: rows are bands, columns the arms that the run has, and the gain."""
     summary, columns = run.results.summary, run.results.arms
     tables = []
     for metric in wording.METRICS:
@@ -148,7 +158,7 @@ def metric_tables(run: RunFiles) -> list[dict[str, Any]]:
             values = {arm: summary.value(band, arm, metric.key) for arm in columns}
             rows.append({"band": band, "values": values, "gain": summary.value(band, "gain", metric.key)})
             measured |= any(value is not None for value in values.values())
-        if not measured and metric not in wording.MAIN_METRICS:
+        if not measured:
             continue
         tables.append(
             {
@@ -156,11 +166,10 @@ def metric_tables(run: RunFiles) -> list[dict[str, Any]]:
                 "columns": columns,
                 "rows": rows,
                 "has_gain": "after" in columns and len(columns) > 1,
-                "measured": measured,
                 "reason": run.results.reasons.get(metric.key),
             }
         )
-    return sorted(tables, key=lambda table: not table["measured"])  # stable: what was not measured comes last
+    return tables
 
 
 def _rounds(run: RunFiles) -> list[dict[str, Any]]:

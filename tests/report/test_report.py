@@ -79,6 +79,8 @@ def test_a_loop_run_shows_its_figures(tmp_path):
     gain = results.summary.value("all", "gain", "psnr")
     assert "made this splat better" in page.text and f"is {gain:.2f} dB higher" in page.text
     assert "no weights of VGG-16 on disk" in page.text and "LPIPS was not measured" in page.text
+    assert "<h3>PSNR, dB</h3>" in path.read_text() and "<h3>LPIPS</h3>" not in path.read_text()
+    assert "<li><b>LPIPS</b>: no weights of VGG-16 on disk" in path.read_text()
     assert "castle & <b>moat</b>" in page.text and "</pre><script>" in page.text and "2 <files>" in page.text
     assert 'b<script>alert(1)</script>"&.png' in page.text and "猫 7.jpg" in page.text
     assert "61.7" in page.text and "1 min 01 s" in page.text and "9.9" in page.text
@@ -169,6 +171,7 @@ def test_several_runs_are_compared(tmp_path):
     path = write_report([tmp_path / "one", tmp_path / "two"], tmp_path / "page.html")
     page = read(path)
     assert path == tmp_path / "page.html" and "two gained most" in page.text and "identity" in page.text
+    assert '<th scope="col">SSIM</th>' in path.read_text() and '<th scope="col">LPIPS</th>' not in path.read_text()
 
 
 def test_a_comparison_never_replaces_the_page_of_a_run(tmp_path):
