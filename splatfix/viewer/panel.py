@@ -52,7 +52,7 @@ class Panel:
         title: str,
         names: Sequence[str],
         *,
-        first: str,
+        first: str | None,
         is_live: bool,
     ) -> None:
         self._gui = client.gui
@@ -130,12 +130,13 @@ class Panel:
         self.look_from.options = (FREE, *(view.name for view in views))
         self.cameras.visible = bool(groups)
 
-    def describe(self, name: str, drawn: DrawnSplat, saved: str = "") -> None:
+    def describe(self, name: str, drawn: DrawnSplat) -> None:
         """Describe the splat that is shown."""
         degree = drawn.splat.gaussians.sh_degree
-        lines = [f"{len(drawn):,} Gaussians{f', {saved}' if saved else ''}"]
-        if name in MEANINGS:
-            lines.append(MEANINGS[name])
+        lines = [f"{len(drawn):,} Gaussians"]
+        meaning = MEANINGS.get(name, MEANINGS.get(name.partition(" ")[0]))  # of "round 2" that of "round"
+        if meaning is not None:
+            lines.append(meaning)
         if drawn.splat.mode == "antialiased":
             lines.append("the browser draws without antialiasing: thin parts look bolder than in an exact render")
         self.about.content = "; ".join(lines)

@@ -36,6 +36,8 @@ MEANINGS = {
     "before": "the sparse fit from the training photos",
     "control": "trained on without repaired views",
     "after": "trained on with repaired views",
+    "sibling": "a fit with another seed, whose renders are averaged with those of the loop before their repair",
+    "round": "what after is to become: trained on with the repaired views of this round",
 }
 
 

@@ -69,11 +69,12 @@ class Viewer:
         self.server.stop()
 
     def _connect(self, client: ClientHandle) -> None:
+        first = PREFERRED if PREFERRED in self.splats else next(reversed(self.splats), None)
         session = Session(
             client,
             self.scene.title,
             self.splats,
-            first=PREFERRED if PREFERRED in self.splats else next(reversed(self.splats), ""),
+            first=first if self._watcher is None else None,
             background=self.scene.background,
             is_live=self._watcher is not None,
         )

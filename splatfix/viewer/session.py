@@ -35,7 +35,7 @@ class Session:
         title: str,
         splats: Mapping[str, DrawnSplat],
         *,
-        first: str,
+        first: str | None,
         background: Any,
         is_live: bool,
     ) -> None:

@@ -133,6 +133,10 @@ def test_the_page_follows_the_newest_state(tmp_path, monkeypatch):
             save(tmp_path, "round_1", step=300, seed=5)
             browser.wait_for(lambda: not np.array_equal(browser.colors(), before))
             browser.wait_for(lambda: browser.says("round 1: step 300"))
+            with Browser(shown.server.get_port()) as late:
+                late.wait_for(lambda: np.array_equal(late.colors(), browser.colors()))
+                assert late.control("splat")["value"] == "(newest)"
+                assert late.says("trained on with the repaired views of this round")
             browser.press("1")
             browser.wait_for(lambda: np.array_equal(browser.colors(), before))
             browser.press("M")
