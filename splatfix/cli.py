@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional
 
-from splatfix import cli_cluster, cli_fetch, cli_pose, cli_results, cli_splats  # noqa: F401  (their commands)
+from splatfix import (  # noqa: F401  (their commands)
+    cli_cluster,
+    cli_fetch,
+    cli_pose,
+    cli_restorers,
+    cli_results,
+    cli_splats,
+)
 from splatfix.command_line import DONE, QUARANTINED, command, main, show
 
 if TYPE_CHECKING:

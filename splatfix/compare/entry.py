@@ -37,8 +37,9 @@ from splatfix.process import choose_device, peak_memory_mb
 from splatfix.report import write_report
 from splatfix.report.compare.layout import FRAMES, frame_path
 from splatfix.report.compare.results import SCHEMA, Entry
-from splatfix.restoration import Repaired, Restorer, RestorerChoice, open_restorer
+from splatfix.restoration import Repaired, Restorer, RestorerChoice, is_name, open_restorer
 from splatfix.restoration.choice import format_choice
+from splatfix.restoration.hub import parse_place
 from splatfix.restoration.identity import restorer_input
 from splatfix.restoration.repair_cache import RepairCache
 from splatfix.restoration.setting import RestorerSetting
@@ -79,7 +80,9 @@ def label_restorers(restorers: tuple[RestorerSetting, ...]) -> dict[str, Restore
     labels: dict[str, RestorerSetting] = {}
     for setting in restorers:
         choice = RestorerChoice.of(setting)
-        readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(choice.name).name).strip("._") or "restorer"
+        place = None if is_name(choice.name) else parse_place(choice.name)
+        name = Path(choice.name).name if place is None else place.name
+        readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._") or "restorer"
         is_plain = readable == choice.name and not choice.options
         label = readable[:40] if is_plain else f"{readable[:40]}-{hash_text(format_choice(choice))[:6]}"
         if label in labels:

@@ -15,7 +15,7 @@ from splatfix.files import write_json
 from splatfix.gaussians import RenderMode, Splat, make_splat, read_ply_with_notes
 from splatfix.ply import check_ply
 from splatfix.process import choose_device
-from splatfix.restoration import RestorerChoice, open_restorer
+from splatfix.restoration import RestorerChoice, open_restorer, pin_choice
 from splatfix.restoration.identity import restorer_input
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import Input, files_input, open_run
@@ -81,6 +81,8 @@ def run_evaluate(
             another run; the message names it.
     """
     device = choose_device(config.device)
+    if config.restorer is not None:
+        config = replace(config, restorer=pin_choice(config.restorer))
     check_ply(Path(splat_path))  # at once: opening a capture takes time
     given = read_split(split_path)
     size_px = config.size_px or given.size_px or 320

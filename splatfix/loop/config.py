@@ -87,8 +87,8 @@ class LoopConfig(FitRunConfig):
     """The whole loop over one capture: a sparse fit, and what follows it.
 
     Attributes:
-        restorer: a name (identity, warp, classical, nafnet, ...) or the folder of a checkpoint; with options, on
-            the command line as in YAML, {name: nafnet, options: {strength: 0.8}}.
+        restorer: a name (identity, warp, classical, nafnet, ...), the folder of a checkpoint, or hf:USER/NAME of the
+            Hugging Face Hub; with options, on the command line as in YAML, {name: nafnet, options: {strength: 0.8}}.
         seed: seed of all random choices.
         device: auto, cpu, cuda or cuda:N.
         video: write a before/after video along a path between and beyond the training cameras.

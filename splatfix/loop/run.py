@@ -6,6 +6,7 @@ and on repaired novel views, round by round. Both use the same seed, steps and s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from splatfix.captures import resolve_capture
@@ -29,7 +30,7 @@ from splatfix.loop.baselines import fit_control, fit_siblings
 from splatfix.loop.config import LoopConfig
 from splatfix.loop.rounds import repair_rounds
 from splatfix.process import choose_device
-from splatfix.restoration import RestorerChoice, open_restorer
+from splatfix.restoration import RestorerChoice, open_restorer, pin_choice
 from splatfix.restoration.identity import describe_training_overlap, restorer_input
 
 LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, REPAIRS, "control.ply", "after.ply")
@@ -52,6 +53,7 @@ def run_loop(
 
 
 def _run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, fresh: bool) -> Results:
+    config = replace(config, restorer=pin_choice(config.restorer))
     restorer = open_restorer(config.restorer, device=choose_device(config.device))
     overlap = describe_training_overlap(config.restorer, PurePosixPath(resolve_capture(capture_path)).name)
     capture_path, config = pose_first(capture_path, out, config, fresh=fresh)

@@ -7,6 +7,7 @@ folder, whose kind is one of `KINDS`. Each family of networks has a folder here,
 
 from __future__ import annotations
 
+import logging
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from splatfix.restoration import command, flux, nafnet
 from splatfix.restoration.baselines import Bilateral, Identity, Warp
 from splatfix.restoration.choice import RestorerChoice
+from splatfix.restoration.hub import PREFIX, parse_place, pin_place
 from splatfix.restoration.plugins import find_plugin, plugin_names
 from splatfix.restoration.restorer import CheckpointKind, Repaired, Restorer, RestorerFactory
 
@@ -31,8 +33,11 @@ __all__ = [
     "identify_restorer",
     "is_name",
     "open_restorer",
+    "pin_choice",
     "restorer_options",
 ]
+
+log = logging.getLogger(__name__)
 
 
 def _baseline(options: Restorer, device: torch.device) -> Restorer:  # noqa: ARG001
@@ -59,13 +64,13 @@ KINDS: dict[str, CheckpointKind] = {
 
 
 def open_restorer(choice: str | Path | RestorerChoice, device: torch.device | str = "auto") -> Restorer:
-    """Open a restorer by name, or from a checkpoint folder, a training run or an id of the Hugging Face Hub.
+    """Open a restorer by name, or from a checkpoint folder, a training run or the Hugging Face Hub.
 
     Raises:
         ValueError: neither a known name (they are listed) nor a checkpoint of a known kind, or options that the
             restorer does not have or refuses.
     """
-    choice = RestorerChoice.of(choice)
+    choice = RestorerChoice.of(pin_choice(choice))
     options = restorer_options(choice)
     return _find_factory(choice.name).open(options, _choose(device))
 
@@ -104,15 +109,33 @@ def identify_restorer(choice: str | Path | RestorerChoice) -> str:
 
 
 def is_name(name: str) -> bool:
-    """Whether this is the name of a restorer, also of a plugin; else it is a folder, a URL or an id of the Hub."""
+    """Whether this is the name of a restorer, also of a plugin; else it is a folder, a URL or hf:USER/NAME."""
     return name in RESTORERS or name in plugin_names()
 
 
+def pin_choice(choice: str | Path | RestorerChoice) -> str | RestorerChoice:
+    """The same choice for any time: of a restorer on the Hub, the commit is named; others stay as they are.
+
+    Raises:
+        ValueError: the Hub has no such restorer, or cannot be asked and the cache does not have it.
+    """
+    known = RestorerChoice.of(choice)
+    place = None if is_name(known.name) else parse_place(known.name)
+    if place is None:
+        return known.short
+    if not known.name.startswith(PREFIX):
+        log.info("%s: no such folder here; asking the Hugging Face Hub", known.name)
+    return RestorerChoice(name=str(pin_place(place)), options=known.options).short
+
+
 def absolute_choice(choice: str | RestorerChoice) -> str | RestorerChoice:
-    """The same choice for any working directory: a folder's path becomes absolute."""
+    """The same choice for any working directory and time: a path becomes absolute, and the Hub's commit is named.
+
+    Errors as of `pin_choice`.
+    """
     known = RestorerChoice.of(choice)
     if is_name(known.name) or not Path(known.name).is_dir():
-        return choice
+        return pin_choice(choice)
     return RestorerChoice(name=str(Path(known.name).resolve()), options=known.options).short
 
 
@@ -121,10 +144,10 @@ def _find_factory(name: str) -> RestorerFactory:
         return plugin
     if name in RESTORERS:
         return RESTORERS[name]
-    if "/" in name or "\\" in name or Path(name).exists():
+    if "/" in name or "\\" in name or Path(name).exists() or parse_place(name) is not None:
         from splatfix.restoration.checkpoint import read_kind
 
         kind = KINDS[read_kind(name, KINDS)]
         return RestorerFactory(options=kind.options, open=partial(kind.open, name))
     known = ", ".join([*RESTORERS, *plugin_names()])
-    raise ValueError(f"restorer {name!r}: unknown; wanted one of {known}, or a checkpoint's folder")
+    raise ValueError(f"restorer {name!r}: unknown; wanted one of {known}, a checkpoint's folder, or hf:USER/NAME")

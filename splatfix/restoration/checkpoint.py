@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatch
@@ -15,8 +14,7 @@ from typing import Any
 from splatfix import storage
 from splatfix.files import read_json, sync, write_json
 from splatfix.folder_cache import CachedFolder
-from splatfix.process import log
-from splatfix.restoration.hub_locks import watch_hub_locks
+from splatfix.restoration.hub import WANTED, fetch, parse_place
 
 CONFIG, CARD = "config.json", "README.md"
 FORMAT, SCHEMA = "splatfix-restorer", 1
@@ -28,12 +26,15 @@ _copies: dict[str, CachedFolder] = {}  # of URLs: in use, so that they stay in t
 def find_checkpoint(place: str | Path, files: Sequence[str]) -> Path:
     """The folder of a checkpoint: the place itself, ``restorer`` in a training run, or ``files`` of a Hub repository.
 
-    Of a URL, the ``files`` (names or patterns) are copied to the cache of this machine.
+    Of a URL, the ``files`` (names or patterns) are copied to the cache of this machine, of a Hub repository (names) to
+    the Hub's own cache.
 
     Raises:
         ValueError: no such folder or repository.
         OSError: the object store cannot be reached.
     """
+    if (repository := parse_place(str(place))) is not None:
+        return fetch(repository, files)
     if not storage.is_local(place):
         return _copy_from_store(str(place), files)
     folder = Path(place)
@@ -42,9 +43,7 @@ def find_checkpoint(place: str | Path, files: Sequence[str]) -> Path:
         return inner if not (folder / CONFIG).exists() and (inner / CONFIG).exists() else folder
     if folder.exists():
         raise ValueError(f"{folder}: is a file; wanted a checkpoint folder with {CONFIG}")
-    if re.fullmatch(r"[\w-]+/[\w.-]+", str(place)) and not folder.parent.exists():
-        return _download(str(place), files)
-    raise ValueError(f"{folder}: no such folder; wanted a checkpoint folder with {CONFIG}")
+    raise ValueError(f"{folder}: no such folder; wanted a checkpoint folder with {CONFIG}, or {WANTED}")
 
 
 def read_kind(place: str | Path, known: Collection[str]) -> str:
@@ -130,20 +129,3 @@ def _copy_from_store(url: str, files: Sequence[str]) -> Path:
             copy.fetch(copy.path / file.name for file in found if any(fnmatch(file.name, name) for name in files))
             return copy.path
     raise ValueError(f"{url}: no {CONFIG} there; wanted a checkpoint folder or a training run")
-
-
-def _download(name: str, files: Sequence[str]) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise ValueError(f"{name}: no such folder, and huggingface_hub is not installed to look for it") from None
-    log.info("%s: no such folder here; asking the Hugging Face Hub", name)
-    watch_hub_locks()
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(files)))
-    except Exception as error:  # offline, not found, gated, ...: the Hub's client raises dozens of types
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise ValueError(
-            f"{name}: neither a folder nor a repository that the Hub gives access to ({reason}); check the id, the "
-            "network, HTTPS_PROXY and HF_ENDPOINT, log in with `hf auth login` if it is private, or give a folder"
-        ) from None

@@ -13,7 +13,7 @@ class RestorerChoice:
     """A restorer and its options.
 
     Attributes:
-        name: a name (identity, warp, classical, nafnet, ...), a checkpoint's folder, or an id of the Hugging Face Hub.
+        name: a name (identity, warp, classical, nafnet, ...), a checkpoint's folder or URL, or hf:USER/NAME.
         options: by name, those of the restorer's options dataclass; the others keep their default.
     """
 

@@ -9,6 +9,7 @@ from splatfix import storage
 from splatfix.files import hash_text
 from splatfix.restoration import RestorerChoice, identify_restorer, is_name
 from splatfix.restoration.checkpoint import find_checkpoint, read_training_scenes
+from splatfix.restoration.hub import parse_place, pin_place
 from splatfix.restoration.nafnet import SHIPPED_WEIGHTS
 from splatfix.runs import Input, files_input
 
@@ -32,7 +33,8 @@ def describe_training_overlap(restorer: str | RestorerChoice, capture: str) -> l
 def restorer_input(restorer: str | RestorerChoice | None) -> dict[str, Input]:
     """The files that decide what a restorer does, as an input of the run; empty where its name and options suffice.
 
-    They are the weights in its folder, or what `RestorerFactory.identify` says: the program of ``command``.
+    They are the weights in its folder, the commit on the Hub, or what `RestorerFactory.identify` says: the program of
+    ``command``.
     """
     if restorer is None:
         return {}
@@ -40,6 +42,9 @@ def restorer_input(restorer: str | RestorerChoice | None) -> dict[str, Input]:
     if is_name(choice.name):
         content = identify_restorer(choice)
         return {"restorer": Input(path=choice.name, digest=hash_text(content))} if content else {}
+    if (place := parse_place(choice.name)) is not None:
+        pinned = str(pin_place(place))
+        return {"restorer": Input(path=pinned, digest=hash_text(pinned))}
     is_here = storage.is_local(choice.name)
     folder = Path(choice.name) if is_here else find_checkpoint(choice.name, [WEIGHTS])
     weights = sorted(folder.glob(f"**/{WEIGHTS}")) if folder.is_dir() else []

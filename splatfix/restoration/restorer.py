@@ -62,7 +62,7 @@ class CheckpointKind:
 
     Attributes:
         options: as in `RestorerFactory`.
-        open: the restorer of a checkpoint (a folder, a training run or a Hub id) with such options, on a device.
+        open: the restorer of a checkpoint (a folder, a training run or hf:USER/NAME) with such options, on a device.
     """
 
     options: type[Any]

@@ -49,6 +49,7 @@ class DataConfig:
         num_workers: processes that make batches, for each training process; 0 makes them in the training process
             (enough on a laptop).
         groups: group of a scene, in place of that in the shards.
+        credits: license and credit of the training photos, by scene or group, for the model card.
         train_scenes: scenes to train on, of those that are not held out (for example where a licence allows no
             others); empty takes all.
         validation_groups: groups to hold out; empty takes ``validation_share`` of them.
@@ -65,6 +66,7 @@ class DataConfig:
     even_difficulty: bool = False
     num_workers: int = 0
     groups: dict[str, str] = field(default_factory=dict)
+    credits: dict[str, str] = field(default_factory=dict)
     train_scenes: tuple[str, ...] = ()
     validation_groups: tuple[str, ...] = ()
     validation_share: float = 0.15
@@ -144,8 +146,12 @@ class Data:
 
     def provenance(self) -> dict[str, Any]:
         """The record of the data in a checkpoint: the groups and scenes that were trained on or held out."""
+        groups = {shard.scene: self.group_of(shard) for shard in self.train}
+        given = self.config.credits
+        credits = {scene: given.get(scene, given.get(groups[scene])) for scene in sorted(groups)}
         return {
             "num_pairs": sum(shard.samples for shard in self.train),
+            "credits": {scene: credit for scene, credit in credits.items() if credit},
             "train_groups": sorted({self.group_of(shard) for shard in self.train}),
             "train_scenes": sorted({shard.scene for shard in self.train}),
             "validation_groups": sorted({self.group_of(shard) for shard in self.held_out}),

@@ -27,7 +27,7 @@ class Family:
         loss: the loss, from the network's output for a batch, the batch and the training's config.
         use_patch_size: let a network that is trained on patches of a size, in pixels, repair whole images.
         repair: the repaired image ``[H, W, 3]`` of a whole view, with the whole correction.
-        load: network, its config and provenance of a checkpoint (a folder, a training run or a Hub id).
+        load: network, its config and provenance of a checkpoint (a folder, a training run or hf:USER/NAME).
         save: write a checkpoint folder as a whole: folder, network, the training's config, the share of the
             correction to apply, and provenance.
     """

@@ -33,6 +33,7 @@ from splatfix.training.cluster import Groups, choose_gpus, longest_wait_seconds,
 from splatfix.training.config import TrainConfig, TrainWorkersConfig
 from splatfix.training.data import check_divides, open_data
 from splatfix.training.families import family_of
+from splatfix.training.learner import pin_start
 from splatfix.training.run import STATE, open_training
 from splatfix.training.saved_restorer import has_restorer
 from splatfix.training.state import read_state
@@ -73,8 +74,10 @@ def launch(shards_url: str | Path, out: Path | str, config: TrainConfig, *, fres
         _train_here(shards_url, mirror, config, fresh=fresh)
         return
     out, shards_url = mirror.path, storage.absolute(shards_url)  # processes work in folders of Ray's
-    if config.start_from is not None and Path(config.start_from).is_dir():
-        config = replace(config, start_from=str(Path(config.start_from).absolute()))
+    if config.start_from is not None:
+        is_folder = Path(config.start_from).is_dir()
+        start_from = str(Path(config.start_from).absolute()) if is_folder else pin_start(config.start_from)
+        config = replace(config, start_from=start_from)
     check_divides(config.data.batch_size, workers.num)
     inputs = family_of(config.network).inputs(config.network)
     data = open_data(shards_url, config.data, inputs, config.seed)  # an error is raised here, once, before Ray starts

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from splatfix.conditioning import Conditioning
 from splatfix.config import require
 from splatfix.process import choose_device, log, seed_everything
+from splatfix.restoration import RestorerChoice, pin_choice
 from splatfix.training.batches import NetworkInputs
 from splatfix.training.config import TrainConfig
 from splatfix.training.families import Family, family_of
@@ -40,6 +41,7 @@ class Learner:
         model: the network as it is called in training: compiled, and wrapped for several processes.
         ema: averaged weights, which are validated and saved.
         optimizer: of the network.
+        start_from: the checkpoint that training started from, on the Hub with its commit; None for random weights.
         earlier: provenance of the weights that training started from; empty for random ones.
     """
 
@@ -50,6 +52,7 @@ class Learner:
     model: nn.Module
     ema: ModelEmaV3
     optimizer: torch.optim.Optimizer
+    start_from: str | None
     earlier: dict[str, Any]
 
     @property
@@ -76,11 +79,14 @@ def build_learner(config: TrainConfig) -> Learner:
     family = family_of(config.network)
     network = family.build(config.network)
     earlier: dict[str, Any] = {}
-    if config.start_from is not None:
-        trained, network_config, earlier = family.load(config.start_from)
+    start_from = config.start_from
+    if start_from is not None:
+        # the main process asks the Hub for the commit, so that all processes start from the same
+        [start_from] = broadcast_object_list([pin_start(start_from) if accelerator.is_main_process else None])
+        trained, network_config, earlier = family.load(start_from)
         if network_config != config.network:
             wanted = f"{network_config}, not {config.network}"
-            raise ValueError(f"start_from = {config.start_from!r}: its network is {wanted}")
+            raise ValueError(f"start_from = {start_from!r}: its network is {wanted}")
         network.load_state_dict(trained.state_dict())
     network = network.to(accelerator.device)
     ema = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True)
@@ -93,7 +99,12 @@ def build_learner(config: TrainConfig) -> Learner:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     model, optimizer = accelerator.prepare(torch.compile(network) if config.compile else network, optimizer)
     inputs = family.inputs(config.network)
-    return Learner(accelerator, family, inputs, network, model, ema, optimizer, earlier)
+    return Learner(accelerator, family, inputs, network, model, ema, optimizer, start_from, earlier)
+
+
+def pin_start(start_from: str) -> str:
+    """The checkpoint to start from, of one on the Hub with its commit; ValueError as `restoration.pin_choice`."""
+    return RestorerChoice.of(pin_choice(start_from)).name
 
 
 def restore_learner(learner: Learner, path: Path, config: TrainConfig, tag: dict[str, Any]) -> TrainingState:

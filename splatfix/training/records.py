@@ -65,7 +65,10 @@ def describe_weights(
     """The provenance of weights, for their checkpoint. ``earlier``: that of the weights that training started from."""
     seen = data.provenance()
     if config.start_from is not None:
-        both = {name: sorted({*seen[name], *earlier.get(name, [])}) for name in ("train_groups", "train_scenes")}
+        both: dict[str, Any] = {
+            name: sorted({*seen[name], *earlier.get(name, [])}) for name in ("train_groups", "train_scenes")
+        }
+        both["credits"] = {**earlier.get("credits", {}), **seen["credits"]}
         seen |= both | {"start_from": {name: earlier.get(name) for name in ("step", "seconds", "num_pairs")}}
     return {
         "version": splatfix.__version__,

@@ -17,7 +17,7 @@ from splatfix.training.data import Data
 RESTORER, STATE, HISTORY = "restorer", "state.pt", "history.json"
 MAY_CHANGE = (  # settings that a resumed run may change
     *("steps", "max_seconds", "validate_every", "accumulate", "compile", "strength", "device", "workers", "tracking"),
-    *("data.num_workers", "data.validation_pairs"),
+    *("data.num_workers", "data.validation_pairs", "data.credits"),
 )
 TRAINING_FILES = (  # glob patterns of all that a training writes, besides MLflow's database
     *(STATE, HISTORY, "previews/step_*.png", *TRACKING_FILES),

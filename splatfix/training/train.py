@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ def train(
         FloatingPointError: the loss or a gradient is not finite; the message names the step.
     """
     learner = build_learner(config)
+    config = replace(config, start_from=learner.start_from)
     accelerator, is_main = learner.accelerator, learner.accelerator.is_main_process
     data = open_data(shards_url, config.data, learner.inputs, config.seed)
     _check_held_out(config, data, learner.earlier)

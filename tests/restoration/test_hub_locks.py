@@ -12,6 +12,7 @@ import pytest
 from splatfix.restoration import checkpoint, hub_locks
 from splatfix.restoration.flux import loading
 from splatfix.restoration.flux.failures import ModelError, explain
+from tests.fake_hub import Repository
 
 pytest.importorskip("huggingface_hub")
 
@@ -62,10 +63,12 @@ def test_a_wait_for_a_download_is_said_and_ends(held: Any, tmp_path: Path, monke
     assert str(lock) in str(caught.value)
 
 
-def test_a_checkpoint_waits_no_longer_either(held: Any, monkeypatch) -> None:
-    monkeypatch.setattr("huggingface_hub.snapshot_download", held)
-    with pytest.raises(ValueError, match=r"owner/name: .*another process has downloaded the same file"):
-        checkpoint._download("owner/name", ["config.json"])
+def test_a_checkpoint_waits_no_longer_either(held: Any, monkeypatch, hub_server) -> None:
+    repository = hub_server.repositories["owner/name"] = Repository()
+    repository.commit({"config.json": b"{}"})
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", held)
+    with pytest.raises(ValueError, match=r"owner/name@.*: another process has downloaded the same file"):
+        checkpoint.find_checkpoint("owner/name", ["config.json"])
 
 
 def test_other_messages_of_the_client_stay_as_they_are(held: Any, caplog) -> None:

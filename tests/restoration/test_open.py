@@ -24,6 +24,7 @@ from splatfix.restoration.baselines import Bilateral, Warp
 from splatfix.restoration.checkpoint import CONFIG
 from splatfix.restoration.choice import format_choice, parse_choice
 from splatfix.restoration.identity import describe_training_overlap, restorer_input
+from tests.fake_hub import Repository
 from tests.restoration.scenery import flawed_view
 from tests.test_storage import put_folder
 
@@ -57,30 +58,21 @@ def test_places_without_a_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="is a file; wanted a checkpoint folder"):
         open_restorer(file)
 
-    def offline(*_, **__):
-        raise OSError("cannot reach the Hub\nand more")
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    with pytest.raises(ValueError, match=r"some-org/some-model.*\(cannot reach the Hub\); check the id, the network"):
-        open_restorer("some-org/some-model")
-
-
-def test_a_hub_repository_is_downloaded_once_its_kind_is_known(checkpoint, monkeypatch):
-    requests = []
-
-    def download(name, allow_patterns):
-        requests.append((name, allow_patterns))
-        return str(checkpoint)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    torch.testing.assert_close(repair("org/model"), repair(checkpoint))
-    assert {name for name, _ in requests} == {"org/model"}
-    assert requests[0][1] == [CONFIG] and "restorer.safetensors" in requests[-1][1]
-    (checkpoint / CONFIG).write_text(json.dumps({"format": "splatfix-restorer", "schema": 1, "kind": "magic"}))
-    requests.clear()
+def test_a_hub_repository_is_downloaded_once_its_kind_is_known(checkpoint, hub_server):
+    repository = hub_server.repositories["org/model"] = Repository()
+    files = {file.name: file.read_bytes() for file in checkpoint.iterdir()}
+    commit = repository.commit({**files, CONFIG: b"not JSON"})
+    with pytest.raises(ValueError, match="not valid JSON"):
+        open_restorer("org/model")
+    repository.commit(
+        {**files, CONFIG: json.dumps({"format": "splatfix-restorer", "schema": 1, "kind": "magic"}).encode()}
+    )
     with pytest.raises(ValueError, match="kind = 'magic'"):
         open_restorer("org/model")
-    assert [files for _, files in requests] == [[CONFIG]]
+    assert hub_server.num_requests("restorer.safetensors") == 0
+    assert commit != repository.commit(files)
+    torch.testing.assert_close(repair("org/model"), repair(checkpoint))
 
 
 @pytest.mark.parametrize("folder", ["weights", "run/restorer"])
@@ -158,12 +150,14 @@ def test_options_that_cannot_be_used_are_refused_in_one_line(name, options, mess
     assert "\n" not in str(caught.value)
 
 
-def test_folders_become_absolute_and_names_stay(checkpoint, tmp_path, monkeypatch):
+def test_folders_become_absolute_and_names_stay(checkpoint, tmp_path, monkeypatch, hub_server):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "warp").mkdir()
     assert absolute_choice("restorer") == str(checkpoint)
     assert absolute_choice("warp") == "warp"
-    assert absolute_choice("org/model") == "org/model"
+    repository = hub_server.repositories["org/model"] = Repository()
+    commit = repository.commit({CONFIG: b"{}"})
+    assert absolute_choice("org/model") == f"hf:org/model@{commit}"
     options = {"strength": 1}
     expected = RestorerChoice(name=str(checkpoint), options=options)
     assert absolute_choice(RestorerChoice(name="restorer", options=options)) == expected

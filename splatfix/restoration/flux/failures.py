@@ -9,8 +9,9 @@ from importlib.util import find_spec
 
 import torch
 
+from splatfix.restoration.hub_errors import causes_by_type, describe_refusal, shorten
+
 EXTRA = "pip install 'splatfix[diffusion]'"
-NO_NETWORK = {"ConnectError", "ConnectionError", "ConnectTimeout", "ReadTimeout", "ProxyError", "gaierror"}
 MEMORY_REMEDY = (
     "set loading.offload: model (or sequential), loading.quantization, a smaller loading.views_per_batch, "
     "loading.vae_tiling: true, or a smaller size.max_side_px"
@@ -49,42 +50,26 @@ def explain_call(model: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise ModelError(describe(error, model)) from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"model {model!r}: its pipeline failed: {_shown(error)}; check its options") from error
+        raise ModelError(f"model {model!r}: its pipeline failed: {shorten(error)}; check its options") from error
 
 
 def describe(error: BaseException, model: str) -> str:
     """One line: what is wrong with a model and what to do."""
-    place = model.partition("@")[0]
-    causes = {kind.__name__: cause for cause in _chain(error) for kind in type(cause).__mro__}
-    if "GatedRepoError" in causes:
-        return (
-            f"model {model!r}: gated on the Hugging Face Hub; accept its license at https://huggingface.co/{place} and "
-            "run `hf auth login` (or set HF_TOKEN)"
-        )
-    if "RepositoryNotFoundError" in causes:
-        return (
-            f"model {model!r}: no such model on the Hugging Face Hub, or a private one; check the id, log in with "
-            "`hf auth login`, or give a folder"
-        )
-    if "RevisionNotFoundError" in causes:
-        return f"model {model!r}: it has no such revision; wanted a branch, tag or commit after the @"
-    if "OfflineModeIsEnabled" in causes:
-        return no_network(place, "HF_HUB_OFFLINE forbids downloads; unset it")
-    if "HubLockError" in causes:
-        return f"model {model!r}: {_shown(causes['HubLockError'])}"
-    if NO_NETWORK & causes.keys():
-        return no_network(place, "the Hub cannot be reached; check the network, HTTPS_PROXY and HF_ENDPOINT")
+    place, causes = model.partition("@")[0], causes_by_type(error)
+    refused = describe_refusal(error, "model", model, lambda reason: no_network(place, reason))
+    if refused is not None:
+        return refused
     if "OutOfMemoryError" in causes:
         return f"model {model!r}: not enough GPU memory; {MEMORY_REMEDY}"
     if "SafetensorError" in causes:
-        return f"model {model!r}: a weights file is broken ({_shown(error)}); delete it and download it again"
+        return f"model {model!r}: a weights file is broken ({shorten(error)}); delete it and download it again"
     package = _missing_package(causes)
     if package is not None:
         return f"model {model!r}: the package {package} is not installed; pip install {package}"
     if "LocalEntryNotFoundError" in causes:
         return no_network(place, "loading.local_files_only forbids downloads; set it to false")
     wanted = f"; wanted {WANTED}" if {"OSError", "ValueError"} & causes.keys() else ""
-    return f"model {model!r}: cannot be loaded: {_shown(error)}{wanted}"
+    return f"model {model!r}: cannot be loaded: {shorten(error)}{wanted}"
 
 
 WANTED = "an id of the Hub or a folder as save_pretrained writes it, with its weights as .safetensors"
@@ -101,21 +86,8 @@ def no_network(place: str, reason: str) -> str:
     )
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _missing_package(causes: dict[str, BaseException]) -> str | None:
     missing = causes.get("PackageNotFoundError") or causes.get("ModuleNotFoundError")
     if isinstance(missing, importlib.metadata.PackageNotFoundError):
         return str(missing.name)
     return missing.name if isinstance(missing, ModuleNotFoundError) else None
-
-
-def _shown(error: BaseException) -> str:
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -11,6 +11,7 @@ def model_card(config: dict[str, Any], *, num_parameters: int) -> str:
     network, provenance = config["network"], dict(config["provenance"])
     validation = provenance.pop("validation", None)
     groups = {name: provenance.pop(name, None) for name in ("train_groups", "validation_groups")}
+    credits = provenance.pop("credits", None) or {}
     inputs = ["render", *(["alpha"] if network["alpha"] else []), *(["inverse depth"] if network["depth"] else [])]
     if network["num_references"]:
         inputs.append(f"{network['num_references']} nearby photos warped in by depth")
@@ -50,7 +51,14 @@ def model_card(config: dict[str, Any], *, num_parameters: int) -> str:
     for name, scenes in groups.items():
         if scenes:
             lines.append(f"- {name.replace('_', ' ')}: {', '.join(scenes)}")
+    if credits:
+        lines += ["", "| training photos | license and credit |", "|---|---|"]
+        lines += [
+            f"| {scene} | {' '.join(str(credit).split()).replace('|', '/')} |" for scene, credit in credits.items()
+        ]
     lines += [
+        "",
+        "## Limits",
         "",
         "Never evaluate it on a group that it was trained on. It sharpens and cleans what the render and nearby photos",
         "show; it does not invent what none of them saw.",

@@ -89,7 +89,7 @@ def save_checkpoint(folder: Path, network: GuidedNet, config: CheckpointConfig) 
 
 
 def load_checkpoint(place: str | Path, device: torch.device | str = "cpu") -> tuple[GuidedNet, CheckpointConfig]:
-    """The network (in evaluation mode) and how to use it, from a folder, a training run's folder, or a Hub id.
+    """The network (in evaluation mode) and how to use it, from a folder, a training run's folder, or hf:USER/NAME.
 
     Raises:
         ValueError: no checkpoint, an incomplete one, or one of another kind; one line names the file and the remedy.

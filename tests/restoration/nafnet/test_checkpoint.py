@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from splatfix.restoration.checkpoint import CONFIG
 from splatfix.restoration.nafnet.checkpoint import WEIGHTS, CheckpointConfig, load_checkpoint, save_checkpoint
+from tests.fake_hub import Repository
 from tests.restoration.networks import SMALL, random_network
 
 
@@ -109,8 +110,8 @@ def test_broken_checkpoints_get_one_clear_line(checkpoint, break_it, message):
     assert str(checkpoint) in str(caught.value)
 
 
-def test_a_hub_id_is_downloaded(checkpoint, monkeypatch):
-    names = []
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: names.append(name) or str(checkpoint))
+def test_a_hub_id_is_downloaded(checkpoint, hub_server):
+    repository = hub_server.repositories["org/model"] = Repository()
+    repository.commit({file.name: file.read_bytes() for file in checkpoint.iterdir()})
     assert load_checkpoint("org/model")[1].strength == 0.75
-    assert names == ["org/model"]
+    assert hub_server.num_requests("GET /org/model/resolve/") == 2
