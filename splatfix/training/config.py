@@ -66,6 +66,26 @@ class TrainWorkersConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainTrackingConfig(TrackingConfig):
+    """Where a training is tracked.
+
+    Attributes:
+        enabled: False tracks nothing and writes nothing.
+        uri: of MLflow: ``http://HOST:PORT`` or ``sqlite:///FILE``; null takes MLFLOW_TRACKING_URI, else ``mlflow.db``
+            in the run's folder. Files of a run go beside an SQLite file.
+        experiment: of MLflow that holds the run; the project of wandb.
+        name: of the run; null takes the folder's name.
+        also: beside MLflow: tensorboard (event files in the run's folder) or wandb, which have to be installed.
+    """
+
+    also: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(len(set(self.also)) == len(self.also), "tracking.also", list(self.also), "each once")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Training of a restorer.
 
@@ -125,7 +145,7 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     workers: TrainWorkersConfig = field(default_factory=TrainWorkersConfig)
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    tracking: TrainTrackingConfig = field(default_factory=TrainTrackingConfig)
 
     RETIRED: ClassVar[Mapping[str, str]] = {
         "launch": "it is called workers now (launch.max_failures is workers.attempts, which counts one more)"

@@ -34,7 +34,7 @@ from splatfix.training.config import TrainConfig, TrainWorkersConfig
 from splatfix.training.data import check_divides, open_data
 from splatfix.training.families import family_of
 from splatfix.training.learner import pin_start
-from splatfix.training.run import STATE, open_training
+from splatfix.training.run import STATE, is_first_process, open_training
 from splatfix.training.saved_restorer import has_restorer
 from splatfix.training.state import read_state
 from splatfix.training.train import train
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from splatfix.training.state import TrainingState
 
 RAY_FOLDER = "ray"  # Ray's own files, in the run's folder
-NOT_STORED = (RAY_FOLDER, "mlflow.db", "mlartifacts")  # not copied to the storage
+NOT_STORED = (RAY_FOLDER, "mlflow.db", "mlartifacts", "wandb")  # not copied to the storage
 RESIZE_SECONDS = 60.0  # between two looks for nodes that could take in more workers (workers.min_num)
 START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"  # of Ray Train, which then asks for room anew, thrice
 POLL_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"  # of Ray Train; a process that reports waits for the next look
@@ -97,7 +97,7 @@ def launch(shards_url: str | Path, out: Path | str, config: TrainConfig, *, fres
 
 def _train_here(shards_url: str | Path, mirror: Mirror, config: TrainConfig, *, fresh: bool) -> None:
     """Train in this process, or in this one of those that torchrun has started; the first of them writes."""
-    if int(os.environ.get("RANK", 0)) != 0:
+    if not is_first_process():
         train(shards_url, mirror.path, config, fresh=fresh, place=mirror.place)
         return
 

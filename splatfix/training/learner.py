@@ -24,6 +24,7 @@ from splatfix.training.batches import NetworkInputs
 from splatfix.training.config import TrainConfig
 from splatfix.training.families import Family, family_of
 from splatfix.training.state import TrainingState, read_state, restore_state
+from splatfix.training.trackers import require_trackers
 
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 ADAMS = ("adam", "adamw", "nadam", "nadamw", "radam", "adamp", "lamb")  # with the betas that NAFNet was trained with
@@ -69,12 +70,15 @@ def build_learner(config: TrainConfig) -> Learner:
     """Set up processes, network and optimizer.
 
     Raises:
-        ValueError: a setting that does not fit the device, or a checkpoint of another network in ``start_from``.
+        ValueError: a setting that does not fit the device, a tracker that is not installed, or a checkpoint of another
+            network in ``start_from``.
     """
     on_cpu = choose_device(config.device, renders=False).type == "cpu"
     require(not (on_cpu and config.precision == "float16"), "precision", "float16", "float32 or bfloat16 on the CPU")
     timeout = InitProcessGroupKwargs(timeout=timedelta(hours=1))  # the others wait while one validates and saves
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=MIXED_PRECISION[config.precision], kwargs_handlers=[timeout])
+    if accelerator.is_main_process:
+        require_trackers(config.tracking)
     seed_everything(config.seed)
     family = family_of(config.network)
     network = family.build(config.network)

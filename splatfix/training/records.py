@@ -9,6 +9,7 @@ from typing import Any
 
 import splatfix
 from splatfix.config import to_tree
+from splatfix.messages import without_secrets
 from splatfix.runs import source_commit
 from splatfix.tracking import Tracker
 from splatfix.training.config import TrainConfig
@@ -81,8 +82,14 @@ def describe_weights(
     }
 
 
+def tracked_settings(config: TrainConfig, data: Data) -> dict[str, Any]:
+    """Settings, data and version of a training, for trackers."""
+    settings = {name: value for name, value in to_tree(config).items() if name not in ("workers", "tracking")}
+    shards = without_secrets(str(data.url))
+    return settings | {"shards": shards, "shards_digest": data.digest, "version": splatfix.__version__}
+
+
 def track_settings(tracker: Tracker, config: TrainConfig, data: Data) -> None:
     """Log settings, data and version to MLflow."""
-    settings = {name: value for name, value in to_tree(config).items() if name not in ("workers", "tracking")}
-    tracker.params(settings | {"shards": data.url, "shards_digest": data.digest, "version": splatfix.__version__})
+    tracker.params(tracked_settings(config, data))
     tracker.tags({"commit": source_commit() or "unknown", "command": "train"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ MAY_CHANGE = (  # settings that a resumed run may change
     *("data.num_workers", "data.validation_pairs", "data.credits"),
 )
 TRAINING_FILES = (  # glob patterns of all that a training writes, besides MLflow's database
-    *(STATE, HISTORY, "previews/step_*.png", *TRACKING_FILES),
+    *(STATE, HISTORY, "previews/step_*.png", "tensorboard/events.out.tfevents.*", *TRACKING_FILES),
     *(
         f"{folder}/{name}"
         for folder in (RESTORER, ".restorer.old", ".restorer.partial")
@@ -50,6 +51,11 @@ def open_training(out: Path, config: TrainConfig, data: Data, *, fresh: bool = F
     if run.is_finished:
         log.info("%s: this run is finished", run.path)
     return run
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of the processes that torchrun has started, or the only one."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def fixed_settings(config: TrainConfig, data: Data) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
@@ -22,11 +22,9 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from splatfix.files import write_json
-from splatfix.pairs import Pair
 from splatfix.process import log, progress, stopping_at_progress
 from splatfix.runs import Run
 from splatfix.telemetry import Telemetry
-from splatfix.tracking import Tracker, TrackingConfig, open_tracker
 from splatfix.training.batches import ByteBatch, decode_batch, jitter_colors
 from splatfix.training.config import TrainConfig
 from splatfix.training.data import Data, open_data
@@ -37,13 +35,13 @@ from splatfix.training.records import (
     flatten_record,
     format_record,
     segment_record,
-    track_settings,
     update_best,
 )
 from splatfix.training.run import HISTORY, RESTORER, STATE, fixed_settings, open_training
 from splatfix.training.saved_restorer import complete_restorer, save_restorer
 from splatfix.training.stalls import watching_progress
 from splatfix.training.state import TrainingState, save_state
+from splatfix.training.trackers import TrainTrackers, open_trackers
 from splatfix.training.validation import measure_gains, summarize_gains
 
 TRACKED_STEPS = 10  # between numbers of single steps in MLflow
@@ -94,7 +92,7 @@ def train(
     batches = _remaining_batches(data, config, state, accelerator)
     with (
         Telemetry("train", place or out, enabled=is_main) as telemetry,
-        open_tracker(out, config.tracking if is_main else TrackingConfig(enabled=False)) as tracker,
+        open_trackers(accelerator, config, data, Path(out), state.step) as tracker,
         progress(total=state.planned, initial=state.step, description="train", quiet=not is_main) as bar,
         stopping_at_progress() if accelerator.num_processes == 1 else nullcontext(),
         watching_progress() as note_progress,
@@ -110,7 +108,6 @@ def train(
                     on_step(step, numbers)
             bar.update(len(figures))  # last: a stop signal acts here
 
-        track_settings(tracker, config, data)
         send_start(telemetry, state, accelerator.device, bar)
         while state.step < state.planned:
             try:
@@ -124,7 +121,7 @@ def train(
             if state.step < state.planned:
                 state.planned = plan_steps(state, config)
             is_due = state.step >= state.planned or state.segment % config.validate_every == 0
-            validation = _validate(learner, data.validation, note_progress) if data.validation and is_due else None
+            validation = _validate(learner, data, note_progress) if data.validation and is_due else None
             state.history.append(segment_record(state, steps, validation))
             tracker.metrics(flatten_record(state.history[-1]), state.step)
             if is_main:
@@ -138,7 +135,7 @@ def train(
         if (Path(out) / RESTORER).exists():
             tracker.artifact(Path(out) / RESTORER, "")
     if is_main:
-        _conclude(run, config, state, accelerator.device, place or out)
+        _conclude(run, config, state, accelerator.device)
     return state
 
 
@@ -157,20 +154,14 @@ def _remaining_batches(
     return islice(batches, len(state.unfinished), None)
 
 
-def _conclude(run: Run, config: TrainConfig, state: TrainingState, device: torch.device, place: Path | str) -> None:
-    """Record that the run is finished, and say what was trained."""
+def _conclude(run: Run, config: TrainConfig, state: TrainingState, device: torch.device) -> None:
+    """Record that the run is finished."""
     run.seconds["train"] = state.seconds
     run.write_provenance(seed=config.seed, device=device, steps=state.step)
-    gain = "not validated" if state.best is None else f"{state.best:+.2f} dB PSNR on held-out scenes"
-    log.info("restorer: %s/%s (%s)", place, RESTORER, gain)
-    if state.best is not None and state.best <= 0:
-        log.info("it does not improve held-out scenes: train it longer, or on pairs of more captures")
-    else:
-        log.info("use it with: splatfix loop CAPTURE --restorer %s", place)
 
 
 def _save_segment(
-    learner: Learner, config: TrainConfig, data: Data, state: TrainingState, run: Run, tracker: Tracker
+    learner: Learner, config: TrainConfig, data: Data, state: TrainingState, run: Run, tracker: TrainTrackers
 ) -> None:
     """Save the weights if they are the best so far, a preview of a validation, the state, and last the history."""
     record = state.history[-1]
@@ -314,14 +305,14 @@ def _backward(learner: Learner, batch: ByteBatch, config: TrainConfig) -> Tensor
     return total
 
 
-def _validate(learner: Learner, pairs: Sequence[Pair], on_pair: Callable[[], object]) -> dict[str, Any]:
-    """Measure each process's share of the pairs; all processes get the summary."""
-    mine = pairs[learner.accelerator.process_index :: learner.accelerator.num_processes]
+def _validate(learner: Learner, data: Data, on_pair: Callable[[], object]) -> dict[str, Any]:
+    """Measure each process's share of the held-out pairs; all processes get the summary."""
+    mine = data.validation[learner.accelerator.process_index :: learner.accelerator.num_processes]
     rows = []
     for pair in mine:
         rows += measure_gains(learner.repair, pair)
         on_pair()
-    return summarize_gains(gather_object(rows))
+    return summarize_gains(gather_object(rows), {shard.scene: data.group_of(shard) for shard in data.held_out})
 
 
 def _check_held_out(config: TrainConfig, data: Data, earlier: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -48,17 +48,21 @@ def measure_gains(repair: Repair, pair: Pair) -> list[Row]:
     return rows
 
 
-def summarize_gains(rows: Sequence[Row]) -> dict[str, Any]:
-    """Average gains by strength: over scenes, then by scene and by band; and find the best strength by mean PSNR."""
+def summarize_gains(rows: Sequence[Row], groups: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Average gains by strength: over scenes, then by scene, group and band; and find the best strength by mean PSNR.
+
+    ``groups`` has the group of each scene; without it, each scene is one.
+    """
     by_strength: dict[str, dict[str, Any]] = {}
     for strength in sorted({row.strength for row in rows}):
         chosen = [row for row in rows if row.strength == strength]
-        by_scene = _means(chosen, "scene")
+        by_scene = _means(chosen, lambda row: row.scene)
         by_strength[str(strength)] = {
             "psnr_gain": fmean(gain["psnr_gain"] for gain in by_scene.values()),
             "ssim_gain": fmean(gain["ssim_gain"] for gain in by_scene.values()),
             "by_scene": by_scene,
-            "by_band": _means([row for row in chosen if row.band], "band"),
+            "by_group": _means(chosen, lambda row: (groups or {}).get(row.scene, row.scene)),
+            "by_band": _means([row for row in chosen if row.band], lambda row: str(row.band)),
         }
     best = max(by_strength, key=lambda strength: by_strength[strength]["psnr_gain"])
     return {
@@ -70,10 +74,10 @@ def summarize_gains(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _means(rows: Sequence[Row], field: str) -> dict[str, dict[str, float]]:
+def _means(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, dict[str, float]]:
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        groups[getattr(row, field)].append(row)
+        groups[key(row)].append(row)
     return {
         name: {"psnr_gain": fmean(r.psnr_gain for r in members), "ssim_gain": fmean(r.ssim_gain for r in members)}
         for name, members in sorted(groups.items())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from splatfix.restoration.nafnet.network import NetworkConfig
-from splatfix.tracking import TrackingConfig
-from splatfix.training.config import TrainConfig
+from splatfix.training.config import TrainConfig, TrainTrackingConfig
 from splatfix.training.data import DataConfig
 from splatfix.training.nafnet import NafnetInputs
 
@@ -20,5 +19,5 @@ CONFIG = TrainConfig(
     warmup_steps=2,
     ema_decay=0.9,
     device="cpu",
-    tracking=TrackingConfig(enabled=False),
+    tracking=TrainTrackingConfig(enabled=False),
 )

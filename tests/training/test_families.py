@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from splatfix.restoration.nafnet.network import NetworkConfig
-from splatfix.tracking import TrackingConfig
 from splatfix.training.batches import planes_from_bytes
-from splatfix.training.config import TrainConfig
+from splatfix.training.config import TrainConfig, TrainTrackingConfig
 from splatfix.training.data import DataConfig
 from splatfix.training.families import FAMILIES, Family, family_of
 from splatfix.training.losses import l1
@@ -28,7 +27,7 @@ CONFIG = TrainConfig(
     warmup_steps=0,
     ema_decay=0.5,
     device="cpu",
-    tracking=TrackingConfig(enabled=False),
+    tracking=TrainTrackingConfig(enabled=False),
 )
 
 

@@ -26,9 +26,8 @@ from splatfix.restoration import open_restorer
 from splatfix.restoration.nafnet.checkpoint import load_checkpoint
 from splatfix.runs import remove_run
 from splatfix.telemetry import METRICS, run_label
-from splatfix.tracking import TrackingConfig
 from splatfix.training import train as training
-from splatfix.training.config import TrainConfig
+from splatfix.training.config import TrainConfig, TrainTrackingConfig
 from splatfix.training.families import FAMILIES
 from splatfix.training.launch import launch
 from splatfix.training.losses import LOSSES
@@ -194,7 +193,7 @@ def test_a_training_resumes_with_shards_that_were_made_again_and_not_with_others
 
 def test_a_folder_in_place_of_the_journal_is_refused_before_the_training(shards, tmp_path):
     (tmp_path / "out" / "tracking.jsonl").mkdir(parents=True)
-    config = replace(CONFIG, tracking=TrackingConfig(enabled=True))
+    config = replace(CONFIG, tracking=TrainTrackingConfig(enabled=True))
     with pytest.raises(ValueError, match=r"holds tracking\.jsonl, which no run of this version recorded"):
         train(shards, tmp_path / "out", config)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["tracking.jsonl"]
@@ -460,7 +459,7 @@ def test_measurements_go_to_mlflow(shards, tmp_path):
     from mlflow.tracking import MlflowClient
 
     uri = f"sqlite:///{tmp_path}/tracked.db"
-    tracked = replace(CONFIG, steps=12, tracking=TrackingConfig(uri=uri, experiment="restorers", name="first"))
+    tracked = replace(CONFIG, steps=12, tracking=TrainTrackingConfig(uri=uri, experiment="restorers", name="first"))
     with pytest.raises(KeyboardInterrupt):
         train(shards, tmp_path / "run", tracked, on_segment=stop_after(2))
     state = train(shards, tmp_path / "run", tracked)
