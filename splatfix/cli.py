@@ -255,9 +255,16 @@ def train(*, shards: Url, out: OutUrl, fresh: bool, settings: "TrainConfig") -> 
         out: folder of the run, on a cluster one that every node sees, or a URL of an object store; the best weights go
             into its folder restorer.
     """
+    from splatfix.report.training_summary import command_after_training, describe_training
     from splatfix.training.launch import launch
+    from splatfix.training.run import is_first_process
 
     launch(shards, out, settings, fresh=fresh)
+    if not is_first_process():  # of torchrun
+        return
+    show(describe_training(out))
+    # the line of the training's page belongs here
+    show(command_after_training(out, shards, settings.steps))
 
 
 @command(

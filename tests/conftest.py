@@ -17,6 +17,7 @@ import jaxtyping
 import pytest
 from beartype import BeartypeConf, beartype
 
+from tests.fake_hub import FakeHub, fake_hub, use_hub
 from tests.fake_ray_metrics import FakeRayMetrics
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # as in mypy, an int will do for a float
@@ -182,3 +183,11 @@ def mlflow_server(mlflow_uri: str, tmp_path: Path) -> Iterator[Start]:
 
     yield start
     stop()
+
+
+@pytest.fixture
+def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A Hugging Face Hub that this process uses, with a token that may write and an empty cache."""
+    with fake_hub() as server:
+        use_hub(monkeypatch, server.url, tmp_path / "home")
+        yield server
