@@ -8,7 +8,6 @@ come from the earlier run in the folder or URL ``--out``, if there is one (`mirr
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import inspect
@@ -26,9 +25,10 @@ import tyro
 
 import splatfix
 from splatfix import storage
+from splatfix.argument_errors import explaining_errors
 from splatfix.config import build_config, overlaid, read_yaml
 from splatfix.errors import MachineError, RunAborted, disk_full, is_disk_full
-from splatfix.flags import Command, Function, full_help, short_help, split_words
+from splatfix.flags import Command, Function, OneLineParser, full_help, short_help, split_words
 from splatfix.messages import readable, readable_lines, without_secrets
 from splatfix.process import abort_reason, set_up_logging, stop_on_signals, stop_requested
 from splatfix.runs import REMEDIES, has_started
@@ -154,11 +154,10 @@ def parse_arguments(wanted: Command, argv: Sequence[str], *, resumes: bool = Tru
 
     Raises:
         ValueError: an argument or a setting cannot be used.
-        SystemExit: tyro refused an argument, and printed the reason.
     """
     if wanted.takes_words:
         return split_words(wanted, argv)
-    shared = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    shared = OneLineParser()
     if wanted.config is not None:
         shared.add_argument("--config", type=Path)
     if wanted.may_resume:
@@ -175,18 +174,19 @@ def parse_arguments(wanted: Command, argv: Sequence[str], *, resumes: bool = Tru
         settings = _defaults(wanted, found.config, earlier)
         if "config_file" in wanted.parameters:
             given["config_file"] = found.config
-    parsed: Any = tyro.cli(
-        _arguments(wanted, settings, given),
-        args=rest,
-        prog=f"splatfix {wanted.name}",
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+    with explaining_errors(wanted, rest):
+        parsed: Any = tyro.cli(
+            _arguments(wanted, settings, given),
+            args=rest,
+            prog=f"splatfix {wanted.name}",
+            config=(tyro.conf.AvoidSubcommands,),
+        )
     return {name: getattr(parsed, name) for name in wanted.parameters if name not in given} | given
 
 
 def parse_out(argv: Sequence[str]) -> str | None:
     """The value of ``--out`` in some arguments; None if it is not among them."""
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder = OneLineParser()
     finder.add_argument("--out")
     return finder.parse_known_args(list(argv))[0].out
 

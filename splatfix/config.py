@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,17 @@ MAX_DEPTH = 50  # levels of lists and mappings in YAML
 MAX_REPEATED_VALUES = 10_000  # by the aliases of a file together
 
 T = TypeVar("T")
+_KINDS = {  # what is wanted where pydantic reports an error of one of these types
+    "a whole number": ("int_parsing", "int_type", "int_from_float", "int_parsing_size"),
+    "a number": ("float_parsing", "float_type"),
+    "true or false": ("bool_parsing", "bool_type"),
+    "a text": ("string_type",),
+    "a path": ("path_type",),
+    "a list": ("list_type", "tuple_type"),
+    "a mapping of fields": ("dict_type", "mapping_type", "dataclass_type"),
+    "null": ("none_required",),
+}
+_WANTED = {error: wanted for wanted, errors in _KINDS.items() for error in errors}
 
 
 def load_config(kind: type[T], path: Path | None) -> T:
@@ -48,8 +59,22 @@ def build_config(kind: type[T], tree: dict[str, Any], *, source: str) -> T:
             message = str(first["ctx"]["error"])
             names_field = not at or message.startswith(f"{at}.")
             raise ValueError(f"{source}: {message}" if names_field else f"{source}: {at}: {message}") from None
-        message = first["msg"].replace("valid tuple", "valid list")  # as YAML calls it
-        raise ValueError(f"{source}: {at} = {first.get('input')!r}: {message}") from None
+        if first["type"] == "missing":
+            raise ValueError(f"{source}: {at}: is missing") from None
+        wanted = describe_wanted([each for each in error.errors() if _field_path(each, tree) == at])
+        raise ValueError(f"{source}: {at} = {first.get('input')!r}: wanted {wanted}") from None
+
+
+def describe_wanted(errors: Sequence[Any]) -> str:
+    """What pydantic wanted of a value, in plain words; of a union, all that would do."""
+    wanted = [_WANTED.get(each["type"]) or each["msg"].removeprefix("Input should be ") for each in errors]
+    return join_choices(list(dict.fromkeys(each.replace("'", "") for each in wanted)))
+
+
+def join_choices(choices: Sequence[str]) -> str:
+    """Join choices in words: ``a``, ``a or b``, ``a, b or c``."""
+    *first, last = map(str, choices)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _first_error(error: pydantic.ValidationError, tree: Any) -> Any:
@@ -83,6 +108,8 @@ def require(condition: bool, field: str, value: Any, wanted: str) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A mapping from a YAML file (safe loader). ValueError where it is missing, invalid or not a mapping."""
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; wanted a YAML file, such as {path / 'config.yaml'} of a run")
     if not path.is_file():
         raise ValueError(f"{path}: no such config file")
     tree = parse_yaml(path.read_bytes(), str(path))

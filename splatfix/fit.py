@@ -273,8 +273,13 @@ def prepare_run(
             run.record["rendered_from"] = capture.splat.name
         for note in (*list_notes(capture, config), *notes):
             log.info("%s: %s", capture.name, note)
+        if len(split.train_ids) == 1 and config.initial.start is None:
+            log.warning(
+                "%s: one photo says nothing about depth, so the splat will be poor; wanted 3 or more (views.num_train)",
+                capture.name,
+            )
         log.info(
-            "%s: %d photos to fit from, %d to test on, of %d (views.num_train = all fits from all)",
+            "%s: photos to fit from: %d, to test on: %d, of %d (views.num_train = all fits from all)",
             *(capture.name, len(split.train_ids), len(split.test_ids), len(capture.views)),
         )
         write_json(run.path / "split.json", split.to_json())

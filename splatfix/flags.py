@@ -14,7 +14,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 Function = Callable[..., int | None]
 METAVARS = {int: "INT", float: "FLOAT", str: "NAME", Path: "PATH"}
@@ -22,6 +22,17 @@ METAVARS_BY_NAME = {
     **{"captures": "CAPTURE", "held_out": "CAPTURE", "split": "SPLIT.json", "restorer": "RESTORER"},
     **{"uri": "URI", "address": "HOST:PORT", "storage": "URL", "start_from": "RESTORER"},
 }
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser of a few flags beside tyro's, whose errors are ValueErrors of one line."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a ValueError that names the flag."""
+        raise ValueError(message.removeprefix("argument "))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +117,10 @@ def settings_flags(command: Command) -> list[Flag]:
 def split_words(command: Command, argv: Sequence[str]) -> dict[str, Any]:
     """Split arguments into the values of a command's own flags and, in order, all others (``words``).
 
-    Everything after ``--`` is passed on as it is. SystemExit where a flag lacks its value.
+    Everything after ``--`` is passed on as it is. ValueError where a flag lacks its value.
     """
     end = list(argv).index("--") if "--" in argv else len(argv)
-    parser = argparse.ArgumentParser(prog=f"splatfix {command.name}", add_help=False, allow_abbrev=False)
+    parser = OneLineParser()
     for name, parameter in command.parameters.items():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             continue
@@ -220,6 +231,14 @@ def _metavar(annotation: Any, named: str | None = None) -> str:
         return named
     kind = _plain(annotation)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    words = [
+        word
+        for each in typing.get_args(annotation)
+        if typing.get_origin(each) is typing.Literal
+        for word in typing.get_args(each)
+    ]
+    if words and origin is not typing.Literal and kind in METAVARS:  # such as int | Literal["all"]
+        return "|".join([METAVARS[kind], *words])
     if origin is typing.Literal:
         return "{" + ",".join(map(str, inner)) + "}"
     if origin is tuple:

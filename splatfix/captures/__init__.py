@@ -22,7 +22,7 @@ from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.photos import find_image_folders
 from splatfix.captures.reading import check_photos, fetch_photos, read_ahead
 from splatfix.captures.remote import open_remote_capture
-from splatfix.captures.unknown import describe_unknown, has_other_poses
+from splatfix.captures.unknown import describe_unknown, has_other_poses, refuse_web_file
 from splatfix.captures.world import move_to_cameras
 
 __all__ = [
@@ -67,6 +67,7 @@ def open_capture(
     if longest_side_px is not None and longest_side_px < 1:
         raise ValueError(f"longest_side_px is {longest_side_px}; wanted at least 1, or None for the files' size")
     if is_remote(path):
+        refuse_web_file(str(path))
         return open_remote_capture(str(path), lambda path, files: _open(path, longest_side_px, files, options))
     return _open(Path(path), longest_side_px, LOCAL, options)
 

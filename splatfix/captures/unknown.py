@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from splatfix.captures.finder import has_image_suffix
 from splatfix.file_kinds import POINTER, is_pointer
@@ -43,6 +44,20 @@ def describe_unknown(path: Path, wanted: Sequence[str], captures: Sequence[str])
     )
 
 
+def refuse_web_file(url: str) -> None:
+    """Check that a URL is not that of an archive, a video or a photo. ValueError with the remedy if it is."""
+    parts = urlsplit(url)
+    suffix = Path(parts.path).suffix.lower()
+    if parts.scheme not in ("http", "https") and suffix not in ARCHIVES:
+        return
+    if suffix in ARCHIVES:
+        raise ValueError(f"{url}: an archive; download and unpack it, and pass the folder in it")
+    if suffix in VIDEOS:
+        raise ValueError(f"{url}: a video; download it, and pass the file")
+    if has_image_suffix(parts.path):
+        raise ValueError(f"{url}: a single photo; download all of them into a folder, and pass the folder")
+
+
 def has_other_poses(path: Path) -> bool:
     """Whether a folder has poses, or parts of a model, that have to be converted: a fit must not estimate others."""
     patterns = [pattern for pattern, _, _ in _EXPORTS]
@@ -62,7 +77,7 @@ def _describe_file(path: Path) -> str | None:
     if suffix in VIDEOS:
         return f"a video without cameras; wanted a capture: {_pose(path)}"
     if has_image_suffix(path.name):
-        return f"a single photo; wanted a folder of photos with their cameras: {_pose(path.parent)}"
+        return f"a single photo; wanted the folder of all of them: pass {shlex.quote(str(path.parent))}"
     return None
 
 

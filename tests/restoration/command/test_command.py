@@ -268,11 +268,11 @@ def test_the_environment_reaches_the_program(program):
     [
         ({}, r"argv = \[\]: wanted the program and its arguments, as in argv: \[python, repair\.py"),
         ({"argv": []}, r"argv = \[\]: wanted the program"),
-        ({"argv": "python x.py {input} {output}"}, r"argv = 'python x\.py .*: Input should be a valid list"),
+        ({"argv": "python x.py {input} {output}"}, r"argv = 'python x\.py .*: wanted a list"),
         ({"argv": ["python", "x.py", "{output}"]}, r"wanted an argument with \{input\}"),
         ({"argv": ["python", "x.py", "{input}"]}, r"wanted an argument with \{output\}"),
         ({"argv": ["x", "{input}", "{output}", "{sead}"]}, r"no placeholders but \{input\}, \{output\} and \{seed\}"),
-        ({"argv": ["x", "{input}", "{output}", 4]}, r"argv\.3 = 4: Input should be a valid string"),
+        ({"argv": ["x", "{input}", "{output}", 4]}, r"argv\.3 = 4: wanted a text"),
         ({"argv": ["no-such-program-here", "{input}", "{output}"]}, r"argv\.0 = 'no-such-program-here': no such"),
         ({"argv": ["sh", "{input}", "{output}"], "timeout_seconds": 0}, r"timeout_seconds = 0\.0: wanted more than 0"),
         ({"argv": ["sh", "{input}", "{output}"], "views_per_call": 0}, r"views_per_call = 0: wanted at least 1"),
