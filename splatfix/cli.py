@@ -49,17 +49,21 @@ LOOP_SETTINGS = (
     examples=["splatfix demo", "splatfix demo --out runs/warped --restorer warp"],
     recorded_as="loop",
 )
-def demo(*, out: RunPath = Path("runs/demo"), fresh: bool, settings: "LoopConfig") -> None:
+def demo(*, out: RunPath = Path("runs/demo"), dry_run: bool = False, fresh: bool, settings: "LoopConfig") -> None:
     """Run the whole loop on the sample capture that ships with splatfix.
 
     A wooden tankard is fitted from six photos, repaired, and measured on photos that the fit has not seen.
 
     Args:
         out: folder of the run.
+        dry_run: only estimate time, memory and disk, from some seconds of measuring on this machine.
     """
     from splatfix.loop import run_loop
     from splatfix.sample import sample_path
 
+    if dry_run:
+        _estimate(sample_path(), settings)
+        return
     run_loop(sample_path(), out, settings, fresh=fresh)
     _finish(out)
 
@@ -69,6 +73,7 @@ def demo(*, out: RunPath = Path("runs/demo"), fresh: bool, settings: "LoopConfig
     shown=LOOP_SETTINGS,
     examples=[
         "splatfix loop scenes/banana --out runs/banana",
+        "splatfix loop scenes/banana --out runs/banana --dry-run",
         "splatfix loop scenes/banana --out runs/nine --views.num-train 9 --restorer runs/restorer",
         "splatfix loop scenes/banana --out runs/mine --start point_cloud.ply --views.num-train all",
         "splatfix loop photos/ --out runs/mine --pose.from chosen",
@@ -79,6 +84,7 @@ def loop(
     *,
     out: RunPath,
     start: Annotated[Path | None, tyro.conf.arg(metavar="SPLAT.ply")] = None,
+    dry_run: bool = False,
     fresh: bool,
     settings: "LoopConfig",
 ) -> None:
@@ -91,11 +97,15 @@ def loop(
             or a video without poses, which are posed first, as splatfix pose does.
         out: folder of the run.
         start: repair this splat, which was trained with the same poses, instead of a fit of splatfix.
+        dry_run: only estimate time, memory and disk, from some seconds of measuring on this machine.
     """
     from splatfix.loop import run_loop
 
     if start is not None:
         settings = replace(settings, initial=replace(settings.initial, start=start))
+    if dry_run:
+        _estimate(capture, settings)
+        return
     run_loop(capture, out, settings, fresh=fresh)
     _finish(out)
 
@@ -116,6 +126,7 @@ def fit(
     *,
     out: RunPath,
     profile: bool = False,
+    dry_run: bool = False,
     fresh: bool,
     settings: "FitRunConfig",
 ) -> None:
@@ -126,9 +137,13 @@ def fit(
             or a video without poses, which are posed first, as splatfix pose does.
         out: folder of the run.
         profile: log how much time each part of a step takes, and write profile.json.
+        dry_run: only estimate time, memory and disk, from some seconds of measuring on this machine.
     """
     from splatfix.fit import run_fit
 
+    if dry_run:
+        _estimate(capture, settings)
+        return
     run_fit(capture, out, settings, fresh=fresh, profile=profile)
     _finish(out)
 
@@ -320,6 +335,13 @@ def compare(captures: Positional[Captures] = (), *, out: OutUrl, fresh: bool, se
 
     chosen = replace(settings, captures=captures or settings.captures)
     show(describe_comparison(run_compare(chosen, out, fresh=fresh), out))
+
+
+def _estimate(capture: str | Path, settings: "FitRunConfig") -> None:
+    """Print what a loop or a fit would take."""
+    from splatfix.loop.estimate import estimate_run
+
+    show(estimate_run(capture, settings).text())
 
 
 def _finish(out: Path) -> None:

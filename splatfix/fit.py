@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -21,15 +22,17 @@ from splatfix.captures import (
     resolve_capture,
 )
 from splatfix.config import require
-from splatfix.evaluation.evaluate import evaluate_arms
+from splatfix.evaluation.evaluate import NUM_VIDEO_FRAMES, evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
-from splatfix.evaluation.leave_one_out import estimate_quality
+from splatfix.evaluation.leave_one_out import MIN_PHOTOS, estimate_quality
 from splatfix.evaluation.results import Estimate, Results, read_results
 from splatfix.files import write_json
 from splatfix.gaussians import SPLAT_FILE, read_splat, write_splat
+from splatfix.jit import is_compiled
 from splatfix.lease import hold_lease
 from splatfix.process import choose_device, progress, seed_everything
 from splatfix.profiling import record_profile, settle_on
+from splatfix.rendering.cpu.compositing import composite_backward
 from splatfix.rendering.cuda import warn_of_needles
 from splatfix.runs import REMEDIES, Input, Run, check_place, files_input, open_run, read_run
 from splatfix.sfm import FirstPosesConfig, count_photos, describe_poses, needs_poses, pose_photos, read_pose_record
@@ -38,6 +41,7 @@ from splatfix.splats.initial_points import InitializationConfig, list_given_file
 from splatfix.splats.phases import TrainingPhase, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity, load_scene, start_fit
 from splatfix.splats.train import Fit, FitConfig
+from splatfix.stages import START, Stage, StagePlan, fit_stages, measuring_stages
 from splatfix.views import Split, ViewsConfig, check_num_train, make_split, resolve_masks, resolve_size
 
 log = logging.getLogger(__name__)
@@ -143,6 +147,7 @@ def _run_fit(capture_path: str | Path, out: str | Path, config: FitRunConfig, *,
     )
     if run.is_finished:
         return read_results(run.path)
+    run.plan = StagePlan(fit_run_stages(config, num_train=len(split.train_ids), num_test=len(split.test_ids)))
     fit = fit_scene(run, scene, config, profile=profile)
     write_json(run.path / "history.json", loss_records({"before": fit}))
     results = evaluate_arms(
@@ -283,15 +288,20 @@ def prepare_run(
             *(capture.name, len(split.train_ids), len(split.test_ids), len(capture.views)),
         )
         write_json(run.path / "split.json", split.to_json())
+        if device.type == "cpu" and not is_compiled(composite_backward):
+            log.info("the kernels for this processor are compiled now: once, for about a minute")
     return run, capture, split, scene, device
 
 
 def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bool = False) -> Fit:
     """Choose the number of steps, fit the scene and write ``before.ply``. Resumes from its checkpoint."""
     steps = choose_steps(run, scene, config)
-    log.info("fitting for %d steps", steps)
+    if config.choose.enabled:
+        log.info("fitting for %d steps", steps)
     with run.stage("fit"):
+        start = time.monotonic()
         fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
+        run.note(START, 1, time.monotonic() - start)
         identity = fit_identity(scene, initial=config.initial, fit=config.fit, seed=config.seed, steps=steps)
         phase = TrainingPhase(name="before", title="sparse fit", last_step=steps, seed=config.seed, identity=identity)
         with record_profile(settle_on(fit.device)) if profile else nullcontext() as profile_result:
@@ -305,6 +315,22 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bo
         warn_of_needles(fit.splat())
     write_splat(run.path / "before.ply", fit.splat(), file_from_world=scene.file_from_world)
     return fit
+
+
+def list_fit_stages(config: FitRunConfig) -> list[Stage]:
+    """The stages of the sparse fit of a run."""
+    return fit_stages(steps=config.fit.steps, folds=config.choose.folds if config.choose.enabled else 0)
+
+
+def fit_run_stages(config: FitRunConfig, *, num_train: int, num_test: int) -> list[Stage]:
+    """The stages of `run_fit` from so many photos to fit from and to test on."""
+    return list_fit_stages(config) + measuring_stages(
+        num_test=num_test,
+        num_estimates=min(config.estimate, num_train) if num_train >= MIN_PHOTOS else 0,
+        steps=config.fit.steps,
+        num_arms=1,
+        num_frames=NUM_VIDEO_FRAMES if config.video else 0,
+    )
 
 
 def list_notes(capture: Capture, config: FitRunConfig) -> list[str]:

@@ -121,6 +121,14 @@ def kernel(*, parallel: bool = False, fastmath: bool = False) -> Callable[[Calla
     return decorate
 
 
+def is_compiled(dispatcher: Any) -> bool:
+    """Whether any variant of a kernel is in the cache on disk, or compiled in this process."""
+    if dispatcher.signatures:
+        return True
+    cache = dispatcher._cache
+    return isinstance(cache, _ContentCache) and any(Path(cache.cache_path).glob(f"*{dispatcher.__name__}*.nbi"))
+
+
 @contextmanager
 def limit_threads(work: int, min_work: int) -> Iterator[int]:
     """Limit kernels to as many threads as get at least ``min_work`` of the ``work`` each; yields their number.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -36,6 +37,30 @@ def readable(text: str, max_characters: int = MAX_CHARACTERS) -> str:
 def readable_lines(text: str, max_characters: int = MAX_CHARACTERS) -> str:
     """Make each line of a text `readable`."""
     return "\n".join(readable(line, max_characters) for line in text.split("\n"))
+
+
+def rough_duration(seconds: float) -> str:
+    """Format an estimated duration, rounded: ``under 1 s``, ``40 s``, ``6 min``, ``1 h 10 min``, ``3 days``."""
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 90:
+        return f"{round(seconds) if seconds < 20 else 5 * round(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        hours, rest = divmod(5 * round(minutes / 5), 60)
+        return f"{hours} h {rest} min" if rest else f"{hours} h"
+    return f"{minutes / 60 / 24:.1f} days"
+
+
+def format_bytes(num: float) -> str:
+    """Format a number of bytes: ``820 bytes``, ``3.2 MB``, ``1.5 GB``."""
+    if num < 1000:
+        return f"{num:.0f} bytes"
+    power = min(int(math.log10(num) // 3), 4)
+    value = num / 1000**power
+    return f"{value:.{0 if value >= 100 else 1}f} {('', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def without_secrets(text: str) -> str:

@@ -287,6 +287,7 @@ class _Progress(tqdm):
         return super().update(n)
 
 
+LOG_SECONDS = 60.0  # between the lines of a progress bar in a log
 _bars_hidden = False
 
 
@@ -302,9 +303,18 @@ def hidden_bars() -> Iterator[None]:
 
 
 def progress(
-    iterable=None, *, total: int | None = None, initial: int = 0, description: str, quiet: bool = False
+    iterable=None,
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    description: str,
+    quiet: bool = False,
+    log_after: float = 0.0,
 ) -> tqdm:
-    """A progress bar with an ETA on standard error; in logs (no terminal) a line every 15 seconds."""
+    """A progress bar with an ETA on standard error; in logs (no terminal) a line every minute.
+
+    ``log_after``: in logs, work that takes fewer seconds has no line.
+    """
     terminal = sys.stderr.isatty()
     return _Progress(
         iterable,
@@ -312,8 +322,9 @@ def progress(
         initial=initial,
         desc=description,
         disable=quiet or _bars_hidden,
-        mininterval=0.2 if terminal else 15,
-        maxinterval=10 if terminal else 60,
+        mininterval=0.2 if terminal else LOG_SECONDS,
+        maxinterval=10 if terminal else LOG_SECONDS,
+        delay=0.0 if terminal else log_after,
         dynamic_ncols=terminal,
         leave=True,
         file=sys.stderr,

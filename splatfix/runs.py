@@ -32,6 +32,7 @@ from splatfix.files import drop_leftovers_below, read_json, write_json, write_te
 from splatfix.messages import hide_secrets
 from splatfix.process import name_device, peak_memory_mb
 from splatfix.programs import run_program
+from splatfix.stages import STEP, StagePlan
 
 COMMIT = "SPLATFIX_COMMIT"  # environment variable: the commit of a copy without .git
 RUN_FILES = RECORD, CONFIG = "run.json", "config.yaml"
@@ -58,7 +59,7 @@ def files_input(path: str | Path, files: Iterable[Path]) -> Input:
 class Run:
     """A run folder: its path, how long each stage took, and how fast it trained.
 
-    ``record`` is what ``run.json`` holds so far.
+    ``record`` is what ``run.json`` holds so far. ``plan`` announces the stages; without one they begin in silence.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class Run:
     num_steps: int = 0
     step_seconds: float = 0.0
     record: dict[str, Any] = field(default_factory=dict)
+    plan: StagePlan | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -76,10 +78,18 @@ class Run:
         """Add training steps and the seconds that they took."""
         self.num_steps += num
         self.step_seconds += seconds
+        self.note(STEP, num, seconds)
+
+    def note(self, unit: str, amount: float, seconds: float) -> None:
+        """Tell the plan of finished work (`StagePlan.note`)."""
+        if self.plan is not None:
+            self.plan.note(unit, amount, seconds)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage; repeated stages add up."""
+        if self.plan is not None:
+            self.plan.enter(name)
         start = time.perf_counter()
         try:
             yield

@@ -22,7 +22,7 @@ from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
 from splatfix.flawed import render_flawed, render_references
 from splatfix.gaussians import Splat, elongation
 from splatfix.images import to_bytes, write_image
-from splatfix.process import progress
+from splatfix.process import LOG_SECONDS, progress
 from splatfix.rendering import render
 from splatfix.restoration import Restorer
 from splatfix.runs import Run
@@ -70,7 +70,8 @@ def evaluate_arms(
             repaired.update((test_id, result.rgb) for test_id, result in zip(split.test_ids, results, strict=True))
         return repaired[name]
 
-    with run.stage("evaluate"), progress(total=len(split.test_ids), description="test views") as bar:
+    num = len(split.test_ids)
+    with run.stage("evaluate"), progress(total=num, description="test views", log_after=LOG_SECONDS) as bar:
 
         def on_view(view: MeasuredView) -> None:
             write_pictures(run, view)

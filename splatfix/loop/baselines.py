@@ -46,7 +46,7 @@ def fit_siblings(run: Run, scene: SparseScene, before: Fit, config: LoopConfig) 
             fit = start_fit(scene, config.fit, config.initial, seed=seed)
             phase = TrainingPhase(
                 name=f"sibling_{number}",
-                title=f"sibling {number} of {len(seeds)}",
+                title=f"further fit {number} of {len(seeds)}",
                 last_step=last_step,
                 seed=seed,
                 identity=fit_identity(scene, initial=config.initial, fit=config.fit, seed=seed, steps=last_step),

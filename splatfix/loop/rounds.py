@@ -24,6 +24,7 @@ from splatfix.splats.checkpoints import naming_checkpoint, read_checkpoint, writ
 from splatfix.splats.phases import TrainingPhase, checkpoint_path, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity
 from splatfix.splats.train import Fit
+from splatfix.stages import REPAIR
 from splatfix.views import place_repair_cameras
 
 log = logging.getLogger(__name__)
@@ -82,13 +83,14 @@ def repair_rounds(
                     views, seconds = [RepairedView.from_state(view) for view in state["views"]], float(state["seconds"])
             else:
                 views, seconds = _repair_views(run, scene, [fit.splat(), *siblings], restorer, config, number)
+                run.note(REPAIR, repair.views, seconds)
                 state = {"views": [view.to_state() for view in views], "seconds": seconds}
                 write_checkpoint(checkpoint, identity, state)
         kept = [*kept, views][-repair.keep_rounds :]
         with run.stage("retrain"):
             phase = TrainingPhase(
                 name=f"round_{number}",
-                title=f"round {number} of {repair.rounds}",
+                title=f"retraining, round {number} of {repair.rounds}",
                 last_step=before.step + number * repair.steps,
                 seed=config.seed,
                 identity=identity,

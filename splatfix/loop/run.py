@@ -28,10 +28,12 @@ from splatfix.fit import (
 from splatfix.gaussians import read_splat, write_splat
 from splatfix.loop.baselines import fit_control, fit_siblings
 from splatfix.loop.config import LoopConfig
+from splatfix.loop.plan import loop_stages
 from splatfix.loop.rounds import repair_rounds
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, open_restorer, pin_choice
 from splatfix.restoration.identity import describe_training_overlap, restorer_input
+from splatfix.stages import StagePlan
 
 LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, REPAIRS, "control.ply", "after.ply")
 
@@ -70,6 +72,7 @@ def _run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, 
     if run.is_finished:
         return read_results(run.path)
 
+    run.plan = StagePlan(loop_stages(config, num_train=len(split.train_ids), num_test=len(split.test_ids)))
     before = fit_scene(run, scene, config)
     control = fit_control(run, scene, before, config)
     siblings = fit_siblings(run, scene, before, config)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from splatfix import storage
 from splatfix.captures import Capture
+from splatfix.messages import format_bytes, rough_duration
 from splatfix.pairs.config import GenerateConfig
 from splatfix.pairs.index import open_index
 from splatfix.pairs.make import make_pairs
@@ -66,8 +67,9 @@ class Estimate:
             [
                 f"captures: {self.captures}",
                 f"fits: {total} ({by_recipe}); {self.done} done, {total - self.done} missing",
-                f"missing: about {self.pairs} pairs in {self.shards} shards, {self.bytes / 1e9:.2f} GB",
-                f"time: {self.seconds / 3600:.2f} hours of work, {self.hours:.2f} hours on {self.workers} workers",
+                f"missing: about {self.pairs} pairs in {self.shards} shards, {format_bytes(self.bytes)}",
+                f"time: {rough_duration(self.seconds)} of work, {rough_duration(3600 * self.hours)} on {self.workers} "
+                f"worker{'s' if self.workers != 1 else ''}",
                 f"({self.measured})",
             ]
         )

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from splatfix.gaussians import Gaussians, RenderMode, Splat
-from splatfix.process import progress, stopping_at_progress
+from splatfix.process import LOG_SECONDS, progress, stopping_at_progress
 from splatfix.runs import Run
 from splatfix.splats.checkpoints import naming_checkpoint, read_checkpoint
 from splatfix.splats.scene import SparseScene
 from splatfix.splats.train import PARAMETERS, Fit, TrainingView, advance
+from splatfix.stages import STEP
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,10 @@ def train_phase(run: Run, fit: Fit, scene: SparseScene, phase: TrainingPhase, *,
     """
     checkpoint = checkpoint_path(run, phase.name)
     if checkpoint.is_file():
+        first_step = fit.step
         fit.load(checkpoint, phase.identity)
+        if run.plan is not None:
+            run.plan.skip(STEP, fit.step - first_step)
         if fit.step >= phase.last_step:
             log.info("%s: done earlier, from %s", phase.title, checkpoint)
             return
@@ -92,7 +96,8 @@ def train_phase(run: Run, fit: Fit, scene: SparseScene, phase: TrainingPhase, *,
     start = saved = time.monotonic()
     earlier_seconds = fit.seconds
     num_steps = max(phase.last_step - fit.step, 0)
-    with progress(total=num_steps, description=phase.title) as bar, stopping_at_progress():
+    bar_of = progress(total=num_steps, description=phase.title, quiet=num_steps == 0, log_after=LOG_SECONDS)
+    with bar_of as bar, stopping_at_progress():
 
         def save() -> None:
             nonlocal saved
@@ -101,6 +106,8 @@ def train_phase(run: Run, fit: Fit, scene: SparseScene, phase: TrainingPhase, *,
             saved = time.monotonic()
 
         def on_step(fit: Fit) -> None:
+            if run.plan is not None and (left := run.plan.tick()) is not None:
+                bar.set_postfix_str(left, refresh=False)
             try:
                 bar.update()
             except KeyboardInterrupt:
