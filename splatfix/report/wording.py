@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from splatfix.evaluation.noise import PairedGain, paired_gain
 from splatfix.evaluation.results import ARMS, LOWER_IS_BETTER, Estimate, Results, ViewResult
 from splatfix.report.load import RunFiles
 from splatfix.views import BANDS
@@ -137,6 +138,17 @@ def recommended_arm(results: Results) -> str | None:
     return exported[0] if exported else None
 
 
+def run_gain(results: Results, metric: Metric = PSNR) -> PairedGain | None:
+    """The gain of a run over its test views with its standard error; None where it was not measured."""
+    return paired_gain(results.views, metric.key, noticeable=metric.noticeable)
+
+
+def format_gain(gain: PairedGain, digits: int) -> str:
+    """Format a gain with its standard error: ``+0.11 ± 0.04``; without one where the views are too few."""
+    mean = format_number(gain.mean, digits, signed=True).removeprefix("±")
+    return mean if gain.standard_error is None else f"{mean} ± {format_number(gain.standard_error, digits)}"
+
+
 def view_gain(view: ViewResult) -> float | None:
     """PSNR gain at one test view, in dB."""
     return None if view.gain is None else view.gain["psnr"]
@@ -146,7 +158,7 @@ def headline(run: RunFiles) -> Headline:
     """What the run gained or did not, in plain words."""
     results = run.results
     photos = format_count(len(results.views), "test photo")
-    gain = results.summary.value("all", "gain", "psnr")
+    gain = run_gain(results)
     if gain is not None:
         return _loop_headline(results, gain, photos)
     reached = {arm: results.summary.value("all", arm, "psnr") for arm in ARMS}
@@ -196,50 +208,52 @@ def _estimate_headline(results: Results, estimate: Estimate) -> Headline:
     )
 
 
-def _loop_headline(results: Results, gain: float, photos: str) -> Headline:
+def _loop_headline(results: Results, gain: PairedGain, photos: str) -> Headline:
     arm = baseline_arm(results) or "before"
     base = format_number(results.summary.value("all", arm, "psnr"), 2)
     after = format_number(results.summary.value("all", "after", "psnr"), 2)
-    change = format_number(abs(gain), 2)
-    verdict = PSNR.improves(gain)
-    if verdict is None:
-        sentence = (
-            f"The loop changed next to nothing: {after} dB PSNR on {photos}, against {base} dB for {BASELINES[arm]}."
-        )
+    change = format_number(abs(gain.mean), 2)
+    if gain.standard_error is not None:
+        change += f" ± {format_number(gain.standard_error, 2)}"
+    others, disagree = _others(results, gain)
+    against = f"{after} dB against {base} dB for {BASELINES[arm]}"
+    if gain.verdict == "within noise":
+        sentence = f"No difference beyond noise: PSNR on {photos} changes by {format_gain(gain, 2)} dB, {against}."
         tone = "plain"
-    elif verdict:
-        sentence = (
-            f"The loop made this splat better: PSNR on {photos} is {change} dB higher, {after} dB against {base} dB "
-            f"for {BASELINES[arm]}."
-        )
+    elif gain.verdict == "better":
+        sentence = f"The loop made this splat better: PSNR on {photos} is {change} dB higher, {against}."
         tone = "good"
     else:
-        sentence = (
-            f"The loop did not help here: PSNR on {photos} is {change} dB lower, {after} dB against {base} dB for "
-            f"{BASELINES[arm]}."
-        )
+        sentence = f"The loop did not help here: PSNR on {photos} is {change} dB lower, {against}."
         tone = "bad"
-    others, disagree = _others(results, verdict)
-    if verdict is False and not disagree:
-        sentence += f" Better use {arm}.ply."
-    details = tuple(filter(None, (others, _spread(results), _bands(results), _missing_lpips(results))))
-    return Headline(sentence, details, f"{format_number(gain, 2, signed=True)} dB", "PSNR gain on test photos", tone)
+        if not disagree:
+            sentence += f" Better use {arm}.ply."
+    details = tuple(filter(None, (others, _spread(results), _bands(results), _noise(gain), _missing_lpips(results))))
+    return Headline(sentence, details, f"{format_gain(gain, 2)} dB", "PSNR gain on test photos", tone)
 
 
-def _others(results: Results, verdict: bool | None) -> tuple[str | None, bool]:
+def _noise(gain: PairedGain) -> str:
+    """Say how the verdict was found."""
+    if gain.standard_error is None:
+        return f"From {format_count(gain.num, 'test photo')} no error of the gain can be given."
+    return (
+        "± is the standard error over the test photos; a gain of less than twice that, or of less than "
+        f"{format_number(gain.noticeable, 2)} dB, is called noise."
+    )
+
+
+def _others(results: Results, psnr: PairedGain) -> tuple[str | None, bool]:
     """What the other metrics did, and whether any of them contradicts PSNR."""
     parts, disagreement = [], False
     for metric in (SSIM, LPIPS, PSNR_MASK):
-        gain = results.summary.value("all", "gain", metric.key)
+        gain = run_gain(results, metric)
         if gain is None:
             continue
-        better = metric.improves(gain)
         name, unit = metric.title.removesuffix(", dB"), " dB" if metric.title.endswith(", dB") else ""
-        change = f"{'rose' if gain > 0 else 'fell'} by {format_number(abs(gain), metric.digits)}{unit}"
-        parts.append(
-            f"{name} is unchanged" if better is None else f"{name} {change}, which is {'better' if better else 'worse'}"
-        )
-        disagreement |= None not in (better, verdict) and better != verdict
+        change = f"{'rose' if gain.mean > 0 else 'fell'} by {format_number(abs(gain.mean), metric.digits)}{unit}"
+        noise = gain.verdict == "within noise"
+        parts.append(f"{name} is unchanged within noise" if noise else f"{name} {change}, which is {gain.verdict}")
+        disagreement |= {gain.verdict, psnr.verdict} == {"better", "worse"}
     text = "; ".join(parts) + "." if parts else None
     return (f"The metrics disagree: {text}" if disagreement else text), disagreement
 

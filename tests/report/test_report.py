@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from splatfix.evaluation import layout
+from splatfix.evaluation.measure import summarize
 from splatfix.evaluation.results import ARMS, write_results
 from splatfix.files import read_json, write_json
 from splatfix.images import write_image
@@ -77,7 +78,7 @@ def test_a_loop_run_shows_its_figures(tmp_path):
             assert format_number(psnr, 2, signed=column == "gain") in page.text, (band, column)
             assert format_number(ssim, 3, signed=column == "gain") in page.text, (band, column)
     gain = results.summary.value("all", "gain", "psnr")
-    assert "made this splat better" in page.text and f"is {gain:.2f} dB higher" in page.text
+    assert "made this splat better" in page.text and f"is {gain:.2f} ± 0.16 dB higher" in page.text
     assert "no weights of VGG-16 on disk" in page.text and "LPIPS was not measured" in page.text
     assert "<h3>PSNR, dB</h3>" in path.read_text() and "<h3>LPIPS</h3>" not in path.read_text()
     assert "<li><b>LPIPS</b>: no weights of VGG-16 on disk" in path.read_text()
@@ -101,16 +102,27 @@ def test_a_loss_is_called_a_loss(tmp_path):
     assert "did not help" in text and "made this splat better" not in text and "use control.ply" in text
 
 
-def test_no_change_is_called_no_change(tmp_path):
-    make_run(tmp_path, shift=-1.38)
-    assert "changed next to nothing" in read(write_report([tmp_path])).text
+@pytest.mark.parametrize(("shift", "figure"), [(-1.38, "+0.02 ± 0.16 dB"), (-1.15, "+0.25 ± 0.16 dB")])
+def test_a_change_within_noise_is_called_that(tmp_path, shift, figure):
+    make_run(tmp_path, shift=shift)
+    page = read(write_report([tmp_path]))
+    assert "No difference beyond noise" in page.text and figure in page.text
+    assert "made this splat better" not in page.text and "twice that" in page.text
 
 
 def test_disagreeing_metrics_are_said_to_disagree(tmp_path):
     results = make_run(tmp_path)
-    worse = replace(results.summary.all, gain={**results.summary.all.gain, "ssim": -0.05})
-    write_results(tmp_path, replace(results, summary=replace(results.summary, all=worse)))
+    views = [replace(view, after={**view.after, "ssim": view.after["ssim"] - 0.05}) for view in results.views]
+    write_results(tmp_path, replace(results, views=tuple(views), summary=summarize(views)))
     assert "The metrics disagree: SSIM fell by 0.050" in read(write_report([tmp_path])).text
+
+
+def test_two_test_photos_give_no_error(tmp_path):
+    results = make_run(tmp_path)
+    views = results.views[:2]
+    write_results(tmp_path, replace(results, views=views, summary=summarize(views)))
+    text = read(write_report([tmp_path])).text
+    assert "From 2 test photos no error of the gain can be given." in text and " ± " not in text
 
 
 @pytest.mark.parametrize(

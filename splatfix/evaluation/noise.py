@@ -1,0 +1,79 @@
+"""Whether the mean of paired changes stands out from their spread: the rule for every verdict on a gain.
+
+A gain is a mean over test views. Its standard error is that of the paired changes, one a view (sample standard
+deviation over the square root of their number). Neighboring views resemble each other, so the true error is larger; a
+mean of less than two standard errors is within noise.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from splatfix.evaluation.results import LOWER_IS_BETTER, ViewResult
+
+MIN_VIEWS = 3  # with fewer, a standard deviation says nothing
+NUM_ERRORS = 2.0
+
+Verdict = Literal["better", "worse", "within noise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedGain:
+    """The mean of paired changes, and how far it is to be trusted.
+
+    Attributes:
+        mean: of the changes, in the unit of their metric.
+        standard_error: of the mean; None with fewer than `MIN_VIEWS` changes.
+        num: number of changes.
+        noticeable: a smaller mean is called noise, whatever its error.
+        higher_is_better: the direction of improvement.
+    """
+
+    mean: float
+    standard_error: float | None
+    num: int
+    noticeable: float
+    higher_is_better: bool = True
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the change is for the better or the worse, beyond noise."""
+        if abs(self.mean) < max(self.noticeable, NUM_ERRORS * (self.standard_error or 0.0)):
+            return "within noise"
+        return "better" if (self.mean > 0) == self.higher_is_better else "worse"
+
+
+def paired_gain(views: Sequence[ViewResult], metric: str, *, noticeable: float) -> PairedGain | None:
+    """Summarize the gain of a metric over test views: ``after`` minus the better of ``before`` and ``control``.
+
+    The better arm is that of the better mean, as in `BandSummary.gain`, whose value the mean is. None where an arm or
+    a value is missing.
+
+    Args:
+        views: the test views.
+        metric: key of the metric in the results.
+        noticeable: a smaller mean counts as noise, in the unit of the metric.
+    """
+    rivals = [known for arm in ("before", "control") if (known := _values(views, arm, metric))]
+    after = _values(views, "after", metric)
+    if after is None or len(rivals) < 2:
+        return None
+    lower = metric in LOWER_IS_BETTER
+    rival = (min if lower else max)(rivals, key=statistics.fmean)
+    changes = [new - old for new, old in zip(after, rival, strict=True)]
+    return PairedGain(
+        mean=statistics.fmean(changes),
+        standard_error=statistics.stdev(changes) / math.sqrt(len(changes)) if len(changes) >= MIN_VIEWS else None,
+        num=len(changes),
+        noticeable=noticeable,
+        higher_is_better=not lower,
+    )
+
+
+def _values(views: Sequence[ViewResult], arm: str, metric: str) -> list[float] | None:
+    values = [value for view in views if (value := view.value(arm, metric)) is not None]
+    return values if values and len(values) == len(views) else None
