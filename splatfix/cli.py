@@ -209,7 +209,7 @@ def generate(
     Args:
         captures: folders of posed photos, globs, .yaml lists, dataset roots or URLs, besides those in the config.
         out: folder or URL (s3://, gs://, az://) for the shards, their manifests and dataset.html.
-        dry_run: only estimate the number of fits, pairs, shards, bytes and hours.
+        dry_run: only estimate the number of fits, pairs and shards, their size, and the time.
         on_workers: of a dry run: estimate the hours for this many workers, instead of those of this machine.
         speed: of a dry run: speed of each of these workers, relative to a worker of this machine.
     """
@@ -240,9 +240,11 @@ def verify(url: Positional[Url], *, repair: bool = False) -> int:
             are being generated into the same place).
     """
     from splatfix.pairs.recheck import recheck
+    from splatfix.report.terminal import next_command
 
     made = recheck(url, repairs=repair, report=show)
     if made is None:
+        show(next_command("train", "--shards", url, "--out", "runs/restorer"))
         return DONE
     _dataset_page(url)
     return QUARANTINED if made.failed else DONE

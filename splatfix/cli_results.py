@@ -21,12 +21,14 @@ def sync(runs: Positional[Runs], *, uri: str | None = None) -> None:
         uri: MLflow server (http://HOST:PORT) or database (sqlite:///FILE); by default that of MLFLOW_TRACKING_URI, or
             the database in the run folder. An address that only the run folder names has to be confirmed by this flag.
     """
-    from splatfix.tracking import refuse_foreign_address, send_unsent
+    from splatfix.tracking import page_of, refuse_foreign_address, send_unsent
 
     for folder in runs:
         if uri is None:
             refuse_foreign_address(folder)
         show(f"{folder}: {send_unsent(folder, uri, quiet=False)} records sent")
+        if (page := page_of(folder)) is not None:
+            show(f"MLflow: {page}")
 
 
 @command(examples=["splatfix report runs/banana", "splatfix report runs/a runs/b --out comparison.html"])
@@ -38,14 +40,19 @@ def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(
         out: the HTML file to write, or a folder for it; by default report.html (of a sweep sweep.html) in the run
             folder, or comparison.html in the first of several.
     """
-    from splatfix.report import write_report
+    from splatfix.report import load_runs, write_report
     from splatfix.report.compare.page import is_comparison, write_compare_page
     from splatfix.report.sweep.page import is_sweep, write_sweep_page
+    from splatfix.report.terminal import describe_verdict
 
     if len(runs) == 1 and is_sweep(runs[0]):
         show(f"report: {write_sweep_page(runs[0], out)}")
     elif len(runs) == 1 and is_comparison(runs[0]):
         show(f"report: {write_compare_page(runs[0], out)}")
+    elif len(runs) == 1:
+        page = write_report(runs, out)
+        [run] = load_runs(runs)
+        show("\n".join(describe_verdict(run, page)))
     else:
         show(f"report: {write_report(runs, out)}")
 

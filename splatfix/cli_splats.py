@@ -71,6 +71,8 @@ def export(
     show(f"{exported.path}: {exported.path.stat().st_size / 1e3:,.0f} kB")
     for loss in exported.losses:
         show(f"  {loss}")
+    if format == "html":
+        show(f"next:   open {exported.path} in a browser")
 
 
 @command(

@@ -204,7 +204,8 @@ def write_run(folder: Path, gaussians: Gaussians, *, before: float, control: flo
         (20.0, 20.5, 21.0, "after"),
         (20.0, 21.0, 20.5, "control"),
         (21.5, 21.0, 20.5, "before"),
-        (20, 21, 20.98, "after"),
+        (20, 21, 20.98, "control"),  # within noise: the one without repaired views
+        (20, 21, 21.02, "control"),
     ],
 )
 def test_of_a_run_the_best_splat_is_exported(tmp_path, gaussians, before, control, after, best):

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from splatfix import storage
 from splatfix.evaluation.results import Results
 from splatfix.mirror import open_mirror
 from splatfix.report.compare.figures import comparison_figures
 from splatfix.report.compare.headline import compare_headline
 from splatfix.report.compare.results import PAGE as COMPARE_PAGE
-from splatfix.report.compare.results import CompareResults, shorten_labels
+from splatfix.report.compare.results import CompareResults, RestorerResult, shorten_labels
 from splatfix.report.load import RunFiles
 from splatfix.report.pose import pose_headline
 from splatfix.report.svg import cut
@@ -27,6 +29,7 @@ from splatfix.report.wording import (
     format_number,
     headline,
     recommended_arm,
+    verdict,
 )
 from splatfix.sfm import PoseRecord
 from splatfix.tracking import page_of
@@ -44,16 +47,27 @@ def next_command(*words: object) -> str:
 
 def describe_run(run: RunFiles, page: Path) -> str:
     """The table of a finished run, its verdict, where the page and the splat are, and the next command."""
-    sentences = [headline(run).sentence]
+    return "\n".join([results_table(run.results), "", *describe_verdict(run, page)])
+
+
+def describe_verdict(run: RunFiles, page: Path) -> list[str]:
+    """The verdict on a finished run, where its page and its splat are, and the next command: lines."""
+    top = headline(run)
+    decision = verdict(run.results)
+    disagreement = [detail for detail in top.details if detail.startswith("The metrics disagree")]
+    sentences = [top.sentence] if decision is None else [decision, *disagreement]
     if run.provenance.get("rendered_from"):
         sentences.append(f"The photos are renders of {run.provenance['rendered_from']}, which itself was not repaired.")
-    verdict = [textwrap.fill(sentence, WIDTH) for sentence in sentences]
+    lines = [*(textwrap.fill(sentence, WIDTH, break_on_hyphens=False) for sentence in sentences), f"report: {page}"]
     arm = recommended_arm(run.results)
-    lines = [results_table(run.results), "", *verdict, f"report: {page}"]
-    if arm is not None and (splat := run.path / f"{arm}.ply").is_file():
-        capture = run.provenance.get("inputs", {}).get("capture", {}).get("path")
+    inputs = {name: known.get("path") for name, known in run.provenance.get("inputs", {}).items()}
+    splat = run.path / f"{arm}.ply"
+    if not splat.is_file() and inputs.get("splat"):  # of an evaluation
+        splat = Path(inputs["splat"])
+    if arm is not None and splat.is_file():
+        capture = inputs.get("capture")
         lines += [f"splat:  {splat}", next_command("view", splat, *([capture] if capture else []))]
-    return "\n".join(lines)
+    return lines
 
 
 def results_table(results: Results) -> str:
@@ -114,8 +128,8 @@ def sweep_table(results: SweepResults, num: int = 5) -> str:
         lines.append(f"  {name:<9}{cells}  {settings}")
     if len(ranked) > 1 and ranked[0].is_default:
         lines += ["", "No trial beats the default settings: nothing was rerun, and best.yaml holds the defaults."]
-    for verdict in results.reruns.verdicts.values() if results.reruns is not None else ():
-        lines += ["", textwrap.fill(verdict.sentence, WIDTH)]
+    for found in results.reruns.verdicts.values() if results.reruns is not None else ():
+        lines += ["", textwrap.fill(found.sentence, WIDTH)]
     return "\n".join(lines)
 
 
@@ -163,7 +177,23 @@ def describe_comparison(results: CompareResults, folder: Path | str) -> str:
     results = shorten_labels(results)
     headline = compare_headline(results)
     words = [textwrap.fill(sentence, WIDTH) for sentence in (headline.sentence, *headline.details)]
-    return "\n".join([comparison_table(results), "", *words, f"page: {storage.join(folder, COMPARE_PAGE)}"])
+    lines = [comparison_table(results), "", *words, f"page: {storage.join(folder, COMPARE_PAGE)}"]
+    best = best_restorer(results)
+    if best is not None:
+        setting = yaml.safe_dump({"name": best.restorer, "options": best.options}, default_flow_style=True, width=1000)
+        restorer = setting.strip() if best.options else best.restorer
+        lines.append(next_command("loop", "CAPTURE", "--restorer", restorer, "--out", "runs/best"))
+    return "\n".join(lines)
+
+
+def best_restorer(results: CompareResults) -> RestorerResult | None:
+    """The restorer with the largest mean gain in 3D; None where none gains anything."""
+    gains = [
+        (gain, -place, restorer)
+        for place, restorer in enumerate(results.restorers)
+        if (gain := comparison_figures(restorer).gain) is not None and gain > 0
+    ]
+    return max(gains)[2] if gains else None
 
 
 def describe_pose(record: PoseRecord, page: Path) -> str:

@@ -130,10 +130,10 @@ def baseline_arm(results: Results) -> str | None:
 
 
 def recommended_arm(results: Results) -> str | None:
-    """The splat of a run that is best on the test photos: the last, unless the loop made it worse; None for none."""
+    """The splat of a run to take: the last, unless it is not better on the test photos beyond noise; None for none."""
     exported = [arm for arm in ("after", "control", "before") if arm in results.num_gaussians]
-    baseline = baseline_arm(results)
-    if baseline in exported and PSNR.improves(results.summary.value("all", "gain", "psnr")) is False:
+    baseline, gain = baseline_arm(results), run_gain(results)
+    if baseline in exported and gain is not None and gain.verdict != "better":
         return baseline
     return exported[0] if exported else None
 
@@ -147,6 +147,24 @@ def format_gain(gain: PairedGain, digits: int) -> str:
     """Format a gain with its standard error: ``+0.11 ± 0.04``; without one where the views are too few."""
     mean = format_number(gain.mean, digits, signed=True).removeprefix("±")
     return mean if gain.standard_error is None else f"{mean} ± {format_number(gain.standard_error, digits)}"
+
+
+def verdict(results: Results) -> str | None:
+    """Which splat of a loop to take, and why, in one line; None for a run without a gain."""
+    gain, baseline = run_gain(results), baseline_arm(results)
+    if gain is None or baseline is None:
+        return None
+    figures = f"{format_gain(gain, PSNR.digits)} dB"
+    photos = format_count(gain.num, "test photo")
+    if gain.verdict == "better":
+        return f"after.ply is better than {baseline}.ply by {figures} ({photos}): use after.ply"
+    if gain.verdict == "within noise":
+        return f"within noise ({figures}, {photos}): use {baseline}.ply, it took no repaired views"
+    other = "nafnet" if results.restorer == "warp" else "warp"
+    return (
+        f"the loop did not help here ({figures}, {photos}): use {baseline}.ply; try --restorer {other} or more photos "
+        "(docs/your-own-photos.md)"
+    )
 
 
 def view_gain(view: ViewResult) -> float | None:

@@ -4,9 +4,13 @@ import json
 import os
 from dataclasses import replace
 
+import pytest
+
+from splatfix.cli import main
+from splatfix.evaluation.measure import summarize
 from splatfix.evaluation.results import ARMS, IgnoredPixels, Results, write_results
 from splatfix.report import describe_run, load_runs, results_table, update_report
-from splatfix.report.wording import headline, recommended_arm
+from splatfix.report.wording import recommended_arm, verdict
 from tests.report.make_run import make_results, make_run
 
 
@@ -58,7 +62,7 @@ def test_verdict_of_a_loop_and_place_of_its_page(tmp_path):
     [run] = load_runs([tmp_path])
     lines = describe_run(run, tmp_path / "report.html").splitlines()
     assert all(len(line) <= 80 for line in lines[:-1])
-    assert " ".join(lines).count(headline(run).sentence) == 1 and "dB" in headline(run).sentence
+    assert " ".join(lines).count(verdict(run.results)) == 1
     assert lines[-1] == f"report: {tmp_path / 'report.html'}"
 
 
@@ -89,3 +93,66 @@ def test_page_is_written_again_only_where_it_is_older_than_the_results(tmp_path)
     assert update_report(run).read_text() == "kept"
     os.utime(page, (0, 0))
     assert "<html" in update_report(run).read_text()
+
+
+@pytest.mark.parametrize(
+    ("shift", "restorer", "words", "arm"),
+    [
+        (
+            0.0,
+            "nafnet",
+            "after.ply is better than control.ply by +1.40 ± 0.16 dB (7 test photos): use after.ply",
+            "after",
+        ),
+        (-1.15, "nafnet", "within noise (+0.25 ± 0.16 dB, 7 test photos): use control.ply, it took no rep", "control"),
+        (
+            -2.4,
+            "nafnet",
+            "the loop did not help here (−1.00 ± 0.16 dB, 7 test photos): use control.ply; try",
+            "control",
+        ),
+        (-2.4, "nafnet", "try --restorer warp or more photos (docs/your-own-photos.md)", "control"),
+        (-2.4, "warp", "try --restorer nafnet or more photos (docs/your-own-photos.md)", "control"),
+    ],
+)
+def test_a_loop_ends_with_which_splat_to_take_and_why(tmp_path, shift, restorer, words, arm):
+    make_run(tmp_path, shift=shift, restorer=restorer)
+    for name in ("before", "control", "after"):
+        (tmp_path / f"{name}.ply").touch()
+    [run] = load_runs([tmp_path])
+    said = describe_run(run, tmp_path / "report.html")
+    assert words in " ".join(said.split())
+    assert f"splat:  {tmp_path / arm}.ply" in said
+    assert said.splitlines()[-1] == f"next:   splatfix view {tmp_path / arm}.ply"
+
+
+def test_disagreeing_metrics_are_said_beside_the_verdict(tmp_path):
+    results = make_run(tmp_path)
+    views = [replace(view, after={**view.after, "ssim": view.after["ssim"] - 0.05}) for view in results.views]
+    write_results(tmp_path, replace(results, views=tuple(views), summary=summarize(views)))
+    said = describe_run(load_runs([tmp_path])[0], tmp_path / "report.html")
+    assert "The metrics disagree: SSIM fell by 0.050" in said
+
+
+def test_the_splat_of_an_evaluation_is_the_one_that_was_given(tmp_path):
+    folder, splat = tmp_path / "run", tmp_path / "other.ply"
+    make_run(folder, arms=("after",))
+    splat.touch()
+    record = json.loads((folder / "run.json").read_text())
+    record["inputs"] = {"capture": {"path": "/data/x"}, "splat": {"path": str(splat)}}
+    (folder / "run.json").write_text(json.dumps(record))
+    said = describe_run(load_runs([folder])[0], folder / "report.html").splitlines()
+    assert said[-2:] == [f"splat:  {splat}", f"next:   splatfix view {splat} /data/x"]
+
+
+def test_a_page_of_one_run_is_announced_with_its_verdict(tmp_path, capsys):
+    make_run(tmp_path)
+    (tmp_path / "after.ply").touch()
+    assert main(["report", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "after.ply is better than control.ply by +1.40 ± 0.16 dB (7 test photos): use"
+    assert said[2:] == [
+        f"report: {tmp_path / 'report.html'}",
+        f"splat:  {tmp_path / 'after.ply'}",
+        f"next:   splatfix view {tmp_path / 'after.ply'}",
+    ]
