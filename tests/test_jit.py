@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,3 +120,18 @@ def test_small_work_wakes_no_thread(work: int, wanted: int) -> None:
     with pytest.raises(KeyError), limit_threads(0, 100):
         raise KeyError
     assert numba.get_num_threads() == available
+
+
+@pytest.mark.slow
+def test_whether_a_kernel_is_compiled_is_read_from_its_cache(tmp_path):
+    code = (
+        "from splatfix.jit import is_compiled; from splatfix.rendering.cpu.harmonics import _direction as kernel; "
+        "import numpy as np; before = is_compiled(kernel); a = np.ones((1, 3), np.float32); kernel(a, 0, a[0]); "
+        "print(before, is_compiled(kernel))"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert said == ["False True\n", "True True\n"]

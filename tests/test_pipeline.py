@@ -235,7 +235,12 @@ def test_an_interrupted_loop_goes_on_where_it_was(loop_run, tmp_path, monkeypatc
     stamps = {name: (out / "checkpoints" / name).stat().st_mtime_ns for name in done}
     capsys.readouterr()
     assert run("loop", sample_path(), "--out", out, *SMALL_LOOP) == 0
-    assert "control: done earlier" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "control: done earlier" in said
+    assert "stage 2 of 9: the sparse fit, " in said and "stage 3 of 9: the control, " in said
+    assert (
+        "stage 9 of 9: measuring on 5 test photos" in said and "control: 1" not in said
+    )  # short stages have no bar in a log
     assert {name: (out / "checkpoints" / name).stat().st_mtime_ns for name in done} == stamps
     for arm in ("before", "control", "after"):
         assert (out / f"{arm}.ply").read_bytes() == (loop_run / f"{arm}.ply").read_bytes(), arm

@@ -50,6 +50,7 @@ from splatfix.restoration import RestorerChoice, restorer_options
 from splatfix.restoration.setting import RestorerSetting
 from splatfix.runs import Run, open_run
 from splatfix.shared_folder import refuse_relative_output, shared_token
+from splatfix.stages import Stage, StagePlan
 from splatfix.tracking import end_status
 from splatfix.workers import RunAborted, run_tasks, runs_in_process, workers_for_device
 
@@ -120,6 +121,12 @@ def _run_entries(
     for task in tasks:
         if task.name in entries and end_status(run.path / entries[task.name].folder) is None:  # killed before it was
             tracker.add(task, entries[task.name])
+    run.plan = StagePlan(
+        [
+            Stage("baselines", f"sparse fits and controls of {len(cases)} captures and seeds", {}),
+            Stage("entries", f"{len(labels)} restorers on each: frames, drift, and a loop", {}),
+        ]
+    )
     with run.stage("baselines"):
         waiting = [case for case in cases if any(task.case == case for task in pending)]
         if waiting:

@@ -20,6 +20,7 @@ from splatfix.process import progress, using_threads
 from splatfix.report.sweep.results import SWEEP, SweepResults, read_sweep
 from splatfix.runs import Run, check_run, describe_run, open_run, read_run
 from splatfix.shared_folder import refuse_relative_output, shared_token
+from splatfix.stages import Stage, StagePlan
 from splatfix.sweep.analysis import best_trial
 from splatfix.sweep.checks import check_sweep, restorer_inputs
 from splatfix.sweep.config import SweepConfig, resolve_paths
@@ -168,6 +169,13 @@ def _run_stages(sweep: _Sweep) -> SweepResults:
     """Measure the baselines, run the trials, rerun the best config beside the default, and write what was found."""
     config, run = sweep.config, sweep.run
     cases = find_cases(config.captures, config.seeds)
+    stages = [
+        Stage("baselines", f"sparse fits and controls of {len(cases)} captures and seeds", {}),
+        Stage("trials", f"{sweep.num_trials} trials, each with other settings of the loop", {}),
+    ]
+    if config.reruns > 0:
+        stages.append(Stage("reruns", "the default and the best settings once more, with other seeds", {}))
+    run.plan = StagePlan(stages)
     with run.stage("baselines"):
         workers, token = config.workers, sweep.token
         baselines = fit_baselines(cases, config.loop, workers, sweep.mirror, command="sweep", token=token)
