@@ -114,7 +114,7 @@ class StagePlan:
 
     def _left_in_words(self) -> str:
         left = self.seconds_left()
-        return "" if not left else f"; about {rough_duration(left)} left in all"
+        return "" if left is None or left < 1 else f"; about {rough_duration(left)} left in all"
 
 
 def fit_stages(*, steps: int, folds: int = 0) -> list[Stage]:
