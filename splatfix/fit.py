@@ -384,7 +384,7 @@ def choose_steps(run: Run, scene: SparseScene, config: FitRunConfig) -> int:
 def loss_records(arms: Mapping[str, Fit], after_step: int = 0) -> list[dict[str, Any]]:
     """List the losses of the arms after a step, in the format of ``history.json``."""
     return [
-        {"arm": arm, "step": step, "loss": loss}
+        {"arm": arm, "step": step, "loss": loss, "repaired": step in fit.repaired_steps}
         for arm, fit in arms.items()
         for step, loss in fit.losses
         if step > after_step

@@ -14,6 +14,8 @@ from splatfix.report.wording import format_number, view_gain
 from splatfix.views import BANDS
 
 MAX_POINTS = 240
+REPAIRED = "after, repaired views"
+LOSS_LINES = (*ARMS, REPAIRED)
 BAR_PX, GROUP_GAP_PX, LABEL_PX = 13.0, 14.0, 120.0
 
 
@@ -41,27 +43,39 @@ def gain_scatter(views: Sequence[ViewResult]) -> Markup | None:
 
 @page_style
 def loss_curves(history: Sequence[dict]) -> Markup | None:
-    """Training loss over steps per arm, on a logarithmic scale, averaged in bins; None with fewer than two records."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for arm in ARMS:
-        losses = sorted(
-            (step, loss)
-            for record in history
-            if record.get("arm") == arm and (step := _number(record, "step")) is not None
-            if (loss := _number(record, "loss")) is not None and loss > 0
-        )
-        if len(losses) > 1:
-            curves[arm] = _binned(losses)
+    """Training loss over steps, a line per arm and kind of view (`LOSS_LINES`); None with fewer than two records.
+
+    On a logarithmic scale, averaged in bins.
+    """
+    curves = {name: _binned(losses) for name in LOSS_LINES if len(losses := _losses(history, name)) > 1}
     if not curves:
         return None
     axes = new_axes()
     use_log_ticks(axes, "y")
     axes.set(xlabel="training step", ylabel="training loss")
     for name, losses in curves.items():
-        dashes, on_top = ("--", 3) if name == "control" else ("-", 2)
-        axes.plot(*zip(*losses, strict=True), color=css_color(name), linestyle=dashes, zorder=on_top)
+        dashes, on_top = ("--", 3) if name == "control" else (":" if name == REPAIRED else "-", 2)
+        color = css_color("after" if name == REPAIRED else name)
+        axes.plot(*zip(*losses, strict=True), color=color, linestyle=dashes, zorder=on_top)
     axes.set_xlim(left=0)
     return to_svg(axes, "Training loss over steps per arm: " + ", ".join(curves))
+
+
+def loss_lines(history: Sequence[dict]) -> list[str]:
+    """The lines that `loss_curves` draws."""
+    return [name for name in LOSS_LINES if len(_losses(history, name)) > 1]
+
+
+def _losses(history: Sequence[dict], line: str) -> list[tuple[float, float]]:
+    """Steps and losses of a line; photos and repaired views alternate at random, so that one line would zigzag."""
+    arm, repaired = ("after", True) if line == REPAIRED else (line, False)
+    return sorted(
+        (step, loss)
+        for record in history
+        if record.get("arm") == arm and bool(record.get("repaired")) == repaired
+        if (step := _number(record, "step")) is not None
+        if (loss := _number(record, "loss")) is not None and loss > 0
+    )
 
 
 @page_style

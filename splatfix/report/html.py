@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,22 @@ from splatfix.evaluation.error_maps import ERROR_MAX, error_legend
 from splatfix.report import wording
 from splatfix.report.svg import band_key, key
 
+MIN_SECTIONS = 3  # a shorter page needs no list of contents
+
 
 def render_page(template: str, context: dict[str, Any]) -> str:
     """Fill a template; every value is escaped unless it is `Markup`."""
-    return _environment().get_template(template).render(context)
+    return _add_contents(_environment().get_template(template).render(context))
+
+
+def _add_contents(page: str) -> str:
+    """List the sections of a page below its header, with links to them."""
+    sections = re.findall(r'<section id="([\w-]+)"[^>]*>\s*<h2>([^<]+)</h2>', page)
+    if len(sections) < MIN_SECTIONS:
+        return page
+    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in sections)
+    nav = f'</header>\n<nav class="contents" aria-label="Contents"><ul>{links}</ul></nav>'
+    return page.replace("</header>", nav, 1)
 
 
 def page_path(out: str | Path | None, run: Path, name: str) -> Path:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from splatfix.evaluation import layout
 from splatfix.evaluation.repairs import read_repairs
@@ -22,6 +25,7 @@ MAX_PAIRS_PER_ROUND = 8
 MAX_ROUNDS = 4
 ERROR_SIDE_PX = 320
 MAX_PAGE_BYTES = 6_000_000
+RUN_FILES = ("after.ply", "control.ply", "before.ply", layout.VIDEO, RESULTS, "config.yaml", "run.json")
 
 
 def write_report(run_folders: Sequence[str | Path], out: str | Path | None = None) -> Path:
@@ -43,7 +47,7 @@ def write_report(run_folders: Sequence[str | Path], out: str | Path | None = Non
     path = page_path(out, folders[0], REPORT if len(runs) == 1 else COMPARISON)
     if len(runs) > 1 and path.resolve() in [(folder / REPORT).resolve() for folder in folders]:
         raise ValueError(f"{path}: is the page of one of the compared runs; wanted another file")
-    write_text(path, run_page(runs[0]) if len(runs) == 1 else comparison_page(runs))
+    write_text(path, run_page(runs[0], path.parent) if len(runs) == 1 else comparison_page(runs))
     return path
 
 
@@ -55,8 +59,9 @@ def update_report(run: RunFiles) -> Path:
     return page
 
 
-def run_page(run: RunFiles) -> str:
-    """The page of one run."""
+def run_page(run: RunFiles, folder: Path | None = None) -> str:
+    """The page of one run, for a folder from which it links to the files of the run; by default the run's own."""
+    folder = folder or run.path
     results = run.results
     cards = [view_card(run, view, roles) for view, roles in representative_views(results.views)]
     tables = metric_tables(run)
@@ -65,7 +70,9 @@ def run_page(run: RunFiles) -> str:
         "run": run,
         "facts": _facts(run),
         "headline": wording.headline(run),
-        "hero": next((card for card in cards if card["first"] and card["second"]), None),
+        "hero": _hero(run, cards),
+        "files": run_files(run.path, RUN_FILES, folder),
+        "view_command": _view_command(run),
         "tables": tables,
         "arms": results.arms,
         "bands": [{"name": band, "num": sum(view.band == band for view in results.views)} for band in BANDS],
@@ -77,10 +84,10 @@ def run_page(run: RunFiles) -> str:
         "has_repair": bool(run.cameras.repair),
         "scatter": charts.gain_scatter(results.views),
         "loss": charts.loss_curves(run.history),
-        "loss_arms": [arm for arm in ARMS if any(record.get("arm") == arm for record in run.history)],
+        "loss_lines": charts.loss_lines(run.history),
         "elongation": results.elongation,
         "num_gaussians": results.num_gaussians,
-        "seconds": list(results.seconds.items()),
+        "seconds": [(stage, value) for stage, value in results.seconds.items() if value > 0],
         "all_views": sorted(results.views, key=lambda view: (view.distance or 0.0, view.name)),
         "provenance": _provenance(run),
         "notes": [*(run.provenance.get("notes") or []), *wording.describe_ignored(results)],
@@ -90,8 +97,48 @@ def run_page(run: RunFiles) -> str:
     text = render_page("run.html.j2", context)
     if run.video is not None:  # last, in the room that remains
         room = int((MAX_PAGE_BYTES - len(text.encode("utf-8"))) * 3 / 4)
-        text = render_page("run.html.j2", {**context, "video": pictures.embed_video(run.video, room)})
+        video = pictures.embed_video(run.video, room)
+        if video is not None and "link" in video:
+            video["link"] = _link(run.video, folder)
+        text = render_page("run.html.j2", {**context, "video": video, "video_ratio": _video_ratio(run)})
     return text
+
+
+def _hero(run: RunFiles, cards: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The card at the top: what the figure of the headline compares, with crops of where the two differ most."""
+    card = next((card for card in cards if card["first"] and card["second"]), None)
+    baseline = wording.baseline_arm(run.results)
+    if card is None or baseline is None or baseline not in card["renders"] or "after" not in card["renders"]:
+        return card
+    names = (baseline, "after", "photo")
+    paths = {name: layout.image_path(run.path, card["view"].name, name) for name in names}
+    return {**card, "first": baseline, "second": "after", "crops": pictures.embed_crops(paths, baseline, "after")}
+
+
+def run_files(run: Path, names: Sequence[str], folder: Path) -> list[dict[str, str]]:
+    """Links to those of some files that a run has, as seen from the folder of the page, with their sizes."""
+    paths = [path for name in names if (path := run / name).is_file()]
+    return [
+        {"name": path.name, "link": _link(path, folder), "size": wording.format_bytes(path.stat().st_size)}
+        for path in paths
+    ]
+
+
+def _link(path: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(path, folder)).as_posix())
+
+
+def _view_command(run: RunFiles) -> str | None:
+    """The command that shows the splats of the run; None where it has none."""
+    arms = [arm for arm in ARMS if (run.path / f"{arm}.ply").is_file()]
+    return shlex.join(["splatfix", "view", str(run.path)]) if arms else None
+
+
+def _video_ratio(run: RunFiles) -> float:
+    """Width over height of the video: of the test views, twice as wide where two arms are beside each other."""
+    cameras = run.cameras.test or run.cameras.train
+    one = cameras[0].width_px / cameras[0].height_px if cameras else 1.5
+    return 2 * one if {"before", "after"} <= set(run.results.arms) else one
 
 
 def comparison_page(runs: Sequence[RunFiles]) -> str:
@@ -136,6 +183,7 @@ def view_card(run: RunFiles, view: ViewResult, roles: Sequence[str]) -> dict[str
         "roles": roles,
         "photo": photo,
         "renders": renders,
+        "crops": {},
         "errors": {arm: image for arm, image in errors.items() if image},
         "first": first,
         "second": others[0] if others else ("photo" if photo and first else None),
@@ -205,10 +253,10 @@ def _provenance(run: RunFiles) -> list[tuple[str, str]]:
         ("seed", run.results.seed),
         ("device", device),
         ("splatfix", p.get("version")),
-        ("commit", p.get("commit")),
+        ("commit", wording.shorten_commit(str(p["commit"])) if p.get("commit") else None),
         ("torch", p.get("torch")),
         ("python", p.get("python")),
         ("peak memory", f"{memory} MiB" if memory else None),
-        ("finished", p.get("finished")),
+        ("finished", wording.format_time(str(p["finished"])) if p.get("finished") else None),
     ]
     return [(name, str(value)) for name, value in pairs if value is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from splatfix.views import pick_evenly
 
 VIEW_SIDE_PX = 640
 STRIP_SIDE_PX = 240
+CROP_SIDE_PX = 280
+CROP_SHARE = 1 / 3  # side of a crop, of the shorter side of the picture
 JPEG_QUALITY = 84
 MAX_VIDEO_BYTES = 3_000_000
 
@@ -45,6 +48,50 @@ def embed_image(pixels: ndarray) -> dict:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return {"uri": _uri("image/jpeg", buffer.getvalue()), "width": pixels.shape[1], "height": pixels.shape[0]}
+
+
+def embed_crops(paths: Mapping[str, Path], first: str, second: str) -> dict[str, dict]:
+    """Embed the same window of some pictures, enlarged: where two of them differ most.
+
+    Args:
+        paths: the pictures by name; those that are missing, broken or of another size are left out.
+        first: name of one of the two.
+        second: name of the other.
+
+    Returns the crops as `embed_image` by name, with the window's ``box`` (x, y, width, height, as shares of the
+    picture); empty where one of the two is left out, or they are the same.
+    """
+    images = {name: image for name, path in paths.items() if (image := _read_rgb(path)) is not None}
+    if first not in images or second not in images or images[first].size != images[second].size:
+        return {}
+    width, height = images[first].size
+    side = max(8, round(CROP_SHARE * min(width, height)))
+    if side >= min(width, height):
+        return {}
+    arrays = [np.asarray(images[name], np.float64) for name in (first, second)]
+    change = np.abs(arrays[1] - arrays[0]).sum(axis=-1)
+    if not change.any():
+        return {}
+    total = np.pad(change.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
+    y, x = np.unravel_index(int(sums.argmax()), sums.shape)
+    window = (int(x), int(y), int(x) + side, int(y) + side)
+    box = (x / width, y / height, side / width, side / height)
+    crops = {}
+    for name, image in images.items():
+        if image.size == (width, height):
+            crop = image.crop(window).resize((CROP_SIDE_PX, CROP_SIDE_PX), Image.Resampling.BICUBIC)
+            crops[name] = {**embed_image(np.asarray(crop)), "box": box}
+    return crops
+
+
+def _read_rgb(path: Path) -> Image.Image | None:
+    """A picture; None where it is missing or broken."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def embed_repairs(run: Path, round_number: int, max_pairs: int) -> dict | None:

@@ -5,7 +5,9 @@ The headline names the baseline of the gain, by how much it was beaten, and whet
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from splatfix.evaluation.noise import PairedGain, paired_gain
 from splatfix.evaluation.results import ARMS, LOWER_IS_BETTER, Estimate, Results, ViewResult
@@ -120,6 +122,26 @@ def format_duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def format_time(text: str) -> str:
+    """Format an ISO time for people: ``28 Nov 2026, 08:10 UTC``; other text unchanged."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = " UTC" if time.utcoffset() == timedelta(0) else f" {time:%z}" if time.tzinfo else ""
+    return f"{time.day} {time:%b %Y, %H:%M}{zone}"
+
+
+def shorten_commit(text: str) -> str:
+    """Shorten the hash of a commit, and keep what follows it."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", text)
+
+
+def format_bytes(size: int) -> str:
+    """Format a size of a file: ``3.4 MB``, ``12 kB``."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{max(1, round(size / 1e3))} kB"
 
 
 def baseline_arm(results: Results) -> str | None:

@@ -112,6 +112,7 @@ class Fit:
         step: number of completed steps.
         seconds: training time so far, updated by the caller.
         losses: (step, loss) every `RECORD_EVERY` steps.
+        repaired_steps: steps of ``losses`` that were trained on a repaired view.
         notes: what readers of the run should know of its start.
         params: parameters of the Gaussians by their names in `PARAMETERS`: ``params["scales"]`` are log-scales,
             ``params["opacities"]`` are logits.
@@ -137,6 +138,7 @@ class Fit:
         self.step = 0
         self.seconds = 0.0
         self.losses: list[tuple[int, float]] = []
+        self.repaired_steps: list[int] = []
         self.notes: tuple[str, ...] = ()
         values = (
             *(gaussians.means, gaussians.log_scales, gaussians.quats),
@@ -182,6 +184,7 @@ class Fit:
             "step": self.step,
             "seconds": self.seconds,
             "losses": list(self.losses),
+            "repaired_steps": list(self.repaired_steps),
             "params": {name: value.detach() for name, value in self.params.items()},
             "exposure": self.exposure.detach(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -195,6 +198,7 @@ class Fit:
         self.step = state["step"]
         self.seconds = state.get("seconds", 0.0)
         self.losses = [(step, loss) for step, loss in state["losses"]]
+        self.repaired_steps = list(state.get("repaired_steps", []))  # a state of before this was kept has none
         self.params = {name: torch.nn.Parameter(value) for name, value in state["params"].items()}
         self.exposure = torch.nn.Parameter(state["exposure"])
         self.densifier = Densifier(self.config.densify, self.config.steps, self.scene_scale)
@@ -293,6 +297,7 @@ def advance(
                 _check_finite(fit, value)
             if is_recorded:
                 fit.losses.append((fit.step, value))
+                fit.repaired_steps += [] if is_photo else [fit.step]
         if on_step is not None:
             on_step(fit)
 

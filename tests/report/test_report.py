@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from splatfix.evaluation.results import ARMS, write_results
 from splatfix.files import read_json, write_json
 from splatfix.images import write_image
 from splatfix.report import write_report
-from splatfix.report.wording import format_number
+from splatfix.report.charts import loss_lines
+from splatfix.report.pictures import embed_crops
+from splatfix.report.wording import baseline_arm, format_number
 from splatfix.restoration.checkpoint import read_training_scenes
 from splatfix.restoration.identity import describe_training_overlap
 from splatfix.restoration.nafnet import SHIPPED_WEIGHTS
@@ -35,7 +38,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "poster", "srcset", "action")]
+        loading = ("src", "href", "poster", "srcset", "action")
+        self.addresses += [(tag, value) for name, value in attrs if name in loading]
         assert not any(name.startswith("on") for name, _ in attrs), attrs
         if tag not in VOID:
             self.open.append(tag)
@@ -61,7 +65,10 @@ def read(path) -> Page:
     without_data = re.sub(r"data:[a-z0-9/+]+;base64,[A-Za-z0-9+/=]+", "data:", source)
     assert "http://" not in without_data and "https://" not in without_data and "@import" not in without_data
     page = Page(source)
-    assert all(address.startswith("data:") for address in page.addresses), page.addresses
+    loaded = [address for tag, address in page.addresses if tag != "a"]
+    assert all(address.startswith("data:") for address in loaded), loaded
+    for address in (address for tag, address in page.addresses if tag == "a" and not address.startswith("#")):
+        assert (path.parent / unquote(address)).is_file(), address
     assert page.tags.count("script") == 1  # ours
     assert len(source) < 6_000_000
     return page
@@ -260,3 +267,46 @@ def test_a_history_of_other_records_is_an_error_of_the_file(tmp_path):
     (tmp_path / "history.json").write_text("[[1]]")
     with pytest.raises(ValueError, match=r"history\.json: record 0 = \[1\]; wanted a mapping"):
         write_report([tmp_path])
+
+
+def test_the_picture_at_the_top_shows_what_the_headline_compares(tmp_path):
+    results = make_run(tmp_path)
+    assert baseline_arm(results) == "control"
+    name = next(view.name for view in results.views if view.name == "d.jpg")  # the median
+    render = np.full((24, 36, 3), 0.5)
+    write_image(layout.image_path(tmp_path, name, "control"), render)
+    render[12:20, 24:32] = 1.0
+    write_image(layout.image_path(tmp_path, name, "after"), render)
+    source = write_report([tmp_path]).read_text(encoding="utf-8")
+    hero = source[source.index('class="hero-view"') : source.index('id="results"')]
+    assert 'data-first="control" data-second="after"' in hero and "differs most from control" in hero
+    paths = {arm: layout.image_path(tmp_path, name, arm) for arm in ("control", "after", "photo")}
+    crops = embed_crops(paths, "control", "after")
+    assert list(crops) == ["control", "after", "photo"]
+    assert crops["after"]["box"] == pytest.approx((24 / 36, 12 / 24, 8 / 36, 8 / 24), abs=1.1 / 36)
+    assert embed_crops(paths, "control", "control") == {}
+
+
+def test_the_page_links_to_its_sections_and_files_wherever_it_is(tmp_path):
+    make_run(tmp_path / "run")
+    (tmp_path / "run" / "after.ply").write_bytes(bytes(2_340_000))
+    page = read(write_report([tmp_path / "run"], tmp_path / "pages"))
+    links = [address for tag, address in page.addresses if tag == "a"]
+    assert "../run/after.ply" in links and "../run/path.mp4" in links and "#views" in links
+    assert "after.ply 2.3 MB" in page.text and f"splatfix view {tmp_path / 'run' / 'after.ply'}" in page.text
+
+
+def test_times_commits_and_stages_are_readable(tmp_path):
+    results = make_run(tmp_path)
+    write_results(tmp_path, replace(results, seconds={"choose": 0.0, "fit": 61.0}))
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    write_json(tmp_path / "run.json", {"commit": commit, "finished": "2026-11-28T08:10:17+00:00"})
+    text = read(write_report([tmp_path])).text
+    assert "choose" not in text and commit not in text and commit[:12] in text
+    assert "28 Nov 2026, 08:10 UTC" in text
+
+
+def test_losses_of_photos_and_repaired_views_are_two_lines():
+    history = [{"arm": "after", "step": s, "loss": 0.1 + (s % 2), "repaired": bool(s % 2)} for s in range(1, 9)]
+    assert loss_lines(history) == ["after", "after, repaired views"]
+    assert loss_lines([{"arm": "after", "step": s, "loss": 0.1} for s in range(3)]) == ["after"]  # of an older run

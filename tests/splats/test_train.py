@@ -55,7 +55,7 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(photos, tmp_path, strategy, d
     for name, value in whole.params.items():
         assert torch.equal(value, second.params[name]), name
     assert torch.equal(whole.exposure, second.exposure)
-    assert whole.losses == second.losses
+    assert whole.losses == second.losses and whole.repaired_steps == second.repaired_steps
 
 
 def test_repaired_views_of_weight_0_only_skip_steps_of_the_control(photos):
