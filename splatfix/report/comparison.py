@@ -29,17 +29,20 @@ def headline(runs: Sequence[RunFiles]) -> wording.Headline:
         details.append(f"{without} without a gain (no control, or not measured).")
     if differing := _differences(runs):
         details.append(f"The runs differ in {' and '.join(differing)}: their figures must not be ranked.")
+    knows = False  # a restorer was trained on what it is tested on
     for run in runs:
         notes = run.provenance.get("notes") or []
-        details += [f"{run.label}: {note}." for note in notes if str(note).endswith(TRAINED_HERE)]
+        trained_here = [f"{run.label}: {note}." for note in notes if str(note).endswith(TRAINED_HERE)]
+        details += trained_here
+        knows |= bool(trained_here)
     if not known:
         return wording.Headline(f"{wording.format_count(len(runs), 'run')} {where}.", tuple(details), "", "", "plain")
     best = max(known, key=lambda label: known[label])
     low, high = (wording.format_number(value, 2, signed=True) for value in (min(known.values()), max(known.values())))
-    if differing or len(known) == 1:
+    if differing or knows or len(known) == 1:
         gained = f"a PSNR gain of {low} dB" if low == high else f"PSNR gains from {low} to {high} dB"
         sentence = f"{wording.format_count(len(runs), 'run')} {where}: {gained}."
-        if differing:
+        if differing or knows:
             return wording.Headline(sentence, tuple(details), "", "", "plain")
     elif wording.PSNR.improves(known[best]):
         sentence = f"{best} gained most {where}: {high} dB PSNR; the runs range from {low} to {high} dB."

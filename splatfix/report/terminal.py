@@ -62,11 +62,12 @@ def describe_verdict(run: RunFiles, page: Path) -> list[str]:
     arm = recommended_arm(run.results)
     inputs = {name: known.get("path") for name, known in run.provenance.get("inputs", {}).items()}
     splat = run.path / f"{arm}.ply"
+    shown: tuple[Any, ...] = (run.path,)
     if not splat.is_file() and inputs.get("splat"):  # of an evaluation
         splat = Path(inputs["splat"])
+        shown = (splat, *([inputs["capture"]] if inputs.get("capture") else []))
     if arm is not None and splat.is_file():
-        capture = inputs.get("capture")
-        lines += [f"splat:  {splat}", next_command("view", splat, *([capture] if capture else []))]
+        lines += [f"splat:  {splat}", next_command("view", *shown)]
     return lines
 
 

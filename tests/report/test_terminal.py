@@ -80,7 +80,7 @@ def test_the_splat_to_take_and_the_next_command_are_named(tmp_path):
     lines = describe_run(run, folder / "report.html").splitlines()
     assert lines[-2:] == [
         f"splat:  {folder / f'{arm}.ply'}",
-        f"next:   splatfix view '{folder / f'{arm}.ply'}' '/data/my capture'",
+        f"next:   splatfix view '{folder}'",
     ]
 
 
@@ -123,7 +123,7 @@ def test_a_loop_ends_with_which_splat_to_take_and_why(tmp_path, shift, restorer,
     said = describe_run(run, tmp_path / "report.html")
     assert words in " ".join(said.split())
     assert f"splat:  {tmp_path / arm}.ply" in said
-    assert said.splitlines()[-1] == f"next:   splatfix view {tmp_path / arm}.ply"
+    assert said.splitlines()[-1] == f"next:   splatfix view {tmp_path}"
 
 
 def test_disagreeing_metrics_are_said_beside_the_verdict(tmp_path):
@@ -154,5 +154,5 @@ def test_a_page_of_one_run_is_announced_with_its_verdict(tmp_path, capsys):
     assert said[2:] == [
         f"report: {tmp_path / 'report.html'}",
         f"splat:  {tmp_path / 'after.ply'}",
-        f"next:   splatfix view {tmp_path / 'after.ply'}",
+        f"next:   splatfix view {tmp_path}",
     ]
