@@ -280,7 +280,7 @@ def train(*, shards: Url, out: OutUrl, fresh: bool, settings: "TrainConfig") -> 
     if not is_first_process():  # of torchrun
         return
     show(describe_training(out))
-    # the line of the training's page belongs here
+    _training_page(out)
     show(command_after_training(out, shards, settings.steps))
 
 
@@ -363,6 +363,13 @@ def _dataset_page(url: str) -> None:
     from splatfix.report.dataset import write_dataset_page
 
     show(f"page: {write_dataset_page(url)}")
+
+
+def _training_page(out: str) -> None:
+    from splatfix.report.training import write_training_page
+
+    if (page := write_training_page(out)) is not None:
+        show(f"report: {page}")
 
 
 if __name__ == "__main__":

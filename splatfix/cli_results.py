@@ -33,10 +33,10 @@ def sync(runs: Positional[Runs], *, uri: str | None = None) -> None:
 
 @command(examples=["splatfix report runs/banana", "splatfix report runs/a runs/b --out comparison.html"])
 def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.html")] = None) -> None:
-    """Write the page of one run, sweep or comparison, or put several runs beside each other.
+    """Write the page of one run, training, sweep or comparison, or put several runs beside each other.
 
     Args:
-        runs: run folders, or the folder of a sweep (also while it runs).
+        runs: run folders, or the folder of a sweep or a training (also while it runs).
         out: the HTML file to write, or a folder for it; by default report.html (of a sweep sweep.html) in the run
             folder, or comparison.html in the first of several.
     """
@@ -44,11 +44,15 @@ def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(
     from splatfix.report.compare.page import is_comparison, write_compare_page
     from splatfix.report.sweep.page import is_sweep, write_sweep_page
     from splatfix.report.terminal import describe_verdict
+    from splatfix.report.training import write_training_page
+    from splatfix.runs import read_run
 
     if len(runs) == 1 and is_sweep(runs[0]):
         show(f"report: {write_sweep_page(runs[0], out)}")
     elif len(runs) == 1 and is_comparison(runs[0]):
         show(f"report: {write_compare_page(runs[0], out)}")
+    elif len(runs) == 1 and (read_run(runs[0]) or {}).get("command") == "train":
+        show(f"report: {write_training_page(runs[0], out)}")
     elif len(runs) == 1:
         page = write_report(runs, out)
         [run] = load_runs(runs)

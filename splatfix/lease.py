@@ -102,6 +102,22 @@ def hold_lease(url: str, command: str) -> Iterator[None]:
             storage.remove_empty_folder(url)
 
 
+def find_driver(url: str) -> str | None:
+    """Describe the driver at work in an output; None if there is none, or only the lease of a dead one.
+
+    A driver of another machine counts as alive if it renewed its lease within `STALE_SECONDS`, by the clocks of both.
+    """
+    content = _read(storage.join(url, LEASE))
+    holder = None if content is None else _parse(content)
+    if holder is None:
+        return None
+    if holder.machine == process_space():
+        is_alive = holder.start is not None and _find_start(holder.pid) == holder.start
+    else:
+        is_alive = time.time() - holder.renewed_at < STALE_SECONDS
+    return _describe(holder) if is_alive else None
+
+
 class _Renewal(threading.Thread):
     """Renews a lease until it is stopped; raises `LeaseLost` in the thread that created it if the lease is lost."""
 

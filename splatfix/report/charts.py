@@ -1,15 +1,26 @@
-"""Charts of a run: gain over distance, losses, and the gains of compared runs."""
+"""Charts of a run: gain over distance, losses, and the gains of compared runs; loss and gains of a training."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
 from splatfix.evaluation.results import ARMS, ViewResult
 from splatfix.report.load import RunFiles
-from splatfix.report.svg import band_mark, css_color, cut, new_axes, page_style, pixel, span, to_svg, use_log_ticks
+from splatfix.report.svg import (
+    band_mark,
+    css_color,
+    cut,
+    mark,
+    new_axes,
+    page_style,
+    pixel,
+    span,
+    to_svg,
+    use_log_ticks,
+)
 from splatfix.report.wording import format_number, view_gain
 from splatfix.views import BANDS
 
@@ -99,6 +110,44 @@ def gain_bars(runs: Sequence[RunFiles]) -> Markup | None:
             axes.bar_label(bars, [format_number(gain, 2, signed=True)], padding=4, color=css_color("soft"))
     axes.axvline(0, color=css_color("soft"), linewidth=1.2)
     return to_svg(axes, "PSNR gain by band of each run")
+
+
+@page_style
+def training_loss(steps: Mapping[int, float], segments: Mapping[int, float]) -> Markup | None:
+    """Loss of single steps of a training, and its mean over each segment, by step; None with fewer than two points."""
+    curves = [sorted((float(x), y) for x, y in values.items() if y > 0) for values in (steps, segments)]
+    if all(len(curve) < 2 for curve in curves):
+        return None
+    axes = new_axes()
+    use_log_ticks(axes, "y")
+    axes.set(xlabel="training step", ylabel="training loss")
+    for curve, color, width in zip(curves, ("before", "after"), (1.0, 2.0), strict=True):
+        if len(curve) > 1:
+            axes.plot(*zip(*_binned(curve), strict=True), color=css_color(color), linewidth=width)
+    axes.set_xlim(left=0)
+    return to_svg(axes, "Training loss over steps: single steps, and means of segments")
+
+
+@page_style
+def validation_gains(mean: Mapping[int, float], scenes: Mapping[str, Mapping[int, float]], best: int) -> Markup | None:
+    """PSNR gain on held-out scenes over the steps of a training, with a mark at its best step; None without any."""
+    if not mean:
+        return None
+    axes = new_axes()
+    axes.set(xlabel="training step", ylabel="PSNR gain, dB")
+    known = [*mean.values(), *(gain for gains in scenes.values() for gain in gains.values())]
+    axes.set_ylim(span([0.0, *known]))
+    axes.axhline(0, color=css_color("soft"), linewidth=1.2)
+    for gains in scenes.values():
+        axes.plot(*zip(*sorted(gains.items()), strict=True), color=css_color("before"), linewidth=1)
+    axes.plot(*zip(*sorted(mean.items()), strict=True), color=css_color("after"))
+    axes.set_xlim(0, 1.03 * max(mean))
+    marks = []
+    for step, gain in sorted(mean.items()):
+        title = f"step {step}: {format_number(gain, 2, signed=True)} dB"
+        shape, size = ("diamond", 6.0) if step == best else ("circle", 3.0)
+        marks.append(mark(shape, "trial best" if step == best else "trial", *pixel(axes, step, gain), size, title))
+    return to_svg(axes, "PSNR gain on held-out scenes over steps: the mean, and each scene", marks)
 
 
 def _number(record: dict, key: str) -> float | None:

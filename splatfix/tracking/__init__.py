@@ -8,7 +8,7 @@ by a tag, so that a resumed process continues its run.
 """
 
 from splatfix.tracking.config import TrackingConfig
-from splatfix.tracking.journal import JOURNAL, end_status
+from splatfix.tracking.journal import JOURNAL, end_status, tracked_values
 from splatfix.tracking.sender import ENVIRONMENT
 from splatfix.tracking.state import STATE, is_sent
 from splatfix.tracking.tracker import (
@@ -40,4 +40,5 @@ __all__ = [
     "page_of",
     "refuse_foreign_address",
     "send_unsent",
+    "tracked_values",
 ]

@@ -114,6 +114,15 @@ def end_status(folder: Path) -> str | None:
     return last["status"] if last is not None and last["kind"] == "end" else None
 
 
+def tracked_values(folder: Path, name: str) -> dict[int, float]:
+    """The values of a metric by step, of the journal in a run's folder; the last one where a step was repeated."""
+    values = {}
+    for kind, records, _ in batches(Path(folder) / JOURNAL, 0):
+        if kind == "metrics":
+            values.update({record["step"]: record["values"][name] for record in records if name in record["values"]})
+    return dict(sorted(values.items()))
+
+
 def _cut_torn_line(path: Path) -> int:
     """Cut an unfinished line off the end of a journal, as a crash leaves it; returns the size that remains."""
     with path.open("rb+") as file:

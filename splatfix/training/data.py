@@ -155,6 +155,7 @@ class Data:
             "train_groups": sorted({self.group_of(shard) for shard in self.train}),
             "train_scenes": sorted({shard.scene for shard in self.train}),
             "validation_groups": sorted({self.group_of(shard) for shard in self.held_out}),
+            "validation_scenes": {shard.scene: self.group_of(shard) for shard in self.held_out},
         }
 
     def group_of(self, shard: Shard) -> str:

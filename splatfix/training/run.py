@@ -15,13 +15,13 @@ from splatfix.tracking import TRACKING_FILES
 from splatfix.training.config import TrainConfig
 from splatfix.training.data import Data
 
-RESTORER, STATE, HISTORY = "restorer", "state.pt", "history.json"
+RESTORER, STATE, HISTORY, PAGE = "restorer", "state.pt", "history.json", "report.html"
 MAY_CHANGE = (  # settings that a resumed run may change
     *("steps", "max_seconds", "validate_every", "accumulate", "compile", "strength", "device", "workers", "tracking"),
     *("data.num_workers", "data.validation_pairs", "data.credits"),
 )
 TRAINING_FILES = (  # glob patterns of all that a training writes, besides MLflow's database
-    *(STATE, HISTORY, "previews/step_*.png", "tensorboard/events.out.tfevents.*", *TRACKING_FILES),
+    *(STATE, HISTORY, PAGE, "previews/step_*.png", "tensorboard/events.out.tfevents.*", *TRACKING_FILES),
     *(
         f"{folder}/{name}"
         for folder in (RESTORER, ".restorer.old", ".restorer.partial")
