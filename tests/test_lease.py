@@ -13,7 +13,7 @@ import pytest
 
 from splatfix import lease, storage
 from splatfix.errors import RunAborted
-from splatfix.lease import LEASE, hold_lease
+from splatfix.lease import LEASE, find_driver, hold_lease
 from tests.waiting import wait_for
 
 
@@ -113,3 +113,20 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ValueError, match="out: is a file; wanted a folder"), hold_lease(str(tmp_path / "out"), "x"):
         pass
+
+
+def test_the_driver_at_work_is_found_and_a_dead_one_is_not(out: str, monkeypatch) -> None:
+    assert find_driver(out) is None
+    with hold_lease(out, "splatfix train"):
+        found = find_driver(out)
+        assert found is not None and found.startswith(f"splatfix train (process {os.getpid()} on ")
+        content = json.loads(storage.read_bytes(f"{out}/{LEASE}"))
+    assert find_driver(out) is None
+    storage.write_bytes(f"{out}/{LEASE}", json.dumps({**content, "start": "long ago"}).encode())
+    assert find_driver(out) is None  # another process has its id now
+    storage.write_bytes(f"{out}/{LEASE}", json.dumps({**content, "machine": "other"}).encode())
+    assert find_driver(out) is not None
+    monkeypatch.setattr(lease, "STALE_SECONDS", -1.0)
+    assert find_driver(out) is None
+    storage.write_bytes(f"{out}/{LEASE}", b"torn")
+    assert find_driver(out) is None

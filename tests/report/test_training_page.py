@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from splatfix import storage
 from splatfix.cli import main
 from splatfix.config import to_yaml
 from splatfix.files import read_json, write_json
@@ -17,6 +18,7 @@ from splatfix.lease import hold_lease
 from splatfix.report.training import load_training, write_training_page
 from splatfix.report.wording import format_number
 from splatfix.tracking.journal import JOURNAL, Journal
+from splatfix.training.launch import launch
 from tests.report.make_training import SCENES, make_shards, make_training, reset_accelerator
 from tests.report.test_report import Page, read
 from tests.training.small import CONFIG
@@ -177,3 +179,11 @@ def test_train_ends_with_the_page_and_report_writes_it_again(tmp_path, capsys):
     assert f"report: {tmp_path / 'elsewhere.html'}" in capsys.readouterr().out
     assert "splatfix train" in read(tmp_path / "elsewhere.html").text
     assert main([*command, "--fresh"]) == 0
+
+
+def test_the_page_of_a_training_on_an_object_store_is_put_there(tmp_path, bucket):
+    config = replace(CONFIG, steps=3, data=replace(CONFIG.data, groups=dict(SCENES)))
+    launch(make_shards(tmp_path / "shards"), f"{bucket}/run", config)
+    assert write_training_page(f"{bucket}/run") == f"{bucket}/run/report.html"
+    page = storage.read_bytes(f"{bucket}/run/report.html").decode()
+    assert f"splatfix loop CAPTURE --restorer {bucket}/run/restorer --out RUN" in page
