@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from splatfix.lpips_weights import COMMAND, VGG16, weights_path
 from splatfix.shapes import Float
 
 SSIM_RADIUS_PX = 5  # the window has 11 x 11 pixels
@@ -189,6 +188,9 @@ def _reduce_equations(source: Float[Tensor, "P M"], target: Float[Tensor, "P N"]
 @lru_cache(maxsize=2)
 def _lpips_network(device: str):
     """Load the LPIPS network: (network, None), or (None, reason). Cached, because reading VGG-16 takes seconds."""
+    # here, because kernels and fits work without what downloads need
+    from splatfix.lpips_weights import COMMAND, VGG16, weights_path
+
     if not weights_path().is_file():
         return None, (
             f"LPIPS needs torchvision's VGG-16 weights ({VGG16.name}), which are not in torch.hub's cache; fetch them "

@@ -39,7 +39,7 @@ from splatfix.report.compare.layout import FRAMES, frame_path
 from splatfix.report.compare.results import SCHEMA, Entry
 from splatfix.restoration import Repaired, Restorer, RestorerChoice, is_name, open_restorer
 from splatfix.restoration.choice import format_choice
-from splatfix.restoration.hub import parse_place
+from splatfix.restoration.hub_places import parse_place
 from splatfix.restoration.identity import restorer_input
 from splatfix.restoration.repair_cache import RepairCache
 from splatfix.restoration.setting import RestorerSetting

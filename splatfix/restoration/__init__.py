@@ -18,7 +18,7 @@ import torch
 from splatfix.restoration import command, flux, nafnet
 from splatfix.restoration.baselines import Bilateral, Identity, Warp
 from splatfix.restoration.choice import RestorerChoice
-from splatfix.restoration.hub import PREFIX, parse_place, pin_place
+from splatfix.restoration.hub_places import PREFIX, parse_place
 from splatfix.restoration.plugins import find_plugin, plugin_names
 from splatfix.restoration.restorer import CheckpointKind, Repaired, Restorer, RestorerFactory
 
@@ -123,6 +123,8 @@ def pin_choice(choice: str | Path | RestorerChoice) -> str | RestorerChoice:
     place = None if is_name(known.name) else parse_place(known.name)
     if place is None:
         return known.short
+    from splatfix.restoration.hub import pin_place
+
     if not known.name.startswith(PREFIX):
         log.info("%s: no such folder here; asking the Hugging Face Hub", known.name)
     return RestorerChoice(name=str(pin_place(place)), options=known.options).short

@@ -14,7 +14,8 @@ from typing import Any
 from splatfix import storage
 from splatfix.files import read_json, sync, write_json
 from splatfix.folder_cache import CachedFolder
-from splatfix.restoration.hub import WANTED, fetch, parse_place
+from splatfix.restoration.hub import fetch
+from splatfix.restoration.hub_places import WANTED, parse_place
 
 CONFIG, CARD = "config.json", "README.md"
 FORMAT, SCHEMA = "splatfix-restorer", 1

@@ -1,4 +1,4 @@
-"""Restorers on the Hugging Face Hub: ``hf:USER/NAME`` or ``hf:USER/NAME@REVISION``.
+"""Restorers on the Hugging Face Hub: their commits, and copies of their files.
 
 A branch or tag is resolved to its commit when a command starts (`pin_place`), and the commit is what a run records. The
 files of a commit are copied into the Hub's own cache, where they appear whole; one that is there is never asked for
@@ -7,10 +7,8 @@ again, also without a network. Only ``config.json`` and safetensors are read: no
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,61 +17,14 @@ from splatfix.errors import is_disk_full
 from splatfix.process import log, quiet
 from splatfix.restoration.hub_errors import causes_by_type, describe_refusal, http_status, is_unreachable, shorten
 from splatfix.restoration.hub_locks import watch_hub_locks
+from splatfix.restoration.hub_places import COMMIT, HubPlace
 
-PREFIX = "hf:"
-WANTED = "hf:USER/NAME or hf:USER/NAME@REVISION"
 CONFIG = "config.json"
 MAX_BYTES = {".json": 2**24, ".safetensors": 2**33}  # of a file, by the end of its name; others are not read
 ANSWER_SECONDS = 30.0  # in which the Hub has to answer a question
 READ_SECONDS = 10.0  # between two parts of an answer
 LEAST_BYTES_PER_SECOND = 20_000  # of a download; a slower one is given up
 Answer = TypeVar("Answer")
-_NAME = r"[A-Za-z0-9](?:[\w.-]{0,94}[\w])?"
-_PLACE = re.compile(rf"(?P<repo>{_NAME}/{_NAME})(?:@(?P<revision>[^\s@~^:?*\[\\]+))?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class HubPlace:
-    """A repository on the Hub, and which version of it is meant.
-
-    Attributes:
-        repo: its id, ``USER/NAME``.
-        revision: a branch, tag or commit; None for the main branch.
-    """
-
-    repo: str
-    revision: str | None = None
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether the revision is a commit, which never changes."""
-        return self.revision is not None and _COMMIT.fullmatch(self.revision) is not None
-
-    @property
-    def name(self) -> str:
-        """The name without its user."""
-        return self.repo.split("/")[1]
-
-    def __str__(self) -> str:
-        return PREFIX + self.repo + ("" if self.revision is None else f"@{self.revision}")
-
-
-def parse_place(text: str) -> HubPlace | None:
-    """The place on the Hub that a restorer's name means; None for a folder, a URL or another name.
-
-    A bare ``USER/NAME`` is one, too, where there is no folder ``USER`` here.
-
-    Raises:
-        ValueError: it begins with ``hf:`` and is not as wanted.
-    """
-    if not text.startswith(PREFIX):
-        bare = re.fullmatch(r"[\w-]+/[\w.-]+", text) is not None and not Path(text).parent.exists()
-        return HubPlace(text) if bare and _PLACE.fullmatch(text) else None
-    match = _PLACE.fullmatch(text.removeprefix(PREFIX))
-    if match is None or ".." in (match["revision"] or ""):
-        raise ValueError(f"restorer {text!r}: wanted {WANTED}, such as hf:octocat/restorer@main")
-    return HubPlace(match["repo"], match["revision"])
 
 
 def pin_place(place: HubPlace) -> HubPlace:
@@ -95,7 +46,7 @@ def pin_place(place: HubPlace) -> HubPlace:
             raise
         log.info("%s: the Hub cannot be asked for the newest commit; using %s of the cache", place, cached[:12])
         return HubPlace(place.repo, cached)
-    if commit is None or not _COMMIT.fullmatch(commit):
+    if commit is None or not COMMIT.fullmatch(commit):
         raise HubError(f"restorer '{place}': the server does not name the commit as the Hub does; check HF_ENDPOINT")
     pinned = HubPlace(place.repo, commit)
     _fetch_file(pinned, CONFIG)
@@ -223,4 +174,4 @@ def _find_cached(place: HubPlace, file: str) -> Path | None:
 
 def _cached_commit(place: HubPlace) -> str | None:
     found = _find_cached(place, CONFIG)
-    return found.parent.name if found is not None and _COMMIT.fullmatch(found.parent.name) else None
+    return found.parent.name if found is not None and COMMIT.fullmatch(found.parent.name) else None

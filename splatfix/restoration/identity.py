@@ -9,7 +9,8 @@ from splatfix import storage
 from splatfix.files import hash_text
 from splatfix.restoration import RestorerChoice, identify_restorer, is_name
 from splatfix.restoration.checkpoint import find_checkpoint, read_training_scenes
-from splatfix.restoration.hub import parse_place, pin_place
+from splatfix.restoration.hub import pin_place
+from splatfix.restoration.hub_places import parse_place
 from splatfix.restoration.nafnet import SHIPPED_WEIGHTS
 from splatfix.runs import Input, files_input
 

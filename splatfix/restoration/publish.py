@@ -18,15 +18,13 @@ from splatfix.restoration import KINDS
 from splatfix.restoration.checkpoint import CARD, CONFIG, FORMAT, OLDEST_KIND, find_checkpoint, read_kind
 from splatfix.restoration.hub import (
     ANSWER_SECONDS,
-    PREFIX,
     HubError,
-    HubPlace,
     ask_within,
     explaining,
     fetch,
-    parse_place,
 )
 from splatfix.restoration.hub_errors import causes_by_type, http_status
+from splatfix.restoration.hub_places import PREFIX, HubPlace, parse_place
 from splatfix.restoration.nafnet import SHIPPED_WEIGHTS
 
 LIBRARY = "splatfix"

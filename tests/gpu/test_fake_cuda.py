@@ -276,7 +276,7 @@ def make_learner(config: TrainConfig) -> Learner:
     ema.module.to("cuda")
     network.to("cuda")
     optimizer = create_optimizer_v2(network.parameters(), config.optimizer, lr=config.learning_rate)
-    return Learner(OneProcess(), family, family.inputs(config.network), network, network, ema, optimizer, {})
+    return Learner(OneProcess(), family, family.inputs(config.network), network, network, ema, optimizer, None, {})
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
