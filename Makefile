@@ -7,12 +7,18 @@ JOBS ?= 2  # processes of the tests, each with one thread; those that start Ray 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope --no-loadscope-reorder
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# The build of torch: cpu (without CUDA, 5 GB smaller), or cuda or default, which is what pip takes by itself. By default cpu where
+# there is no NVIDIA driver; on macOS pip's own has no CUDA anyway.
+TORCH ?= $(if $(or $(filter Darwin,$(shell uname -s)),$(wildcard /dev/nvidia0),$(shell command -v nvidia-smi)),default,cpu)
+UV = $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-config --no-deps --constraint constraints.txt --torch-backend cpu
+
 GPU_PACKAGES := gsplat pydantic pydantic-core annotated-types typing-inspection plyfile webdataset braceexpand jaxtyping
 
-.PHONY: help setup demo notebook test test-all kills lint docs bench bench-compare bench-mask bench-pairs bench-training
+.PHONY: help setup cpu-torch demo notebook test test-all kills lint docs bench bench-compare bench-mask bench-pairs bench-training
 .PHONY: study gpu-check gpu-run gpu-report gpu-wheels clean
 
 help:
+	@echo "make setup      .venv with everything; TORCH=cpu or cuda chooses the build of torch (now: $(TORCH))"
 	@echo "make demo       set up, then the whole loop on the shipped sample; ends with a table and a report"
 	@echo "make notebook   run docs/notebooks/ on the shipped sample; minutes; runs/notebook/ has the notebook with its pictures"
 	@echo "make test       set up, then the default tests in two processes, JOBS=4 in four (no GPU, no network)"
@@ -35,9 +41,18 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "splatfix needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV) (about 8 GB, mostly torch; a few minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[viewer,diffusion,docs,dev]"
+	@case "$(TORCH)" in cpu | cuda | default) ;; *) echo "TORCH=$(TORCH): wanted cpu, cuda or default"; exit 2 ;; esac
+	@test "$(TORCH)" != cpu || $(MAKE) --no-print-directory cpu-torch
+	@echo "Installing into $(VENV) (about 8 GB, with torch for CPUs 4 GB; some minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[all,docs,dev]"
 	@touch $(STAMP)
+
+# uv knows PyPI's and PyTorch's indexes. The first call only asks, so that an index out of reach costs seconds
+cpu-torch:
+	@echo "No NVIDIA driver, or TORCH=cpu: installing torch for CPUs ..."
+	@{ $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv \
+		&& UV_HTTP_TIMEOUT=10 UV_HTTP_CONNECT_TIMEOUT=10 UV_HTTP_RETRIES=0 $(UV) --dry-run torch torchvision && $(UV) torch torchvision; } 2>$(VENV)/cpu_torch.log \
+		|| echo "No torch for CPUs ($(VENV)/cpu_torch.log says why): taking pip's build, with CUDA where it has it"
 
 demo: setup
 	@$(BIN)/splatfix demo --out runs/demo

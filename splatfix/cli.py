@@ -18,6 +18,7 @@ from splatfix import (  # noqa: F401  (their commands)
     cli_pose,
     cli_restorers,
     cli_results,
+    cli_setup,
     cli_splats,
 )
 from splatfix.command_line import DONE, QUARANTINED, command, main, show

@@ -28,6 +28,7 @@ from splatfix import storage
 from splatfix.argument_errors import explaining_errors
 from splatfix.config import build_config, overlaid, read_yaml
 from splatfix.errors import MachineError, RunAborted, disk_full, is_disk_full
+from splatfix.extras import explain_missing
 from splatfix.flags import Command, Function, OneLineParser, full_help, short_help, split_words
 from splatfix.messages import readable, readable_lines, without_secrets
 from splatfix.process import abort_reason, set_up_logging, stop_on_signals, stop_requested
@@ -210,7 +211,7 @@ def explain_error(error: BaseException, wanted: Command, argv: Sequence[str]) ->
 
     Where running the command again resumes it, the message ends with the line to run.
     """
-    code, message = _explain(error)
+    code, message = _explain(error, wanted)
     if code is None:
         return None
     message = readable(message)
@@ -221,7 +222,7 @@ def explain_error(error: BaseException, wanted: Command, argv: Sequence[str]) ->
     return code, message
 
 
-def _explain(error: BaseException) -> tuple[int | None, str]:
+def _explain(error: BaseException, wanted: Command) -> tuple[int | None, str]:
     aborted = abort_reason()
     if aborted is not None:
         return FAILED, aborted
@@ -232,6 +233,8 @@ def _explain(error: BaseException) -> tuple[int | None, str]:
         return EXIT_CODES[stopped], f"{stopped}; finished work is kept"
     if isinstance(error, ValueError):
         return BAD_INPUT, str(error)
+    if (missing := explain_missing(error, f"splatfix {wanted.name}")) is not None:
+        return BAD_INPUT, missing
     if isinstance(error, FloatingPointError | MachineError | RunAborted):
         return FAILED, str(error)
     if isinstance(error, OSError) and is_disk_full(error):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from splatfix.extras import install_line
+
 POINTER = "a git-lfs pointer, not the file itself; run git lfs pull in its repository"
 RAW_SUFFIXES = (
     *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".raf", ".rw2", ".rwl", ".orf", ".pef"),
@@ -23,7 +25,7 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\x0a", "a JPEG XL image; export the photos as PNG or JPEG"),
     (b"\0\0\0\x0cJXL ", "a JPEG XL image; export the photos as PNG or JPEG"),
 )
-_HEIC = 'a HEIC image; pip install pillow-heif to read it (pip install ".[heic]" in the clone), or export JPEG'
+_HEIC = f"a HEIC image, which pillow-heif reads: {install_line('heic')} (or export JPEG)"
 
 
 def is_pointer(start: bytes) -> bool:

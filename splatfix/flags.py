@@ -114,6 +114,22 @@ def settings_flags(command: Command) -> list[Flag]:
     return [] if command.config is None else list(_config_flags(pkgutil.resolve_name(command.config)()))
 
 
+def own_flags(command: Command) -> list[Flag]:
+    """The arguments (typed without a flag) and flags of a command that are no settings of its config."""
+    texts, flags = described(command.function), []
+    for name, parameter in command.parameters.items():
+        if name in ("settings", "fresh", "config_file"):
+            continue
+        is_flag = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        typed = (
+            _typed(name, parameter.annotation).partition(", --no-")[0] if is_flag else _metavar(parameter.annotation)
+        )
+        flags.append(Flag(setting=name, typed=typed, text=texts[name]))
+    if command.config is not None:
+        flags.append(Flag(setting="config", typed="--config FILE.yaml", text="settings from a file; flags override it"))
+    return flags
+
+
 def split_words(command: Command, argv: Sequence[str]) -> dict[str, Any]:
     """Split arguments into the values of a command's own flags and, in order, all others (``words``).
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from splatfix.deadlines import DeadlineError, call_within
+from splatfix.extras import require_modules
 from splatfix.process import acting_after, stop_requested
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def resolve(url: str, num_bytes: int = 0) -> Path | tuple[Any, str]:
     path = path.strip("/")
     if protocol == "memory":
         return _memory(), f"{bucket}/{path}".strip("/")
+    require_modules("obstore", user=f"{protocol}://{bucket}")
     with translate_errors(url):
         return open_store(f"{protocol}://{bucket}", num_bytes > SMALL_BYTES), path
 

@@ -21,6 +21,7 @@ from splatfix.captures.photos import WHITE
 from splatfix.cli import main
 from splatfix.command_line import explain_error, find_command
 from splatfix.errors import DiskFull
+from splatfix.extras import install_line
 from splatfix.files import read_json
 from splatfix.gaussians import Gaussians, Splat, read_ply
 from splatfix.lease import hold_lease
@@ -488,13 +489,11 @@ def test_doctor_reports(capsys):
 
 
 def test_doctor_says_how_to_install_what_diffusion_models_need(capsys, monkeypatch):
-    monkeypatch.setattr(
-        "splatfix.doctor.machine.find_spec", lambda name: None if name in ("diffusers", "cv2") else name
-    )
+    monkeypatch.setattr("splatfix.extras.find_spec", lambda name: None if name in ("diffusers", "cv2") else name)
     assert run("doctor") == 0
     said = capsys.readouterr().out
     assert "not installed: diffusers, opencv-python-headless" in said
-    assert "-> pip install 'splatfix[diffusion]'" in said
+    assert f"-> {install_line('diffusion')} (restorers flux-controlnet, flux-fill, img2img)" in said
 
 
 @pytest.mark.parametrize("in_job", [False, True])

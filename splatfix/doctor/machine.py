@@ -8,13 +8,13 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 import splatfix
 from splatfix import cuda_setup
+from splatfix.extras import EXTRAS, install_line, missing_packages
 from splatfix.lpips_weights import COMMAND, weights_path
 from splatfix.restoration.nafnet import SHIPPED_WEIGHTS
 
@@ -37,10 +37,10 @@ def findings() -> list[Finding]:
         _cpu_kernels(),
         _cuda(),
         *_packages(),
-        _diffusion(),
         _weights(),
         _lpips(),
         _disk(),
+        *map(_extra, EXTRAS),
     ]
 
 
@@ -85,32 +85,29 @@ def _cuda() -> Finding:
 def _packages() -> list[Finding]:
     wanted = {
         "gsplat": ("gsplat", "pip install gsplat (growth strategies, and CUDA)"),
-        "training": ("accelerate", "pip install accelerate"),
-        "shards": ("webdataset", "pip install webdataset"),
-        "many workers": ("ray", "pip install 'ray[default]' (splatfix generate also works without: --workers.num 0)"),
-        "object stores": ("obstore", "pip install obstore"),
         "COLMAP captures": ("pycolmap", "pip install pycolmap"),
-        "viewer": ("viser", "pip install 'splatfix[viewer]'"),
     }
     lines = []
     for what, (package, remedy) in wanted.items():
-        try:
-            lines.append(Finding(what, True, f"{package} {importlib.metadata.version(package)}"))
-        except importlib.metadata.PackageNotFoundError:
-            lines.append(Finding(what, False, f"{package} is not installed", remedy))
+        version = _version(package)
+        seen = f"{package} is not installed" if version is None else f"{package} {version}"
+        lines.append(Finding(what, version is not None, seen, remedy))
     return lines
 
 
-def _diffusion() -> Finding:
-    """Whether the extra ``diffusion`` is installed; nothing of it is imported."""
-    packages = {"cv2": "opencv-python-headless"}  # by module, where the name is another
-    modules = ("diffusers", "transformers", "sentencepiece", "cv2")
-    missing = [packages.get(name, name) for name in modules if find_spec(name) is None]
-    if missing:
-        remedy = "pip install 'splatfix[diffusion]' (restorers flux-controlnet and img2img)"
-        return Finding("diffusion models", False, f"not installed: {', '.join(missing)}", remedy)
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("diffusers", "transformers")]
-    return Finding("diffusion models", True, ", ".join(versions))
+def _extra(name: str) -> Finding:
+    """Whether an extra is installed; nothing of it is imported."""
+    extra, missing = EXTRAS[name], missing_packages(name)
+    versions = [f"{package} {_version(package)}" for package in extra.packages.values() if package not in missing]
+    seen = f"not installed: {', '.join(missing)}" if missing else ", ".join(versions)
+    return Finding(f"extra {name}", not missing, seen, f"{install_line(name)} ({extra.serves})")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _weights() -> Finding:

@@ -18,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from splatfix import storage
+from splatfix.extras import require_modules
 from splatfix.lease import hold_lease
 from splatfix.pairs.checkpoints import remove_checkpoints
 from splatfix.pairs.config import GenerateConfig, read_captures, stored_settings, write_settings
@@ -95,6 +96,7 @@ def generate(
         RunAborted: more fits failed than ``max_failed`` allows, or committed fits are not in the output.
         DiskFull: no space is left; finished fits are intact.
     """
+    require_modules("webdataset", user="splatfix generate")
     out = storage.absolute(out)
     patterns = [*captures, *config.captures] or read_captures(out)
     sources = find_sources(patterns, config.groups)

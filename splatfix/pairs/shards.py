@@ -16,9 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import webdataset as wds
-from webdataset.tariterators import group_by_keys, tar_file_expander
-
 from splatfix import storage
 from splatfix.files import LEFTOVER, parse_json
 from splatfix.pairs.pair import EXTENSIONS, Pair, decode, encode
@@ -130,6 +127,8 @@ def _assign_keys(pairs: Iterable[Pair], url: str | Path) -> Iterator[tuple[Pair,
 
 def _pack_tars(pairs: Iterable[tuple[Pair, str]], samples_per_shard: int) -> Iterator[tuple[bytes, list[Pair]]]:
     """Pack pairs into tar files of one scene and limited size; yield the content and the pairs of each."""
+    from webdataset import TarWriter  # here, because settings and pages of pairs do without
+
     buffer, writer = io.BytesIO(), None
     members: list[Pair] = []
     for pair, key in pairs:
@@ -139,7 +138,7 @@ def _pack_tars(pairs: Iterable[tuple[Pair, str]], samples_per_shard: int) -> Ite
             yield buffer.getvalue(), members
             buffer, writer, members = io.BytesIO(), None, []
         if writer is None:
-            writer = wds.TarWriter(buffer, encoder=False, mtime=0)
+            writer = TarWriter(buffer, encoder=False, mtime=0)
         writer.write(encode(pair, key))
         members.append(pair)
     if writer is not None:
@@ -235,6 +234,8 @@ class _HashedStream(io.BufferedIOBase):
 
 def read_samples_from(stream: io.BufferedIOBase, shard: Shard, where: str) -> Iterator[dict[str, Any]]:
     """Read the samples of a shard from an open file. Errors as `read_samples`."""
+    from webdataset.tariterators import group_by_keys, tar_file_expander
+
     num = 0
     samples = group_by_keys(tar_file_expander([{"url": where, "stream": stream}], select_files=_is_allowed))
     while True:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import webdataset as wds
-
 from splatfix.pairs.pair import Pair, decode, read_meta
 from splatfix.pairs.shards import Shard, read_samples
 
@@ -61,10 +59,12 @@ def sample_pairs(
     """
     if not shards:
         raise ValueError(f"{url}: no shards to train on")
+    from webdataset import DataPipeline, detshuffle  # here, because settings of a training do without
+
     origin = f"{seed}/{segment}/{slot}"
-    pipeline = wds.DataPipeline(
+    pipeline = DataPipeline(
         lambda: _visit_shards(url, shards, samples_per_visit, balance or Balance(), random.Random(origin)),
-        wds.detshuffle(bufsize=shuffle_buffer, initial=shuffle_buffer, seed=random.Random(origin).getrandbits(32)),
+        detshuffle(bufsize=shuffle_buffer, initial=shuffle_buffer, seed=random.Random(origin).getrandbits(32)),
     )
     for sample in pipeline:
         yield decode(sample, str(sample["__url__"]), num_warps=num_warps)

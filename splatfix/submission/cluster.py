@@ -16,6 +16,7 @@ from typing import Any
 import pydantic
 
 from splatfix.deadlines import call_within
+from splatfix.extras import require_modules
 from splatfix.process import acting_after
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,7 @@ def connect(address: str | None) -> Cluster:
     token_path = os.environ.get("RAY_AUTH_TOKEN_PATH")
     if token_path and not os.environ.get("RAY_AUTH_TOKEN") and not Path(token_path).is_file():
         raise ValueError(f"RAY_AUTH_TOKEN_PATH = {token_path}: no such file")
+    require_modules("ray", "aiohttp", user="splatfix submit")
     with explain_errors(url):
         return Cluster(url, open_client(url))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import splatfix
@@ -12,6 +13,7 @@ from splatfix.files import read_json, write_json
 from splatfix.records import parse_record
 
 STATE = "state.json"
+VERSIONS = ("optuna", "ray")  # without Ray, trials run in this process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ def write_state(folder: Path, *, parallel: int, seconds: Mapping[str, float]) ->
     state = SweepState(
         parallel=parallel,
         seconds={name: round(value, 1) for name, value in seconds.items()},
-        versions={"splatfix": splatfix.__version__, "optuna": version("optuna"), "ray": version("ray")},
+        versions={"splatfix": splatfix.__version__, **{name: version(name) for name in VERSIONS if find_spec(name)}},
     )
     write_json(folder / STATE, asdict(state))
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from splatfix.config import require
 from splatfix.deadlines import call_within
+from splatfix.extras import install_line, is_installed, require_modules
 from splatfix.messages import without_secrets
 from splatfix.process import acting_after, progress, stop_requested
 from splatfix.tracking.config import WANTED_URI, TrackingConfig, is_known, uri_in, uri_of_environment
@@ -25,6 +26,7 @@ from splatfix.tracking.state import STATE, State, read_state
 
 log = logging.getLogger(__name__)
 
+INSTALL = install_line("tracking")
 QUIET_SECONDS = 2.0  # of waiting at the end of a run, before a message
 SLOW_SECONDS = 10.0  # of `send_unsent`, before a message
 SEND_SECONDS = 600.0  # in which a server has to take some of what `send_unsent` sends
@@ -129,6 +131,9 @@ class Tracker:
             return
         uri = self._sender.state.uri
         folder = f"{self._sender.folder}" + ("" if uri is None else f" --uri {uri}")
+        if not is_installed("mlflow"):
+            log.info("tracking: records are kept; for MLflow, %s, then `splatfix sync %s`", INSTALL, folder)
+            return
         log.warning("tracking: %d records were not sent; `splatfix sync %s` sends them", self._num_unsent(), folder)
 
     def _num_unsent(self) -> int:
@@ -161,6 +166,9 @@ class Tracker:
         """Send new records until the run has ended and all are sent, or `finish` waits no longer: the thread."""
         sender = self._sender
         assert sender is not None
+        if not is_installed("mlflow"):  # the journal is kept, and `warn_unsent` says so
+            self.is_down = True
+            return
         pause = FIRST_PAUSE_SECONDS
         while not self._stopped.is_set():
             self._news.clear()
@@ -286,11 +294,12 @@ def send_unsent(
         quiet: without a progress bar.
 
     Raises:
-        ValueError: nothing was tracked in this folder, or a URI that MLflow does not know.
+        ValueError: nothing was tracked in this folder, MLflow is not installed, or a URI that it does not know.
         ConnectionError: MLflow does not answer; unsent records are kept.
     """
     folder = Path(folder)
     state = _read_tracked(folder)
+    require_modules("mlflow", user="splatfix sync")
     if uri is not None:
         require(is_known(uri), "uri", uri, WANTED_URI)
     elif state.uri is not None:

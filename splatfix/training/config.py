@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from timm.optim import list_optimizers
-
 from splatfix.config import require
 from splatfix.restoration.nafnet.network import NetworkConfig
 from splatfix.tracking import TrackingConfig
 from splatfix.training.batches import JitterConfig
 from splatfix.training.data import DataConfig
+
+OPTIMIZER = "adamw"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class TrainConfig:
     segment_steps: int = 250
     validate_every: int = 4
     accumulate: int = 1
-    optimizer: str = "adamw"
+    optimizer: str = OPTIMIZER
     learning_rate: float = 1e-3
     least_learning_rate: float = 1e-6
     warmup_steps: int = 100
@@ -156,10 +156,19 @@ class TrainConfig:
         require(self.segment_steps >= 1, "segment_steps", self.segment_steps, "at least 1 step")
         require(self.validate_every >= 1, "validate_every", self.validate_every, "at least 1 segment")
         require(self.accumulate >= 1, "accumulate", self.accumulate, "at least 1 part")
-        require(self.optimizer in list_optimizers(), "optimizer", self.optimizer, "one that timm knows, such as adamw")
+        require(_is_optimizer(self.optimizer), "optimizer", self.optimizer, f"one that timm knows, such as {OPTIMIZER}")
         require(self.max_seconds is None or self.max_seconds > 0, "max_seconds", self.max_seconds, "above 0, or null")
         require(self.clip_norm > 0, "clip_norm", self.clip_norm, "a number above 0")
         require(0 <= self.strength <= 1, "strength", self.strength, "0 to 1")
         require(self.device in ("auto", "cpu", "cuda"), "device", self.device, "auto, cpu or cuda")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a number above 0")
         require(0 <= self.ema_decay < 1, "ema_decay", self.ema_decay, "0 to below 1")
+
+
+def _is_optimizer(name: str) -> bool:
+    """Whether timm has an optimizer of this name; the default is known without timm, which help does without."""
+    if name == OPTIMIZER:
+        return True
+    from timm.optim import list_optimizers
+
+    return name in list_optimizers()

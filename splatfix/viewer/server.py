@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from splatfix.cameras import Camera, focus_point
+from splatfix.extras import require_modules
 from splatfix.gaussians import Splat
 from splatfix.viewer.drawing import DrawnSplat, draw, warm_up
 from splatfix.viewer.live import POLL_SECONDS, RunWatcher
@@ -193,12 +194,9 @@ def _draw_all(splats: dict[str, Splat]) -> dict[str, DrawnSplat]:
 
 
 def _start_server(host: str, port: int) -> ViserServer:
-    try:
-        import viser
-    except ImportError:
-        raise ValueError(
-            "the viewer needs viser, which is not installed; remedy: pip install 'splatfix[viewer]'"
-        ) from None
+    require_modules("viser", user="the viewer")
+    import viser
+
     try:
         return viser.ViserServer(host=host, port=port, label="splatfix", verbose=False)
     except OSError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from splatfix.errors import RunAborted
+from splatfix.extras import require_modules
 from splatfix.files import private_folder, user_name
 from splatfix.process import abort_command, acting_after, keeping_handler
 from splatfix.workers.config import WorkersConfig
@@ -65,6 +66,7 @@ def connect_ray(
         ValueError: Ray would be started on this machine, which has fewer GPUs than ``gpus``, or no folder with a path
             that is short enough for its sockets; or the cluster wants a token that is not there.
     """
+    require_modules("ray", user="more than one worker", otherwise="--workers.num 0 does without")
     import ray
 
     if ray.is_initialized():

@@ -207,7 +207,7 @@ def test_a_page_needs_no_server():
 
 def test_without_viser_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
-    with pytest.raises(ValueError, match=r"pip install 'splatfix\[viewer\]'"):
+    with pytest.raises(ValueError, match=r"the viewer needs it: pip install .*\[viewer\]'"):
         Viewer(ViewerScene("one", {"one": a_splat()}))
 
 

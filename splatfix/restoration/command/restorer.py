@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,4 +82,6 @@ def _call_folder(place: str | None) -> Iterator[Path]:
         return
     parent = Path(place).expanduser().absolute()
     parent.mkdir(parents=True, exist_ok=True)
-    yield Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=parent))
+    folder = parent / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()  # not mkdtemp, which lets nobody but the user enter it
+    yield folder

@@ -30,7 +30,7 @@ class FluxControlnetRestorer:
     @classmethod
     def open(cls, options: FluxControlnetOptions, device: torch.device) -> FluxControlnetRestorer:
         """Load the models; ValueError as `load_pipeline`, and for a model that takes a mask."""
-        require_packages("cv2", remedy="pip install opencv-python-headless")
+        require_packages("cv2")
         estimator = None
         if options.depth == "monocular":  # small, so that its failures are known first
             estimator = load_depth_estimator(options.depth_model, options.loading, device)

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 
 import torch
 
+from splatfix.extras import describe_missing
 from splatfix.restoration.hub_errors import causes_by_type, describe_refusal, shorten
 
-EXTRA = "pip install 'splatfix[diffusion]'"
 MEMORY_REMEDY = (
     "set loading.offload: model (or sequential), loading.quantization, a smaller loading.views_per_batch, "
     "loading.vae_tiling: true, or a smaller size.max_side_px"
@@ -22,9 +22,11 @@ class ModelError(ValueError):
     """A model that cannot be loaded or run; one line with the remedy."""
 
 
-def require_packages(*names: str, remedy: str = EXTRA) -> None:
-    """Refuse to continue without packages; ValueError with how to install them."""
+def require_packages(*names: str, remedy: str | None = None) -> None:
+    """Refuse to continue without packages; ValueError with how to install them: ``remedy``, or their extra."""
     for name in names:
+        if find_spec(name) is None and remedy is None:
+            raise ModelError(describe_missing(name, "this restorer"))
         if find_spec(name) is None:
             raise ModelError(f"the package {name} is not installed, and this restorer needs it: {remedy}")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from splatfix.extras import install_line
 from splatfix.restoration.flux import failures, hub, loading
 from splatfix.restoration.flux.failures import ModelError, describe
 from splatfix.restoration.flux.options import LoadingOptions
@@ -103,7 +104,7 @@ def test_broken_weights_are_named(tiny: TinyModels, tmp_path: Path) -> None:
 
 def test_missing_packages_are_named(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "find_spec", lambda name: None if name in ("diffusers", "torchao", "gguf") else True)
-    assert "pip install 'splatfix[diffusion]'" in message(lambda: open_flux(tiny))
+    assert install_line("diffusion") in message(lambda: open_flux(tiny))
     monkeypatch.setattr(failures, "find_spec", lambda name: None if name in ("torchao", "gguf") else True)
     assert "pip install torchao" in message(lambda: open_flux(tiny, loading={"quantization": "torchao-int8"}))
     assert "pip install gguf" in message(lambda: open_flux(tiny, loading={"gguf": "model.gguf"}))
