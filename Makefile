@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@case "$(TORCH)" in cpu | cuda | default) ;; *) echo "TORCH=$(TORCH): wanted cpu, cuda or default"; exit 2 ;; esac
 	@test "$(TORCH)" != cpu || $(MAKE) --no-print-directory cpu-torch
-	@echo "Installing into $(VENV) (about 8 GB, with torch for CPUs 4 GB; some minutes) ..."
+	@echo "Installing into $(VENV) (about 8 GB, with torch for CPUs 3 GB; some minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[all,docs,dev]"
 	@touch $(STAMP)
 

@@ -136,8 +136,8 @@ def test_the_core_fits_repairs_measures_and_masks(core_run: Path, tmp_path: Path
         ["fit", str(sample_path()), "--out", str(tmp_path / "fit"), *SMALL],
         ["report", str(core_run)],
         measure,
-        ["export", splat, "--format", "compressed-ply", "--out", str(tmp_path / "small.ply")],
-        ["mask", str(next((core_run / "images").rglob("*.jpg"))), "--out", str(tmp_path / "masks")],
+        ["export", splat, "--format", "compressed-ply", "--out", str(tmp_path / "small.compressed.ply")],
+        ["mask", str(sample_path() / "images" / "frame_00001.jpg"), "--out", str(tmp_path / "masks")],
     ):
         done = run_core(*arguments)
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
