@@ -27,7 +27,8 @@ from splatfix.views import BANDS
 MAX_POINTS = 240
 REPAIRED = "after, repaired views"
 LOSS_LINES = (*ARMS, REPAIRED)
-BAR_PX, GROUP_GAP_PX, LABEL_PX = 13.0, 14.0, 120.0
+BAR_PX, GROUP_GAP_PX = 13.0, 14.0
+MAX_LABEL, CHARACTER_PX = 34, 6.7  # the longest name beside the bars, and the room of a letter
 
 
 @page_style
@@ -97,13 +98,15 @@ def gain_bars(runs: Sequence[RunFiles]) -> Markup | None:
     if not known:
         return None
     group = len(BANDS) + GROUP_GAP_PX / BAR_PX
-    axes = new_axes(height_px=BAR_PX * group * len(runs), margins=(LABEL_PX, 46.0, 2.0, 2.0))
+    labels = [cut(run.label, MAX_LABEL) for run in runs]
+    room = CHARACTER_PX * max(map(len, labels)) + 14
+    axes = new_axes(height_px=BAR_PX * group * len(runs), margins=(room, 46.0, 2.0, 2.0))
     axes.grid(visible=False)
     low, high = min(0.0, *known), max(0.0, *known)
     axes.set_xlim(low - 0.2 * (high - low) if low < 0 else 0.0, high if high > low else 1.0)  # room for their figures
     axes.set_ylim(group * len(runs) - 0.5, -0.5)
     axes.set_xticks([])
-    axes.set_yticks([k * group + 1 for k in range(len(runs))], [cut(run.label, 18) for run in runs])
+    axes.set_yticks([k * group + 1 for k in range(len(runs))], labels)
     for k, of_run in enumerate(gains):
         for j, (band, gain) in enumerate(zip(BANDS, of_run, strict=True)):
             bars = axes.barh(k * group + j, gain or 0.0, height=0.85, color=css_color(band))

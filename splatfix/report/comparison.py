@@ -1,4 +1,4 @@
-"""Several runs beside each other: rows, headline, bars and shared views of the comparison page."""
+"""Several runs beside each other: rows, headline and views of the comparison page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from splatfix.evaluation import layout
-from splatfix.evaluation.results import ARMS
+from splatfix.evaluation.results import ARMS, ViewResult
 from splatfix.report import pictures, wording
 from splatfix.report.load import RunFiles
 from splatfix.report.selection import representative_views
@@ -48,7 +48,8 @@ def headline(runs: Sequence[RunFiles]) -> wording.Headline:
         sentence = f"{best} gained most {where}: {high} dB PSNR; the runs range from {low} to {high} dB."
     else:
         sentence = f"No run gained noticeably {where}: PSNR gains range from {low} to {high} dB."
-    tone = "good" if wording.PSNR.improves(max(known.values())) else "plain"
+    gain = next(wording.run_gain(run.results) for run in runs if run.label == best)
+    tone = "good" if gain is not None and gain.verdict == "better" else "plain"
     return wording.Headline(sentence, tuple(details), f"{high} dB", "largest PSNR gain", tone)
 
 
@@ -69,24 +70,40 @@ def rows(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
     return table
 
 
-def shared_views(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
-    """Some test views that all runs have, each with the photo, the first run's ``before`` and every run's result."""
+def compared_views(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
+    """Some test views with the photo, ``before``, and the results of the runs.
+
+    Views that all runs have, where the runs can be compared; else the median view of each run, with its own result.
+    """
     if _differences(runs):
-        return []
+        return _own_views(runs)
     num = max(1, min(MAX_SHARED_VIEWS, MAX_PAGE_PICTURES // (len(runs) + 2)))
     shown = []
     for view, roles in representative_views(runs[0].results.views)[:num]:
-        tiles, photo, before = [], None, None
-        for run in runs:
-            same = next(other for other in run.results.views if other.name == view.name)
-            photo = photo or pictures.embed_picture(layout.image_path(run.path, view.name, "photo"), TILE_SIDE_PX)
-            before = before or pictures.embed_picture(layout.image_path(run.path, view.name, "before"), TILE_SIDE_PX)
-            image = pictures.embed_picture(layout.image_path(run.path, view.name, "after"), TILE_SIDE_PX)
-            if image:
-                tiles.append({"label": run.label, "image": image, "psnr": same.value("after", "psnr")})
-        if tiles:
-            shown.append({"view": view, "roles": roles, "photo": photo, "before": before, "tiles": tiles})
-    return shown
+        roles = [f"{roles[0]} in {runs[0].label}", *roles[1:]] if roles else []
+        shown.append(_view_of_runs(view, roles, runs))
+    return [view for view in shown if view["tiles"]]
+
+
+def _own_views(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
+    shown = []
+    for run in runs[: MAX_PAGE_PICTURES // 3]:
+        for view, roles in representative_views(run.results.views)[:1]:
+            shown.append({**_view_of_runs(view, roles, [run]), "title": f"{run.label}: {view.name}"})
+    return [view for view in shown if view["tiles"]]
+
+
+def _view_of_runs(view: ViewResult, roles: Sequence[str], runs: Sequence[RunFiles]) -> dict[str, Any]:
+    """A view with the first photo and ``before`` that some run has, and every run's ``after``."""
+    tiles, photo, before = [], None, None
+    for run in runs:
+        same = next(other for other in run.results.views if other.name == view.name)
+        photo = photo or pictures.embed_picture(layout.image_path(run.path, view.name, "photo"), TILE_SIDE_PX)
+        before = before or pictures.embed_picture(layout.image_path(run.path, view.name, "before"), TILE_SIDE_PX)
+        image = pictures.embed_picture(layout.image_path(run.path, view.name, "after"), TILE_SIDE_PX)
+        if image:
+            tiles.append({"label": run.label, "image": image, "psnr": same.value("after", "psnr")})
+    return {"title": view.name, "view": view, "roles": roles, "photo": photo, "before": before, "tiles": tiles}
 
 
 def _differences(runs: Sequence[RunFiles]) -> list[str]:

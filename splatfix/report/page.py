@@ -152,7 +152,7 @@ def comparison_page(runs: Sequence[RunFiles]) -> str:
         "metrics": [*(wording.PSNR, wording.SSIM), *([wording.LPIPS] if has_lpips else [])],
         "rows": rows,
         "bars": charts.gain_bars(runs),
-        "views": comparison.shared_views(runs),
+        "views": comparison.compared_views(runs),
         "reasons": [(run.label, run.results.reasons) for run in runs if run.results.reasons],
         "provenance": [(run.label, _provenance(run), run.config_text) for run in runs],
     }

@@ -19,7 +19,14 @@ from splatfix.compare.entry import EntryTask, entry_identity, label_restorers
 from splatfix.compare.frames import good_pixels
 from splatfix.lease import hold_lease
 from splatfix.loop.cases import Case
-from splatfix.report.compare.results import CompareResults, Entry, RestorerResult, read_compare, shorten_labels
+from splatfix.report.compare.results import (
+    CompareCase,
+    CompareResults,
+    Entry,
+    RestorerResult,
+    read_compare,
+    shorten_labels,
+)
 from splatfix.restoration import RESTORERS, Repaired, RestorerChoice, RestorerFactory
 from splatfix.sample import sample_path
 from splatfix.tracking import TRACKING_FILES, end_status
@@ -56,6 +63,21 @@ def test_restorers_that_are_as_good_as_the_best_are_named_beside_it(monkeypatch)
         "identity, which repairs nothing and only averages several fits, gains +0.37 dB.",
         "As good, within 0.05 dB of nafnet: identity.",
     )
+
+
+@pytest.mark.parametrize(
+    ("num", "spread", "tone"), [(1, None, "plain"), (2, 0.01, "plain"), (4, 0.2, "good"), (4, 0.6, "plain")]
+)
+def test_the_best_restorer_is_praised_only_where_its_gain_stands_out(monkeypatch, num, spread, tone):
+    from splatfix.report.compare.headline import compare_headline
+
+    monkeypatch.setattr(RestorerResult, "mean", lambda _, *keys: 0.4 if keys == ("gain",) else None)
+    monkeypatch.setattr(RestorerResult, "spread", lambda *_: spread)
+    cases = tuple(
+        CompareCase(case=f"c-s{k}", capture="c", seed=k, folder="f", before=20.0, control=20.1) for k in range(num)
+    )
+    restorers = (RestorerResult(label="warp", restorer="warp"),)
+    assert compare_headline(CompareResults(state="finished", cases=cases, restorers=restorers)).tone == tone
 
 
 def test_each_restorer_has_frames_drift_consistency_and_a_gain(comparison):

@@ -117,6 +117,25 @@ def test_sliders_move_by_mouse_and_keyboard(browser, make_page, kind, width_px):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("button", [".zoom", ".enlarge"])
+def test_pictures_are_enlarged_by_mouse_and_keyboard_and_closed_by_escape(browser, make_page, button):
+    page, faults = open_page(browser, make_page("run"), 800, "light")
+    opener, dialog = page.locator(button).first, page.locator("#zoomed")
+    for opens in (opener.click, lambda: opener.press("Enter")):
+        opens()
+        picture = dialog.locator("img").last.bounding_box()
+        small = page.locator(f"figure:has({button}) img").first
+        assert dialog.is_visible() and picture is not None
+        assert picture["width"] <= 800 and picture["height"] <= 900
+        assert picture["width"] >= small.evaluate("e => e.getBoundingClientRect().width")
+        page.keyboard.press("Escape")
+        assert not dialog.is_visible()
+        assert opener.evaluate("e => e === document.activeElement")  # the keyboard goes on where it was
+    assert not faults
+    page.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "fault"),
     [

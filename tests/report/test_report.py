@@ -216,9 +216,27 @@ def test_runs_on_other_photos_are_not_ranked(tmp_path):
     make_run(tmp_path / "one")
     results = make_run(tmp_path / "two")
     write_results(tmp_path / "two", replace(results, capture="elsewhere"))
-    text = read(write_report([tmp_path / "one", tmp_path / "two"])).text
-    assert "differ in capture: their figures must not be ranked" in text
-    assert "gained most" not in text and "largest PSNR gain" not in text
+    page = read(write_report([tmp_path / "one", tmp_path / "two"]))
+    assert "differ in capture: their figures must not be ranked" in page.text
+    assert "gained most" not in page.text and "largest PSNR gain" not in page.text
+    assert "A view of each run" in page.text and "one: d.jpg" in page.text and "two: d.jpg" in page.text
+    assert page.tags.count("img") >= 2 * len(("photo", "before", "after"))
+
+
+@pytest.mark.parametrize(("shift", "tone"), [(0.0, "good"), (-1.15, "plain")])
+def test_the_tone_of_a_comparison_follows_the_noise_of_its_best_run(tmp_path, shift, tone):
+    make_run(tmp_path / "one", shift=shift)
+    make_run(tmp_path / "two", shift=shift - 0.5)
+    assert f'class="headline {tone}"' in write_report([tmp_path / "one", tmp_path / "two"]).read_text()
+
+
+def test_long_names_of_runs_are_whole_beside_the_bars(tmp_path):
+    names = ["harbor_nafnet_seed_0_320px", "harbor_warp_seed_0_320px"]
+    for name in names:
+        make_run(tmp_path / name)
+    page = write_report([tmp_path / name for name in names]).read_text()
+    bars = page[page.index('id="bands"') : page.index("</figure>", page.index('id="bands"'))]
+    assert all(name in bars for name in names)
 
 
 def test_the_only_gain_of_a_comparison_is_no_range(tmp_path):

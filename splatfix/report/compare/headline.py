@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from splatfix.evaluation.noise import MIN_VIEWS, NUM_ERRORS
 from splatfix.report.compare.figures import comparison_figures
 from splatfix.report.compare.results import CompareResults
 from splatfix.report.wording import PSNR, Headline, format_count, format_number
@@ -23,7 +26,7 @@ def compare_headline(results: CompareResults) -> Headline:
     if PSNR.improves(gains[best]):
         sentence = f"{best} gains most in 3D: {figure} PSNR over {cases}"
         sentence += "." if spread is None else f", with a standard deviation of {format_number(spread, 2)} dB."
-        tone = "good"
+        tone = "good" if _is_certain(gains[best], spread, len(results.cases)) else "plain"
     elif PSNR.improves(gains[best]) is False:
         sentence, tone = f"Every restorer makes the splat worse; {best} does least harm, {figure}.", "plain"
     else:
@@ -37,6 +40,11 @@ def compare_headline(results: CompareResults) -> Headline:
     if len(results.cases) < 3:
         details.append("Fewer than three cases: small differences may be chance.")
     return Headline(sentence, tuple(details), figure, "largest PSNR gain", tone)
+
+
+def _is_certain(gain: float, spread: float | None, num: int) -> bool:
+    """Whether a mean gain over cases stands out from its standard error; never with fewer than three cases."""
+    return num >= MIN_VIEWS and spread is not None and gain >= NUM_ERRORS * spread / math.sqrt(num)
 
 
 def _frames_sentence(results: CompareResults, best: str) -> str | None:
