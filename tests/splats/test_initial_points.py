@@ -174,7 +174,7 @@ def test_baselines_are_measured_as_angles():
 def test_the_config_round_trips_through_a_file():
     config = InitializationConfig(sources=("points", "stereo"), num_random=7)
     assert build_config(InitializationConfig, to_tree(config), source="test") == config
-    with pytest.raises(ValueError, match=r"fit\.yaml: sources.* = 'dense'.*'triangulated'"):
+    with pytest.raises(ValueError, match=r"fit\.yaml: sources.* = 'dense': wanted .*triangulated"):
         build_config(InitializationConfig, {"sources": ["dense"]}, source="fit.yaml")
 
 

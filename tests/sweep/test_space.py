@@ -47,7 +47,7 @@ def test_a_good_space_passes():
         ({"seed": {"integer": [0, 9]}}, "s.yaml: space.seed: cannot be searched"),
         ({"repair": {"choice": [1]}}, "s.yaml: space.repair: cannot be searched"),
         ({"repair.probability": {"uniform": [0.2, 1.5]}}, r"s.yaml: space: repair.probability = 1.5: wanted a share"),
-        ({"repair.views": {"uniform": [8, 48]}}, r"s.yaml: space: repair.views = 23.*integer"),
+        ({"repair.views": {"uniform": [8, 48]}}, r"s.yaml: space: repair.views = 23.*wanted a whole number"),
         ({"repair.views": {"choice": [8, "many"]}}, r"s.yaml: space: repair.views = 'many'"),
         (
             {"repair.weight": {"uniform": [2, 1]}},

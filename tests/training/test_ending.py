@@ -74,10 +74,12 @@ def test_the_command_ends_with_it_also_when_nothing_is_left_to_do(shards, tmp_pa
 def test_only_the_first_process_of_torchrun_says_it(shards, tmp_path, monkeypatch, capsys):
     run = write_run(tmp_path / "run", validation(0.0))
     monkeypatch.setattr("splatfix.training.launch.launch", lambda *_, **__: None)
+    monkeypatch.setattr("splatfix.report.training.write_training_page", lambda *_: run / "report.html")
     monkeypatch.setenv("RANK", "1")
     arguments = ["train", "--shards", shards, "--out", str(run)]
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("RANK", "0")
     assert cli.main(arguments) == 0
-    assert "gain:" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("gain:") and f"report: {run / 'report.html'}" in said and said[-1].startswith("next:")
