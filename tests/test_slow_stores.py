@@ -71,6 +71,7 @@ def slow(monkeypatch) -> Iterator[type[SlowStore]]:
     server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 def test_a_transfer_that_makes_progress_is_not_cut(tmp_path: Path) -> None:
     assert PAUSE_SECONDS < stores.SILENT_SECONDS < LENGTH * PAUSE_SECONDS

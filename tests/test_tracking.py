@@ -195,6 +195,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["sent", "unsent"])
 def test_a_process_that_was_killed_loses_nothing(tmp_path, uri, first):
     folder = tmp_path / "run"

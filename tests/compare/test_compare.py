@@ -147,7 +147,9 @@ def register(monkeypatch, name: str, restorer: Any) -> None:
     monkeypatch.setitem(RESTORERS, name, RestorerFactory(options=NoOptions, open=lambda _options, _device: restorer))
 
 
-@pytest.mark.parametrize("stop_at", [2, 5, 8])
+@pytest.mark.parametrize(
+    "stop_at", [pytest.param(2, marks=pytest.mark.slow), 5, pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_nothing_is_repaired_twice_after_an_interruption(tmp_path, monkeypatch, stop_at):
     """While the test views, the path or the novel views of the loop are repaired."""
     register(monkeypatch, "recording", recording := Recording([], stop_at))
@@ -184,6 +186,7 @@ for view in json.loads((source / "views.json").read_text())["views"]:
 """
 
 
+@pytest.mark.slow
 def test_a_changed_program_is_compared_afresh_in_2d_and_in_3d(tmp_path):
     """Its name and options are the same: what it does is not."""
     program = tmp_path / "repair.py"
@@ -209,6 +212,7 @@ def test_settings_that_decide_nothing_and_new_ones_with_a_default_keep_finished_
     assert entry_identity(task, loop, 4) != identity
 
 
+@pytest.mark.slow
 def test_an_entry_that_a_killed_driver_had_not_tracked_is_tracked_later(tmp_path):
     config = small(restorers=["identity"], tracking={"enabled": True})
     run_compare(config, tmp_path / "out")
@@ -219,6 +223,7 @@ def test_an_entry_that_a_killed_driver_had_not_tracked_is_tracked_later(tmp_path
     assert end_status(folder) == "FINISHED"
 
 
+@pytest.mark.slow
 def test_known_color_gains_are_recovered(tmp_path, monkeypatch):
     """A restorer that repairs perfectly and brightens each frame by a known factor."""
     capture = open_capture(sample_path(), longest_side_px=32)

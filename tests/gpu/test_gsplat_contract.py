@@ -284,6 +284,7 @@ def test_a_renamed_argument_of_a_strategy_is_noticed(monkeypatch) -> None:
         check_fit("mcmc")
 
 
+@pytest.mark.slow
 def test_growth_outside_of_the_method_that_we_cap_is_noticed(monkeypatch) -> None:
     grow, post = DefaultStrategy._grow_gs, DefaultStrategy.step_post_backward
 

@@ -101,11 +101,13 @@ def test_a_fit_is_timed_and_compared_with_itself(strategy: str) -> None:
     assert "%" in found["kernels"] and found["plain_gsplat_ms"] is None
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_equals_a_whole_one_on_the_cpu() -> None:
     found = resume_fit("cpu", strategy="none", size_px=48, num_gaussians=300)
     assert found["resumed_db"] == found["whole_db"] and found["spread_db"] == 0
 
 
+@pytest.mark.slow
 def test_stereo_is_timed_and_compared_with_the_cpu_kernels(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(sections, "STEREO_PX", ((96, 72),))
     report = Report(tmp_path / "found.json")

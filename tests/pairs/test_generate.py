@@ -367,6 +367,7 @@ def test_a_run_that_is_told_to_stop_lists_files_and_writes_its_index_once(tmp_pa
     assert len(read_manifest(out)) == 5 and storage.list_names(out / ".tokens") == []
 
 
+@pytest.mark.slow
 def test_the_estimate_uses_short_fits_or_the_fits_of_the_output(tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     before = estimate([sample_path()], out, REAL, on_workers=10, speed=2.0)

@@ -133,6 +133,7 @@ def test_a_cycle_is_also_paired_with_the_photos_of_the_first_fit():
     assert result.settings["cycle"] and all(pair.meta["clean_from"] == "photo" for pair in result.pairs)
 
 
+@pytest.mark.slow
 def test_a_dense_fit_gives_clean_views_at_new_poses():
     capture = open_capture(sample_path(), longest_side_px=48)
     ground_truth = fit_densely(capture, DenseConfig(size_px=48, steps=60, max_gaussians=3000), seed=0, device=CPU)

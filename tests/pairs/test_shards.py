@@ -169,6 +169,7 @@ def test_streams_are_reproducible_and_differ_by_segment_slot_and_seed(tmp_path):
     assert all(other != first for other in others)
 
 
+@pytest.mark.slow
 def test_streams_visit_recipes_by_their_weights(tmp_path):
     shards = write_shards(make_pairs(12), tmp_path, samples_per_shard=3)
     recipe_of = dict(zip([shard.name for shard in shards], ["a", "a", "a", "b"], strict=True))
@@ -194,6 +195,7 @@ def test_a_difficulty_that_is_no_number_is_an_error_of_the_shard(tmp_path):
         next(sample_pairs(tmp_path, shards, seed=0, segment=0, balance=Balance(even_difficulty=True)))
 
 
+@pytest.mark.slow
 def test_streams_make_classes_of_difficulty_equally_likely(tmp_path):
     marked = [
         replace(one, meta=one.meta | {"artifact_psnr": 30.0 if i else 10.0}) for i, one in enumerate(make_pairs(12))

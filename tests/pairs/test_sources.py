@@ -80,6 +80,7 @@ def test_patterns_without_captures_are_errors(tmp_path: Path) -> None:
         find_names(tmp_path)
 
 
+@pytest.mark.slow
 def test_captures_on_an_object_store(bucket: str) -> None:
     for place in ("set/scenes/one", "set/scenes/two/nerfstudio"):
         put_folder(sample_path(), f"{bucket}/{place}")

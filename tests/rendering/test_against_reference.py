@@ -73,6 +73,7 @@ def test_lower_degree_than_stored() -> None:
     compare(cloud(30, degree=3, seed=9), camera(33, 17), "classic", sh_degree=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["classic", "antialiased"])
 def test_crowded_scene(mode: str) -> None:
     """Where single precision may decide otherwise at a threshold, nearly all pixels still agree."""

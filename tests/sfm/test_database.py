@@ -25,6 +25,7 @@ def pose(photos: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> tuple[i
     return code, next((line for line in lines.splitlines() if line.startswith("splatfix pose: ")), "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["half", "no database", "one page"])
 def test_a_broken_database_is_one_line_and_a_run_without_it_completes(posed, tmp_path, capsys, damage) -> None:
     out = unfinished_copy(posed, tmp_path / "capture")

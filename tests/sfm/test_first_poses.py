@@ -20,6 +20,7 @@ def small_estimate(monkeypatch):
     monkeypatch.setattr(FirstPosesConfig, "to_pose_config", lambda _: CONFIG)
 
 
+@pytest.mark.slow
 def test_photos_without_poses_are_posed_into_the_run(posed, tmp_path):
     shutil.copytree(posed.capture, tmp_path / "run" / "capture", symlinks=True)
     config = FitRunConfig(views=ViewsConfig(num_train=3))

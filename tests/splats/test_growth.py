@@ -72,6 +72,7 @@ def test_depths_that_no_other_photo_agrees_on_are_no_overlap():
     assert none.overlap == 0.0
 
 
+@pytest.mark.slow
 def test_a_fit_of_near_photos_grows_from_few_points_and_one_of_far_photos_does_not(near, far):
     initial = InitializationConfig(num_stereo=900, num_stereo_growing=300, num_random=50, num_backdrop=0)
     config = FitConfig(steps=60, densify=DensifyConfig(every=5, grow_gradient=1e-6))

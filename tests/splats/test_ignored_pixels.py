@@ -55,6 +55,7 @@ def scenes(photos, validities) -> list[SparseScene]:
     ]
 
 
+@pytest.mark.slow
 def test_a_fit_does_not_depend_on_ignored_pixels(scenes):
     fits = [start_fit(scene, FitConfig(steps=30, exposure_lr=1e-3), INITIAL, seed=0) for scene in scenes]
     for fit, scene in zip(fits, scenes, strict=True):

@@ -113,6 +113,7 @@ def test_other_photos_have_no_influence(photos):
     np.testing.assert_array_equal(found.colors, clean.colors)
 
 
+@pytest.mark.slow
 def test_the_seed_determines_the_points(photos):
     first, again, other = start(photos), start(photos), start(photos, seed=1)
     np.testing.assert_array_equal(first.positions, again.positions)
@@ -157,6 +158,7 @@ def test_photos_must_have_the_size_of_their_cameras(photos):
         find_initial_points([], [], [], None, AUTO, np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_masks_confine_every_source(photos):
     masks = [p[2].astype(np.float32) for p in photos]
     points = surface_points(photos, 200, [CAMERAS[0].name, CAMERAS[1].name])
@@ -178,6 +180,7 @@ def test_the_config_round_trips_through_a_file():
         build_config(InitializationConfig, {"sources": ["dense"]}, source="fit.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scene", "least"), [("flower", 0.3), ("fountain", 0.2)])
 def test_real_photos(scenes, scene, least):
     capture = open_capture(scenes / scene, longest_side_px=160)

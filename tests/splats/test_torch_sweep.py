@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
@@ -70,6 +71,7 @@ def check_small(difference: Difference) -> None:
     assert difference.points < 2e-3
 
 
+@pytest.mark.slow
 def test_a_synthetic_scene_gives_the_same_depths_and_points(monkeypatch):
     """Measured: no pixel and no point differs."""
     photos = [photograph(each)[0] for each in CAMERAS]
@@ -78,6 +80,7 @@ def test_a_synthetic_scene_gives_the_same_depths_and_points(monkeypatch):
     check_small(difference)
 
 
+@pytest.mark.slow
 def test_photos_of_unequal_size_with_masks_give_the_same(monkeypatch):
     """Measured: no pixel and no point differs."""
     cameras = [CAMERAS[0], CAMERAS[1].resize(64, 48), CAMERAS[2]]
@@ -194,6 +197,7 @@ def peak_bytes(action: Callable[[], object]) -> int:
     return memory.peak
 
 
+@pytest.mark.slow
 def test_memory_is_within_the_budget(monkeypatch):
     """Two volumes, padded photos and lines beside it."""
     rows, columns, planes, points = 60, 80, 40, 20_000

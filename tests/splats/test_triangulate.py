@@ -106,6 +106,7 @@ def test_keypoint_pixels_have_their_centers_at_one_half():
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_photos_of_a_known_scene():
     photos, _, boards = zip(*map(photograph, CAMERAS), strict=True)
     found = triangulate(CAMERAS, photos, [None] * 4, CONFIG)

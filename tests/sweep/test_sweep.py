@@ -114,6 +114,7 @@ def test_the_best_config_makes_the_same_loop_as_the_trial(sweep, tmp_path):
             assert [mine[arm][m] for m in ("psnr", "ssim")] == [other[arm][m] for m in ("psnr", "ssim")]
 
 
+@pytest.mark.slow
 def test_a_trial_cannot_win_by_its_control(tmp_path):
     space = {"repair.steps": {"choice": [5, 40]}}
     run_sweep(small(space=space, search={"method": "grid", "trials": None}), tmp_path / "out")
@@ -187,6 +188,7 @@ def test_an_interrupted_sweep_equals_an_uninterrupted_one(sweep, tmp_path, monke
     assert (tmp_path / "out" / "trials" / "0003" / "trial.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_sweep_may_get_more_trials_but_no_other_settings(tmp_path, caplog):
     run_sweep(small(search={"trials": 2}), tmp_path / "out")
     first = [without_times(record) for record in records(tmp_path / "out")]
@@ -255,6 +257,7 @@ def test_a_broken_cuda_ends_a_sweep_in_one_process(tmp_path, monkeypatch):
     assert [record.number for record in records(tmp_path / "out")] == [0]
 
 
+@pytest.mark.slow
 def test_a_splat_that_cannot_be_measured_fails_its_trial(tmp_path, monkeypatch):
     real = case_rounds._evaluate
 
@@ -376,6 +379,7 @@ def test_without_a_complete_trial_there_is_no_best(tmp_path, monkeypatch, capsys
     assert not (tmp_path / "out" / "best.yaml").exists()
 
 
+@pytest.mark.slow
 def test_splats_are_dropped_on_request(tmp_path):
     results = run_sweep(small(search={"trials": 2}, keep_splats=False), tmp_path / "out")
     kept = {path.parent.parent.name for path in (tmp_path / "out" / "trials").rglob("after.ply")}

@@ -120,6 +120,7 @@ def test_ctrl_c_keeps_its_handler_and_ends_the_controller(fake, monkeypatch, tmp
     assert fake.aborts == ([] if state == "PENDING" else [launching.ABORT_SECONDS])
 
 
+@pytest.mark.slow
 def test_a_ray_that_does_not_answer_holds_up_no_end(fake, monkeypatch, tmp_path):
     monkeypatch.setattr(launching, "END_SECONDS", 0.1)
     answer, asked = threading.Event(), threading.Event()

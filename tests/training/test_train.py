@@ -245,6 +245,7 @@ def test_workers_make_the_batches_of_a_training(shards, tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_previews_show_each_scene_of_the_validation(shards, tmp_path):
     train(shards, tmp_path, CONFIG)
     assert sorted(path.name for path in (tmp_path / "previews").iterdir()) == ["step_000003.png", "step_000006.png"]

@@ -86,6 +86,7 @@ class Poisoned:
         return os.getpid()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_worker_with_broken_cuda_is_replaced_at_the_cost_of_one_attempt(tmp_path: Path) -> None:
     tasks = [*(f"task{i}" for i in range(20)), "poison", *(f"task{i}" for i in range(20, 60))]

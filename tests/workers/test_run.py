@@ -82,7 +82,7 @@ def test_tasks_run_in_this_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.parametrize("num", [1, 2])
+@pytest.mark.parametrize("num", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_tasks_run_on_actors(tmp_path: Path, num: int) -> None:
     outcomes, retried = run_echo(TASKS, tmp_path, num)
     check_outcomes(outcomes, retried)
