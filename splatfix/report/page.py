@@ -13,6 +13,7 @@ from splatfix.evaluation import layout
 from splatfix.evaluation.repairs import read_repairs
 from splatfix.evaluation.results import ARMS, RESULTS, Results, ViewResult
 from splatfix.files import write_text
+from splatfix.messages import format_bytes
 from splatfix.report import charts, comparison, pictures, wording
 from splatfix.report.html import page_path, render_page
 from splatfix.report.load import RunFiles, load_runs
@@ -119,8 +120,7 @@ def run_files(run: Path, names: Sequence[str], folder: Path) -> list[dict[str, s
     """Links to those of some files that a run has, as seen from the folder of the page, with their sizes."""
     paths = [path for name in names if (path := run / name).is_file()]
     return [
-        {"name": path.name, "link": _link(path, folder), "size": wording.format_bytes(path.stat().st_size)}
-        for path in paths
+        {"name": path.name, "link": _link(path, folder), "size": format_bytes(path.stat().st_size)} for path in paths
     ]
 
 

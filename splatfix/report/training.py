@@ -17,7 +17,16 @@ from splatfix.lease import find_driver
 from splatfix.mirror import TOP, open_mirror
 from splatfix.report import charts, pictures
 from splatfix.report.html import page_path, render_page
-from splatfix.report.wording import NONE, PSNR, Headline, format_count, format_duration, format_number
+from splatfix.report.wording import (
+    NONE,
+    PSNR,
+    Headline,
+    format_count,
+    format_duration,
+    format_number,
+    format_time,
+    shorten_commit,
+)
 from splatfix.restoration.checkpoint import CONFIG
 from splatfix.runs import read_run
 from splatfix.tracking import is_sent, page_of, tracked_values
@@ -319,11 +328,11 @@ def _provenance(training: Training) -> list[tuple[str, str]]:
         ("trained on", ", ".join(kept.get("train_groups", []))),
         ("held out", ", ".join(kept.get("validation_groups", []))),
         ("device", record.get("device_name") or record.get("device")),
-        ("finished", record.get("finished")),
+        ("finished", format_time(record.get("finished") or "")),
         ("splatfix", record.get("version")),
-        ("commit", (record.get("commit") or "")[:12]),
+        ("commit", shorten_commit(record.get("commit") or "")),
         ("MLflow", page_of(training.path)),
-        ("page written", datetime.now(UTC).isoformat(timespec="seconds")),
+        ("page written", format_time(datetime.now(UTC).isoformat(timespec="seconds"))),
     ]
     return [(name, str(value)) for name, value in rows if value]
 

@@ -139,11 +139,6 @@ def shorten_commit(text: str) -> str:
     return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", text)
 
 
-def format_bytes(size: int) -> str:
-    """Format a size of a file: ``3.4 MB``, ``12 kB``."""
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{max(1, round(size / 1e3))} kB"
-
-
 def baseline_arm(results: Results) -> str | None:
     """The better of ``before`` and ``control`` by mean PSNR: what the gain is measured against."""
     values = {arm: results.summary.value("all", arm, "psnr") for arm in BASELINES}

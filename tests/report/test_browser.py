@@ -90,6 +90,16 @@ def test_a_page_is_whole_at_every_width_in_light_and_dark(browser, make_page, ki
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width_px", [*WIDTHS_PX, 900])
+def test_the_figure_of_a_headline_stays_beside_the_picture(browser, make_page, width_px):
+    page, _ = open_page(browser, make_page("run"), width_px, "light")
+    figure, column = (page.locator(f".headline{inner}").first.bounding_box() for inner in (" .figure strong", ""))
+    assert figure is not None and column is not None
+    assert figure["x"] + figure["width"] <= column["x"] + column["width"] + 1
+    page.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("width_px", WIDTHS_PX)
 @pytest.mark.parametrize("kind", ["run", "portrait"])
 def test_sliders_move_by_mouse_and_keyboard(browser, make_page, kind, width_px):
