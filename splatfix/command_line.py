@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 MAX_LINE = 4000  # characters of a line of output
 DONE, FAILED, BAD_INPUT, QUARANTINED = 0, 1, 2, 3
+OUTPUT_CLOSED = 141  # 128 + SIGPIPE, as of other programs
 EXIT_CODES = {"interrupted": 130, "terminated": 143}
 STORED = "splatfix.mirror:stored_settings"
 RETIRED = {  # flags that had another meaning or name
@@ -88,8 +89,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(text: str, *, file: Any = None) -> None:
-    """Print a text to standard output, or another file, each line `readable`; commands to copy may be long."""
-    print(readable_lines(text, MAX_LINE), file=file, flush=True)
+    """Print a text to standard output, or another file, each line `readable`; commands to copy may be long.
+
+    Raises:
+        SystemExit: whoever reads the output has closed it, as ``head`` does; the exit code is that of SIGPIPE.
+    """
+    try:
+        print(readable_lines(text, MAX_LINE), file=file, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+        raise SystemExit(OUTPUT_CLOSED) from None
 
 
 def command(

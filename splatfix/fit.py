@@ -299,9 +299,10 @@ def fit_scene(run: Run, scene: SparseScene, config: FitRunConfig, *, profile: bo
     if config.choose.enabled:
         log.info("fitting for %d steps", steps)
     with run.stage("fit"):
-        start = time.monotonic()
+        start, were_compiled = time.monotonic(), is_compiled(composite_backward)
         fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
-        run.note(START, 1, time.monotonic() - start)
+        if were_compiled:  # else the start took longer than further ones will
+            run.note(START, 1, time.monotonic() - start)
         identity = fit_identity(scene, initial=config.initial, fit=config.fit, seed=config.seed, steps=steps)
         phase = TrainingPhase(name="before", title="sparse fit", last_step=steps, seed=config.seed, identity=identity)
         with record_profile(settle_on(fit.device)) if profile else nullcontext() as profile_result:

@@ -54,6 +54,7 @@ class StagePlan:
     _noted: dict[str, tuple[float, float]] = field(default_factory=dict)  # amount and seconds of each unit
     _num_ticks: int = 0
     _first_tick: float = 0.0
+    _last_tick: float = 0.0
 
     def enter(self, name: str) -> None:
         """Begin the next stage of this name, and say so; nothing where none is left."""
@@ -69,14 +70,21 @@ class StagePlan:
     def tick(self) -> str | None:
         """Count a training step of the current stage; returns what is left of the run in words, once it is known."""
         self._num_ticks += 1
+        self._last_tick = time.monotonic()
         if self._num_ticks == SKIPPED_TICKS:
-            self._first_tick = time.monotonic()
+            self._first_tick = self._last_tick
         left = self.seconds_left()
         return None if left is None else f"{rough_duration(left)} left in all"
 
     def note(self, unit: str, amount: float, seconds: float) -> None:
-        """Add finished work of the current stage, and the seconds that it took."""
+        """Add finished work of the current stage, and the seconds that it took.
+
+        Of steps that were counted, the first are left out of the seconds: they may have compiled kernels.
+        """
         if unit == STEP:
+            if self._num_ticks >= SKIPPED_TICKS + MIN_TICKS:
+                per_step = (self._last_tick - self._first_tick) / (self._num_ticks - SKIPPED_TICKS)
+                seconds = min(seconds, amount * per_step)
             self._num_ticks = 0
         self._done[unit] += amount
         if amount > 0:

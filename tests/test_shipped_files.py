@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -78,3 +79,13 @@ def test_a_wheel_has_the_files_and_finds_them(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(shipped_files, "__file__", str(package / "shipped_files.py"))
     assert [file.name for file in shipped_files.shipped_files()] == NAMES
     assert all(file.path.is_relative_to(package) for file in shipped_files.shipped_files())
+
+
+def test_a_reader_that_closes_the_output_ends_the_command_in_silence() -> None:
+    """As ``splatfix configs | head -1``."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "splatfix", "configs"]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, cwd=ROOT, text=True, timeout=120)
+    os.close(write_end)
+    assert done.returncode == 141 and done.stderr == ""

@@ -71,6 +71,18 @@ def test_steps_of_a_stage_that_is_running_count(monkeypatch):
     assert said[-1] is not None and said[-1].endswith(" left in all")
 
 
+def test_first_steps_that_compile_say_nothing_of_the_later_ones(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    plan = make_plan()
+    plan.enter("fit")
+    for seconds in [50.0, 1.0, *[0.1] * 18]:  # the first two steps compile
+        now[0] += seconds
+        plan.tick()
+    plan.note(STEP, 20, 53.0)
+    assert plan.seconds_left() == pytest.approx(0.1 * (80 + 50))
+
+
 def test_the_stages_of_a_loop_hold_all_its_steps():
     repair = RepairConfig(rounds=3, steps=20, siblings=2, views=5)
     stages = loop_stages(LoopConfig(fit=FitConfig(steps=100), repair=repair), num_train=4, num_test=6)

@@ -18,7 +18,7 @@ from splatfix.evaluation.results import LOWER_IS_BETTER, ViewResult
 MIN_VIEWS = 3  # with fewer, a standard deviation says nothing
 NUM_ERRORS = 2.0
 
-Verdict = Literal["better", "worse", "within noise"]
+Verdict = Literal["better", "worse", "within noise", "too small"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class PairedGain:
         mean: of the changes, in the unit of their metric.
         standard_error: of the mean; None with fewer than `MIN_VIEWS` changes.
         num: number of changes.
-        noticeable: a smaller mean is called noise, whatever its error.
+        noticeable: a smaller mean is too small to matter, however certain.
         higher_is_better: the direction of improvement.
     """
 
@@ -41,9 +41,11 @@ class PairedGain:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the change is for the better or the worse, beyond noise."""
-        if abs(self.mean) < max(self.noticeable, NUM_ERRORS * (self.standard_error or 0.0)):
+        """Whether the change is for the better or the worse, beyond noise, and large enough to notice."""
+        if abs(self.mean) < NUM_ERRORS * (self.standard_error or 0.0):
             return "within noise"
+        if abs(self.mean) < self.noticeable:
+            return "too small"
         return "better" if (self.mean > 0) == self.higher_is_better else "worse"
 
 
@@ -56,7 +58,7 @@ def paired_gain(views: Sequence[ViewResult], metric: str, *, noticeable: float) 
     Args:
         views: the test views.
         metric: key of the metric in the results.
-        noticeable: a smaller mean counts as noise, in the unit of the metric.
+        noticeable: a smaller mean is too small to matter, in the unit of the metric.
     """
     rivals = [known for arm in ("before", "control") if (known := _values(views, arm, metric))]
     after = _values(views, "after", metric)

@@ -177,6 +177,8 @@ def verdict(results: Results) -> str | None:
         return f"after.ply is better than {baseline}.ply by {figures} ({photos}): use after.ply"
     if gain.verdict == "within noise":
         return f"within noise ({figures}, {photos}): use {baseline}.ply, it took no repaired views"
+    if gain.verdict == "too small":
+        return f"too small to notice ({figures}, {photos}): use {baseline}.ply, it took no repaired views"
     other = "nafnet" if results.restorer == "warp" else "warp"
     return (
         f"the loop did not help here ({figures}, {photos}): use {baseline}.ply; try --restorer {other} or more photos "
@@ -255,6 +257,9 @@ def _loop_headline(results: Results, gain: PairedGain, photos: str) -> Headline:
     if gain.verdict == "within noise":
         sentence = f"No difference beyond noise: PSNR on {photos} changes by {format_gain(gain, 2)} dB, {against}."
         tone = "plain"
+    elif gain.verdict == "too small":
+        sentence = f"Next to no difference: PSNR on {photos} changes by {format_gain(gain, 2)} dB, {against}."
+        tone = "plain"
     elif gain.verdict == "better":
         sentence = f"The loop made this splat better: PSNR on {photos} is {change} dB higher, {against}."
         tone = "good"
@@ -271,10 +276,7 @@ def _noise(gain: PairedGain) -> str:
     """Say how the verdict was found."""
     if gain.standard_error is None:
         return f"From {format_count(gain.num, 'test photo')} no error of the gain can be given."
-    return (
-        "± is the standard error over the test photos; a gain of less than twice that, or of less than "
-        f"{format_number(gain.noticeable, 2)} dB, is called noise."
-    )
+    return "± is the standard error over the test photos; a gain of less than twice that is called noise."
 
 
 def _others(results: Results, psnr: PairedGain) -> tuple[str | None, bool]:
@@ -286,8 +288,8 @@ def _others(results: Results, psnr: PairedGain) -> tuple[str | None, bool]:
             continue
         name, unit = metric.title.removesuffix(", dB"), " dB" if metric.title.endswith(", dB") else ""
         change = f"{'rose' if gain.mean > 0 else 'fell'} by {format_number(abs(gain.mean), metric.digits)}{unit}"
-        noise = gain.verdict == "within noise"
-        parts.append(f"{name} is unchanged within noise" if noise else f"{name} {change}, which is {gain.verdict}")
+        said = {"within noise": "is unchanged within noise", "too small": "is next to unchanged"}
+        parts.append(f"{name} {said.get(gain.verdict, f'{change}, which is {gain.verdict}')}")
         disagreement |= {gain.verdict, psnr.verdict} == {"better", "worse"}
     text = "; ".join(parts) + "." if parts else None
     return (f"The metrics disagree: {text}" if disagreement else text), disagreement

@@ -43,7 +43,7 @@ def test_the_mean_is_the_gain_of_the_summary_and_the_error_that_of_the_paired_ch
         ([0.2, 0.3, 0.25, 0.22], "better"),
         ([-0.2, -0.3, -0.25, -0.22], "worse"),
         ([0.9, -0.5, 0.3, -0.1], "within noise"),  # a mean of 0.15 with an error of 0.3
-        ([0.04, 0.041, 0.042, 0.04], "within noise"),  # certain, but below notice
+        ([0.04, 0.041, 0.042, 0.04], "too small"),  # certain, but below notice
         ([0.2, 0.3], "better"),  # too few for an error
     ],
 )
