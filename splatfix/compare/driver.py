@@ -123,7 +123,7 @@ def _run_entries(
             tracker.add(task, entries[task.name])
     run.plan = StagePlan(
         [
-            Stage("baselines", f"sparse fits and controls of {len(cases)} captures and seeds", {}),
+            Stage("baselines", f"sparse fit and control of each capture and seed, {len(cases)} in all", {}),
             Stage("entries", f"{len(labels)} restorers on each: frames, drift, and a loop", {}),
         ]
     )

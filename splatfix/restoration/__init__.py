@@ -7,6 +7,7 @@ folder, whose kind is one of `KINDS`. Each family of networks has a folder here,
 
 from __future__ import annotations
 
+import difflib
 import logging
 from dataclasses import fields
 from functools import partial
@@ -151,5 +152,9 @@ def _find_factory(name: str) -> RestorerFactory:
 
         kind = KINDS[read_kind(name, KINDS)]
         return RestorerFactory(options=kind.options, open=partial(kind.open, name))
-    known = ", ".join([*RESTORERS, *plugin_names()])
-    raise ValueError(f"restorer {name!r}: unknown; wanted one of {known}, a checkpoint's folder, or hf:USER/NAME")
+    known = [*RESTORERS, *plugin_names()]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? Wanted" if near else "wanted"
+    raise ValueError(
+        f"restorer {name!r}: unknown; {hint} one of {', '.join(known)}, a checkpoint's folder, or hf:USER/NAME"
+    )

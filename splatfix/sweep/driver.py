@@ -170,7 +170,7 @@ def _run_stages(sweep: _Sweep) -> SweepResults:
     config, run = sweep.config, sweep.run
     cases = find_cases(config.captures, config.seeds)
     stages = [
-        Stage("baselines", f"sparse fits and controls of {len(cases)} captures and seeds", {}),
+        Stage("baselines", f"sparse fit and control of each capture and seed, {len(cases)} in all", {}),
         Stage("trials", f"{sweep.num_trials} trials, each with other settings of the loop", {}),
     ]
     if config.reruns > 0:

@@ -58,7 +58,10 @@ def test_a_plugin_is_opened_by_its_name_with_its_options(site_packages):
     torch.testing.assert_close(open_restorer(choice, "cpu").repair([view], seed=0)[0].rgb, view.rgb.clamp(0, 1))
     with pytest.raises(ValueError, match="restorer 'brightness': unknown option 'strength'; known: gain"):
         open_restorer(RestorerChoice(name="brightness", options={"strength": 1}))
-    with pytest.raises(ValueError, match=r"wanted one of identity, .*, brightness, a checkpoint's folder, or hf:"):
+    with pytest.raises(
+        ValueError,
+        match=r"did you mean brightness\? Wanted one of identity, .*, brightness, a checkpoint's folder, or hf:",
+    ):
         open_restorer("brightnes")
 
 
