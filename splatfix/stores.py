@@ -30,7 +30,8 @@ PROTOCOLS = ("file", "memory", "http", "https", "s3", "s3a", "gs", "az", "abfs",
 RETRIES: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(minutes=2)}  # of obstore: about a second
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 60.0  # without a byte of an answer, after which a request fails
-READ_SECONDS = 3600.0  # for a whole file or list: what ends a request that makes no progress is the line above
+GRACE_SECONDS = 60.0  # by which obstore's own limit of a read is longer: its error does not say what is slow
+READ_SECONDS = 3600.0  # for a whole file or list: what ends a request that makes no progress is `SILENT_SECONDS`
 PART_SECONDS = 600.0  # to send one part of a file; a store answers only when it has the part
 SMALL_BYTES = 2**20  # of a file that is sent within `SILENT_SECONDS` over any link
 PARTS: dict[str, Any] = {"chunk_size": 5 * 2**20, "max_concurrency": 4}  # all of which share the link
@@ -104,7 +105,10 @@ def open_store(root: str, sends_much: bool = False) -> Any:
     """
     from obstore.store import from_url
 
-    limits = {"connect_timeout": CONNECT_SECONDS, "timeout": PART_SECONDS if sends_much else READ_SECONDS}
+    limits = {
+        "connect_timeout": CONNECT_SECONDS,
+        "timeout": PART_SECONDS if sends_much else READ_SECONDS + GRACE_SECONDS,
+    }
     if not sends_much:
         limits["read_timeout"] = SILENT_SECONDS
     options = {name: f"{round(1000 * seconds)}ms" for name, seconds in limits.items()}

@@ -120,7 +120,7 @@ def test_limits_of_requests_and_settings_of_the_environment(monkeypatch) -> None
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     monkeypatch.delenv("AWS_TIMEOUT", raising=False)
     open_store = stores.open_store.__wrapped__
-    limits = {"connect_timeout": "10000ms", "timeout": "3600000ms", "read_timeout": "60000ms"}
+    limits = {"connect_timeout": "10000ms", "timeout": "3660000ms", "read_timeout": "60000ms"}
     assert open_store("s3://b").client_options == {**limits, "allow_http": "true"}
     sending = {"connect_timeout": "10000ms", "timeout": "600000ms"}
     assert open_store("s3://b", sends_much=True).client_options == {**sending, "allow_http": "true"}

@@ -279,7 +279,7 @@ def make_learner(config: TrainConfig) -> Learner:
     return Learner(OneProcess(), family, family.inputs(config.network), network, network, ema, optimizer, None, {})
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_training_of_a_restorer_waits_once_for_all_steps_that_are_fetched(events, accumulate: int) -> None:
     """Its batches are copied while the host continues: three kinds of images, and the color changes."""
     config = TrainConfig(network=SMALL, accumulate=accumulate, steps=100)
@@ -372,6 +372,7 @@ def wait_for_the_colors(batch: Batch, inputs: NetworkInputs) -> Batch:
     return ORIGINAL["jitter_colors"](batch, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "broken", "place"),
     [

@@ -218,6 +218,7 @@ def test_a_sweep_is_not_resumed_with_other_weights(tmp_path):
         run_sweep(small(loop=loop, space=space, search={"trials": 2}), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_marked_and_the_sweep_continues(tmp_path, monkeypatch):
     real, errors = case_rounds.repair_rounds, [MemoryError(), RuntimeError("not this time")]
 

@@ -271,6 +271,7 @@ def test_settings_that_cannot_work_are_refused(shards, tmp_path, field, value, m
         train(shards, tmp_path, replace(CONFIG, **{field: value}))
 
 
+@pytest.mark.slow
 def test_training_on_named_scenes_alone(shards, tmp_path):
     data = replace(CONFIG.data, train_scenes=("a", "d"), validation_groups=("b",))
     train(shards, tmp_path, replace(CONFIG, steps=1, data=data))
