@@ -123,7 +123,7 @@ def _typed(name: str, command: Command) -> str | None:
 def _describe_value(event: Any, argv: Sequence[str]) -> str:
     message = " ".join(str(event.message).split())
     argument = event.argument
-    if argument is None:  # a config refused it, in words of its own
+    if argument is None:  # the message is that of the config which refused it
         return message
     name = argument.display_name()
     values = _values_of(name, argv)

@@ -92,7 +92,7 @@ def show(text: str, *, file: Any = None) -> None:
     """Print a text to standard output, or another file, each line `readable`; commands to copy may be long.
 
     Raises:
-        SystemExit: whoever reads the output has closed it, as ``head`` does; the exit code is that of SIGPIPE.
+        SystemExit: the reader closed the output, as ``head`` does; the exit code is that of SIGPIPE.
     """
     try:
         print(readable_lines(text, MAX_LINE), file=file, flush=True)

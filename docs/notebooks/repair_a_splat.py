@@ -173,7 +173,7 @@ show(
 # ## Repair them
 #
 # The restorer gets each render with its opacity, depth, spread and nearest photos, and returns an image. Look closely:
-# is the repaired image better, or only smoother? Whatever it adds is a guess that two views may make differently.
+# is the repaired image better, or only smoother? Details that it adds are guesses, and may differ between views.
 
 # %%
 start = time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import statistics
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from splatfix.restoration.checkpoint import CONFIG
 from splatfix.runs import read_run
 from splatfix.tracking import is_sent, page_of, tracked_values
 from splatfix.training.history import Segment, read_segments
-from splatfix.training.run import HISTORY, PAGE, RESTORER, STATE
+from splatfix.training.run import HISTORY, PAGE, RESTORER, STATE, is_first_process
 from splatfix.training.state import read_state
 from splatfix.views import BANDS, pick_evenly
 
@@ -100,7 +99,7 @@ def write_training_page(place: str | Path, out: Path | None = None) -> str | Non
     Raises:
         ValueError: the folder holds no training, or files that this splatfix does not read.
     """
-    if int(os.environ.get("RANK", 0)) != 0:
+    if not is_first_process():
         return None
     mirror = open_mirror(place)
     mirror.pull()

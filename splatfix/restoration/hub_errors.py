@@ -27,7 +27,7 @@ def http_status(error: BaseException) -> int | None:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether the Hub did not answer, must not be asked, or has a fault of its own: a copy in the cache may do."""
+    """Whether the Hub did not answer, is switched off, or failed itself: a copy in the cache may serve instead."""
     causes = causes_by_type(error)
     status = http_status(error)
     return bool(causes.keys() & (NO_NETWORK | {"OfflineModeIsEnabled"})) or (status is not None and status >= 500)

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from splatfix.cameras import Camera, compose_pose
+from splatfix.cameras import Camera, compose_pose, rotation_from_quaternion
 from splatfix.evaluation.error_maps import error_map
 from splatfix.gaussians import SH_C0, Gaussians, Splat, covariances
+from splatfix.images import to_bytes
 from splatfix.rendering import render
 from splatfix.rendering.cpu.functions import Color
 from splatfix.rendering.cpu.projection import pack_camera
-from splatfix.shapes import Float
+from splatfix.shapes import Float, UInt8
 
 MOVE_SHARE = 0.01  # of the distance to the splat: by less, colors do not visibly change
 MIN_INTERVAL_SECONDS = 0.15  # between updates of colors
@@ -75,16 +76,22 @@ class DrawnSplat:
 
 def draw(splat: Splat) -> DrawnSplat:
     """Prepare a splat for the browser."""
-    g = splat.detach().to("cpu").gaussians
+    splat = splat.detach().to("cpu")
+    g = splat.gaussians
     centers = g.means.numpy().astype(np.float32)
     return DrawnSplat(
-        splat=splat.detach().to("cpu"),
+        splat=splat,
         centers=centers,
         covariances=covariances(g.quats, g.scales).numpy().astype(np.float32),
         opacities=g.opacities.numpy().astype(np.float32)[:, None],
         base_colors=(0.5 + SH_C0 * g.sh0[:, 0]).clamp(0, 1).numpy().astype(np.float32),
         focus=np.median(centers, axis=0).astype(np.float64),
     )
+
+
+def one_pixel(color: Any) -> UInt8[ndarray, "1 1 3"]:
+    """Make the background image of a color, RGB in [0, 1]."""
+    return to_bytes(np.full((1, 1, 3), np.asarray(color, np.float32)))
 
 
 def compute_colors(gaussians: Gaussians, position: Float[ndarray, "3"]) -> Float[ndarray, "N 3"]:
@@ -113,14 +120,7 @@ def seconds_to_wait(num_gaussians: int, cost_seconds: float) -> float:
 
 def make_camera(viser_camera: Any, longest_side_px: int) -> Camera:
     """Make the camera that a browser looks through (a ``viser.CameraHandle``), with an image of bounded size."""
-    w, x, y, z = viser_camera.wxyz
-    rotation = np.array(  # world from camera
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    rotation = rotation_from_quaternion(np.asarray(viser_camera.wxyz, float))  # world from camera
     side = min(longest_side_px, MAX_STILL_SIDE_PX)
     aspect = float(np.clip(viser_camera.aspect, 0.1, 10.0))
     width, height = (side, max(1, round(side / aspect))) if aspect >= 1 else (max(1, round(side * aspect)), side)

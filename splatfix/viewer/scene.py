@@ -124,9 +124,6 @@ def open_scene(sources: Sequence[str | Path], *, cameras_only: bool = False) -> 
             raise ValueError(f"{files[name]}: the splat has no Gaussians; wanted at least one")
         if captures and capture is not None and (misfit := _find_misfit(splat, capture)) is not None:
             notes.append(f"{files[name]}: the splat does not fit the photos: {misfit}")
-    views = list_photos(capture, runs[0] if runs else None, world)
-    if runs:
-        views += list_repairs(runs[0], world)
     return ViewerScene(
         title=" and ".join(path.resolve().name for path in (runs or plys)),
         splats=splats,

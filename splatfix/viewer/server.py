@@ -13,7 +13,7 @@ import numpy as np
 from splatfix.cameras import Camera, focus_point
 from splatfix.extras import require_modules
 from splatfix.gaussians import Splat
-from splatfix.viewer.drawing import DrawnSplat, draw, warm_up
+from splatfix.viewer.drawing import DrawnSplat, draw, one_pixel, warm_up
 from splatfix.viewer.live import POLL_SECONDS, RunWatcher
 from splatfix.viewer.scene import ViewerScene
 from splatfix.viewer.session import SPLAT_NODE, Session
@@ -173,8 +173,7 @@ def make_page(splat: Splat) -> str:
         drawn = draw(splat)
         _set_initial_camera(server, drawn, ())
         if splat.background is not None:
-            color = np.full((1, 1, 3), np.asarray(splat.background, np.float32))
-            server.scene.set_background_image((255 * color + 0.5).astype(np.uint8))
+            server.scene.set_background_image(one_pixel(splat.background))
         server.scene.add_gaussian_splats(SPLAT_NODE, **drawn.arguments(drawn.base_colors))
         return server.scene.as_html()
     finally:

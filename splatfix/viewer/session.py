@@ -15,6 +15,7 @@ from splatfix.viewer.drawing import (
     Stopwatch,
     compute_colors,
     make_camera,
+    one_pixel,
     render_difference,
     render_still,
     seconds_to_wait,
@@ -45,7 +46,7 @@ class Session:
         self.panel.connect(on_view=self.frustums.look_from, on_toggle=self.frustums.toggle)
         self._splats = splats
         self._background = background
-        self._color = np.zeros((1, 1, 3), np.float32)  # behind the splat
+        self._color = one_pixel((0.0, 0.0, 0.0))  # behind the splat
         self._node: Any = None
         self._shown: DrawnSplat | None = None
         self._colored_from: Float[ndarray, "3"] | None = None
@@ -82,8 +83,8 @@ class Session:
         if is_first:
             color = self._background if drawn.splat.background is None else drawn.splat.background
             if color is not None:
-                self._color = np.full((1, 1, 3), np.asarray(color, np.float32))
-            self.client.scene.set_background_image(to_bytes(self._color))
+                self._color = one_pixel(color)
+            self.client.scene.set_background_image(self._color)
         self._update_colors(drawn, position, now)
         self.panel.describe(name, drawn)
 
@@ -142,7 +143,7 @@ class Session:
     def _clear_still(self) -> None:
         if self._still is not None:
             self._still = None
-            self.client.scene.set_background_image(to_bytes(self._color))
+            self.client.scene.set_background_image(self._color)
             self._node.visible = True
 
 
