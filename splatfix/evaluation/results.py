@@ -22,6 +22,12 @@ REMEDY = "run the command again, or use the splatfix that wrote it (run.json nam
 
 Arm = Literal["before", "control", "after", "post"]
 ARMS: tuple[Arm, ...] = ("before", "control", "after", "post")
+ARM_MEANINGS = {
+    "before": "the sparse fit from the training photos",
+    "control": "the same fit trained on as long as “after”, without repaired views",
+    "after": "the fit retrained with repaired views",
+    "post": "“after”, with the restorer applied once more to each rendered image",
+}
 LOWER_IS_BETTER = frozenset({"lpips"})
 
 Metrics = dict[str, float | None]  # by metric, as `metrics.compute_metrics` names them; None where one is not known

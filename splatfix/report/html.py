@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 import splatfix
 from splatfix.evaluation.error_maps import ERROR_MAX, error_legend
+from splatfix.evaluation.results import ARM_MEANINGS
 from splatfix.report import wording
 from splatfix.report.svg import band_key, key
 
@@ -57,7 +58,7 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         version=splatfix.__version__,
-        meanings=wording.ARM_MEANINGS,
+        meanings=ARM_MEANINGS,
         legend=error_legend(),
         error_max=ERROR_MAX,
         PSNR=wording.PSNR,

@@ -69,12 +69,6 @@ PSNR_COLOR = Metric(
 MAIN_METRICS = (PSNR, SSIM, LPIPS)  # shown also where they were not measured, with the reason
 METRICS = (*MAIN_METRICS, PSNR_MASK, PSNR_COLOR)
 
-ARM_MEANINGS = {
-    "before": "the sparse fit from the training photos",
-    "control": "the same fit trained on as long as “after”, without repaired views",
-    "after": "the fit retrained with repaired views",
-    "post": "“after”, with the restorer applied once more to each rendered image",
-}
 BASELINES = {"before": "the sparse fit", "control": "the control, trained on without repaired views"}
 
 

@@ -19,7 +19,7 @@ from splatfix.cameras import Camera, look_at
 from splatfix.captures import Capture, View, is_remote, open_capture
 from splatfix.config import build_config
 from splatfix.evaluation.layout import image_path, repair_path
-from splatfix.evaluation.results import RESULTS
+from splatfix.evaluation.results import ARM_MEANINGS, RESULTS
 from splatfix.evaluation.view_cameras import ViewCamera, ViewCameras, read_view_cameras
 from splatfix.gaussians import Splat, read_recorded_world, read_splat
 from splatfix.images import read_image
@@ -32,10 +32,7 @@ Role = Literal["photo", "training", "test", "other", "repaired"]  # photo: of a 
 Load = Callable[[], ndarray | None]
 WANTED = "the folder of a fit, loop or demo, or a .ply"
 ARMS = ("before", "control", "after")
-MEANINGS = {
-    "before": "the sparse fit from the training photos",
-    "control": "trained on without repaired views",
-    "after": "trained on with repaired views",
+MEANINGS = ARM_MEANINGS | {
     "sibling": "a fit with another seed, whose renders are averaged with those of the loop before their repair",
     "round": "what after is to become: trained on with the repaired views of this round",
 }

@@ -57,7 +57,7 @@ def test_splats_are_switched_by_list_and_by_keys(browser):
     assert browser.control("splat")["value"] == "after"
     position = (0.0, 0.0, -5.0)
     browser.wait_for(lambda: shows_colors(browser, 2, position))
-    assert browser.says("trained on with repaired views")
+    browser.wait_for(lambda: browser.says("the fit retrained with repaired views"))
     browser.choose("splat", "before")
     browser.wait_for(lambda: shows_colors(browser, 0, position))
     browser.wait_for(lambda: browser.says("the sparse fit from the training photos"))
