@@ -1,7 +1,8 @@
 """The development scenes open right, shown by a fit: from 7 of 8 photos, the rest are predicted.
 
-Small and short (128 px, 600 steps, random Gaussians besides the capture's points), so that all scenes take minutes: a
-wrong convention, lens or pose shows as a fit that cannot tell what the other photos show.
+Small and short (128 px, at most 600 steps, random Gaussians besides the capture's points), so that all scenes take
+minutes: a wrong convention, lens or pose shows as a fit that cannot tell what the other photos show. A fit ends as soon
+as it predicts them.
 """
 
 import pytest
@@ -24,6 +25,7 @@ HARDER = {
     "lund_street": 15.0,  # a street driven along in wide steps: most of a test view is seen by two photos at most
     "terrace": 14.0,  # a walk through a place; test views stand between distant photos
 }
+STEPS_BETWEEN = 150
 FIT = FitConfig(steps=600, dropout=0.0, densify=DensifyConfig(strategy="default", max_gaussians=10_000))
 
 
@@ -38,11 +40,18 @@ def test_a_dense_fit_predicts_the_other_photos(scenes, name):
     sources = ("random",) if scene.points is None else ("points", "random")
     initial = InitializationConfig(sources=sources, num_random=5000)
     fit = start_fit(scene, FIT, initial, seed=0)
-    advance(fit, scene.views(), FIT.steps, seed=0)
-    scores = []
-    for name_of_view in split.test_ids:
-        view = capture.view(name_of_view)
-        with torch.no_grad():
-            made = render(fit.splat(), [view.camera]).rgb[0].clamp(0, 1)
-        scores.append(metrics.psnr(made, torch.from_numpy(view.load().rgb)))
-    assert sum(scores) / len(scores) >= HARDER.get(name, LEAST_DB), scores
+    test_views = [capture.view(test_id) for test_id in split.test_ids]
+    wanted = HARDER.get(name, LEAST_DB)
+    for _ in range(FIT.steps // STEPS_BETWEEN):
+        advance(fit, scene.views(), STEPS_BETWEEN, seed=0)
+        psnr = mean_psnr(fit.splat(), test_views)
+        if psnr >= wanted:
+            break
+    assert psnr >= wanted
+
+
+def mean_psnr(splat, views) -> float:
+    with torch.no_grad():
+        renders = [render(splat, [view.camera]).rgb[0].clamp(0, 1) for view in views]
+    scores = [metrics.psnr(rgb, torch.from_numpy(view.load().rgb)) for rgb, view in zip(renders, views, strict=True)]
+    return sum(scores) / len(scores)
