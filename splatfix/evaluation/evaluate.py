@@ -17,6 +17,7 @@ from splatfix.evaluation.error_maps import error_map, mark_ignored
 from splatfix.evaluation.layout import VIDEO, error_path, image_path
 from splatfix.evaluation.measure import MeasuredView, measure_views, summarize
 from splatfix.evaluation.results import Elongation, Estimate, IgnoredPixels, Results, ViewResult, write_results
+from splatfix.evaluation.validation import Validation
 from splatfix.evaluation.video import write_video
 from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
 from splatfix.flawed import render_flawed, render_references
@@ -49,12 +50,14 @@ def evaluate_arms(
     repair_views: Sequence[tuple[int, Camera]] = (),
     known: Results | None = None,
     estimate: Estimate | None = None,
+    validation: Validation | None = None,
 ) -> Results:
     """Measure all arms; write pictures, video, ``views.json`` and ``results.json`` into the run.
 
     ``post`` (the restorer once more, on the rendered test view) is measured where a restorer and ``after`` are given.
     ``repair_views`` (round, camera) are only recorded. ``known`` holds results of the same splats on the same test
-    views, from another run: its arms are taken from there and not measured again. ``estimate`` is only recorded.
+    views, from another run: its arms are taken from there and not measured again. ``estimate`` and ``validation`` are
+    only recorded.
     """
     reasons: dict[str, str] = {}
     ignored_shares: list[float] = []
@@ -110,6 +113,7 @@ def evaluate_arms(
         reasons=reasons,
         estimate=estimate,
         ignored=_describe_ignored(scene, ignored_shares),
+        validation=validation,
     )
     write_view_cameras(run.path, locate_views(capture, split, views, repair_views))
     write_results(run.path, results)

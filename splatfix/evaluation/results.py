@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from splatfix.evaluation.validation import Validation
 from splatfix.files import read_json, write_json
 from splatfix.records import parse_record
 from splatfix.views import Band
@@ -156,6 +157,7 @@ class Results:
         reasons: why a metric is None, by metric.
         estimate: of ``before``, where no photo is left to test on.
         ignored: what masks exclude from the fit and from all metrics; None where that is nothing.
+        validation: of the rounds on left-out training photos; None where they were not validated.
     """
 
     schema: int = SCHEMA
@@ -171,6 +173,7 @@ class Results:
     reasons: dict[str, str]
     estimate: Estimate | None = None
     ignored: IgnoredPixels | None = None
+    validation: Validation | None = None
 
     @property
     def arms(self) -> list[Arm]:

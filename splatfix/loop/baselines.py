@@ -25,9 +25,13 @@ def sibling_seeds(config: LoopConfig) -> list[int]:
     return [config.seed + 1000 * number for number in range(1, config.repair.siblings + 1)]
 
 
-def fit_control(run: Run, scene: SparseScene, before: Fit, config: LoopConfig) -> Fit:
-    """Continue a copy of the sparse fit on photos alone, and write ``control.ply``."""
-    control, last_step = before.copy(), baseline_steps(config, before.step)
+def fit_control(run: Run, scene: SparseScene, before: Fit, config: LoopConfig, *, num_rounds: int | None = None) -> Fit:
+    """Continue a copy of the sparse fit on photos alone, and write ``control.ply``.
+
+    It is trained for the steps of ``num_rounds`` rounds; None for all of the config.
+    """
+    rounds = config.repair.rounds if num_rounds is None else num_rounds
+    control, last_step = before.copy(), before.step + rounds * config.repair.steps
     with run.stage("control"):  # no setting of the repair or the restorer: the checkpoint serves all of them
         identity = fit_identity(
             scene, initial=config.initial, fit=config.fit, seed=config.seed, before=before.step, steps=last_step

@@ -19,7 +19,7 @@ from splatfix.files import read_json, write_json
 from splatfix.fit import choose_steps, list_notes, prepare_run
 from splatfix.gaussians import write_splat
 from splatfix.loop.cache import SharedFits
-from splatfix.loop.config import LoopConfig
+from splatfix.loop.config import LoopConfig, ValidationConfig
 from splatfix.loop.run import LOOP_FILES
 from splatfix.mirror import Mirror
 from splatfix.process import hidden_bars, progress, quiet
@@ -69,8 +69,8 @@ def find_cases(captures: Sequence[str], seeds: Sequence[int]) -> list[Case]:
 
 
 def configure_case(config: LoopConfig, case: Case) -> LoopConfig:
-    """The loop's config for a case: with its seed, and no video."""
-    return replace(config, seed=case.seed, video=False)
+    """The loop's config for a case: with its seed, no video, and all rounds, whose gains are compared."""
+    return replace(config, seed=case.seed, video=False, validate=ValidationConfig())
 
 
 @contextmanager

@@ -83,6 +83,27 @@ class RepairConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """Whether the rounds of a loop are validated on left-out training photos first (`loop.validation`).
+
+    Attributes:
+        photos: so many training photos are left out of a further loop each, at reduced size; rounds that do not help
+            there are not run. At the default scale each costs a third of the loop. 0 for no validation.
+        scale: size of the images of these loops, as a share of the full size.
+        margin_db: fewer rounds, or none, must be better than all of them by this, in the mean PSNR of these photos.
+    """
+
+    photos: int = 0
+    scale: float = 0.5
+    margin_db: float = 0.05
+
+    def __post_init__(self) -> None:
+        require(self.photos >= 0, "validate.photos", self.photos, "0 or more photos")
+        require(0 < self.scale <= 1, "validate.scale", self.scale, "a share above 0, up to 1")
+        require(self.margin_db >= 0, "validate.margin_db", self.margin_db, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoopConfig(FitRunConfig):
     """The whole loop over one capture: a sparse fit, and what follows it.
 
@@ -101,7 +122,9 @@ class LoopConfig(FitRunConfig):
         fit: the sparse fit.
         choose: how the sparse fit is stopped.
         repair: the rounds.
+        validate: whether the rounds are validated on left-out training photos first.
     """
 
     restorer: RestorerSetting = "nafnet"
     repair: RepairConfig = field(default_factory=RepairConfig)
+    validate: ValidationConfig = field(default_factory=ValidationConfig)

@@ -7,6 +7,7 @@ and on repaired novel views, round by round. Both use the same seed, steps and s
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from splatfix.captures import resolve_capture
@@ -30,12 +31,13 @@ from splatfix.loop.baselines import fit_control, fit_siblings
 from splatfix.loop.config import LoopConfig
 from splatfix.loop.plan import loop_stages
 from splatfix.loop.rounds import repair_rounds
+from splatfix.loop.validation import VALIDATION_FILES, validate_rounds
 from splatfix.process import choose_device
 from splatfix.restoration import RestorerChoice, open_restorer, pin_choice
 from splatfix.restoration.identity import describe_training_overlap, restorer_input
 from splatfix.stages import StagePlan
 
-LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, REPAIRS, "control.ply", "after.ply")
+LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, *VALIDATION_FILES, REPAIRS, "control.ply", "after.ply")
 
 
 def run_loop(
@@ -72,13 +74,19 @@ def _run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, 
     if run.is_finished:
         return read_results(run.path)
 
-    run.plan = StagePlan(loop_stages(config, num_train=len(split.train_ids), num_test=len(split.test_ids)))
+    nums = {"num_train": len(split.train_ids), "num_test": len(split.test_ids)}
+    run.plan = StagePlan(loop_stages(config, **nums))
     before = fit_scene(run, scene, config)
-    control = fit_control(run, scene, before, config)
-    siblings = fit_siblings(run, scene, before, config)
+    validation = validate_rounds(run, scene, restorer, config, steps=before.step)
+    num_rounds = config.repair.rounds if validation is None else validation.kept_rounds
+    run.plan.stages = loop_stages(config, **nums, num_rounds=num_rounds)
+    control = fit_control(run, scene, before, config, num_rounds=num_rounds or None)
+    siblings = fit_siblings(run, scene, before, config) if num_rounds else []
     after, repair_views = before, []
+    if validation is not None and num_rounds == 0 and validation.unrepaired == "control":
+        after = control
     repairs: list[RepairRecord] = []
-    for round_ in repair_rounds(run, scene, before, siblings, restorer, config):
+    for round_ in islice(repair_rounds(run, scene, before, siblings, restorer, config), num_rounds):
         after = round_.fit
         repair_views += [(round_.number, camera) for camera in round_.cameras]
         repairs += round_.repairs
@@ -104,6 +112,7 @@ def _run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, 
         scene=scene,
         repair_views=repair_views,
         estimate=estimate_without_tests(run, split, scene, config, steps=before.step),
+        validation=validation,
     )
     run.write_provenance(seed=config.seed, device=device, notes=[*list_notes(capture, config), *before.notes, *overlap])
     return results

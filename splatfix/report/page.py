@@ -12,6 +12,7 @@ from urllib.parse import quote
 from splatfix.evaluation import layout
 from splatfix.evaluation.repairs import read_repairs
 from splatfix.evaluation.results import ARMS, RESULTS, Results, ViewResult
+from splatfix.evaluation.validation import describe_validation
 from splatfix.files import write_text
 from splatfix.messages import format_bytes
 from splatfix.report import charts, comparison, pictures, wording
@@ -71,6 +72,7 @@ def run_page(run: RunFiles, folder: Path | None = None) -> str:
         "run": run,
         "facts": _facts(run),
         "headline": wording.headline(run),
+        "validation_sentence": "" if results.validation is None else describe_validation(results.validation),
         "hero": _hero(run, cards),
         "files": run_files(run.path, RUN_FILES, folder),
         "view_command": _view_command(run),

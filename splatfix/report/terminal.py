@@ -12,6 +12,7 @@ import yaml
 
 from splatfix import storage
 from splatfix.evaluation.results import Results
+from splatfix.evaluation.validation import describe_validation
 from splatfix.mirror import open_mirror
 from splatfix.report.compare.figures import comparison_figures
 from splatfix.report.compare.headline import compare_headline
@@ -56,6 +57,8 @@ def describe_verdict(run: RunFiles, page: Path) -> list[str]:
     decision = verdict(run.results)
     disagreement = [detail for detail in top.details if detail.startswith("The metrics disagree")]
     sentences = [top.sentence] if decision is None else [decision, *disagreement]
+    if run.results.validation is not None:
+        sentences.insert(0, describe_validation(run.results.validation))
     if run.provenance.get("rendered_from"):
         sentences.append(f"The photos are renders of {run.provenance['rendered_from']}, which itself was not repaired.")
     lines = [*(textwrap.fill(sentence, WIDTH, break_on_hyphens=False) for sentence in sentences), f"report: {page}"]

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from splatfix.evaluation.noise import PairedGain, paired_gain
 from splatfix.evaluation.results import ARMS, LOWER_IS_BETTER, Estimate, Results, ViewResult
+from splatfix.evaluation.validation import describe_validation
 from splatfix.report.load import RunFiles
 from splatfix.views import BANDS
 
@@ -146,6 +147,8 @@ def recommended_arm(results: Results) -> str | None:
     baseline, gain = baseline_arm(results), run_gain(results)
     if baseline in exported and gain is not None and gain.verdict != "better":
         return baseline
+    if gain is None and results.validation is not None and results.validation.kept_rounds == 0:
+        return results.validation.unrepaired
     return exported[0] if exported else None
 
 
@@ -228,8 +231,13 @@ def _estimate_headline(results: Results, estimate: Estimate) -> Headline:
         f"Each of the {photos} was left out of a further sparse fit, and compared with its render. Such a photo is "
         "farther from the others than most new views are, so the estimate is rather too low.",
     ]
-    if "after" in results.num_gaussians:
-        details.append("It is of the sparse fit: what the repair gains is not known without test photos.")
+    if results.validation is not None:
+        details.append(describe_validation(results.validation))
+    elif "after" in results.num_gaussians:
+        details.append(
+            "It is of the sparse fit: what the repair gains is not known without test photos (--validate.photos 2 "
+            "estimates that, too)."
+        )
     return Headline(
         f"No photo was left to test on. The sparse fit is estimated to reach {value} dB PSNR.",
         tuple(details),
@@ -262,7 +270,9 @@ def _loop_headline(results: Results, gain: PairedGain, photos: str) -> Headline:
         tone = "bad"
         if not disagree:
             sentence += f" Better use {arm}.ply."
-    details = tuple(filter(None, (others, _spread(results), _bands(results), _noise(gain), _missing_lpips(results))))
+    validated = None if results.validation is None else describe_validation(results.validation)
+    parts = (validated, others, _spread(results), _bands(results), _noise(gain), _missing_lpips(results))
+    details = tuple(filter(None, parts))
     return Headline(sentence, details, f"{format_gain(gain, 2)} dB", "PSNR gain on test photos", tone)
 
 

@@ -126,13 +126,13 @@ def _run_probe(
     while fit.step < settings.steps:
         count = min(config.every, settings.steps - fit.step)
         advance(fit, others.views(), count, seed=seed)
-        scores.append(_score_photo(fit.splat(), small, index))
+        scores.append(score_photo(fit.splat(), small, index))
         if int(np.argmax(scores)) + config.patience < len(scores):
             break
     return scores
 
 
-def _score_photo(splat: Splat, scene: SparseScene, index: int) -> float:
+def score_photo(splat: Splat, scene: SparseScene, index: int) -> float:
     """Compute the PSNR of the held-out photo in dB, in float32 on the device of the fit; finite for equal images.
 
     Ignored pixels of the photo are left out.
