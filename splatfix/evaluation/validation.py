@@ -74,7 +74,7 @@ class Validation:
 def describe_validation(found: Validation) -> str:
     """What the left-out photos say about the rounds, in a sentence."""
     num, photos = found.num_rounds, f"{len(found.loops)} left-out training photo" + "s" * (len(found.loops) > 1)
-    every = "the round" if num == 1 else f"all {num} rounds"
+    every = {1: "the round", 2: "both rounds"}.get(num, f"all {num} rounds")
     figures = (
         f"In the mean of {photos}, {found.unrepaired} reaches {getattr(found, found.unrepaired):.2f} dB PSNR and "
         f"{every} of repair {found.rounds[-1]:.2f} dB"
@@ -84,4 +84,5 @@ def describe_validation(found: Validation) -> str:
     if found.kept_rounds == 0:
         return f"{figures}: no round is kept, and after.ply is {found.unrepaired}.ply."
     reached = f"{found.rounds[found.kept_rounds - 1]:.2f} dB"
-    return f"{figures}, but {reached} after {found.kept_rounds}: {found.kept_rounds} of {num} rounds are kept."
+    verb = "is" if found.kept_rounds == 1 else "are"
+    return f"{figures}, but {reached} after {found.kept_rounds}: {found.kept_rounds} of {num} rounds {verb} kept."

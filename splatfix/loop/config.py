@@ -88,7 +88,7 @@ class ValidationConfig:
 
     Attributes:
         photos: so many training photos are left out of a further loop each, at reduced size; rounds that do not help
-            there are not run. At the default scale each costs a third of the loop. 0 for no validation.
+            there are not run. Two of them at the default scale cost about as much time as the loop itself. 0 for none.
         scale: size of the images of these loops, as a share of the full size.
         margin_db: fewer rounds, or none, must be better than all of them by this, in the mean PSNR of these photos.
     """

@@ -143,8 +143,8 @@ def test_the_stages_of_rounds_that_are_not_kept_are_left_out():
     ("kept", "rounds", "end"),
     [
         (1, (20.5,), "control reaches 20.20 dB PSNR and the round of repair 20.50 dB: it is kept."),
-        (2, (20.4, 20.5), "control reaches 20.20 dB PSNR and all 2 rounds of repair 20.50 dB: they are kept."),
-        (1, (20.6, 20.3), "all 2 rounds of repair 20.30 dB, but 20.60 dB after 1: 1 of 2 rounds are kept."),
+        (2, (20.4, 20.5), "control reaches 20.20 dB PSNR and both rounds of repair 20.50 dB: they are kept."),
+        (1, (20.6, 20.3), "both rounds of repair 20.30 dB, but 20.60 dB after 1: 1 of 2 rounds is kept."),
         (0, (19.6, 19.3), "19.30 dB: no round is kept, and after.ply is control.ply."),
     ],
 )
