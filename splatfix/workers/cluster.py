@@ -271,6 +271,13 @@ def current_node() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
+def current_gpus() -> frozenset[str]:
+    """Return the ids of the GPUs of this process, which is connected to Ray: those of its actor, whole or a share."""
+    import ray
+
+    return frozenset(map(str, ray.get_gpu_ids()))
+
+
 def draining_nodes(ray: Any) -> set[str]:  # noqa: ARG001 - so that tests can replace it
     """Return the ids of the nodes that are about to go away."""
     try:

@@ -44,10 +44,15 @@ def retry_with_free_memory(call: Callable[[], Result]) -> Result:
         if not is_out_of_memory(error):
             raise
         log.warning("out of GPU memory (%s); freeing what is cached, and trying again", str(error).split("\n")[0])
-    gc.collect()  # the exception and its frames are gone here
+    free_cached_memory()  # the exception and its frames are gone here
+    return call()
+
+
+def free_cached_memory() -> None:
+    """Free the memory of the GPU that this process no longer uses, but has kept for later."""
+    gc.collect()
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    return call()
 
 
 def _cuda_works() -> bool:

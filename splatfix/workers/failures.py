@@ -41,6 +41,10 @@ class BrokenProcessError(MachineError):
     """Raised in a worker when no task can succeed any more in its process, so that another has to take its place."""
 
 
+class GpuMemoryError(MachineError):
+    """Raised in a worker when the memory of its GPU is full, even after it has freed what it could."""
+
+
 class SlowTaskError(MachineError):
     """The failure of a task whose worker did not answer in time."""
 

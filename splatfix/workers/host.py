@@ -15,9 +15,9 @@ from typing import Any
 
 from splatfix.errors import MachineError, RunAborted, is_disk_full
 from splatfix.shared_folder import describe_machine
-from splatfix.workers.cluster import current_node
-from splatfix.workers.cuda_errors import breaks_cuda, retry_with_free_memory
-from splatfix.workers.failures import BrokenProcessError, NodeDiskFullError
+from splatfix.workers.cluster import current_gpus, current_node
+from splatfix.workers.cuda_errors import breaks_cuda, free_cached_memory, is_out_of_memory, retry_with_free_memory
+from splatfix.workers.failures import BrokenProcessError, GpuMemoryError, NodeDiskFullError
 from splatfix.workers.tasks import Worker
 
 MAX_WARNINGS = 20  # that are sent to the driver with one answer
@@ -33,6 +33,14 @@ class Answer:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an actor is: the id of its node, and the ids of the GPUs there that it was given, or given a share of."""
+
+    node: str
+    gpus: frozenset[str] = frozenset()
+
+
 class WorkerHost:
     """Creates the worker when the actor starts, then forwards tasks to it.
 
@@ -42,6 +50,7 @@ class WorkerHost:
     def __init__(self, create: Callable[[], Worker], gpus: float) -> None:
         self._worker: Worker | None = None
         self._error: Exception | None = None
+        self._gpus = gpus
         self._num_instant_failures = 0
         self._warnings = _Warnings()
         logging.basicConfig(level=logging.WARNING, format="%(message)s")  # into the node's own log
@@ -56,17 +65,34 @@ class WorkerHost:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({socket.gethostname()})"
 
-    def check_ready(self) -> str:
-        """Return the id of this actor's node; raise the error if the worker could not be created."""
+    def check_ready(self) -> Place:
+        """Return where this actor is; raise the error if the worker could not be created."""
         if self._error is not None:
             raise self._error
-        return current_node()
+        return Place(current_node(), current_gpus())
+
+    def free_memory(self) -> None:
+        """Free what this process has cached on its GPU, for a task that is about to run alone on it."""
+        free_cached_memory()
+
+    def run_alone(self, task: Any) -> Answer:
+        """Do a task that may use the whole memory of the GPU, since no other task runs there. Errors as `run`."""
+        free_cached_memory()
+        if 0 < self._gpus < 1:
+            set_memory_share(1.0)
+        try:
+            return self.run(task, None)
+        finally:
+            free_cached_memory()
+            if 0 < self._gpus < 1:
+                set_memory_share(self._gpus)
 
     def run(self, task: Any, upcoming: Any | None) -> Answer:
         """Do a task; see `Worker`. If the memory of the GPU is full, it is tried once more with what can be freed.
 
         Raises:
             NodeDiskFullError: no space is left in a folder that only this node uses.
+            GpuMemoryError: the memory of the GPU is full.
             BrokenProcessError: CUDA no longer works in this process, or two tasks in a row failed within a second.
         """
         assert self._worker is not None
@@ -81,6 +107,9 @@ class WorkerHost:
                     raise
                 place = error.filename or tempfile.gettempdir()
                 raise NodeDiskFullError(f"{describe_machine()}: no space is left ({place})") from error
+            if is_out_of_memory(error):
+                reason = str(error).strip().split("\n")[0]
+                raise GpuMemoryError(f"{describe_machine()}: {reason}") from error
             is_instant = time.monotonic() - start < INSTANT_SECONDS and not isinstance(error, ValueError)
             self._num_instant_failures = self._num_instant_failures + 1 if is_instant else 0
             if breaks_cuda(error) or self._num_instant_failures >= MAX_INSTANT_FAILURES:
@@ -110,11 +139,16 @@ def take_gpu_share(gpus: float) -> None:
     if gpus == 0:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides the GPUs of others only from workers that have one
         return
-    import torch
-
     require_cuda(f"{gpus:g} of a GPU", "set workers.gpus to 0 for the CPU")
     if gpus < 1:
-        torch.cuda.set_per_process_memory_fraction(gpus)
+        set_memory_share(gpus)
+
+
+def set_memory_share(share: float) -> None:
+    """Limit the memory that torch takes of the GPU of this process to a share of it, above 0 and up to 1."""
+    import torch
+
+    torch.cuda.set_per_process_memory_fraction(share)
 
 
 def require_cuda(held: str, remedy: str, *, renders: bool = True) -> None:

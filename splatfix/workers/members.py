@@ -21,7 +21,7 @@ from splatfix.workers.cluster import (
 from splatfix.workers.config import WorkersConfig
 from splatfix.workers.failures import classify_failure
 from splatfix.workers.health import NodeHealth, Streak
-from splatfix.workers.host import host_class
+from splatfix.workers.host import Place, host_class
 from splatfix.workers.tasks import Worker
 
 log = logging.getLogger(__name__)
@@ -43,20 +43,24 @@ class Member(Generic[T]):
     Attributes:
         excluded: ids of the nodes on which it may not be placed.
         node: id of its node, once it is ready.
+        gpus: ids of the GPUs of its node that it was given, or given a share of.
         group: of its last task.
         held: the groups of its task and of its upcoming task.
         leased: when it got its task, in seconds of the monotonic clock.
+        has_freed: whether it has freed what it had cached on its GPU since its last task.
     """
 
     handle: Any
     started: float
     excluded: frozenset[str] = frozenset()
     node: str | None = None
+    gpus: frozenset[str] = frozenset()
     task: T | None = None
     upcoming: T | None = None
     group: Hashable = None
     held: list[Hashable] = field(default_factory=list)
     leased: float = 0.0
+    has_freed: bool = False
     streak: Streak = field(default_factory=Streak)
 
     @property
@@ -163,9 +167,10 @@ class Members(Generic[T]):
         for actor in [*self.actors]:
             self.remove(actor)
 
-    def count_ready(self, actor: Member[T], node: str) -> None:
+    def count_ready(self, actor: Member[T], place: Place) -> None:
         """Count an actor whose worker was created."""
-        actor.node = node
+        node = place.node
+        actor.node, actor.gpus = node, place.gpus
         self._last_ready = time.monotonic()
         if node not in self.nodes:
             self.refresh(soon=True)

@@ -14,6 +14,7 @@ from splatfix.workers.config import WorkersConfig
 from splatfix.workers.failures import (
     BrokenProcessError,
     Failure,
+    GpuMemoryError,
     NodeDiskFullError,
     SlowTaskError,
     classify_failure,
@@ -21,6 +22,7 @@ from splatfix.workers.failures import (
 )
 from splatfix.workers.health import MAX_PREEMPTIONS, Attempts, Streak, better_nodes
 from splatfix.workers.host import Answer
+from splatfix.workers.lone_tasks import LoneTasks
 from splatfix.workers.members import PATIENCE_SECONDS, Member, Members
 from splatfix.workers.queue import TaskQueue
 from splatfix.workers.relay import WarningRelay
@@ -56,6 +58,7 @@ class ActorPool(Generic[T]):
         self._idle: list[Member[T]] = []
         self._held: Counter[Hashable] = Counter()  # workers by the group of their last task
         self._attempts: dict[str, Attempts] = {}  # of unfinished tasks that have failed
+        self._lone: LoneTasks[T] = LoneTasks()  # those that ran out of memory beside others
         self._relay = WarningRelay()
         self._slow = SlowTasks(config.task_minutes)
         self._num_named = 0
@@ -67,7 +70,7 @@ class ActorPool(Generic[T]):
                 self._members.refresh()
                 self._idle = [actor for actor in self._idle if not self._lease(actor)]
                 busy = sum(actor.task is not None for actor in self._waiting.values())
-                if busy == 0 and self._queue.is_empty():
+                if busy == 0 and self._queue.is_empty() and not self._lone.is_waiting:
                     return
                 self._fit_to_tasks(busy)
                 self._members.check_start()
@@ -106,9 +109,11 @@ class ActorPool(Generic[T]):
         members = self._members
         reserved = sum(actor.upcoming is not None for actor in self._waiting.values())
         if self._queue.is_empty():
+            kept = [actor for actor in self._idle if self._lone.has_claimed(actor)]
             for actor in self._idle:
-                self._remove(actor)
-            self._idle = []
+                if actor not in kept:
+                    self._remove(actor)
+            self._idle = kept
             starting = [actor for actor in members.actors if not actor.is_ready]
             for actor in starting[: max(len(members.actors) - busy - reserved, 0)]:
                 members.remove(actor)
@@ -127,6 +132,9 @@ class ActorPool(Generic[T]):
         if not self._may_work(actor):
             self._return_reserved(actor)
             return False
+        if self._lone.keeps_out(actor):
+            self._return_reserved(actor)
+            return self._free_memory(actor)
         if actor.upcoming is not None:
             actor.task, actor.upcoming = actor.upcoming, None
         else:
@@ -134,16 +142,34 @@ class ActorPool(Generic[T]):
         if actor.task is None:
             self._hold(actor)
             return False
-        actor.group = self._queue.group(actor.task)
+        name = self._queue.name(actor.task)
+        is_lone = name in self._lone
+        if is_lone:
+            self._lone.claim(actor)
+            if not self._lone.is_alone(actor, self._members.actors):  # the others of its GPU free it
+                actor.task, actor.upcoming = None, actor.task
+                self._hold(actor)
+                return False
+        actor.group, actor.has_freed = self._queue.group(actor.task), False
         self._hold(actor)
-        actor.upcoming = self._queue.next(actor.group, self._held, lambda task: self._is_allowed(task, actor))
-        self._hold(actor)
+        if not is_lone:
+            actor.upcoming = self._queue.next(actor.group, self._held, lambda task: self._may_follow(task, actor))
+            self._hold(actor)
         actor.leased = time.monotonic()
-        method = actor.handle.run
+        method = actor.handle.run_alone if is_lone else actor.handle.run
         if self._num_named < MAX_NAMES:
             self._num_named += 1
-            method = method.options(name=self._queue.name(actor.task))
-        self._waiting[method.remote(actor.task, actor.upcoming)] = actor
+            method = method.options(name=name)
+        answer = method.remote(actor.task) if is_lone else method.remote(actor.task, actor.upcoming)
+        self._waiting[answer] = actor
+        return True
+
+    def _free_memory(self, actor: Member[T]) -> bool:
+        """Let an idle actor free what it has cached on its GPU; False if it has."""
+        self._hold(actor)
+        if actor.has_freed:
+            return False
+        self._waiting[actor.handle.free_memory.remote()] = actor
         return True
 
     def _next_task(self, actor: Member[T]) -> T | None:
@@ -165,6 +191,8 @@ class ActorPool(Generic[T]):
             del self._held[group]
 
     def _return_reserved(self, actor: Member[T]) -> None:
+        """Put the task that is reserved for an actor back into the queue, with its claim to a GPU."""
+        self._lone.release(actor)
         if actor.upcoming is not None:
             self._queue.returned.appendleft(actor.upcoming)
             actor.upcoming = None
@@ -215,6 +243,10 @@ class ActorPool(Generic[T]):
         better = better_nodes(others, self._health)
         return not better or actor.node in better
 
+    def _may_follow(self, task: T, actor: Member[T]) -> bool:
+        """Whether a task may be reserved for an actor that is busy: one that has to run alone takes the next free."""
+        return self._queue.name(task) not in self._lone and self._is_allowed(task, actor)
+
     def _take_answer(self, answer: Any) -> Outcome[T] | None:
         """Handle the answer of an actor; return the outcome of its task if that has ended."""
         actor = self._waiting.pop(answer)
@@ -231,16 +263,22 @@ class ActorPool(Generic[T]):
             self._members.count_ready(actor, result)
             self._idle.append(actor)
             return None
+        if actor.task is None:
+            actor.has_freed = True
+            self._idle.append(actor)
+            return None
         return self._handle_success(actor, result)
 
     def _handle_success(self, actor: Member[T], answer: Answer) -> Outcome[T]:
         task, node = actor.task, actor.node
         assert task is not None and node is not None
         actor.task = None
+        self._lone.release(actor)
         self._slow.finish(actor, time.monotonic() - actor.leased)
         name = self._queue.name(task)
         self._relay.send(self._health[node].name, answer.warnings)
         attempts = self._attempts.pop(name, None)
+        self._lone.discard(name)
         actor.streak.clear()
         self._health[node].count_success()
         if attempts is not None:
@@ -257,6 +295,9 @@ class ActorPool(Generic[T]):
         if not actor.is_ready:
             self._members.count_failed_start(actor, error, has_died=False)
             return None
+        if actor.task is None:  # it could not free its memory
+            self._remove(actor)
+            return None
         outcome = self._count_failure(actor, error, trace)
         if actor not in self._members.actors:  # it was retired
             return outcome
@@ -272,6 +313,9 @@ class ActorPool(Generic[T]):
             self._members.count_failed_start(actor, error, has_died=True)
             return None
         assert actor.node is not None
+        if actor.task is None:  # it was about to free its memory
+            self._remove(actor)
+            return None
         is_preempted = getattr(error, "preempted", False) or self._is_draining(actor.node)
         self._members.refresh(soon=True)
         outcome = self._count_failure(actor, error, is_preempted=is_preempted)
@@ -284,6 +328,7 @@ class ActorPool(Generic[T]):
         """Return the task to the queue for another attempt, or return its outcome if the failure is final."""
         task, actor.task, node = actor.task, None, actor.node
         assert task is not None and node is not None
+        self._lone.release(actor)
         name = self._queue.name(task)
         failure = classify_failure(error, trace)
         if isinstance(error, NodeDiskFullError) and len(self._members.capable_nodes()) <= 1:
@@ -295,12 +340,18 @@ class ActorPool(Generic[T]):
             self._queue.returned.append(task)
             return None
         attempts.failures.append((node, failure))
-        self._judge(actor, task, attempts, failure)
+        if isinstance(error, GpuMemoryError):  # the fault of those beside it, or of the task, but not of the node
+            self._lone.add(name)
+        else:
+            self._judge(actor, task, attempts, failure)
         attempts.tried.add(node)
         if attempts.is_final(self._config.attempts, self._health, self._other_nodes(attempts)):
             del self._attempts[name]
+            self._lone.discard(name)
             self._queue.finish(task)
             return self._failed(task, failure, len(attempts.failures), node)
+        if name in self._lone:
+            failure = replace(failure, reason=f"{failure.reason}; it waits until it is alone on a GPU")
         self._on_retry(task, failure)
         self._queue.returned.append(task)
         self._retire_if_blamed(node)

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray.exceptions
 
-from splatfix.workers.host import Answer
+from splatfix.workers.host import Answer, Place
 
 DIES = object()  # what a worker or task does: its process ends
 PREEMPTED = object()  # as above, since the node is taken away
@@ -55,6 +55,9 @@ class FakeRay:
         run: what a task does on a node: its seconds, an error, or `DIES`.
         events: functions that are called at a time.
         log: node and task of each attempt.
+        attempts: GPU (node and number, where it is shared), task, first and last second of each that answers.
+        alone: tasks that were run alone, in order.
+        freed: node and GPU of each actor that was told to free its memory.
         kills: number of actors that were killed.
     """
 
@@ -68,6 +71,9 @@ class FakeRay:
         self.run: Callable[[str, str], Any] = lambda _node, _task: 10.0
         self.events: list[tuple[float, Callable[[], object]]] = []
         self.log: list[tuple[str, str]] = []
+        self.attempts: list[tuple[str, str, float, float]] = []
+        self.alone: list[str] = []
+        self.freed: list[str] = []
         self.starts: list[tuple[float, str]] = []
         self.num_created = self.kills = 0
 
@@ -171,6 +177,9 @@ class FakeActor:
         self.ready = Reference()
         self.check_ready = _Method(lambda: self.ready)
         self.run = _Method(self._run)
+        self.run_alone = _Method(self._run_alone)
+        self.free_memory = _Method(self._free_memory)
+        self.gpus: frozenset[str] = frozenset()
 
     def fits(self, node: FakeNode) -> bool:
         selector = self.given.get("label_selector", {})
@@ -185,6 +194,7 @@ class FakeActor:
 
     def start_on(self, node: FakeNode) -> None:
         self.node = node
+        self.gpus = self.choose_gpu(node)
         self.ray.starts.append((self.ray.clock.now, node.name))
         what = self.ray.start(node.name)
         if what is DIES:
@@ -192,7 +202,16 @@ class FakeActor:
         elif isinstance(what, BaseException):
             self.answer(self.ready, 0.1, ray.exceptions.RayTaskError("check_ready", "the traceback", what))
         else:
-            self.answer(self.ready, what, node.name)
+            self.answer(self.ready, what, Place(node.name, self.gpus))
+
+    def choose_gpu(self, node: FakeNode) -> frozenset[str]:
+        """The first GPU of the node that has room for the share of this actor."""
+        share = self.given["num_gpus"]
+        for gpu in map(str, range(int(node.resources["GPU"]))) if 0 < share < 1 else ():
+            used = sum(actor.given["num_gpus"] for actor in node.actors if gpu in actor.gpus)
+            if used + share <= 1:
+                return frozenset({gpu})
+        return frozenset()
 
     def answer(self, reference: Reference, seconds: float, value: Any) -> Reference:
         reference.time, reference.value = self.ray.clock.now + seconds, value
@@ -211,7 +230,24 @@ class FakeActor:
             return reference
         if isinstance(what, BaseException):
             return self.answer(reference, 0.01, ray.exceptions.RayTaskError("run", "the traceback", what))
+        now = self.ray.clock.now
+        self.ray.attempts.append((self.place, task, now, now + what))
         return self.answer(reference, what, Answer(f"{task} on {self.node.name}"))
+
+    @property
+    def place(self) -> str:
+        assert self.node is not None
+        return " ".join([self.node.name, *self.gpus])
+
+    def _run_alone(self, task: str) -> Reference:
+        self.ray.alone.append(task)
+        return self._run(task, None)
+
+    def _free_memory(self) -> Reference:
+        reference = Reference()
+        self.answers.append(reference)
+        self.ray.freed.append(self.place)
+        return self.answer(reference, 0.1, None) if self.is_alive else self.answer(reference, 0, self.death(DIES))
 
     def death(self, how: Any) -> Exception:
         error = ray.exceptions.ActorDiedError()
