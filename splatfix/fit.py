@@ -50,6 +50,7 @@ MAY_CHANGE = (
     "device",
     "video",
     "checkpoint_seconds",
+    "repeat_control",
 )  # settings without influence on results, which a resumed run may change
 POSED = "capture"  # folder in that of a run for the capture of photos that had no poses
 FIT_FILES = (  # glob patterns of the files that a fit writes
@@ -231,10 +232,12 @@ def prepare_run(
     inputs: Mapping[str, Input] | None = None,
     notes: Sequence[str] = (),
     fresh: bool = False,
+    is_complete: bool = True,
 ) -> PreparedRun:
     """Open the capture, choose the views, load the photos, and start or resume the run (`runs.open_run`).
 
-    ``inputs`` are those of the run besides the capture, ``notes`` are shown beside those of the capture. Writes
+    ``inputs`` are those of the run besides the capture, ``notes`` are shown beside those of the capture, and
+    ``is_complete`` is False where a finished run lacks a part that the config wants now. Writes
     ``run.json``, ``config.yaml`` and ``split.json``, unless the run is finished.
 
     Raises:
@@ -268,7 +271,7 @@ def prepare_run(
         inputs={"capture": Input(path=resolve_capture(capture_path), digest=digest), **(inputs or {})},
         may_change=MAY_CHANGE,
         files=files,
-        is_complete=not config.video or (Path(out) / VIDEO).is_file(),
+        is_complete=is_complete and (not config.video or (Path(out) / VIDEO).is_file()),
         fresh=fresh,
     )
     if run.is_finished:

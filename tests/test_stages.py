@@ -89,6 +89,10 @@ def test_the_stages_of_a_loop_hold_all_its_steps():
     names = [stage.name for stage in stages]
     assert names == ["fit", "control", "siblings", *["repair", "retrain"] * 3, "evaluate", "video"]
     assert sum(stage.work.get(STEP, 0) for stage in stages) == 100 + 60 + 2 * 160 + 3 * 20
+    config = LoopConfig(fit=FitConfig(steps=100), repair=repair)
+    twice = loop_stages(config, num_train=4, num_test=6, repeats_control=True)
+    assert [stage.name for stage in twice if stage not in stages] == ["repeat"]
+    assert sum(stage.work.get(STEP, 0) for stage in twice) == 100 + 2 * 60 + 2 * 160 + 3 * 20
     untested = loop_stages(LoopConfig(estimate=2, video=False), num_train=4, num_test=0)
     assert untested[-1].name == "estimate" and untested[-1].work[STEP] == 2 * FitConfig().steps
     started = replace(LoopConfig(), initial=InitializationConfig(start=Path("mine.ply")))

@@ -16,7 +16,17 @@ from splatfix.evaluation.camera_path import path_cameras
 from splatfix.evaluation.error_maps import error_map, mark_ignored
 from splatfix.evaluation.layout import VIDEO, error_path, image_path
 from splatfix.evaluation.measure import MeasuredView, measure_views, summarize
-from splatfix.evaluation.results import Elongation, Estimate, IgnoredPixels, Results, ViewResult, write_results
+from splatfix.evaluation.noise import run_spread
+from splatfix.evaluation.results import (
+    Elongation,
+    Estimate,
+    IgnoredPixels,
+    Metrics,
+    Results,
+    Summary,
+    ViewResult,
+    write_results,
+)
 from splatfix.evaluation.validation import Validation
 from splatfix.evaluation.video import write_video
 from splatfix.evaluation.view_cameras import locate_views, write_view_cameras
@@ -51,13 +61,15 @@ def evaluate_arms(
     known: Results | None = None,
     estimate: Estimate | None = None,
     validation: Validation | None = None,
+    control_again: Splat | None = None,
 ) -> Results:
     """Measure all arms; write pictures, video, ``views.json`` and ``results.json`` into the run.
 
     ``post`` (the restorer once more, on the rendered test view) is measured where a restorer and ``after`` are given.
     ``repair_views`` (round, camera) are only recorded. ``known`` holds results of the same splats on the same test
-    views, from another run: its arms are taken from there and not measured again. ``estimate`` and ``validation`` are
-    only recorded.
+    views, from another run: its arms and its run-to-run spread are taken from there and not measured again.
+    ``control_again``: the control, trained a second time, for the run-to-run spread. ``estimate`` and
+    ``validation`` are only recorded.
     """
     reasons: dict[str, str] = {}
     ignored_shares: list[float] = []
@@ -89,8 +101,10 @@ def evaluate_arms(
             reasons=reasons,
             on_view=on_view,
         )
+        again = None if control_again is None else _measure_again(capture, split, control_again)
     if known is not None:
         views = _with_known_arms(views, known)
+    summary = summarize(views)
     if video:
         with run.stage("video"):
             shown = [arms[name] for name in ("before", "after") if name in arms]
@@ -106,7 +120,7 @@ def evaluate_arms(
         seed=seed,
         size_px=split.size_px or max(max(c.width_px, c.height_px) for c in scene.cameras),
         views=tuple(views),
-        summary=summarize(views),
+        summary=summary,
         elongation={arm: Elongation(**elongation(remove_shell(splat.gaussians))) for arm, splat in arms.items()},
         seconds={name: round(value, 2) for name, value in run.seconds.items()},
         num_gaussians={arm: len(splat.gaussians) for arm, splat in arms.items()},
@@ -114,10 +128,20 @@ def evaluate_arms(
         estimate=estimate,
         ignored=_describe_ignored(scene, ignored_shares),
         validation=validation,
+        spread=known.spread if known is not None else run_spread(_control_means(summary), again),
     )
     write_view_cameras(run.path, locate_views(capture, split, views, repair_views))
     write_results(run.path, results)
     return results
+
+
+def _measure_again(capture: Capture, split: Split, control: Splat) -> Metrics | None:
+    """The means over the test views of a control that was trained a second time."""
+    return _control_means(summarize(measure_views(capture, split, {"control": control}, reasons={})))
+
+
+def _control_means(summary: Summary) -> Metrics | None:
+    return None if summary.all is None else summary.all.control
 
 
 def _describe_ignored(scene: SparseScene, test_shares: Sequence[float]) -> IgnoredPixels | None:

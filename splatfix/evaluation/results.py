@@ -158,6 +158,8 @@ class Results:
         estimate: of ``before``, where no photo is left to test on.
         ignored: what masks exclude from the fit and from all metrics; None where that is nothing.
         validation: of the rounds on left-out training photos; None where they were not validated.
+        spread: the run-to-run spread: absolute difference between the means of two controls with the same seed, by
+            metric. None where it was not measured; where fits repeat exactly (on the CPU) it would be 0.
     """
 
     schema: int = SCHEMA
@@ -174,6 +176,7 @@ class Results:
     estimate: Estimate | None = None
     ignored: IgnoredPixels | None = None
     validation: Validation | None = None
+    spread: Metrics | None = None
 
     @property
     def arms(self) -> list[Arm]:

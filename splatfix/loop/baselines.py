@@ -2,17 +2,22 @@
 
 The control continues the sparse fit for the steps of all rounds on photos alone, and is what `after` has to beat. The
 siblings are fits of the same photos with other seeds, whose renders are averaged with the fit's own before a repair. A
-run trains them in its own folder; `loop.cache` shares them between runs.
+run trains them in its own folder; `loop.cache` shares them between runs. Where fits do not repeat exactly, the control
+is trained a second time: how far the two are apart is the run-to-run spread, below which a gain says nothing.
 """
 
 from __future__ import annotations
 
-from splatfix.gaussians import Splat, write_splat
+from dataclasses import replace
+
+from splatfix.gaussians import Splat, read_ply, write_ply, write_splat
 from splatfix.loop.config import LoopConfig
 from splatfix.runs import Run
-from splatfix.splats.phases import TrainingPhase, train_phase
+from splatfix.splats.phases import TrainingPhase, checkpoint_path, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity, start_fit
 from splatfix.splats.train import Fit
+
+AGAIN = "control_again"  # name of the checkpoint and the splat of the second control
 
 
 def baseline_steps(config: LoopConfig, sparse_steps: int) -> int:
@@ -30,15 +35,37 @@ def fit_control(run: Run, scene: SparseScene, before: Fit, config: LoopConfig, *
 
     It is trained for the steps of ``num_rounds`` rounds; None for all of the config.
     """
+    with run.stage("control"):
+        control = _continue(run, scene, before, config, num_rounds, name="control", title="control")
+    write_splat(run.path / "control.ply", control.splat(), file_from_world=scene.file_from_world)
+    return control
+
+
+def fit_control_again(
+    run: Run, scene: SparseScene, before: Fit, config: LoopConfig, *, num_rounds: int | None = None
+) -> Splat:
+    """Train the control a second time, from the same state with the same seed.
+
+    The splat is what `fit_control` exports, read from a ``.ply`` as that is; the file stays beside the checkpoints.
+    """
+    with run.stage("repeat"):
+        control = _continue(run, scene, before, config, num_rounds, name=AGAIN, title="control, second time")
+    splat, path = control.splat(), checkpoint_path(run, AGAIN).with_suffix(".ply")
+    write_ply(path, splat.gaussians, file_from_world=scene.file_from_world)
+    return replace(splat, gaussians=read_ply(path, file_from_world=scene.file_from_world).to(splat.device))
+
+
+def _continue(
+    run: Run, scene: SparseScene, before: Fit, config: LoopConfig, num_rounds: int | None, *, name: str, title: str
+) -> Fit:
+    """Train a copy of the sparse fit on photos alone. Its checkpoint serves any repair and restorer."""
     rounds = config.repair.rounds if num_rounds is None else num_rounds
     control, last_step = before.copy(), before.step + rounds * config.repair.steps
-    with run.stage("control"):  # no setting of the repair or the restorer: the checkpoint serves all of them
-        identity = fit_identity(
-            scene, initial=config.initial, fit=config.fit, seed=config.seed, before=before.step, steps=last_step
-        )
-        phase = TrainingPhase(name="control", title="control", last_step=last_step, seed=config.seed, identity=identity)
-        train_phase(run, control, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
-    write_splat(run.path / "control.ply", control.splat(), file_from_world=scene.file_from_world)
+    identity = fit_identity(
+        scene, initial=config.initial, fit=config.fit, seed=config.seed, before=before.step, steps=last_step
+    )
+    phase = TrainingPhase(name=name, title=title, last_step=last_step, seed=config.seed, identity=identity)
+    train_phase(run, control, scene, phase, checkpoint_seconds=config.checkpoint_seconds)
     return control
 
 

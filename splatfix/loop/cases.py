@@ -18,6 +18,7 @@ from splatfix.evaluation.results import RESULTS, Results, read_results
 from splatfix.files import read_json, write_json
 from splatfix.fit import choose_steps, list_notes, prepare_run
 from splatfix.gaussians import write_splat
+from splatfix.loop.baselines import fit_control_again
 from splatfix.loop.cache import SharedFits
 from splatfix.loop.config import LoopConfig, ValidationConfig
 from splatfix.loop.run import LOOP_FILES
@@ -155,6 +156,7 @@ def fit_baseline(case: Case, default: LoopConfig, root: Path, *, command: str) -
     steps = choose_steps(run, scene, config)
     fits = SharedFits(shared_folder(root), run, scene, config)
     before, control = fits.before(steps), fits.control(steps)
+    again = fit_control_again(run, scene, before, config) if config.repeats_control(device) else None
     arms = {"before": before.splat(), "control": control.splat()}
     for name, splat in arms.items():
         write_splat(run.path / f"{name}.ply", splat, file_from_world=scene.file_from_world)
@@ -169,6 +171,7 @@ def fit_baseline(case: Case, default: LoopConfig, root: Path, *, command: str) -
         num_references=0,
         video=False,
         scene=scene,
+        control_again=again,
     )
     run.write_provenance(seed=config.seed, device=device, notes=list_notes(capture, config))
     seconds = round(run.seconds["choose"] + before.seconds, 3)

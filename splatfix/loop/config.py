@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from splatfix.config import require
 from splatfix.fit import FitRunConfig
+from splatfix.rendering import is_repeatable
 from splatfix.restoration.setting import RestorerSetting
 
 
@@ -123,8 +126,16 @@ class LoopConfig(FitRunConfig):
         choose: how the sparse fit is stopped.
         repair: the rounds.
         validate: whether the rounds are validated on left-out training photos first.
+        repeat_control: train the control a second time with the same seed, to measure how far two equal runs are apart
+            (the run-to-run spread of the gain): auto where runs do not repeat exactly, which is on a GPU, always, or
+            never. It costs as many steps as the control (rounds times steps) and a further render of each test view.
     """
 
     restorer: RestorerSetting = "nafnet"
     repair: RepairConfig = field(default_factory=RepairConfig)
     validate: ValidationConfig = field(default_factory=ValidationConfig)
+    repeat_control: Literal["auto", "always", "never"] = "auto"
+
+    def repeats_control(self, device: torch.device) -> bool:
+        """Whether the control is trained a second time, for the run-to-run spread, by a run on this device."""
+        return self.repeat_control == "always" or (self.repeat_control == "auto" and not is_repeatable(device))

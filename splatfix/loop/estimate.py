@@ -113,7 +113,10 @@ def estimate_run(capture_path: str | Path, config: FitRunConfig) -> RunEstimate:
     with quiet("splatfix"):
         rates, fit = _measure(capture, split, scene, config)
     nums = {"num_train": len(split.train_ids), "num_test": len(split.test_ids)}
-    stages = loop_stages(config, **nums) if isinstance(config, LoopConfig) else fit_run_stages(config, **nums)
+    if isinstance(config, LoopConfig):
+        stages = loop_stages(config, **nums, repeats_control=config.repeats_control(device))
+    else:
+        stages = fit_run_stages(config, **nums)
     camera = scene.cameras[0]
     return RunEstimate(
         capture=(

@@ -12,8 +12,18 @@ from splatfix.stages import REPAIR, START, STEP, Stage, measuring_stages
 NUM_ARMS = 4  # before, control, after and post
 
 
-def loop_stages(config: LoopConfig, *, num_train: int, num_test: int, num_rounds: int | None = None) -> list[Stage]:
-    """The stages of a loop from so many photos to fit from and to test on; ``num_rounds``: fewer than configured."""
+def loop_stages(
+    config: LoopConfig,
+    *,
+    num_train: int,
+    num_test: int,
+    num_rounds: int | None = None,
+    repeats_control: bool = False,
+) -> list[Stage]:
+    """The stages of a loop from so many photos to fit from and to test on.
+
+    ``num_rounds``: fewer than configured. ``repeats_control``: `LoopConfig.repeats_control`, on the device of the run.
+    """
     repair, has_start = config.repair, config.initial.start is not None
     num_rounds = repair.rounds if num_rounds is None else num_rounds
     control_steps = (num_rounds or repair.rounds) * repair.steps
@@ -24,6 +34,9 @@ def loop_stages(config: LoopConfig, *, num_train: int, num_test: int, num_rounds
         stages.append(_validation_stage(config, num_train, last_step))
     title = f"the control, {control_steps} more steps without repair"
     stages.append(Stage("control", title, {STEP: control_steps}))
+    if repeats_control:
+        title = f"the control once more, {control_steps} steps, for the run-to-run spread"
+        stages.append(Stage("repeat", title, {STEP: control_steps}))
     if repair.siblings and num_rounds:
         fits = "a second fit" if repair.siblings == 1 else f"{repair.siblings} further fits"
         title = f"{fits} with other seeds (siblings), to tell artifacts from the scene, {last_step} steps each"

@@ -14,7 +14,7 @@ from splatfix.captures import resolve_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import REPAIR_FILES
 from splatfix.evaluation.repairs import REPAIRS, RepairRecord, write_repairs
-from splatfix.evaluation.results import Results, read_results
+from splatfix.evaluation.results import RESULTS, Results, read_results
 from splatfix.files import write_json
 from splatfix.fit import (
     FIT_FILES,
@@ -27,7 +27,7 @@ from splatfix.fit import (
     prepare_run,
 )
 from splatfix.gaussians import read_splat, write_splat
-from splatfix.loop.baselines import fit_control, fit_siblings
+from splatfix.loop.baselines import AGAIN, fit_control, fit_control_again, fit_siblings
 from splatfix.loop.config import LoopConfig
 from splatfix.loop.plan import loop_stages
 from splatfix.loop.rounds import repair_rounds
@@ -37,7 +37,10 @@ from splatfix.restoration import RestorerChoice, open_restorer, pin_choice
 from splatfix.restoration.identity import describe_training_overlap, restorer_input
 from splatfix.stages import StagePlan
 
-LOOP_FILES = (*FIT_FILES, *REPAIR_FILES, *VALIDATION_FILES, REPAIRS, "control.ply", "after.ply")
+LOOP_FILES = (
+    *(*FIT_FILES, *REPAIR_FILES, *VALIDATION_FILES, REPAIRS),
+    *("control.ply", "after.ply", f"checkpoints/{AGAIN}.ply"),
+)
 
 
 def run_loop(
@@ -58,7 +61,9 @@ def run_loop(
 
 def _run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, fresh: bool) -> Results:
     config = replace(config, restorer=pin_choice(config.restorer))
-    restorer = open_restorer(config.restorer, device=choose_device(config.device))
+    device = choose_device(config.device)
+    restorer = open_restorer(config.restorer, device=device)
+    repeats_control = config.repeats_control(device)
     overlap = describe_training_overlap(config.restorer, PurePosixPath(resolve_capture(capture_path)).name)
     capture_path, config = pose_first(capture_path, out, config, fresh=fresh)
     run, capture, split, scene, device = prepare_run(
@@ -70,17 +75,22 @@ def _run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, 
         inputs=restorer_input(config.restorer),
         notes=overlap,
         fresh=fresh,
+        is_complete=config.repeat_control != "always" or _has_spread(Path(out)),
     )
     if run.is_finished:
         return read_results(run.path)
 
     nums = {"num_train": len(split.train_ids), "num_test": len(split.test_ids)}
-    run.plan = StagePlan(loop_stages(config, **nums))
+    repeats_control = repeats_control and bool(split.test_ids)  # else it would be measured on nothing
+    run.plan = StagePlan(loop_stages(config, **nums, repeats_control=repeats_control))
     before = fit_scene(run, scene, config)
     validation = validate_rounds(run, scene, restorer, config, steps=before.step)
     num_rounds = config.repair.rounds if validation is None else validation.kept_rounds
-    run.plan.stages = loop_stages(config, **nums, num_rounds=num_rounds)
+    run.plan.stages = loop_stages(config, **nums, num_rounds=num_rounds, repeats_control=repeats_control)
     control = fit_control(run, scene, before, config, num_rounds=num_rounds or None)
+    control_again = None
+    if repeats_control:
+        control_again = fit_control_again(run, scene, before, config, num_rounds=num_rounds or None)
     siblings = fit_siblings(run, scene, before, config) if num_rounds else []
     after, repair_views = before, []
     if validation is not None and num_rounds == 0 and validation.unrepaired == "control":
@@ -111,8 +121,17 @@ def _run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, 
         video=config.video,
         scene=scene,
         repair_views=repair_views,
+        control_again=control_again,
         estimate=estimate_without_tests(run, split, scene, config, steps=before.step),
         validation=validation,
     )
     run.write_provenance(seed=config.seed, device=device, notes=[*list_notes(capture, config), *before.notes, *overlap])
     return results
+
+
+def _has_spread(folder: Path) -> bool:
+    """Whether the results in a folder, if any, have the run-to-run spread, or no test view that it could be of."""
+    if not (folder / RESULTS).is_file():
+        return True
+    results = read_results(folder)
+    return results.spread is not None or not results.views

@@ -18,7 +18,7 @@ from splatfix.cameras import Camera
 from splatfix.gaussians import RenderMode, Splat
 from splatfix.rendering.ssim import l1_and_ssim, ssim
 
-__all__ = ["Rendering", "l1_and_ssim", "render", "ssim"]
+__all__ = ["Rendering", "is_repeatable", "l1_and_ssim", "render", "ssim"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +116,14 @@ def render(
         "gaussian_ids": None,  # only gsplat's packed mode has any
     }
     return Rendering(rgb, alpha, depth, tuple((c.width_px, c.height_px) for c in cameras), info)
+
+
+def is_repeatable(device: torch.device) -> bool:
+    """Whether a fit that is run again on a device gives the same bytes.
+
+    On CUDA it does not: gsplat adds up gradients with atomics, in an order that changes from run to run.
+    """
+    return device.type == "cpu"
 
 
 def _choose_backend(device: torch.device, wanted: str) -> Literal["cuda", "cpu"]:

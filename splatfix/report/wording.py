@@ -154,7 +154,8 @@ def recommended_arm(results: Results) -> str | None:
 
 def run_gain(results: Results, metric: Metric = PSNR) -> PairedGain | None:
     """The gain of a run over its test views with its standard error; None where it was not measured."""
-    return paired_gain(results.views, metric.key, noticeable=metric.noticeable)
+    spread = None if results.spread is None else results.spread.get(metric.key)
+    return paired_gain(results.views, metric.key, noticeable=metric.noticeable, spread=spread)
 
 
 def format_gain(gain: PairedGain, digits: int) -> str:
@@ -170,6 +171,8 @@ def verdict(results: Results) -> str | None:
         return None
     figures = f"{format_gain(gain, PSNR.digits)} dB"
     photos = format_count(gain.num, "test photo")
+    if gain.spread is not None:
+        photos += f", run-to-run spread {format_number(gain.spread, PSNR.digits)} dB"
     if gain.verdict == "better":
         return f"after.ply is better than {baseline}.ply by {figures} ({photos}): use after.ply"
     if gain.verdict == "within noise":
@@ -273,14 +276,24 @@ def _loop_headline(results: Results, gain: PairedGain, photos: str) -> Headline:
     validated = None if results.validation is None else describe_validation(results.validation)
     parts = (validated, others, _spread(results), _bands(results), _noise(gain), _missing_lpips(results))
     details = tuple(filter(None, parts))
-    return Headline(sentence, details, f"{format_gain(gain, 2)} dB", "PSNR gain on test photos", tone)
+    caption = "PSNR gain on test photos"
+    if gain.spread is not None:
+        caption += f"; run-to-run spread {format_number(gain.spread, 2)} dB"
+    return Headline(sentence, details, f"{format_gain(gain, 2)} dB", caption, tone)
 
 
 def _noise(gain: PairedGain) -> str:
     """Say how the verdict was found."""
     if gain.standard_error is None:
-        return f"From {format_count(gain.num, 'test photo')} no error of the gain can be given."
-    return "± is the standard error over the test photos; a gain of less than twice that is called noise."
+        words = f"From {format_count(gain.num, 'test photo')} no error of the gain can be given."
+    else:
+        words = "± is the standard error over the test photos; a gain of less than twice that is called noise."
+    if gain.spread is not None:
+        words += (
+            f" Two controls with the same seed are {format_number(gain.spread, 2)} dB apart on this device (run-to-run "
+            "spread); a gain of less is called noise, too."
+        )
+    return words
 
 
 def _others(results: Results, psnr: PairedGain) -> tuple[str | None, bool]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from splatfix.evaluation.measure import summarize
-from splatfix.evaluation.noise import paired_gain
+from splatfix.evaluation.noise import paired_gain, run_spread
 from splatfix.evaluation.results import ViewResult
 
 
@@ -59,6 +59,21 @@ def test_where_less_is_better_a_negative_change_is_better():
     gain = paired_gain(views, "lpips", noticeable=0.002)
     assert gain.verdict == "better"
     assert gain.mean == pytest.approx(-0.095)  # against before, the lower of the two
+
+
+@pytest.mark.parametrize(
+    ("spread", "verdict"), [(None, "better"), (0.0, "better"), (0.24, "better"), (0.25, "within noise")]
+)
+def test_a_gain_below_the_run_to_run_spread_is_noise(spread, verdict):
+    changes = [0.2, 0.3, 0.25, 0.22]
+    views = views_with([19.0] * 4, [20.0] * 4, [20.0 + change for change in changes])
+    assert paired_gain(views, "psnr", noticeable=0.05, spread=spread).verdict == verdict
+
+
+def test_the_run_to_run_spread_is_the_difference_of_two_controls_by_metric():
+    control, again = {"psnr": 20.0, "lpips": 0.3, "ssim": 0.5}, {"psnr": 20.25, "lpips": None, "ssim": 0.5}
+    assert run_spread(control, again) == {"psnr": 0.25, "lpips": None, "ssim": 0.0}
+    assert run_spread(control, None) is None and run_spread(None, again) is None
 
 
 def test_no_gain_without_each_arm():

@@ -41,6 +41,25 @@ def test_what_masks_leave_out_is_said(tmp_path):
     assert "Masks leave out 6.1 %" in update_report(load_runs([tmp_path])[0]).read_text()
 
 
+def test_the_run_to_run_spread_is_beside_the_gain_and_older_results_have_none(tmp_path):
+    results = make_run(tmp_path)
+    tree = json.loads(json.dumps(results.to_json()))
+    del tree["spread"]  # as in results of earlier versions
+    assert Results.from_json(tree) == results and "spread" not in verdict(results)
+    assert "run-to-run" not in update_report(load_runs([tmp_path])[0]).read_text()
+    for spread, taken in ((0.12, "after"), (9.0, "control")):
+        spread_results = replace(results, spread={"psnr": spread, "ssim": 0.0, "lpips": None})
+        assert Results.from_json(json.loads(json.dumps(spread_results.to_json()))) == spread_results
+        write_results(tmp_path, spread_results)
+        [run] = load_runs([tmp_path])
+        assert f"run-to-run spread {spread:.2f} dB" in " ".join(describe_run(run, tmp_path / "report.html").split())
+        page = update_report(run).read_text()
+        assert f"PSNR gain on test photos; run-to-run spread {spread:.2f} dB" in page
+        assert f"Two controls with the same seed are {spread:.2f} dB apart on this device" in page
+        assert recommended_arm(spread_results) == taken
+        assert verdict(spread_results).startswith("within noise") == (taken == "control")
+
+
 def test_renders_of_a_splat_are_not_called_photos_without_a_word(tmp_path):
     make_run(tmp_path)
     assert "renders of" not in describe_run(load_runs([tmp_path])[0], tmp_path / "report.html")
