@@ -15,6 +15,7 @@ import torch
 
 from splatfix.captures import (
     Capture,
+    draw_on,
     fetch_photos,
     is_remote,
     open_capture,
@@ -251,7 +252,7 @@ def prepare_run(
     split = make_split(capture, config.views)
     capture = describe_origin(capture, split)
     fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids))
-    capture = read_ahead(capture, split.test_ids)
+    capture = draw_on(read_ahead(capture, split.test_ids), device, (*split.train_ids, *split.test_ids))
     given = list_given_files(config.initial, [capture.view(name).camera for name in sorted(split.train_ids)])
     if given:
         inputs = {**(inputs or {}), "initial": files_input(given[0], given)}

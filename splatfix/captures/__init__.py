@@ -22,6 +22,7 @@ from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.photos import find_image_folders
 from splatfix.captures.reading import check_photos, fetch_photos, read_ahead
 from splatfix.captures.remote import open_remote_capture
+from splatfix.captures.splat_photos import draw_on
 from splatfix.captures.unknown import describe_unknown, has_other_poses, refuse_web_file
 from splatfix.captures.world import move_to_cameras
 
@@ -33,6 +34,7 @@ __all__ = [
     "Points",
     "View",
     "check_photos",
+    "draw_on",
     "fetch_photos",
     "find_owner",
     "has_other_poses",

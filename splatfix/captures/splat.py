@@ -8,75 +8,23 @@ on alpha would treat views of one scene differently, and opening the capture wou
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 
 from splatfix.cameras import Camera
-from splatfix.captures.capture import Capture, Photo, View
+from splatfix.captures.capture import Capture, View
 from splatfix.captures.capture_files import LOCAL, CaptureFiles
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.photos import WHITE, assemble_capture
 from splatfix.captures.splat_cameras import place_on_orbit, read_cameras
+from splatfix.captures.splat_photos import SplatPhoto, read_latest
 from splatfix.captures.world import choose_world, describe_world
-from splatfix.gaussians import SPLAT_FILE, Splat, make_splat, read_ply_with_notes
-from splatfix.images import resize
+from splatfix.gaussians import SPLAT_FILE
 from splatfix.ply import read_header, refuse_other_splat
 from splatfix.similarity import IDENTITY, Similarity
 
 EXPECTED_FILES = "a 3DGS .ply, with or without cameras.json (reference splat)"
 ARMS = ("after.ply", "before.ply", "control.ply")  # of a run of splatfix, the one to read first
-
-
-@dataclass(frozen=True, eq=False)
-class SplatPhoto:
-    """Renders one photo of a reference splat.
-
-    It is rendered at the camera's original size, or at twice the requested size if that is smaller, and resized down as
-    a photo is.
-    """
-
-    ply: Path
-    camera: Camera
-    original_size: tuple[int, int]
-    files: CaptureFiles = LOCAL  # keeps the copy of a splat on an object store
-    file_from_world: Similarity = IDENTITY
-
-    @property
-    def paths(self) -> list[Path]:
-        """The files that are read."""
-        return [self.ply]
-
-    def __call__(self) -> Photo:
-        """Render the photo. ValueError if the splat can no longer be read."""
-        import torch
-
-        from splatfix.rendering import render
-
-        width, height = self.camera.width_px, self.camera.height_px
-        size = self.original_size if self.original_size[0] <= 2 * width else (2 * width, 2 * height)
-        with torch.no_grad():
-            rendering = render(_read_latest(self.ply, self.file_from_world)[0], [self.camera.resize(*size)])
-        rgb = rendering.rgb[0].clamp(0, 1).float().cpu().numpy()
-        alpha = rendering.alpha[0].clamp(0, 1).float().cpu().numpy()
-        return Photo(resize(rgb, width, height), resize(alpha, width, height))
-
-
-def _read_latest(ply: Path, file_from_world: Similarity = IDENTITY) -> tuple[Splat, tuple[str, ...]]:
-    """Read a splat and notes on it, cached until its files change; one splat is in memory at a time."""
-    files = (ply, ply.parent / SPLAT_FILE)
-    times = tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
-    return _read_cached(ply, file_from_world, times)
-
-
-@lru_cache(maxsize=1)
-def _read_cached(
-    ply: Path,
-    file_from_world: Similarity,
-    mtimes_ns: tuple[int, ...],  # noqa: ARG001 (part of the cache key)
-) -> tuple[Splat, tuple[str, ...]]:
-    gaussians, notes = read_ply_with_notes(ply, file_from_world=file_from_world)
-    return make_splat(ply, gaussians, background=WHITE), notes
 
 
 def find(path: Path, files: CaptureFiles = LOCAL) -> tuple[Path, Path, Path | None] | None:
@@ -155,7 +103,7 @@ def read(
 ) -> Capture:
     """Open the splat as a capture. ValueError if it or its cameras are broken."""
     files.fetch([ply, ply.parent / SPLAT_FILE, *([camera_file] if camera_file else [])])
-    splat, splat_notes = _read_latest(ply)
+    splat, splat_notes = read_latest(ply)
     if len(splat.gaussians) == 0:
         raise ValueError(f"{ply}: no Gaussians; wanted at least one")
     if camera_file is None:

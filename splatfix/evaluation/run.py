@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from splatfix.captures import Capture, PhotoOptions, fetch_photos, open_capture, read_ahead, resolve_capture
+from splatfix.captures import Capture, PhotoOptions, draw_on, fetch_photos, open_capture, read_ahead, resolve_capture
 from splatfix.captures.options import MaskChoice, OrientationChoice
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
@@ -96,7 +96,7 @@ def run_evaluate(
     if capture.background is not None:  # the photos are composited over it, so the splat has to be as well
         splat = replace(splat, background=capture.background)
     fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids))
-    capture = read_ahead(capture, split.test_ids)
+    capture = draw_on(read_ahead(capture, split.test_ids), device, (*split.train_ids, *split.test_ids))
     scene = load_scene(capture, split.train_ids, device)
     digest = fit_identity(scene, test_ids=split.test_ids)
     run = open_run(

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from splatfix.cameras import Camera
-from splatfix.captures import Capture, fetch_photos, open_capture
+from splatfix.captures import Capture, draw_on, fetch_photos, open_capture
 from splatfix.evaluation.evaluate import NUM_VIDEO_FRAMES
 from splatfix.fit import FitRunConfig, fit_run_stages, with_absolute_paths
 from splatfix.flawed import render_flawed, render_references
@@ -108,6 +108,7 @@ def estimate_run(capture_path: str | Path, config: FitRunConfig) -> RunEstimate:
     split = make_split(capture, config.views)
     fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids[:1]))
     seed_everything(config.seed)
+    capture = draw_on(capture, device, (*split.train_ids, *split.test_ids[:1]))
     scene = load_scene(capture, split.train_ids, device)
     is_warm = device.type != "cpu" or is_compiled(composite_backward)
     with quiet("splatfix"):

@@ -22,6 +22,7 @@ from torch import Tensor
 from splatfix.cameras import Camera, separation
 from splatfix.captures.capture import Capture
 from splatfix.captures.reading import check_photos
+from splatfix.captures.splat_photos import draw_on
 from splatfix.flawed import compute_coverage, render_flawed, render_references
 from splatfix.gaussians import Splat
 from splatfix.pairs.checkpoints import FitCheckpoints
@@ -101,9 +102,12 @@ def make_pairs(
     rng = np.random.default_rng(fit_seed)
     num_train = int(rng.integers(recipe.num_train[0], min(recipe.num_train[1], len(capture.views) - 1) + 1))
     train_ids = choose_random_views(capture, num_train, rng)
+    capture = draw_on(capture, device)
     scene = load_scene(capture, train_ids, device)
     clean_photos = _choose_photos(capture, scene, recipe) if recipe.clean == "photos" else None
-    check_photos([capture.view(clean.camera.name) for clean in clean_photos or ()])
+    clean_names = [clean.camera.name for clean in clean_photos or ()]
+    check_photos([capture.view(name) for name in clean_names])
+    draw_on(capture, device, clean_names)
     clock.lap("load")
 
     drawn = _draw_settings(recipe, rng)

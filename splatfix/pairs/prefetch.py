@@ -13,7 +13,7 @@ from splatfix.captures import Capture, PhotoOptions
 from splatfix.captures.capture_files import CaptureFiles
 from splatfix.captures.photos import PhotoFile
 from splatfix.captures.reading import keep_photos
-from splatfix.captures.splat import SplatPhoto
+from splatfix.captures.splat_photos import SplatPhoto
 from splatfix.errors import MachineError
 from splatfix.folder_cache import HEADER_BYTES
 from splatfix.pairs.sources import Source

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Points
+from splatfix.captures.splat_photos import draw_on
 from splatfix.config import changed_fields
+from splatfix.gaussians import SPLAT_FILE
 from splatfix.shapes import Float
 from splatfix.similarity import IDENTITY, Similarity
 from splatfix.splats.backdrop import find_plain_color, make_shell, mask_plain_background
@@ -54,6 +57,7 @@ class SparseScene:
         background: RGB behind the scene; None is black.
         depth: scene depth in world units (`views.scene_depth`).
         file_from_world: from the world of cameras and points to the coordinates of the capture's files.
+        renders_of: hash of the splat whose renders the photos are; None for real photos.
     """
 
     cameras: tuple[Camera, ...]
@@ -64,6 +68,7 @@ class SparseScene:
     background: tuple[float, float, float] | None
     depth: float
     file_from_world: Similarity = IDENTITY
+    renders_of: str | None = None
 
     def leave_out(self, index: int) -> SparseScene:
         """Remove one photo, and the points that are not admissible without it."""
@@ -79,6 +84,7 @@ class SparseScene:
             self.background,
             scene_depth(cameras, points),
             self.file_from_world,
+            self.renders_of,
         )
 
     def views(self) -> list[TrainingView]:
@@ -95,7 +101,11 @@ class SparseScene:
 
 
 def load_scene(capture: Capture, train_ids: Sequence[str], device: torch.device) -> SparseScene:
-    """Load the chosen photos of a capture, with their cameras, masks and admissible points."""
+    """Load the chosen photos of a capture, with their cameras, masks and admissible points.
+
+    Those of a reference splat are drawn on the device (`captures.draw_on`).
+    """
+    capture = draw_on(capture, device, train_ids)
     views = [capture.view(name) for name in sorted(train_ids)]
     photos = [view.load() for view in views]
     cameras = tuple(view.camera for view in views)
@@ -109,7 +119,14 @@ def load_scene(capture: Capture, train_ids: Sequence[str], device: torch.device)
         capture.background,
         scene_depth(cameras, points),
         capture.file_from_world,
+        None if capture.splat is None else _hash_splat(capture.splat),
     )
+
+
+def _hash_splat(ply: Path) -> str:
+    """Hash a splat with the record of how it is drawn, if it has one."""
+    files = (ply, ply.parent / SPLAT_FILE)
+    return " ".join(hash_file(file) for file in files if file.is_file())
 
 
 def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig, *, seed: int) -> Fit:
@@ -200,7 +217,10 @@ def fit_identity(scene: SparseScene, **settings: Any) -> str:
     for camera, photo in zip(scene.cameras, scene.photos, strict=True):
         digest.update(camera.name.encode())
         digest.update(camera.camera_from_world.tobytes() + camera.intrinsics.tobytes())
-        digest.update(photo.cpu().numpy().tobytes())
+        if scene.renders_of is None:
+            digest.update(photo.cpu().numpy().tobytes())
+        else:  # renders of two devices differ by float noise
+            digest.update(f"{scene.renders_of} {camera.width_px} {camera.height_px}".encode())
     for index, validity in enumerate(scene.validities):
         if validity is not None:
             digest.update(index.to_bytes(4, "big") + validity.cpu().numpy().tobytes())
