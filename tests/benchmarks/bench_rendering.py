@@ -1,4 +1,4 @@
-"""Times of kernels, a training step and a fit on this machine: ``make bench``.
+"""Times of kernels, the stages around them, a training step and a fit on this machine: ``make bench``.
 
 The Gaussians are those of a real scene (`workload`). Times are medians of several runs; other work on the machine shows
 as a gap between the median and the minimum. Beside them stands what the machine can do at most, and how much of it the
@@ -36,6 +36,7 @@ from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.scene import load_scene, start_fit
 from splatfix.splats.train import FitConfig, advance
 from splatfix.views import select_farthest_views
+from tests.benchmarks.bench_stages import stages
 from tests.benchmarks.bench_stereo import stereo
 from tests.benchmarks.machine import peaks
 from tests.benchmarks.workload import SCENE, count_blends, open_scene, real_gaussians, square_camera
@@ -224,6 +225,9 @@ def table(report: dict) -> str:
         line = _row(r["scene"], r["work"], *cells)
         if r.get("peak_gb") is not None:
             line += f"  at most {r['peak_gb']:.2f} GB, with one thread"
+        if "times_as_fast" in r:
+            line += f"  {r['times_as_fast']:.2f} times as fast as before"
+        line += f"  {r['note']}" if "note" in r else ""
         if "psnr" in r:
             line += f"  {r['gaussians'][0]} to {r['gaussians'][1]} Gaussians, test PSNR {r['psnr']:.2f} dB"
         lines.append(line)
@@ -236,7 +240,7 @@ def table(report: dict) -> str:
 
 
 def _row(scene: str, work: str, *cells: str) -> str:
-    return f"{scene:17s}{work:20s}" + "".join(f"{cell:>10s}" for cell in cells)
+    return f"{scene:19s}{work:31s}" + "".join(f"{cell:>10s}" for cell in cells)
 
 
 def compare(old: dict, new: dict) -> str:
@@ -274,6 +278,7 @@ def main() -> None:
     for size_px, num in DRAWN:
         rows += drawing(capture, size_px, num, arguments.repeats, machine["multiply_adds_per_ns"])
     rows += stereo(*STEREO, min(3, arguments.repeats))
+    rows += stages(min(5, arguments.repeats))
     rows += step(capture, device, arguments.repeats)
     if not arguments.no_fit:
         rows.append(fit(capture, device))
