@@ -1,11 +1,15 @@
 """Structural similarity as a loss: fast, and differentiable in the first image.
 
 The definition (window, constants, zero padding) is that of `metrics.ssim_map`. It is computed by a fused kernel on the
-CPU and by a grouped convolution on other devices.
+CPU and by a grouped convolution on other devices; the loss of a fit on CUDA by kernels of Triton, where that works.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -13,6 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from splatfix.metrics import SSIM_C1, SSIM_C2, SSIM_RADIUS_PX, ssim_window
+
+Loss = Callable[[Tensor, Tensor, float], Tensor]
+log = logging.getLogger(__name__)
 
 
 def ssim(a: Tensor, b: Tensor, *, reduce: Literal["mean", "map"] = "mean") -> Tensor:
@@ -36,11 +43,36 @@ def ssim(a: Tensor, b: Tensor, *, reduce: Literal["mean", "map"] = "mean") -> Te
 
 def l1_and_ssim(a: Tensor, b: Tensor, ssim_weight: float) -> Tensor:
     """Compute ``(1 - w) mean |a - b| + w (1 - ssim)`` of two images ``[H, W, 3]``, differentiable in ``a`` alone."""
-    if a.device.type == "cpu":
-        from splatfix.rendering.cpu.ssim import Photometric
+    return choose_loss(a.device)(a.float(), b.detach().float(), ssim_weight)
 
-        return Photometric.apply(a.float(), b.detach().float(), ssim_weight)
-    return (1 - ssim_weight) * (a - b.detach()).abs().mean() + ssim_weight * (1 - ssim(a, b))
+
+@lru_cache(maxsize=64)
+def choose_loss(device: torch.device) -> Loss:
+    """Choose what computes `l1_and_ssim` on a device: our kernels on the CPU, Triton's on CUDA, torch otherwise.
+
+    Triton compiles its kernels at the first call, which is tried here. Where that fails, a warning says so.
+    """
+    if device.type == "cpu":
+        from splatfix.rendering.cpu.ssim import Photometric as OnCpu
+
+        return OnCpu.apply
+    if device.type != "cuda" or find_spec("triton") is None:
+        return l1_and_ssim_with_torch
+    try:
+        from splatfix.rendering.triton_ssim import Photometric as OnCuda
+
+        image = torch.zeros(1, 1, 3, device=device, requires_grad=True)
+        OnCuda.apply(image, image.detach(), 0.5)
+    except Exception as error:  # of many kinds: no C compiler, an unknown GPU, another version of Triton
+        reason = " ".join(str(error).split())[:200]
+        log.warning("the loss is computed with torch, since Triton fails (%s: %s)", type(error).__name__, reason)
+        return l1_and_ssim_with_torch
+    return OnCuda.apply
+
+
+def l1_and_ssim_with_torch(a: Tensor, b: Tensor, ssim_weight: float) -> Tensor:
+    """Compute `l1_and_ssim` with the functions of torch, on any device."""
+    return (1 - ssim_weight) * (a - b).abs().mean() + ssim_weight * (1 - _convolve(a, b).mean())
 
 
 def _convolve(a: Tensor, b: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from splatfix.cameras import Camera
 from splatfix.gaussians import Gaussians, Splat
-from splatfix.rendering import render, ssim
+from splatfix.rendering import l1_and_ssim, render, ssim
 from splatfix.restoration.nafnet.architecture import NAFNet
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
@@ -153,6 +153,23 @@ def same_ssim(device: str) -> None:
     assert (ours.grad.cpu() - theirs.grad).norm() < 1e-2 * theirs.grad.norm()
 
 
+def same_loss(device: str) -> None:
+    """The loss of a fit against float64: value and gradient, of sizes that are no multiple of a block."""
+    needs("numba" if device == "cpu" else "triton")
+    for height, width in ((37, 61), (130, 90), (1, 30)):
+        random = torch.Generator().manual_seed(0)
+        b = torch.rand(height, width, 3, generator=random)
+        a = (b + 0.2 * torch.randn(height, width, 3, generator=random)).clamp(0, 1)
+        theirs, ours = a.double().requires_grad_(), a.to(device).requires_grad_()
+        value = l1_and_ssim(ours, b.to(device), 0.2)
+        wanted = 0.8 * (theirs - b.double()).abs().mean() + 0.2 * (1 - reference.ssim(theirs, b).mean())
+        assert abs(value.item() - wanted.item()) < 1e-6, f"{height} x {width}: {value.item()}, wanted {wanted.item()}"
+        value.backward()
+        wanted.backward()
+        error = float((ours.grad.cpu() - theirs.grad).norm() / theirs.grad.norm())
+        assert error < 1e-4, f"{height} x {width}: gradients differ by {error:.1e}"
+
+
 def a_fit_lowers_its_error(device: str, *, strategy: str) -> None:
     """Photos drawn of one cloud, a fit that starts from another; growth reaches its cap and stops there."""
     needs("gsplat")
@@ -282,6 +299,7 @@ CHECKS: dict[str, Callable[[str], None]] = {
     },
     "render, dropped Gaussians": dropped_gaussians_are_left_out,
     "SSIM": same_ssim,
+    "loss": same_loss,
     **{
         f"fit, strategy {strategy}": partial(a_fit_lowers_its_error, strategy=strategy)
         for strategy in ("none", "default", "mcmc")

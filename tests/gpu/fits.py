@@ -24,6 +24,7 @@ from tests.rendering.scenes import camera, cloud
 NUM_GAUSSIANS = 30_000
 NUM_PHOTOS = 6
 STEPS = 200  # of a whole fit
+TIMED_LOSSES = 20
 TIMED_STEPS = 60
 
 
@@ -86,6 +87,25 @@ def measure_fit(device: str, *, size_px: int, strategy: str, num_gaussians: int 
         "peak_gb": None if device == "cpu" else torch.cuda.max_memory_allocated() / 1e9,
         "kernels": find_slow_kernels(lambda: advance(fit, views, 5, seed=0), device),
     }
+
+
+def measure_loss(device: str, size_px: int) -> dict[str, Any]:
+    """The loss of a step with its gradient: as `l1_and_ssim` chooses, and with the functions of torch."""
+    from splatfix.rendering.ssim import choose_loss, l1_and_ssim_with_torch
+
+    chosen = choose_loss(torch.device(device))
+    a, b = torch.rand(2, size_px * 3 // 4, size_px, 3, device=device)
+    a = a.clone().requires_grad_()
+    found: dict[str, Any] = {"size_px": size_px, "with_torch": chosen is l1_and_ssim_with_torch}
+    for name, loss in (("loss_ms", chosen), ("torch_loss_ms", l1_and_ssim_with_torch)):
+        for timed in (False, True):
+            _wait(device)
+            start = time.perf_counter()
+            for _ in range(TIMED_LOSSES if timed else 2):
+                loss(a, b, 0.2).backward()
+            _wait(device)
+            found[name] = 1000 * (time.perf_counter() - start) / TIMED_LOSSES
+    return found
 
 
 def _wait(device: str) -> None:

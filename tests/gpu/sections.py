@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.gpu.checks import CHECKS, Skip
-from tests.gpu.fits import measure_fit, resume_fit, run_fits_side_by_side
+from tests.gpu.fits import measure_fit, measure_loss, resume_fit, run_fits_side_by_side
 
 SIZES_PX = (320, 960, 1600)
 STEREO_PX = ((640, 480), (1600, 1200))
@@ -153,6 +153,8 @@ def check_parity(report: Report, device: str) -> None:
 
 
 def measure_fits(report: Report, device: str) -> None:
+    for size_px in SIZES_PX:
+        report.row(**measure_loss(device, size_px))
     for size_px in SIZES_PX:
         for strategy in STRATEGIES:
             report.row(**measure_fit(device, size_px=size_px, strategy=strategy))
