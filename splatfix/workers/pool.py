@@ -109,11 +109,9 @@ class ActorPool(Generic[T]):
         members = self._members
         reserved = sum(actor.upcoming is not None for actor in self._waiting.values())
         if self._queue.is_empty():
-            kept = [actor for actor in self._idle if self._lone.has_claimed(actor)]
-            for actor in self._idle:
-                if actor not in kept:
-                    self._remove(actor)
-            self._idle = kept
+            for actor in [actor for actor in self._idle if not self._lone.has_claimed(actor)]:
+                self._remove(actor)
+            self._idle = [actor for actor in self._idle if actor in self._members.actors]
             starting = [actor for actor in members.actors if not actor.is_ready]
             for actor in starting[: max(len(members.actors) - busy - reserved, 0)]:
                 members.remove(actor)
