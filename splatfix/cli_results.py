@@ -43,7 +43,7 @@ def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(
     from splatfix.report import load_runs, write_report
     from splatfix.report.compare.page import is_comparison, write_compare_page
     from splatfix.report.sweep.page import is_sweep, write_sweep_page
-    from splatfix.report.terminal import describe_verdict
+    from splatfix.report.terminal import describe_runs, describe_verdict
     from splatfix.report.training import write_training_page
     from splatfix.runs import read_run
 
@@ -58,7 +58,8 @@ def report(runs: Positional[Runs], *, out: Annotated[Path | None, tyro.conf.arg(
         [run] = load_runs(runs)
         show("\n".join(describe_verdict(run, page)))
     else:
-        show(f"report: {write_report(runs, out)}")
+        page = write_report(runs, out)
+        show(describe_runs(load_runs(runs), page))
 
 
 @command(

@@ -19,13 +19,12 @@ MAX_PAGE_PICTURES = 60
 
 def headline(runs: Sequence[RunFiles]) -> wording.Headline:
     """Which run gained most, where the runs can be compared (one capture, the same test photos)."""
-    gains = {run.label: run.results.summary.value("all", "gain", "psnr") for run in runs}
-    known = {label: gain for label, gain in gains.items() if gain is not None}
+    known = {run.label: gain for run in runs if (gain := wording.run_gain(run.results)) is not None}
     captures = sorted({run.results.capture for run in runs})
     where = f"on {captures[0]}" if len(captures) == 1 else f"on {len(captures)} captures"
     details = []
-    if len(known) < len(gains):
-        without = wording.format_count(len(gains) - len(known), "run")
+    if len(known) < len(runs):
+        without = wording.format_count(len(runs) - len(known), "run")
         details.append(f"{without} without a gain (no control, or not measured).")
     if differing := _differences(runs):
         details.append(f"The runs differ in {' and '.join(differing)}: their figures must not be ranked.")
@@ -37,20 +36,26 @@ def headline(runs: Sequence[RunFiles]) -> wording.Headline:
         knows |= bool(trained_here)
     if not known:
         return wording.Headline(f"{wording.format_count(len(runs), 'run')} {where}.", tuple(details), "", "", "plain")
-    best = max(known, key=lambda label: known[label])
-    low, high = (wording.format_number(value, 2, signed=True) for value in (min(known.values()), max(known.values())))
+    best = max(known, key=lambda label: known[label].mean)
+    means = [gain.mean for gain in known.values()]
+    low, high = (wording.format_number(value, 2, signed=True) for value in (min(means), max(means)))
     if differing or knows or len(known) == 1:
         gained = f"a PSNR gain of {low} dB" if low == high else f"PSNR gains from {low} to {high} dB"
         sentence = f"{wording.format_count(len(runs), 'run')} {where}: {gained}."
         if differing or knows:
             return wording.Headline(sentence, tuple(details), "", "", "plain")
-    elif wording.PSNR.improves(known[best]):
-        sentence = f"{best} gained most {where}: {high} dB PSNR; the runs range from {low} to {high} dB."
+    elif known[best].verdict == "better":
+        sentence = f"The run {best} gained most {where}; the PSNR gains range from {low} to {high} dB."
     else:
-        sentence = f"No run gained noticeably {where}: PSNR gains range from {low} to {high} dB."
-    gain = next(wording.run_gain(run.results) for run in runs if run.label == best)
-    tone = "good" if gain is not None and gain.verdict == "better" else "plain"
-    return wording.Headline(sentence, tuple(details), f"{high} dB", "largest PSNR gain", tone)
+        sentence = f"No run gained beyond noise {where}: PSNR gains range from {low} to {high} dB."
+    gain = known[best]
+    if gain.standard_error is not None:
+        details.append("± is the standard error over the test photos; a gain of less than twice that is called noise.")
+    caption = f"largest PSNR gain, {wording.format_count(gain.num, 'test photo')}"
+    if gain.verdict != "better":
+        caption += f": {gain.verdict}"
+    tone = "good" if gain.verdict == "better" else "plain"
+    return wording.Headline(sentence, tuple(details), f"{wording.format_gain(gain, 2)} dB", caption, tone)
 
 
 def rows(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
@@ -64,6 +69,9 @@ def rows(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
                 "gains": {
                     metric.key: run.results.summary.value("all", "gain", metric.key) for metric in wording.MAIN_METRICS
                 },
+                "verdict": None if (gain := wording.run_gain(run.results)) is None else gain.verdict,
+                "error": None if gain is None else gain.standard_error,
+                "take": wording.recommended_arm(run.results),
                 "seconds": sum(run.results.seconds.values()),
             }
         )

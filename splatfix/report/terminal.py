@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from splatfix import storage
 from splatfix.evaluation.results import Results
 from splatfix.evaluation.validation import describe_validation
 from splatfix.mirror import open_mirror
+from splatfix.report import comparison
 from splatfix.report.compare.figures import comparison_figures
 from splatfix.report.compare.headline import compare_headline
 from splatfix.report.compare.results import PAGE as COMPARE_PAGE
@@ -72,6 +73,14 @@ def describe_verdict(run: RunFiles, page: Path) -> list[str]:
     if arm is not None and splat.is_file():
         lines += [f"splat:  {splat}", next_command("view", *shown)]
     return lines
+
+
+def describe_runs(runs: Sequence[RunFiles], page: Path) -> str:
+    """The headline of several runs beside each other, and where their page is."""
+    top = comparison.headline(runs)
+    figure = (f"{top.figure}: {top.caption}.",) if top.figure else ()
+    sentences = (top.sentence, *figure, *top.details)
+    return "\n".join([*(textwrap.fill(each, WIDTH, break_on_hyphens=False) for each in sentences), f"report: {page}"])
 
 
 def results_table(results: Results) -> str:

@@ -175,15 +175,18 @@ def verdict(results: Results) -> str | None:
         photos += f", run-to-run spread {format_number(gain.spread, PSNR.digits)} dB"
     if gain.verdict == "better":
         return f"after.ply is better than {baseline}.ply by {figures} ({photos}): use after.ply"
+    advice = f"try {what_to_try(results)} (docs/your-own-photos.md)"
     if gain.verdict == "within noise":
-        return f"within noise ({figures}, {photos}): use {baseline}.ply, it took no repaired views"
+        return f"within noise ({figures}, {photos}): use {baseline}.ply, it took no repaired views; {advice}"
     if gain.verdict == "too small":
-        return f"too small to notice ({figures}, {photos}): use {baseline}.ply, it took no repaired views"
-    other = "nafnet" if results.restorer == "warp" else "warp"
-    return (
-        f"the loop did not help here ({figures}, {photos}): use {baseline}.ply; try --restorer {other} or more photos "
-        "(docs/your-own-photos.md)"
-    )
+        return f"too small to notice ({figures}, {photos}): use {baseline}.ply, it took no repaired views; {advice}"
+    return f"the loop did not help here ({figures}, {photos}): use {baseline}.ply; {advice}"
+
+
+def what_to_try(results: Results) -> str:
+    """What may help where the repair did not: another restorer, or more photos."""
+    other = "nafnet" if results.restorer != "nafnet" else "warp"
+    return f"--restorer {other} or more photos"
 
 
 def view_gain(view: ViewResult) -> float | None:
@@ -259,11 +262,12 @@ def _loop_headline(results: Results, gain: PairedGain, photos: str) -> Headline:
         change += f" ± {format_number(gain.standard_error, 2)}"
     others, disagree = _others(results, gain)
     against = f"{after} dB against {base} dB for {BASELINES[arm]}"
+    use = f" Use {arm}.ply, which took no repaired views."
     if gain.verdict == "within noise":
-        sentence = f"No difference beyond noise: PSNR on {photos} changes by {format_gain(gain, 2)} dB, {against}."
+        sentence = f"No difference beyond noise: PSNR on {photos} changes by {format_gain(gain, 2)} dB, {against}.{use}"
         tone = "plain"
     elif gain.verdict == "too small":
-        sentence = f"Next to no difference: PSNR on {photos} changes by {format_gain(gain, 2)} dB, {against}."
+        sentence = f"Next to no difference: PSNR on {photos} changes by {format_gain(gain, 2)} dB, {against}.{use}"
         tone = "plain"
     elif gain.verdict == "better":
         sentence = f"The loop made this splat better: PSNR on {photos} is {change} dB higher, {against}."
@@ -273,8 +277,9 @@ def _loop_headline(results: Results, gain: PairedGain, photos: str) -> Headline:
         tone = "bad"
         if not disagree:
             sentence += f" Better use {arm}.ply."
+    advice = None if gain.verdict == "better" else f"What may help: {what_to_try(results)}."
     validated = None if results.validation is None else describe_validation(results.validation)
-    parts = (validated, others, _spread(results), _bands(results), _noise(gain), _missing_lpips(results))
+    parts = (advice, validated, others, _spread(results), _bands(results), _noise(gain), _missing_lpips(results))
     details = tuple(filter(None, parts))
     caption = "PSNR gain on test photos"
     if gain.spread is not None:
@@ -325,7 +330,7 @@ def _spread(results: Results) -> str | None:
     better = sum(PSNR.improves(gain) is True for gain in gains)
     worse = sum(PSNR.improves(gain) is False for gain in gains)
     return (
-        f"Of {len(gains)} views {better} got better and {worse} worse; the single views range from "
+        f"Of {len(gains)} views {better} got better and {worse} worse by {PSNR.noticeable} dB or more; they range from "
         f"{format_number(min(gains), 2, signed=True)} to {format_number(max(gains), 2, signed=True)} dB."
     )
 
