@@ -48,7 +48,10 @@ def explaining_errors(command: Command, argv: Sequence[str]) -> Iterator[None]:
 
 def describe_error(event: Any, command: Command, argv: Sequence[str]) -> str | None:
     """The message of an error of tyro (``tyro._errors.ParseErrorEvent``); None for a kind that is not known here."""
-    match type(event).__name__:
+    kind = type(event).__name__
+    if kind in ("MissingArgs", "BadValue") and (unknown := _unknown_flags(command, argv)):
+        return _describe_unknown(unknown, command, argv)  # what follows it was taken for something else
+    match kind:
         case "MissingArgs":
             return _describe_missing(event, command)
         case "UnrecognizedArgs":
@@ -95,12 +98,23 @@ def _describe_unknown(words: Sequence[str], command: Command, argv: Sequence[str
         return f"{extra}: not an argument of splatfix {command.name}, which takes {wanted}; see --help"
     word = flags[0].partition("=")[0].replace("_", "-")
     known = _known_flags(command)
+    if word in known:  # a flag of pairs, without the second of one
+        return f"{word}: a value is missing or too many; wanted {_typed(word, command) or word}"
     near = difflib.get_close_matches(word, known, n=1)
     if not near:  # a setting without its group: --num-train for --views.num-train
         last = word.lstrip("-").rpartition(".")[2]
         near = [name for name in known if name.lstrip("-").rpartition(".")[2] == last][:1]
     hint = f"did you mean {_typed(near[0], command) or near[0]}?" if near else "see --help-all"
     return f"unknown flag {word}; {hint}"
+
+
+def _unknown_flags(command: Command, argv: Sequence[str]) -> list[str]:
+    """The words of a command line that look like flags, and are none of the command."""
+    known = set(_known_flags(command))
+    words = [word for word in argv if word.startswith("--") and word != "--"]
+    names = [word.partition("=")[0].replace("_", "-") for word in words]
+    positive = [name.replace(".no-", ".").replace("--no-", "--") for name in names]
+    return [word for word, *both in zip(words, names, positive, strict=True) if known.isdisjoint(both)]
 
 
 def _known_flags(command: Command) -> list[str]:

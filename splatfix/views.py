@@ -187,10 +187,10 @@ def check_num_train(config: ViewsConfig, num_photos: int, place: str | Path) -> 
     if config.num_train < 1:
         raise ValueError(f"num_train = {config.num_train}: wanted at least 1 photo (3 to 9 are usual), or all")
     if config.num_train >= num_photos:
+        fewer = "1" if num_photos <= 2 else f"from 1 to {num_photos - 1}"
         raise ValueError(
             f"{place}: num_train = {config.num_train}, but there are {num_photos} photos and at least one must be held "
-            f"out for testing; wanted --views.num-train from 1 to {num_photos - 1}, or all, which leaves none to test "
-            "on"
+            f"out for testing; wanted --views.num-train {fewer}, or all, which leaves none to test on"
         )
 
 

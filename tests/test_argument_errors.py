@@ -21,6 +21,11 @@ LOOP = ("loop", SAMPLE, "--out", "OUT")
         ((*LOOP, "--fit.densify.strategy", "x"), "--fit.densify.strategy = 'x': wanted auto, none, default or mcmc"),
         ((*LOOP, "--views.size-pix", "4"), "unknown flag --views.size-pix; did you mean --views.size-px INT?"),
         ((*LOOP, "--num-train", "4"), "unknown flag --num-train; did you mean --views.num-train INT|all?"),
+        (
+            ("loop", "--views.sizepx", "100", SAMPLE, "--out", "OUT"),
+            "unknown flag --views.sizepx; did you mean --views.siz",
+        ),
+        (("loop", "--out", "OUT", "--sizepx", "100"), "unknown flag --sizepx; "),
         ((*LOOP, "--qqq", "4"), "unknown flag --qqq; see --help-all"),
         ((*LOOP, "--video", "no"), "--video takes no value: --video turns it on, --no-video turns it off"),
         ((*LOOP, "more"), "more: not an argument of splatfix loop, which takes only CAPTURE; see --help"),

@@ -23,11 +23,13 @@ from splatfix.captures.photos import find_image_folders
 from splatfix.captures.reading import check_photos, fetch_photos, read_ahead
 from splatfix.captures.remote import open_remote_capture
 from splatfix.captures.splat_photos import draw_on
-from splatfix.captures.unknown import describe_unknown, has_other_poses, refuse_web_file
+from splatfix.captures.unknown import ARCHIVES, UNPACK, describe_unknown, has_other_poses, refuse_web_file
 from splatfix.captures.world import move_to_cameras
 
 __all__ = [
+    "ARCHIVES",
     "FORMATS",
+    "UNPACK",
     "Capture",
     "Photo",
     "PhotoOptions",

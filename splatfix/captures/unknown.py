@@ -11,6 +11,7 @@ from splatfix.captures.finder import has_image_suffix
 from splatfix.file_kinds import POINTER, is_pointer
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".insv", ".mts")
+UNPACK = "an archive; wanted a folder: unpack it, and pass the folder in it"
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 _NERFSTUDIO = "convert it: ns-process-data {} --data {} --output-dir CAPTURE"
 _EXPORTS = (  # a pattern below the folder, what has written it, and its name in nerfstudio's converter
@@ -73,7 +74,7 @@ def _describe_file(path: Path) -> str | None:
         return POINTER
     suffix = path.suffix.lower()
     if suffix in ARCHIVES:
-        return "an archive; wanted a folder: unpack it, and pass the folder in it"
+        return UNPACK
     if suffix in VIDEOS:
         return f"a video without cameras; wanted a capture: {_pose(path)}"
     if has_image_suffix(path.name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -47,6 +48,7 @@ def pose_page(record: PoseRecord, capture: Capture) -> str:
         "capture": PurePath(record.source).name,
         "record": record,
         "headline": pose_headline(record),
+        "loop_command": shlex.join(["splatfix", "loop", str(capture.path), "--out", "RUN"]) if names else None,
         "plan": camera_plan(locate_views(capture, Split(names, ()), (), ()), capture.points, noun="photo"),
         "shown": [_card(photo, images) for photo in record.registered[:MAX_PICTURES]],
         "missing": [_card(photo, images) for photo in record.unregistered[:MAX_PICTURES]],

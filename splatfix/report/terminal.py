@@ -22,7 +22,7 @@ from splatfix.report.compare.results import CompareResults, RestorerResult, shor
 from splatfix.report.load import RunFiles
 from splatfix.report.pose import pose_headline
 from splatfix.report.svg import cut
-from splatfix.report.sweep.results import PAGE, SweepResults
+from splatfix.report.sweep.results import PAGE, SweepResults, TrialResult
 from splatfix.report.wording import (
     MAIN_METRICS,
     METRICS,
@@ -121,11 +121,7 @@ def results_table(results: Results) -> str:
 
 def sweep_table(results: SweepResults, num: int = 5) -> str:
     """The best few trials of a sweep and the default, with the verdicts of the reruns."""
-    objective = results.objectives[0]
-    complete = [
-        (-gain, trial.number, trial) for trial in results.trials if (gain := trial.final(objective)) is not None
-    ]
-    ranked = [trial for _, _, trial in sorted(complete)]
+    ranked = _rank_trials(results)
     counts = {status: sum(trial.status == status for trial in results.trials) for status in ("stopped", "failed")}
     lines = [
         ", ".join([f"{len(ranked)} trials complete", *(f"{n} {status}" for status, n in counts.items() if n)]),
@@ -146,13 +142,24 @@ def sweep_table(results: SweepResults, num: int = 5) -> str:
     return "\n".join(lines)
 
 
+def _rank_trials(results: SweepResults) -> list[TrialResult]:
+    """The complete trials, the best first."""
+    objective = results.objectives[0]
+    complete = [
+        (-gain, trial.number, trial) for trial in results.trials if (gain := trial.final(objective)) is not None
+    ]
+    return [trial for _, _, trial in sorted(complete)]
+
+
 def describe_sweep(results: SweepResults, folder: Path | str) -> str:
     """The table of a finished sweep, and where its files are."""
     best = storage.join(folder, results.files.best)
+    ranked = _rank_trials(results)
+    keeps_default = bool(ranked) and ranked[0].is_default
     lines = [sweep_table(results), f"best config: {best}", f"page: {storage.join(folder, PAGE)}"]
     if (tracked := page_of(open_mirror(folder).path)) is not None:
         lines.append(f"MLflow: {tracked}")
-    lines.append(next_command("loop", "CAPTURE", "--config", best, "--out", "runs/best"))
+    lines.append(next_command("loop", "CAPTURE", *(() if keeps_default else ("--config", best)), "--out", "runs/best"))
     return "\n".join(lines)
 
 

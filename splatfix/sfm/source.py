@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from splatfix.captures import find_owner, has_other_poses, is_capture, is_remote
+from splatfix.captures import ARCHIVES, UNPACK, find_owner, has_other_poses, is_capture, is_remote
 from splatfix.files import hash_text
 from splatfix.images import SUFFIXES
 from splatfix.runs import Input
@@ -57,9 +57,18 @@ def needs_poses(path: Path | str) -> bool:
 
 
 def count_photos(path: Path | str) -> int | None:
-    """The number of photos in a folder that has no poses; None for a video, of which frames are chosen."""
+    """The number of photos in a folder that has no poses; None for a video, of which frames are chosen.
+
+    Raises:
+        ValueError: too few photos to estimate poses from.
+    """
     path = Path(path)
-    return len(find_photo_files(path)) or None if path.is_dir() else None
+    if not path.is_dir():
+        return None
+    num = len(find_photo_files(path))
+    if num:
+        check_count(path, num)
+    return num or None
 
 
 def open_source(path: Path | str) -> Source:
@@ -76,6 +85,8 @@ def open_source(path: Path | str) -> Source:
     if path.is_file():
         if path.suffix.lower() in SUFFIXES:
             check_count(path, 1)
+        if path.suffix.lower() in ARCHIVES:
+            raise ValueError(f"{path}: {UNPACK}")
         count_frames(path)
         return Source(path=path, video=path)
     if is_capture(path):

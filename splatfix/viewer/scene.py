@@ -107,7 +107,8 @@ def open_scene(sources: Sequence[str | Path], *, cameras_only: bool = False) -> 
     if len(captures) > 1:
         raise ValueError(f"{captures[1]}: neither a .ply nor a run folder, and {captures[0]} is the capture already")
     if not plys and not runs:
-        raise ValueError(f"{' '.join(words)}: no splat; wanted {WANTED}")
+        is_missing = not is_remote(words[0]) and not Path(words[0]).exists()
+        raise ValueError(f"{words[0]}: {'no such file or folder' if is_missing else 'no splat'}; wanted {WANTED}")
     files = {} if cameras_only else _list_splats(plys, runs)
     capture: Capture | None = open_capture(captures[0]) if captures else None
     notes: list[str] = []

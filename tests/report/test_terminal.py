@@ -130,7 +130,9 @@ def test_page_is_written_again_only_where_it_is_older_than_the_results(tmp_path)
             "the loop did not help here (−1.00 ± 0.16 dB, 7 test photos): use control.ply; try",
             "control",
         ),
+        (-1.15, "nafnet", "repaired views; try --restorer warp or more photos (docs/your-own-photos.md)", "control"),
         (-2.4, "nafnet", "try --restorer warp or more photos (docs/your-own-photos.md)", "control"),
+        (-2.4, "runs/mine", "try --restorer nafnet or more photos (docs/your-own-photos.md)", "control"),
         (-2.4, "warp", "try --restorer nafnet or more photos (docs/your-own-photos.md)", "control"),
     ],
 )
@@ -143,6 +145,24 @@ def test_a_loop_ends_with_which_splat_to_take_and_why(tmp_path, shift, restorer,
     assert words in " ".join(said.split())
     assert f"splat:  {tmp_path / arm}.ply" in said
     assert said.splitlines()[-1] == f"next:   splatfix view {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    ("shift", "sentence", "caption"),
+    [
+        (0.0, "The run a gained most on ", "largest PSNR gain, 7 test photos."),
+        (-1.15, "No run gained beyond noise on ", "largest PSNR gain, 7 test photos: within noise."),
+    ],
+)
+def test_runs_beside_each_other_are_ranked_by_the_rule_for_noise(tmp_path, shift, sentence, caption, capsys):
+    for name, further in (("a", 0.0), ("b", -0.3)):
+        make_run(tmp_path / name, shift=shift + further)
+    page = tmp_path / "both.html"
+    assert main(["report", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(page)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert sentence in said and caption in said and "±" in said and said.endswith(f"report: {page}")
+    text = page.read_text()
+    assert ("control.ply</td>" in text) == (shift < 0) and ("after.ply</td>" in text) == (shift == 0)
 
 
 def test_disagreeing_metrics_are_said_beside_the_verdict(tmp_path):

@@ -278,3 +278,14 @@ def test_a_file_that_is_no_video_is_refused_in_a_line(tmp_path, content, capsys)
 def test_one_photo_is_not_enough(tmp_path, capsys):
     assert main(["pose", str(write_photo(tmp_path / "a.jpg")), "--out", str(tmp_path / "out")]) == 2
     assert "1 photo; wanted at least 3 different photos" in capsys.readouterr().err
+
+
+def test_archives_and_too_few_photos_are_named_before_anything_else(tmp_path, capsys):
+    (tmp_path / "photos.zip").write_bytes(b"PK")
+    assert main(["pose", str(tmp_path / "photos.zip"), "--out", str(tmp_path / "out")]) == 2
+    assert "photos.zip: an archive; wanted a folder: unpack it" in capsys.readouterr().err
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        write_photo(tmp_path / "photos" / name)
+    assert main(["loop", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]) == 2
+    assert "2 photos; wanted at least 3 different photos" in capsys.readouterr().err

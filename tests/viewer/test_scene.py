@@ -90,7 +90,8 @@ def test_what_cannot_be_shown_is_refused(tmp_path):
     write_splat(tmp_path / "empty.ply", a_splat(0))
     for sources, message in [
         ([], "nothing to look at; wanted the folder"),
-        (["photos"], "photos: no splat; wanted the folder"),
+        (["photos"], "photos: no such file or folder; wanted the folder"),
+        ([tmp_path], "no splat; wanted the folder"),
         ([tmp_path / "missing.ply"], "missing.ply"),
         ([empty_run], "no before.ply, control.ply or after.ply in it yet; splatfix view --live"),
         ([empty_run, "photos", "more"], "more: neither a .ply nor a run folder, and photos is the capture already"),
