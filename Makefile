@@ -37,6 +37,7 @@ help:
 	@echo "make gpu-check  the gpu tests with any interpreter that has torch, numpy and gsplat: PYTHON=python3"
 
 setup: $(STAMP)
+	@test -z "$(filter setup,$(MAKECMDGOALS))" || echo "Installed. Next: source $(BIN)/activate, then splatfix doctor"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "splatfix needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
