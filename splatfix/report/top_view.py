@@ -1,4 +1,4 @@
-"""The cameras from above, as inline SVG."""
+"""The plan of the cameras, as inline SVG: from above, or at right angles to the plane in which they lie."""
 
 from __future__ import annotations
 
