@@ -16,6 +16,7 @@ from splatfix.lease import find_driver
 from splatfix.mirror import TOP, open_mirror
 from splatfix.report import charts, pictures
 from splatfix.report.html import page_path, render_page
+from splatfix.report.training_summary import restorer_of
 from splatfix.report.wording import (
     NONE,
     PSNR,
@@ -262,10 +263,11 @@ def _commands(training: Training) -> list[tuple[str, str]]:
     """Commands to copy, each with what it does."""
     commands = []
     if training.weights is not None:
-        restorer = shlex.quote(storage.join(training.place, RESTORER))
+        restorer = restorer_of(training.place)
+        compared = shlex.quote(f"nafnet,{restorer}")
         commands += [
-            ("Repair a capture with it", f"splatfix loop CAPTURE --restorer {restorer} --out RUN"),
-            ("Compare it", f"splatfix compare CAPTURE --restorers nafnet {restorer} --out COMPARISON"),
+            ("Repair a capture with it", f"splatfix loop CAPTURE --restorer {shlex.quote(restorer)} --out RUN"),
+            ("Compare it", f"splatfix compare CAPTURE --restorers {compared} --out COMPARISON"),
         ]
     if not training.is_finished and training.driver is None:
         shards = shlex.quote(training.record["inputs"]["shards"]["path"])

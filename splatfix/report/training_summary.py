@@ -12,6 +12,7 @@ from splatfix.files import read_json
 from splatfix.mirror import open_mirror
 from splatfix.report.terminal import WIDTH, next_command
 from splatfix.report.wording import format_count
+from splatfix.restoration import is_name
 from splatfix.restoration.checkpoint import CONFIG, RUN_FOLDER, find_checkpoint
 from splatfix.tracking import page_of
 from splatfix.training.trackers import TENSORBOARD
@@ -59,7 +60,12 @@ def command_after_training(out: Path | str, shards: Path | str, steps: int) -> s
     validation, _ = _read_validation(out)
     if validation is not None and validation["psnr_gain"] <= 0:
         return next_command("train", "--shards", shards, "--out", out, "--steps", 2 * steps)
-    return next_command("loop", "CAPTURE", "--restorer", storage.join(out, RUN_FOLDER), "--out", "runs/mine")
+    return next_command("loop", "CAPTURE", "--restorer", restorer_of(out), "--out", "runs/mine")
+
+
+def restorer_of(out: Path | str) -> str:
+    """What ``--restorer`` takes for a training: its folder or URL; ``restorer`` in it if a restorer has that name."""
+    return storage.join(out, RUN_FOLDER) if is_name(str(out)) else str(out)
 
 
 def _read_validation(out: Path | str) -> tuple[dict[str, Any] | None, float]:

@@ -71,7 +71,8 @@ def test_a_finished_training_shows_its_gains_losses_and_how_to_use_it(finished):
     assert re.search(rf"castle {re.escape(format_number(mean, 2, signed=True))}", page.text)
     for record in history:
         assert format_number(record["loss"], 5) in page.text
-    assert f"splatfix loop CAPTURE --restorer {finished}/restorer --out RUN" in page.text
+    assert f"splatfix loop CAPTURE --restorer {finished} --out RUN" in page.text
+    assert f"splatfix compare CAPTURE --restorers nafnet,{finished} --out COMPARISON" in page.text
     size = (finished / "restorer/restorer.safetensors").stat().st_size
     assert f"{size / 1e6:.1f} MB" in page.text
     assert (
@@ -100,7 +101,7 @@ def test_an_interrupted_training_says_how_far_it_is_and_how_to_resume_it(tmp_pat
     page = page_of(tmp_path / "run")
     assert "Not finished: 6 of 12 steps are saved, and no process is at work" in page.text
     assert f"splatfix train --shards {tmp_path / 'shards'} --out {tmp_path / 'run'}" in page.text
-    assert f"--restorer {tmp_path / 'run'}/restorer" in page.text  # the best weights so far
+    assert f"--restorer {tmp_path / 'run'} --out" in page.text  # the best weights so far
     with hold_lease(str(tmp_path / "run"), "splatfix train"):
         text = page_of(tmp_path / "run").text
     assert "Running: 6 of 12 steps were done when this page was written. splatfix train (process" in text
@@ -186,4 +187,4 @@ def test_the_page_of_a_training_on_an_object_store_is_put_there(tmp_path, bucket
     launch(make_shards(tmp_path / "shards"), f"{bucket}/run", config)
     assert write_training_page(f"{bucket}/run") == f"{bucket}/run/report.html"
     page = storage.read_bytes(f"{bucket}/run/report.html").decode()
-    assert f"splatfix loop CAPTURE --restorer {bucket}/run/restorer --out RUN" in page
+    assert f"splatfix loop CAPTURE --restorer {bucket}/run --out RUN" in page

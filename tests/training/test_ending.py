@@ -9,7 +9,13 @@ import pytest
 
 from splatfix import cli
 from splatfix.config import to_yaml
-from splatfix.report.training_summary import NOT_VALIDATED, command_after_training, describe_gain, describe_training
+from splatfix.report.training_summary import (
+    NOT_VALIDATED,
+    command_after_training,
+    describe_gain,
+    describe_training,
+    restorer_of,
+)
 from splatfix.restoration.nafnet.checkpoint import CheckpointConfig, save_checkpoint
 from splatfix.training.config import TrainTrackingConfig
 from splatfix.training.validation import Row, summarize_gains
@@ -41,7 +47,7 @@ def test_the_gain_is_spread_over_groups_not_scenes():
 def test_a_training_that_helps_is_used_and_one_that_does_not_is_continued(tmp_path):
     helps, hurts = write_run(tmp_path / "helps", validation(-0.2)), write_run(tmp_path / "hurts", validation(-2.0))
     assert f"weights: {helps}/restorer (75% of the correction is applied)" in describe_training(helps)
-    next_line = f"next:   splatfix loop CAPTURE --restorer {helps}/restorer --out runs/mine"
+    next_line = f"next:   splatfix loop CAPTURE --restorer {helps} --out runs/mine"
     assert command_after_training(helps, "pairs", 600) == next_line
     assert "It does not improve held-out scenes: train it longer" in describe_training(hurts)
     assert command_after_training(hurts, "my pairs", 600) == (
@@ -50,6 +56,11 @@ def test_a_training_that_helps_is_used_and_one_that_does_not_is_continued(tmp_pa
     unknown = write_run(tmp_path / "unknown", None)
     assert describe_training(unknown).startswith(NOT_VALIDATED)
     assert "splatfix loop" in command_after_training(unknown, "pairs", 600)
+
+
+def test_a_training_in_a_folder_called_like_a_restorer_is_still_found():
+    assert restorer_of("runs/warp") == "runs/warp"
+    assert restorer_of("warp") == "warp/restorer"
 
 
 @pytest.mark.slow
@@ -68,7 +79,7 @@ def test_the_command_ends_with_it_also_when_nothing_is_left_to_do(shards, tmp_pa
             "\n".join(lines)
         )
         assert f"also:    tensorboard --logdir {out}/tensorboard" in lines
-        assert lines[-1] == f"next:   splatfix loop CAPTURE --restorer {out}/restorer --out runs/mine"
+        assert lines[-1] == f"next:   splatfix loop CAPTURE --restorer {out} --out runs/mine"
 
 
 def test_only_the_first_process_of_torchrun_says_it(shards, tmp_path, monkeypatch, capsys):
