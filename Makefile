@@ -15,7 +15,7 @@ UV = $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-config 
 GPU_PACKAGES := gsplat pydantic pydantic-core annotated-types typing-inspection plyfile webdataset braceexpand jaxtyping
 
 .PHONY: help setup cpu-torch demo notebook test test-all kills lint docs bench bench-compare bench-mask bench-pairs bench-training
-.PHONY: study gpu-check gpu-run gpu-report gpu-wheels clean
+.PHONY: study study-rounds gpu-check gpu-run gpu-report gpu-wheels clean
 
 help:
 	@echo "make setup      .venv with everything; TORCH=cpu or cuda chooses the build of torch (now: $(TORCH))"
@@ -31,6 +31,7 @@ help:
 	@echo "make bench-pairs PAIRS=folder   what Ray, 100,000 scenes and reading cost beside the fits"
 	@echo "make bench-mask   precision and recall of artifact masks"
 	@echo "make study CAPTURES='folder folder'   settings of the sparse fit over captures and seeds; hours"
+	@echo "make study-rounds CAPTURES='folder folder'   the same of the loop's rounds"
 	@echo "make bench-training PAIRS=folder   steps, the loader, and one process beside two"
 	@echo "make gpu-run    checks and measures on a borrowed GPU in ten minutes, into OUT=runs/gpu; gpu-report: as tables"
 	@echo "make gpu-wheels the packages to carry to a bare image, FOR=312 (its Python)"
@@ -103,6 +104,9 @@ bench-mask: setup
 
 study: setup
 	$(BIN)/python -m tests.benchmarks.study $(CAPTURES)
+
+study-rounds: setup
+	$(BIN)/python -m tests.benchmarks.study --rounds $(CAPTURES)
 
 bench-training: setup
 	$(BIN)/python -m tests.benchmarks.bench_training step

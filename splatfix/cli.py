@@ -263,7 +263,7 @@ def verify(url: Positional[Url], *, repair: bool = False) -> int:
     ],
 )
 def train(*, shards: Url, out: OutUrl, fresh: bool, settings: "TrainConfig") -> None:
-    """Train a restorer on pairs (artifact render, clean view) from webdataset shards.
+    """Train a restorer on pairs (flawed render, clean view) from webdataset shards.
 
     Trains in this process; in several under ``torchrun --nproc-per-node 2 -m splatfix train ...``, or with
     ``--workers.num 2`` under Ray Train, which restarts all of them if one dies.
