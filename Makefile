@@ -15,7 +15,7 @@ UV = $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-config 
 GPU_PACKAGES := gsplat pydantic pydantic-core annotated-types typing-inspection plyfile webdataset braceexpand jaxtyping
 
 .PHONY: help setup cpu-torch demo notebook test test-all kills lint docs bench bench-compare bench-mask bench-pairs bench-training
-.PHONY: study study-rounds gpu-check gpu-run gpu-report gpu-wheels clean
+.PHONY: gsplat-build study study-rounds gpu-check gpu-run gpu-report gpu-wheels clean
 
 help:
 	@echo "make setup      .venv with everything; TORCH=cpu or cuda chooses the build of torch (now: $(TORCH))"
@@ -35,6 +35,7 @@ help:
 	@echo "make bench-training PAIRS=folder   steps, the loader, and one process beside two"
 	@echo "make gpu-run    checks and measures on a borrowed GPU in ten minutes, into OUT=runs/gpu; gpu-report: as tables"
 	@echo "make gpu-wheels the packages to carry to a bare image, FOR=312 (its Python)"
+	@echo "make gsplat-build  gsplat compiled for sm_90 where there is nvcc, without a GPU: ten minutes of one core"
 	@echo "make gpu-check  the gpu tests with any interpreter that has torch, numpy and gsplat: PYTHON=python3"
 
 setup: $(STAMP)
@@ -104,6 +105,10 @@ bench-mask: setup
 
 study: setup
 	$(BIN)/python -m tests.benchmarks.study $(CAPTURES)
+
+# All of gsplat for sm_90, without a GPU: ten minutes of one core
+gsplat-build: setup
+	SPLATFIX_BUILD_GSPLAT=1 $(BIN)/python -m pytest -m slow tests/gpu/test_compiler.py
 
 study-rounds: setup
 	$(BIN)/python -m tests.benchmarks.study --rounds $(CAPTURES)

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 BACKEND = "gsplat.cuda._backend"
 LEAST_CAPABILITY = (7, 0)  # of gsplat's kernels, which reduce gradients over labeled groups of threads
+USUAL_TOOLKIT = Path("/usr/local/cuda")
 BUILD_SECONDS = 2700.0  # to wait for another process that compiles
 
 
@@ -74,8 +75,7 @@ def find_gsplat_obstacle() -> str | None:
             f"gsplat cannot be compiled: {toolkit} is of CUDA {version}, and torch is built for CUDA {wanted}; set "
             f"CUDA_HOME to a toolkit of CUDA {wanted.split('.')[0]}"
         )
-    headers = [*toolkit.glob("include/cuda_runtime.h"), *toolkit.glob("targets/*/include/cuda_runtime.h")]
-    if not headers:
+    if not has_headers(toolkit):
         return f"gsplat cannot be compiled: {toolkit} has no headers (cuda_runtime.h); install the whole CUDA toolkit"
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
@@ -95,6 +95,7 @@ def load_gsplat() -> str | None:
     with hold_lock(folder / "gsplat.lock", seconds=BUILD_SECONDS, waiting=waiting):
         if not is_gsplat_compiled():
             log.info("gsplat: compiling its kernels for the GPUs of this machine, once; this takes minutes")
+            _tell_torch(find_toolkit())
         try:
             backend = importlib.import_module(BACKEND)
         except Exception as error:  # of the compiler, of torch or of gsplat
@@ -107,12 +108,35 @@ def load_gsplat() -> str | None:
 
 
 def find_toolkit() -> Path | None:
-    """The folder of the CUDA toolkit, as torch finds it; None if it has no nvcc."""
+    """The folder of the CUDA toolkit; None if there is none with nvcc.
+
+    That of CUDA_HOME or CUDA_PATH, else that of nvcc in PATH, else /usr/local/cuda. An nvcc in PATH may be a wrapper
+    outside its toolkit: the first of these folders that has headers, too, is taken.
+    """
     given = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    found = shutil.which("nvcc")
-    default = Path(found).parent.parent if found is not None else Path("/usr/local/cuda")
-    toolkit = Path(given) if given else default
-    return toolkit if (toolkit / "bin/nvcc").is_file() else None
+    if given:
+        places = [Path(given)]
+    else:
+        found = shutil.which("nvcc")
+        on_path = [] if found is None else [Path(found).parent.parent, Path(found).resolve().parent.parent]
+        places = [*on_path, USUAL_TOOLKIT]
+    toolkits = [place for place in places if (place / "bin/nvcc").is_file()]
+    return next(filter(has_headers, toolkits), toolkits[0] if toolkits else None)
+
+
+def _tell_torch(toolkit: Path | None) -> None:
+    """Have torch compile with this toolkit, unless the environment names one; torch takes the folder above nvcc."""
+    if toolkit is None or os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return
+    os.environ["CUDA_HOME"] = str(toolkit)
+    loaded = sys.modules.get("torch.utils.cpp_extension")
+    if loaded is not None:  # it has read the environment already
+        loaded.CUDA_HOME = str(toolkit)  # type: ignore[attr-defined]
+
+
+def has_headers(toolkit: Path) -> bool:
+    """Whether a CUDA toolkit has the headers that gsplat is compiled with."""
+    return any([*toolkit.glob("include/cuda_runtime.h"), *toolkit.glob("targets/*/include/cuda_runtime.h")])
 
 
 def is_gsplat_compiled() -> bool:

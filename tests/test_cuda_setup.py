@@ -131,6 +131,20 @@ def test_cuda_is_taken_where_gsplat_is_or_can_be_compiled(gpu, caplog) -> None:
     assert choose_device("auto") == torch.device("cuda") and machine._cuda().works
 
 
+def test_the_toolkit_of_a_wrapped_compiler_is_the_one_with_headers(gpu, monkeypatch, tmp_path) -> None:
+    """Some machines have an nvcc in PATH that only calls the one in the toolkit."""
+    write_program(tmp_path / "local" / "bin" / "nvcc", f'exec {gpu}/bin/nvcc "$@"')
+    monkeypatch.delenv("CUDA_HOME")
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}/local/bin{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(cuda_setup, "USUAL_TOOLKIT", gpu)
+    assert cuda_setup.find_toolkit() == gpu
+    assert choose_device("auto") == torch.device("cuda")
+    assert os.environ["CUDA_HOME"] == str(gpu)  # else torch compiles with the folder above the wrapper
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "local"))
+    assert cuda_setup.find_toolkit() == tmp_path / "local"  # as was asked for
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
