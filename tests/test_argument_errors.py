@@ -23,7 +23,7 @@ LOOP = ("loop", SAMPLE, "--out", "OUT")
         ((*LOOP, "--num-train", "4"), "unknown flag --num-train; did you mean --views.num-train INT|all?"),
         (
             ("loop", "--views.sizepx", "100", SAMPLE, "--out", "OUT"),
-            "unknown flag --views.sizepx; did you mean --views.siz",
+            "unknown flag --views.sizepx; did you mean --views.size-px",
         ),
         (("loop", "--out", "OUT", "--sizepx", "100"), "unknown flag --sizepx; "),
         ((*LOOP, "--qqq", "4"), "unknown flag --qqq; see --help-all"),
