@@ -65,11 +65,6 @@ class Validation:
         """The better arm without repaired views."""
         return "control" if self.control >= self.before else "before"
 
-    @property
-    def gain(self) -> float:
-        """Mean PSNR after all rounds, minus that of `unrepaired`, in dB."""
-        return self.rounds[-1] - getattr(self, self.unrepaired)
-
 
 def describe_validation(found: Validation) -> str:
     """What the left-out photos say about the rounds, in a sentence."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from splatfix.gaussians import Splat, read_ply, write_ply, write_splat
 from splatfix.loop.config import LoopConfig
+from splatfix.process import quiet
 from splatfix.runs import Run
 from splatfix.splats.phases import TrainingPhase, checkpoint_path, train_phase
 from splatfix.splats.scene import SparseScene, fit_identity, start_fit
@@ -74,7 +75,8 @@ def fit_siblings(run: Run, scene: SparseScene, before: Fit, config: LoopConfig) 
     siblings, seeds, last_step = [], sibling_seeds(config), baseline_steps(config, before.step)
     with run.stage("siblings"):
         for number, seed in enumerate(seeds, start=1):
-            fit = start_fit(scene, config.fit, config.initial, seed=seed)
+            with quiet("splatfix.splats"):  # the sparse fit has said how it starts
+                fit = start_fit(scene, config.fit, config.initial, seed=seed)
             phase = TrainingPhase(
                 name=f"sibling_{number}",
                 title=f"further fit {number} of {len(seeds)}",

@@ -122,7 +122,8 @@ def _run_left_out(
     """Run the loop without one photo and measure it there."""
     others = small.leave_out(index)
     inner = Run(run.path / VALIDATION / str(index + 1))
-    before = start_fit(others, config.fit, config.initial, seed=config.seed)
+    with quiet("splatfix.splats"):
+        before = start_fit(others, config.fit, config.initial, seed=config.seed)
     phase = TrainingPhase(
         name="before",
         title="sparse fit",

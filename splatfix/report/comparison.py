@@ -62,6 +62,7 @@ def rows(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
     """One row per run."""
     table = []
     for run in runs:
+        gain = wording.run_gain(run.results)
         table.append(
             {
                 "run": run,
@@ -69,7 +70,7 @@ def rows(runs: Sequence[RunFiles]) -> list[dict[str, Any]]:
                 "gains": {
                     metric.key: run.results.summary.value("all", "gain", metric.key) for metric in wording.MAIN_METRICS
                 },
-                "verdict": None if (gain := wording.run_gain(run.results)) is None else gain.verdict,
+                "verdict": None if gain is None else gain.verdict,
                 "error": None if gain is None else gain.standard_error,
                 "take": wording.recommended_arm(run.results),
                 "seconds": sum(run.results.seconds.values()),

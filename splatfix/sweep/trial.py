@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -30,7 +32,9 @@ from splatfix.sweep.settings import apply
 from splatfix.tracking import TRACKING_FILES
 from splatfix.views import BANDS
 from splatfix.workers import RunAborted, classify_failure
-from splatfix.workers.cuda_errors import breaks_cuda
+from splatfix.workers.cuda_errors import breaks_cuda, free_cached_memory, is_out_of_memory
+
+log = logging.getLogger(__name__)
 
 PICTURES = "before-control-after"
 TRIAL_FILES = (  # glob patterns of all that a trial writes
@@ -64,7 +68,8 @@ def run_trial(
         mirror.pull(*(f"{part}/{case.name}" for case in cases), discard=True)
         read = [baseline_part(case) for case in cases]
         with mirror.work_on(part, shared=SHARED, read=read, discard=False):
-            for round_ in _run_rounds(mirror.path / part, apply(default, values), cases, metric, mirror.path):
+            config = apply(default, values)
+            for round_ in retry_rounds(lambda: _run_rounds(mirror.path / part, config, cases, metric, mirror.path)):
                 mirror.push(SHARED, part)
                 yield round_
     except FloatingPointError as error:
@@ -84,6 +89,26 @@ def run_trial(
         except RunAborted as full:
             end = AttemptEnd(outcome="disk full", error=str(full))
     yield end
+
+
+def retry_rounds(rounds: Callable[[], Iterator[RoundRecord]]) -> Iterator[RoundRecord]:
+    """Yield the rounds of a trial; where the memory of the GPU is full, free what is cached and resume once.
+
+    ``rounds`` yields all of them from the first, also when it is called again: those that were measured are read. The
+    trial cannot wait until it is alone on the GPU; another attempt runs later, beside others.
+    """
+    num = 0
+    try:
+        for round_ in rounds():
+            num += 1
+            yield round_
+        return
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        log.warning("out of GPU memory (%s); freeing what is cached, and resuming", str(error).split("\n")[0])
+    free_cached_memory()  # the exception and its frames are gone here
+    yield from islice(rounds(), num, None)
 
 
 def _run_rounds(
