@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from splatfix.conditioning import Conditioning
-from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig
+from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig, use_layout
 from splatfix.training import nafnet
 from splatfix.training.batches import Batch, NetworkInputs
 from splatfix.training.config import TrainConfig
@@ -30,6 +31,8 @@ class Family:
         load: network, its config and provenance of a checkpoint (a folder, a training run or hf:USER/NAME).
         save: write a checkpoint folder as a whole: folder, network, the training's config, the share of the
             correction to apply, and provenance.
+        example_inputs: inputs to time a network with, from its config: number of crops and their side in pixels.
+        use_layout: have a network keep its images and weights in a memory layout; None for a family that has one only.
     """
 
     network_config: type[Any]
@@ -40,6 +43,8 @@ class Family:
     repair: Callable[[Any, Conditioning], Tensor]
     load: Callable[[str | Path], tuple[nn.Module, Any, dict[str, Any]]]
     save: Callable[[Path, Any, TrainConfig, float, dict[str, Any]], None]
+    example_inputs: Callable[[Any, int, int], Tensor] | None = None
+    use_layout: Callable[[Any, torch.memory_format], None] | None = None
 
 
 FAMILIES: dict[str, Family] = {
@@ -52,6 +57,8 @@ FAMILIES: dict[str, Family] = {
         repair=nafnet.repair,
         load=nafnet.load,
         save=nafnet.save,
+        example_inputs=nafnet.example_inputs,
+        use_layout=use_layout,
     ),
 }
 

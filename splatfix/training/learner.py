@@ -23,6 +23,7 @@ from splatfix.restoration import RestorerChoice, pin_choice
 from splatfix.training.batches import NetworkInputs
 from splatfix.training.config import TrainConfig
 from splatfix.training.families import Family, family_of
+from splatfix.training.layout import use_fastest_layout
 from splatfix.training.state import TrainingState, read_state, restore_state
 from splatfix.training.trackers import require_trackers
 
@@ -93,6 +94,7 @@ def build_learner(config: TrainConfig) -> Learner:
             raise ValueError(f"start_from = {start_from!r}: its network is {wanted}")
         network.load_state_dict(trained.state_dict())
     network = network.to(accelerator.device)
+    use_fastest_layout(network, family, config, accelerator)
     ema = ModelEmaV3(network, decay=config.ema_decay, use_warmup=True)
     family.use_patch_size(ema.module, config.data.patch_px)  # validated as it will repair
     betas: dict[str, Any] = {"betas": (0.9, 0.9)} if config.optimizer in ADAMS else {}

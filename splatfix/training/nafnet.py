@@ -77,6 +77,11 @@ def compute_loss(output: Output, batch: Batch, config: TrainConfig) -> Tensor:
     return loss
 
 
+def example_inputs(config: NetworkConfig, num: int, side_px: int) -> Float[Tensor, "B C H W"]:
+    """Gray inputs of a network, to time it with."""
+    return torch.full((num, config.in_channels, side_px, side_px), 0.5)
+
+
 def use_patch_size(network: GuidedNet, patch_px: int) -> None:
     """Let a network that is trained on patches repair whole images."""
     use_local_pooling(network.network, patch_px)

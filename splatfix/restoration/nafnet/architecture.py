@@ -142,6 +142,7 @@ class NAFNet(nn.Module):
             raise ValueError(f"enc_blocks = {enc_blocks}, dec_blocks = {dec_blocks}: wanted as many levels in both")
         if residual and out_channels > in_channels:
             raise ValueError(f"residual wants out_channels <= in_channels, saw {out_channels} > {in_channels}")
+        self.layout = torch.channels_last  # of images in memory
         self.residual = residual
         self.out_channels = out_channels
         self.intro = nn.Conv2d(in_channels, width, 3, padding=1)
@@ -167,7 +168,7 @@ class NAFNet(nn.Module):
         """``[B, in_channels, H, W]`` to ``[B, out_channels, H, W]``, any size."""
         height, width = image.shape[2:]
         padded = F.pad(image, (0, -width % self.multiple_px, 0, -height % self.multiple_px))
-        x = self.unet(padded.contiguous(memory_format=torch.channels_last))[:, :, :height, :width]
+        x = self.unet(padded.contiguous(memory_format=self.layout))[:, :, :height, :width]
         return x + image[:, : self.out_channels] if self.residual else x
 
     def unet(self, image: Tensor) -> Tensor:

@@ -149,6 +149,12 @@ class GuidedNet(nn.Module):
         return Output(rgb, raw[:, -1:] if self.config.predict_error else None)
 
 
+def use_layout(network: GuidedNet, layout: torch.memory_format) -> None:
+    """Have a network keep its images and weights in this memory layout; its output is the same up to float noise."""
+    network.network.layout = layout
+    network.to(memory_format=layout)
+
+
 def residual_head(inputs: Tensor, raw: Tensor, config: NetworkConfig) -> Float[Tensor, "B 3 H W"]:  # noqa: ARG001
     """The render plus the network's output (Chen et al. 2022)."""
     return inputs[:, :3] + raw[:, :3]
