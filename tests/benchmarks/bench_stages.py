@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -30,6 +31,7 @@ from splatfix.gaussians import Gaussians, write_ply
 from splatfix.images import resize
 from splatfix.metrics import SSIM_RADIUS_PX, compute_metrics, ssim_window
 from splatfix.rendering import render
+from splatfix.rendering.ssim import choose_loss, l1_and_ssim_with_torch
 from splatfix.restoration.nafnet.architecture import NAFNet
 from splatfix.restoration.nafnet.network import NetworkConfig
 from splatfix.splats import triangulate
@@ -129,6 +131,22 @@ def optimizers(repeats: int) -> list[dict]:
     six = [create_adam([(value, 1e-3)]) for value in parameters()]
     ways = {BEFORE: lambda: [each.step() for each in six], OURS: one.step}
     return in_turn("8 Gaussians", "step of Adam", ways, 20 * repeats)
+
+
+def host_step(repeats: int) -> list[dict]:
+    """The host's work for steps of a fit on a GPU; before, a step drew depth and computed its loss with torch.
+
+    The loss is one call here; on CUDA it is that of Triton's kernels. Nothing where gsplat is not installed.
+    """
+    if find_spec("gsplat") is None:
+        return []
+    from tests.benchmarks.bench_host_step import NUM_STEPS, steps_without_growth
+
+    ways = {
+        BEFORE: steps_without_growth(l1_and_ssim_with_torch, with_depth=True),
+        OURS: steps_without_growth(choose_loss(torch.device("cpu")), with_depth=False),
+    }
+    return in_turn("8 Gaussians", f"{NUM_STEPS} steps on the host", ways, repeats)
 
 
 def restorer_step(batch_size: int, patch_px: int, repeats: int) -> list[dict]:
@@ -233,6 +251,7 @@ def stages(repeats: int, *, small: bool = False) -> list[dict]:
         *evaluation(*((48, 40) if small else (1600, 1200)), repeats),
         *matching(64 if small else 4096, repeats),
         *optimizers(repeats),
+        *host_step(repeats),
         *restorer_step(*((1, 32) if small else (4, 128)), repeats),
         *reference_splat(*((24, 3) if small else (320, 12)), gaussians, repeats),
     ]
