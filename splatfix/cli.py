@@ -39,7 +39,7 @@ Captures = Annotated[tuple[str, ...], tyro.conf.arg(metavar="CAPTURE ...")]
 Url = Annotated[str, tyro.conf.arg(metavar="URL")]
 OutUrl = Annotated[str, tyro.conf.arg(metavar="RUN")]
 LOOP_SETTINGS = (
-    *("restorer", "repair.rounds", "repair.views", "repair.steps", "repair.weight"),
+    *("restorer", "repair.rounds", "repair.views", "repair.steps", "repair.weight", "validate.photos"),
     *("views.num_train", "views.size_px", "views.split", "fit.steps", "seed", "device", "video"),
 )
 
