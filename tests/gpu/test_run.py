@@ -136,3 +136,14 @@ def test_carried_wheels_are_unpacked_where_they_are_missing(tmp_path: Path, monk
 
     assert carried_package.VALUE == 3
     assert not (tmp_path / "out" / "packages" / "numpy").exists()
+
+
+def test_fits_are_timed_beside_both_losses(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sections, "SIZES_PX", (24,))
+    monkeypatch.setattr(sections, "STRATEGIES", ("none",))
+    monkeypatch.setattr(sections, "measure_fit", lambda device, **case: {"device": device, **case})
+    report = Report(tmp_path / "fits.json")
+    sections.measure_fits(report, "cpu")
+    loss, fit = json.loads((tmp_path / "fits.json").read_text())["rows"]
+    assert loss["size_px"] == 24 and loss["loss_ms"] > 0 and loss["torch_loss_ms"] > 0 and not loss["with_torch"]
+    assert fit == {"device": "cpu", "size_px": 24, "strategy": "none"}

@@ -50,9 +50,10 @@ def test_more_steps_take_longer():
 def test_photos_without_cameras_are_posed_first(tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(b"")
     (tmp_path / "b.jpg").write_bytes(b"")
+    (tmp_path / "c.jpg").write_bytes(b"")
     assert main(["fit", str(tmp_path), "--out", str(tmp_path / "run"), "--dry-run"]) == 2
     assert (
-        f"2 photos without cameras, which take time of their own; run splatfix pose {tmp_path}"
+        f"3 photos without cameras, which take time of their own; run splatfix pose {tmp_path}"
         in capsys.readouterr().err
     )
 
