@@ -99,7 +99,7 @@ def test_other_failed_imports_are_not_explained(monkeypatch) -> None:
 def test_packages_of_extras_are_imported_where_they_are_used() -> None:
     """No module that a command of the core imports may import one at its top: help and settings do without."""
     homes = {"sweep/analysis.py", "sweep/proposals.py", "sweep/ray_tune.py"}
-    homes |= {"training/learner.py", "training/train.py", "training/trackers.py"}
+    homes |= {"training/layout.py", "training/learner.py", "training/train.py", "training/trackers.py"}
     found = set()
     for path in (ROOT / "splatfix").rglob("*.py"):
         for node in ast.parse(path.read_text()).body:

@@ -15,7 +15,7 @@ from splatfix.report.wording import format_count
 from splatfix.restoration import is_name
 from splatfix.restoration.checkpoint import CONFIG, RUN_FOLDER, find_checkpoint
 from splatfix.tracking import page_of
-from splatfix.training.trackers import TENSORBOARD
+from splatfix.training.config import TENSORBOARD
 
 NOT_VALIDATED = "gain:    not measured, since no group of captures is held out (data.validation_groups)"
 

@@ -13,6 +13,7 @@ from splatfix.training.batches import JitterConfig
 from splatfix.training.data import DataConfig
 
 OPTIMIZER = "adamw"
+TENSORBOARD = "tensorboard"  # folder of its event files, in that of the run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,10 @@ from splatfix.deadlines import call_within
 from splatfix.messages import readable
 from splatfix.process import log
 from splatfix.tracking import Tracker, TrackingConfig, open_tracker
-from splatfix.training.config import TrainConfig, TrainTrackingConfig
+from splatfix.training.config import TENSORBOARD, TrainConfig, TrainTrackingConfig
 from splatfix.training.data import Data
 from splatfix.training.records import track_settings, tracked_settings
 
-TENSORBOARD = "tensorboard"  # folder of its event files, in the run's folder
 ANSWER_SECONDS = 60.0  # that a tracker may take to start, to take numbers or to end
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}  # by the names in tracking.also
 
