@@ -98,7 +98,7 @@ class ValidationConfig:
 
     photos: int = 0
     scale: float = 0.5
-    margin_db: float = 0.05
+    margin_db: float = 0.2
 
     def __post_init__(self) -> None:
         require(self.photos >= 0, "validate.photos", self.photos, "0 or more photos")
