@@ -90,7 +90,7 @@ class ValidationConfig:
     """Whether the rounds of a loop are validated on left-out training photos first (`loop.validation`).
 
     Attributes:
-        photos: so many training photos are left out of a further loop each, at reduced size; rounds that do not help
+        photos: so many training photos are left out of a further loop each, at reduced size; rounds that do harm
             there are not run. Two of them at the default scale cost about as much time as the loop itself. 0 for none.
         scale: size of the images of these loops, as a share of the full size.
         margin_db: fewer rounds, or none, must be better than all of them by this, in the mean PSNR of these photos.

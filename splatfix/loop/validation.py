@@ -1,7 +1,7 @@
 """Rounds of repair, validated on left-out training photos: does the loop help on this capture, and for how many rounds?
 
 Leave-one-out cross-validation of the whole loop (Stone 1974): each of a few training photos is left out of a further
-loop at reduced size, whose control and rounds are compared with the photo. Rounds without a gain there are not run on
+loop at reduced size, whose control and rounds are compared with the photo. Rounds that do harm there are not run on
 the fit of all photos. Test photos are never used.
 """
 
@@ -11,6 +11,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import fmean
 
 from splatfix.evaluation.validation import LeftOutLoop, Validation, describe_validation
 from splatfix.files import read_json, write_json
@@ -110,10 +111,12 @@ def choose_rounds(loops: Sequence[LeftOutLoop], *, margin_db: float) -> int:
     Fewer rounds than all of them, or none, must be better by more than ``margin_db``. None stands for the better of
     ``before`` and ``control``.
     """
-    found = Validation(loops=tuple(loops), scale=1.0, margin_db=margin_db, kept_rounds=0)
-    means = [getattr(found, found.unrepaired), *found.rounds]
-    best = max(range(len(means)), key=lambda number: means[number])
-    return best if means[best] > means[-1] + margin_db else found.num_rounds
+    num = len(loops[0].rounds)
+    arms = [[loop.before for loop in loops], [loop.control for loop in loops]]
+    rounds = [fmean(loop.rounds[number] for loop in loops) for number in range(num)]
+    means = [max(map(fmean, arms)), *rounds]
+    best = max(range(num + 1), key=means.__getitem__)
+    return best if means[best] > means[-1] + margin_db else num
 
 
 def _run_left_out(
