@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from splatfix.sample import sample_path
 from tests.benchmarks.bench_rendering import table
 from tests.benchmarks.bench_stages import BEFORE, in_turn, stages
+from tests.benchmarks.results import loop_once, make_page, read_rows
 
 
 @pytest.mark.slow
@@ -28,3 +30,47 @@ def test_ways_are_timed_in_turn() -> None:
     assert calls == ["before", "ours"] * 4
     assert [row["work"] for row in rows] == ["work, before", "work"]
     assert "times_as_fast" in rows[1] and "times_as_fast" not in rows[0]
+
+
+def result_rows(capture: str, seed: int, before: float, gain: float) -> list[dict]:
+    """Figures of a loop and of two fits beside it."""
+    psnr = {"before": before, "control": before - 0.1, "after": before + gain, "post": before + gain, "gain": gain}
+    bands = {band: {**psnr, "gain": gain * k} for k, band in enumerate(("all", "near", "mid", "far"), start=1)}
+    same = {"capture": capture, "seed": seed, "size_px": 320}
+    loop = {**same, "arm": "loop", "psnr": bands, "ssim": {"all": {"gain": 0.01}}, "seconds": 99.6}
+    return [loop, *({**same, "arm": arm, "psnr": before - less} for arm, less in (("3DGS", 2.0), ("earlier", 0.5)))]
+
+
+def test_the_page_of_results_has_means_spreads_and_paired_differences() -> None:
+    rows = [
+        *result_rows("fox", 0, 20.0, 0.2),
+        *result_rows("fox", 1, 21.0, 0.4),
+        *result_rows("can", 0, 15.0, -0.1),
+        *({**row, "size_px": 160} for row in result_rows("plush", 0, 1.0, 9.0)),
+    ]
+    page = make_page(rows, 320)
+    lines = page.splitlines()
+    assert "seeds 0, 1, 1 CPU thread." in page and "plush" not in page
+    fox = "| fox | 18.50 ± 0.71 | 20.00 ± 0.71 | 20.50 ± 0.71 | 20.40 ± 0.71 | 20.80 ± 0.85 | 20.80 ± 0.85 | "
+    assert fox + "+0.30 ± 0.14 | +0.010 ± 0.000 | 100 |" in lines
+    [mean] = [line for line in lines if line.startswith("| mean of 2 ")]
+    assert "| +0.10 ± 0.20 |" in mean and "| 17.75 ± 2.75 |" in mean
+    assert "| can | -0.20 | -0.30 | -0.40 |" in lines
+    assert "| 3DGS | +2.00 ± 0.00 | can +2.00 | can +2.00 | 2 |" in lines
+    assert not any(line.startswith("| without decay") for line in lines)  # it was not measured
+    assert "| FSGS | no | 3 | 21.9 / 0.721 / 0.209 | 20.38 / 0.627 / 0.247 | 20.41 |" in lines
+
+
+def test_a_mean_over_some_of_the_captures_alone_is_left_out() -> None:
+    rows = [*result_rows("fox", 0, 20.0, 0.2), *result_rows("can", 0, 15.0, 0.1)[:1]]
+    [mean] = [line for line in make_page(rows, 320).splitlines() if line.startswith("| mean of 2 ")]
+    assert mean.startswith("| mean of 2 |  |  | 17.50 ")
+
+
+@pytest.mark.slow
+def test_the_results_of_a_capture_are_measured_and_kept(tmp_path) -> None:
+    short = {"fit.steps": 60, "repair.steps": 20}
+    row = loop_once(sample_path(), 0, 48, tmp_path, short)
+    assert loop_once(sample_path(), 0, 48, tmp_path, short) == row  # read, in no time
+    page = make_page(read_rows(tmp_path), 48)
+    assert f"{row['psnr']['all']['after']:.2f}" in page and row["num_test"] > 0
