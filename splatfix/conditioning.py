@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from splatfix.buffers import compute_buffers
 from splatfix.flawed import FlawedView
 from splatfix.shapes import Float
 from splatfix.warping import warp_reference
@@ -29,6 +30,7 @@ class Conditioning:
             inverse depth, towards 1 close to the camera. See `compute_nearness`.
         inverse_depth_scale: the view's median inverse depth, in one over world units.
         warps: references warped into the view, nearest first: rgb (0 where missing) and validity, ``[R, H, W, 4]``.
+        buffers: of the fits (`buffers.compute_buffers`), ``[H, W, 10]``; None for a network that is given none.
     """
 
     rgb: Float[Tensor, "H W 3"]
@@ -36,10 +38,15 @@ class Conditioning:
     nearness: Float[Tensor, "H W"]
     inverse_depth_scale: float
     warps: Float[Tensor, "R H W 4"]
+    buffers: Float[Tensor, "H W 10"] | None = None
 
 
-def compute_conditioning(view: FlawedView, num_references: int = 2) -> Conditioning:
-    """Compute the conditioning of a flawed view, with at most ``num_references`` of its references warped in."""
+def compute_conditioning(view: FlawedView, num_references: int = 2, *, with_buffers: bool = False) -> Conditioning:
+    """Compute the conditioning of a flawed view, with at most ``num_references`` of its references warped in.
+
+    Raises:
+        ValueError: buffers are wanted of a view that does not know its fits.
+    """
     rgb, alpha, depth = (image.detach().float() for image in (view.rgb, view.alpha, view.depth))
     nearness, scale = compute_nearness(depth)
     warps = [torch.zeros(0, *rgb.shape[:2], 4, device=rgb.device)]
@@ -47,7 +54,8 @@ def compute_conditioning(view: FlawedView, num_references: int = 2) -> Condition
         color, validity = warp_reference(view.camera, depth, alpha, reference)
         validity = validity[..., None]
         warps.append(torch.where(validity >= MIN_VALIDITY, torch.cat([color, validity], -1), 0)[None])
-    return Conditioning(rgb.clamp(0, 1), alpha.clamp(0, 1), nearness, scale, torch.cat(warps))
+    buffers = compute_buffers(view, scale) if with_buffers else None
+    return Conditioning(rgb.clamp(0, 1), alpha.clamp(0, 1), nearness, scale, torch.cat(warps), buffers)
 
 
 def compute_nearness(depth: Float[Tensor, "H W"]) -> tuple[Float[Tensor, "H W"], float]:

@@ -43,6 +43,8 @@ class FlawedView:
         depth: expected depth along the axis in world units, also without the shell, 0 where alpha is 0, ``[H, W]``.
         references: the nearest training photos, nearest first.
         spread: standard deviation of the colors over several fits of the same photos, ``[H, W]``; None for one fit.
+        fits: the sparse fits without their shells, and
+        photos: all of their training photos, which `buffers.compute_buffers` reads; empty in a view made otherwise.
     """
 
     camera: Camera
@@ -51,6 +53,8 @@ class FlawedView:
     depth: Float[Tensor, "H W"]
     references: tuple[Reference, ...] = ()
     spread: Float[Tensor, "H W"] | None = None
+    fits: tuple[Splat, ...] = ()
+    photos: tuple[Reference, ...] = ()
 
 
 def render_references(
@@ -88,7 +92,8 @@ def render_flawed(
     for camera in cameras:
         nearest = sorted(references, key=lambda reference: separation(reference.camera, camera, depth))
         view = _render_mean(splats, scenes, camera)
-        views.append(replace(view, references=tuple(nearest[:num_references])))
+        nearby = tuple(nearest)
+        views.append(replace(view, references=nearby[:num_references], fits=tuple(scenes), photos=nearby))
     return views
 
 

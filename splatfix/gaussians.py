@@ -120,15 +120,20 @@ class Splat:
         return replace(self, gaussians=self.gaussians.detach())
 
 
-def covariances(quats: Float[Tensor, "N 4"], scales: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3 3"]:
-    """Compute world covariances ``R diag(s)^2 R^T`` from quaternions wxyz, of any norm, and standard deviations."""
+def rotations(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
+    """Compute rotation matrices from quaternions wxyz, of any norm; their columns are the axes of the Gaussians."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     rows = [
         *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
         *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
         *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     ]
-    axes = torch.stack(rows, dim=-1).reshape(-1, 3, 3) * scales[:, None, :]
+    return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
+
+
+def covariances(quats: Float[Tensor, "N 4"], scales: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3 3"]:
+    """Compute world covariances ``R diag(s)^2 R^T`` from quaternions wxyz, of any norm, and standard deviations."""
+    axes = rotations(quats) * scales[:, None, :]
     return axes @ axes.transpose(1, 2)
 
 

@@ -191,7 +191,7 @@ def _draw_settings(recipe: Recipe, rng: np.random.Generator) -> _DrawnSettings:
     fit = FitConfig(
         steps=recipe.steps,
         dropout=0.0 if rng.random() < recipe.undropped else FitConfig().dropout,
-        densify=DensifyConfig(strategy="default" if grows else "none", max_gaussians=recipe.max_gaussians),
+        densify=DensifyConfig(strategy="default" if grows else "auto", max_gaussians=recipe.max_gaussians),
     )
     return _DrawnSettings(
         fit,

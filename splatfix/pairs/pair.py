@@ -22,6 +22,7 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
+from splatfix.buffers import NUM_PLANES
 from splatfix.conditioning import Conditioning, compute_conditioning
 from splatfix.files import parse_json
 from splatfix.flawed import FlawedView
@@ -33,7 +34,7 @@ from splatfix.shapes import Float
 MAX_WARPS = 10
 MAX_KEY_LENGTH = 80
 EXTENSIONS = frozenset(
-    {"artifact.png", "clean.png", "alpha.png", "depth.png", "mask.png", "meta.json"}
+    {"artifact.png", "clean.png", "alpha.png", "depth.png", "buffers.png", "mask.png", "meta.json"}
     | {f"warp{i}.png" for i in range(MAX_WARPS)}
 )  # all other files in a shard are ignored
 
@@ -51,6 +52,7 @@ class Pair:
         alpha: accumulated opacity, uint8 ``[H, W]``.
         nearness: `conditioning.compute_nearness`, uint16 ``[H, W]``; its scale is in meta.
         warps: nearby photos warped to the view, nearest first, uint8 rgb and validity, ``[H, W, 4]`` each.
+        buffers: of the fits (`buffers.compute_buffers`), uint8 ``[H, W, 10]``; None where a shard has none.
         mask: 255 where the clean view is valid, uint8 ``[H, W]``; None if it is valid everywhere.
         meta: ``camera``, ``references``, ``inverse_depth_scale``, ``artifact_psnr`` and the fields that `build_pair`
             was given, such as group, band, distance and fit settings.
@@ -64,6 +66,7 @@ class Pair:
     alpha: ndarray
     nearness: ndarray
     warps: tuple[ndarray, ...] = ()
+    buffers: ndarray | None = None
     mask: ndarray | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
@@ -89,6 +92,7 @@ class Pair:
             alpha=change(self.alpha),
             nearness=change(self.nearness),
             warps=tuple(change(warp) for warp in self.warps),
+            buffers=None if self.buffers is None else change(self.buffers),
             mask=None if self.mask is None else change(self.mask),
         )
 
@@ -101,6 +105,7 @@ class Pair:
             nearness=_to_float(self.nearness),
             inverse_depth_scale=float(self.meta.get("inverse_depth_scale", 1.0)),
             warps=torch.cat(warps),
+            buffers=None if self.buffers is None else _to_float(self.buffers),
         )
 
     def target(self) -> tuple[Float[Tensor, "H W 3"], Float[Tensor, "H W"]]:
@@ -145,7 +150,7 @@ def build_pair(
     Raises:
         ValueError: the two views have different sizes.
     """
-    conditioning = compute_conditioning(view, num_references)
+    conditioning = compute_conditioning(view, num_references, with_buffers=bool(view.fits))
     camera = view.camera
     artifact, clean_bytes = _to_bytes(conditioning.rgb), _to_bytes(clean)
     mask_bytes = None if mask is None else _to_bytes(mask)
@@ -162,6 +167,7 @@ def build_pair(
         alpha=_to_bytes(conditioning.alpha),
         nearness=(conditioning.nearness.cpu().double().numpy() * 65535 + 0.5).astype(np.uint16),
         warps=tuple(_to_bytes(warp) for warp in conditioning.warps),
+        buffers=None if conditioning.buffers is None else _coarsen(_to_bytes(conditioning.buffers)),
         mask=mask_bytes,
         meta={
             "camera": camera.to_json(),
@@ -190,11 +196,18 @@ def encode(pair: Pair, key: str | None = None) -> dict[str, Any]:
         "meta.json": json.dumps(pair.meta | identity, sort_keys=True, allow_nan=False).encode(),
     }
     sample |= {f"warp{i}.png": _encode_png(warp) for i, warp in enumerate(pair.warps)}
+    if pair.buffers is not None:  # plane under plane, in one gray image
+        height, width, planes = pair.buffers.shape
+        sample["buffers.png"] = _encode_png(np.moveaxis(pair.buffers, 2, 0).reshape(planes * height, width))
     return sample if pair.mask is None else sample | {"mask.png": _encode_png(pair.mask)}
 
 
-def decode(sample: dict[str, Any], source: str = "sample", *, num_warps: int | None = None) -> Pair:
+def decode(
+    sample: dict[str, Any], source: str = "sample", *, num_warps: int | None = None, with_buffers: bool = True
+) -> Pair:
     """Decode a webdataset sample of bytes, with at most ``num_warps`` warps. Only PNG and JSON are decoded.
+
+    ``with_buffers`` False leaves out the buffers, which take as long to decode as two warps.
 
     Raises:
         ValueError: a file is missing or broken, or sizes differ; the message names source, key and file.
@@ -218,6 +231,7 @@ def decode(sample: dict[str, Any], source: str = "sample", *, num_warps: int | N
         alpha=_decode_image(sample, "alpha.png", ("L",), size, where),
         nearness=_decode_image(sample, "depth.png", ("I;16", "I;16B"), size, where).astype(np.uint16),
         warps=tuple(_decode_image(sample, f"warp{i}.png", ("RGBA",), size, where) for i in range(num_decoded)),
+        buffers=_decode_buffers(sample, size, where) if with_buffers and "buffers.png" in sample else None,
         mask=_decode_image(sample, "mask.png", ("L",), size, where) if "mask.png" in sample else None,
         meta=meta,
     )
@@ -228,6 +242,16 @@ def read_meta(sample: Mapping[str, Any], where: str) -> dict[str, Any]:
     meta = parse_json(sample["meta.json"], f"{where}: meta.json")
     parse_record(_Meta, meta, source=f"{where}: meta.json", remedy="was this shard written by splatfix?")
     return meta
+
+
+def _decode_buffers(sample: dict[str, Any], size: tuple[int, ...], where: str) -> ndarray:
+    stacked = _decode_image(sample, "buffers.png", ("L",), (NUM_PLANES * size[0], size[1]), where)
+    return np.moveaxis(stacked.reshape(NUM_PLANES, *size), 0, 2)
+
+
+def _coarsen(planes: ndarray) -> ndarray:
+    """Round bytes to 64 levels, in which buffers take half of the space of 256."""
+    return np.minimum((planes.astype(np.uint16) + 2) // 4 * 4, 255).astype(np.uint8)
 
 
 def _decode_image(

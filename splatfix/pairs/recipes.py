@@ -37,8 +37,9 @@ class Recipe:
             one of them.
         num_random: least and largest number of random initial points (log-uniform).
         undropped: share of the fits without dropout; the others use the default dropout of a fit.
-        growth: share of the fits that add Gaussians during training.
-        max_gaussians: largest number of Gaussians of those fits.
+        growth: share of the fits that add Gaussians whatever their photos share; the others do so as the loop's fits
+            do, where photos agree on enough depths (`DensifyConfig.strategy` auto).
+        max_gaussians: largest number of Gaussians of a fit that adds some.
         sh_degree: highest degree of the spherical harmonics.
         max_views: largest number of clean views per fit, evenly spread over distance.
         min_coverage: a view is filtered if its render covers less than this share of what training views cover.

@@ -47,12 +47,13 @@ def sample_pairs(
     shuffle_buffer: int = 64,
     balance: Balance | None = None,
     num_warps: int | None = None,
+    with_buffers: bool = True,
 ) -> Iterator[Pair]:
     """Yield random pairs of these shards without end.
 
     Each visit chooses a scene with equal probability, then one of its shards (see `Balance`), and takes at most
     ``samples_per_visit`` of its samples. A buffer of undecoded samples mixes the visits. At most ``num_warps`` warps of
-    a pair are decoded.
+    a pair are decoded, and its buffers only ``with_buffers``.
 
     Raises:
         ValueError: no shards, or a shard that is truncated.
@@ -67,7 +68,7 @@ def sample_pairs(
         detshuffle(bufsize=shuffle_buffer, initial=shuffle_buffer, seed=random.Random(origin).getrandbits(32)),
     )
     for sample in pipeline:
-        yield decode(sample, str(sample["__url__"]), num_warps=num_warps)
+        yield decode(sample, str(sample["__url__"]), num_warps=num_warps, with_buffers=with_buffers)
 
 
 def _visit_shards(

@@ -11,7 +11,7 @@ process to process and to a GPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from splatfix.buffers import NUM_PLANES, PLANES
 from splatfix.pairs import Pair
 from splatfix.shapes import Float, UInt8
 
@@ -30,6 +31,11 @@ class NetworkInputs(Protocol):
     @property
     def num_references(self) -> int:
         """Number of warped photos that are read with each pair."""
+        ...
+
+    @property
+    def with_buffers(self) -> bool:
+        """Whether the buffers of each pair are read."""
         ...
 
     def encode(self, pairs: Sequence[Pair]) -> UInt8[Tensor, "B H W P"]:
@@ -144,14 +150,29 @@ def random_crop(pair: Pair, patch_px: int, rng: np.random.Generator) -> Pair:
         pair = _pad(pair, patch_px)
         height, width = pair.alpha.shape
     top, left = rng.integers(height - patch_px + 1), rng.integers(width - patch_px + 1)
-    flip_y, flip_x, transpose = rng.integers(2, size=3).astype(bool)
+    flip_y, flip_x, transpose = (bool(value) for value in rng.integers(2, size=3))
 
     def change(image: ndarray) -> ndarray:
         crop = image[top : top + patch_px, left : left + patch_px]
         crop = crop[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
         return crop.swapaxes(0, 1) if transpose else crop
 
-    return pair.map_images(change)
+    return _turn_normals(pair.map_images(change), flip_x=flip_x, flip_y=flip_y, transpose=transpose)
+
+
+def _turn_normals(pair: Pair, *, flip_x: bool, flip_y: bool, transpose: bool) -> Pair:
+    """Change the normals among the buffers as the image was changed: a flip negates one axis (0.5 stands for 0)."""
+    if pair.buffers is None:
+        return pair
+    buffers = pair.buffers.copy()
+    is_known = buffers.any(axis=-1)  # empty pixels are 0 in all planes
+    x, y = range(*PLANES["normal"].indices(NUM_PLANES))[:2]
+    for plane, is_flipped in ((x, flip_x), (y, flip_y)):
+        if is_flipped:
+            buffers[..., plane] = np.where(is_known, 255 - buffers[..., plane], 0)
+    if transpose:
+        buffers[..., [x, y]] = buffers[..., [y, x]]
+    return replace(pair, buffers=buffers)
 
 
 def random_color_change(config: JitterConfig, rng: np.random.Generator) -> Float[ndarray, "8"]:

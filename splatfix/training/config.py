@@ -92,8 +92,9 @@ class TrainConfig:
 
     Attributes:
         network: inputs, outputs and size of the network; its type selects the family of restorers.
-        start_from: a checkpoint (folder, URL or hf:USER/NAME) of the same network to start from, with a new schedule;
-            None starts with random weights. The groups it was trained on count as training groups.
+        start_from: a checkpoint (folder, URL or hf:USER/NAME) of the same network, or of one with fewer inputs, to
+            start from, with a new schedule; None starts with random weights. The groups it was trained on count as
+            training groups.
         data: batches, and groups to hold out.
         jitter: color changes.
         steps: optimizer steps.

@@ -293,6 +293,7 @@ class _BatchStream(IterableDataset):
                 shuffle_buffer=max(1, config.shuffle_buffer // config.batch_size),
                 balance=Balance(data.recipe_of, config.recipe_weights, config.even_difficulty),
                 num_warps=data.inputs.num_references,
+                with_buffers=data.inputs.with_buffers,
             )
             crops = training_crops(
                 pairs,

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from splatfix.conditioning import Conditioning
-from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig, use_layout
+from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig, use_layout, widen
 from splatfix.training import nafnet
 from splatfix.training.batches import Batch, NetworkInputs
 from splatfix.training.config import TrainConfig
+from splatfix.training.validation import WholeRepair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +28,13 @@ class Family:
         inputs: the input planes of the network, from its config.
         loss: the loss, from the network's output for a batch, the batch and the training's config.
         use_patch_size: let a network that is trained on patches of a size, in pixels, repair whole images.
-        repair: the repaired image ``[H, W, 3]`` of a whole view, with the whole correction.
+        repair: a whole view with the whole correction: the repaired image, and its expected error if the network
+            tells one.
         load: network, its config and provenance of a checkpoint (a folder, a training run or hf:USER/NAME).
         save: write a checkpoint folder as a whole: folder, network, the training's config, the share of the
             correction to apply, and provenance.
+        widen: a network of a config that repairs as a trained one with fewer inputs; None if that cannot be. None for a
+            family whose networks start from equal ones alone.
         example_inputs: inputs to time a network with, from its config: number of crops and their side in pixels.
         use_layout: have a network keep its images and weights in a memory layout; None for a family that has one only.
     """
@@ -40,9 +44,10 @@ class Family:
     inputs: Callable[[Any], NetworkInputs]
     loss: Callable[[Any, Batch, TrainConfig], Tensor]
     use_patch_size: Callable[[Any, int], None]
-    repair: Callable[[Any, Conditioning], Tensor]
+    repair: Callable[[Any, Conditioning], WholeRepair]
     load: Callable[[str | Path], tuple[nn.Module, Any, dict[str, Any]]]
     save: Callable[[Path, Any, TrainConfig, float, dict[str, Any]], None]
+    widen: Callable[[Any, Any], nn.Module | None] | None = None
     example_inputs: Callable[[Any, int, int], Tensor] | None = None
     use_layout: Callable[[Any, torch.memory_format], None] | None = None
 
@@ -57,6 +62,7 @@ FAMILIES: dict[str, Family] = {
         repair=nafnet.repair,
         load=nafnet.load,
         save=nafnet.save,
+        widen=widen,
         example_inputs=nafnet.example_inputs,
         use_layout=use_layout,
     ),

@@ -21,10 +21,33 @@ class Gains:
 
 @dataclass(frozen=True, kw_only=True)
 class StrengthGains(Gains):
-    """Gains with a share of the correction: over scenes, of each held-out scene, and of each band of distance."""
+    """Gains with a share of the correction: over scenes, of each held-out scene, and of each band of distance.
 
+    ``psnr_gain_good`` and ``psnr_gain_bad`` are over pixels where the render was good, and over the others; None where
+    they were not measured.
+    """
+
+    psnr_gain_good: float | None = None
+    psnr_gain_bad: float | None = None
     by_scene: dict[str, Gains] = field(default_factory=dict)
     by_band: dict[str, Gains] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decile:
+    """A tenth of the pixels: mean absolute errors, expected and found."""
+
+    expected: float
+    found: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The error that is found is ``scale * expected ** power``; ``deciles`` from the smallest errors to the largest."""
+
+    scale: float
+    power: float
+    deciles: tuple[Decile, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +58,13 @@ class Validation(Gains):
         strength: share of the correction at which the PSNR gain is largest.
         num_pairs: pairs that were measured.
         by_strength: gains by strength.
+        calibration: the expected error against the one that was found; None for a network that tells no error.
     """
 
     strength: float
     num_pairs: int
     by_strength: dict[str, StrengthGains] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @property
     def best(self) -> StrengthGains:

@@ -14,7 +14,7 @@ from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 
 from splatfix.conditioning import Conditioning
 from splatfix.config import require
@@ -26,6 +26,7 @@ from splatfix.training.families import Family, family_of
 from splatfix.training.layout import use_fastest_layout
 from splatfix.training.state import TrainingState, read_state, restore_state
 from splatfix.training.trackers import require_trackers
+from splatfix.training.validation import WholeRepair
 
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 ADAMS = ("adam", "adamw", "nadam", "nadamw", "radam", "adamp", "lamb")  # with the betas that NAFNet was trained with
@@ -62,7 +63,7 @@ class Learner:
         """The parts that a saved state holds."""
         return self.network, self.ema.module, self.optimizer
 
-    def repair(self, conditioning: Conditioning) -> Tensor:
+    def repair(self, conditioning: Conditioning) -> WholeRepair:
         """Repair a whole view with the averaged weights."""
         return self.family.repair(self.ema.module, conditioning)
 
@@ -90,8 +91,11 @@ def build_learner(config: TrainConfig) -> Learner:
         [start_from] = broadcast_object_list([pin_start(start_from) if accelerator.is_main_process else None])
         trained, network_config, earlier = family.load(start_from)
         if network_config != config.network:
-            wanted = f"{network_config}, not {config.network}"
-            raise ValueError(f"start_from = {start_from!r}: its network is {wanted}")
+            widened = None if family.widen is None else family.widen(trained, config.network)
+            if widened is None:
+                wanted = f"{network_config}, not {config.network} nor one with fewer inputs"
+                raise ValueError(f"start_from = {start_from!r}: its network is {wanted}")
+            trained = widened
         network.load_state_dict(trained.state_dict())
     network = network.to(accelerator.device)
     use_fastest_layout(network, family, config, accelerator)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from splatfix.buffers import plane_indices
 from splatfix.conditioning import Conditioning
 from splatfix.pairs import Pair
 from splatfix.restoration.nafnet.architecture import use_local_pooling
@@ -21,6 +22,7 @@ from splatfix.shapes import Float, UInt8
 from splatfix.training.batches import Batch, planes_from_bytes
 from splatfix.training.config import TrainConfig
 from splatfix.training.losses import LOSSES, edge_loss, error_loss
+from splatfix.training.validation import WholeRepair
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,19 @@ class NafnetInputs:
         """See `batches.NetworkInputs`."""
         return self.config.num_references
 
+    @property
+    def with_buffers(self) -> bool:
+        """See `batches.NetworkInputs`."""
+        return bool(self.config.buffers)
+
     def encode(self, pairs: Sequence[Pair]) -> UInt8[Tensor, "B H W P"]:
-        """See `batches.NetworkInputs`. The depth has 16 bits: its high and its low byte are the last two planes."""
+        """See `batches.NetworkInputs`. The depth has 16 bits: its high and its low byte are the last two planes.
+
+        Raises:
+            ValueError: a pair without the buffers that the network is given.
+        """
+        buffers = plane_indices(self.config.buffers)
+        first = 3 + 4 * self.num_references + self.config.alpha
         num_bytes = self.config.in_channels + self.config.depth
         images = np.zeros((len(pairs), *pairs[0].alpha.shape, num_bytes), np.uint8)
         for pair, image in zip(pairs, images, strict=True):
@@ -44,6 +57,13 @@ class NafnetInputs:
                 image[..., 3 + 4 * i : 7 + 4 * i] = warp
             if self.config.alpha:
                 image[..., 3 + 4 * self.num_references] = pair.alpha
+            if buffers:
+                if pair.buffers is None:
+                    raise ValueError(
+                        f"{pair.key}: has no buffers.png, since an earlier version made it; generate the pairs again, "
+                        "or train without network.buffers"
+                    )
+                image[..., first : first + len(buffers)] = pair.buffers[..., buffers]
             if self.config.depth:
                 image[..., -2], image[..., -1] = pair.nearness >> 8, pair.nearness & 255
         return torch.from_numpy(images)
@@ -87,9 +107,11 @@ def use_patch_size(network: GuidedNet, patch_px: int) -> None:
     use_local_pooling(network.network, patch_px)
 
 
-def repair(network: GuidedNet, conditioning: Conditioning) -> Float[Tensor, "H W 3"]:
-    """The repaired image with the whole correction."""
-    return repair_whole(network, conditioning).rgb[0].permute(1, 2, 0)
+def repair(network: GuidedNet, conditioning: Conditioning) -> WholeRepair:
+    """The repaired image with the whole correction, and its expected error if the network predicts one."""
+    output = repair_whole(network, conditioning)
+    error = None if output.log_error is None else output.log_error[0, 0].exp()
+    return WholeRepair(output.rgb[0].permute(1, 2, 0), error)
 
 
 def load(place: str | Path) -> tuple[GuidedNet, NetworkConfig, dict[str, Any]]:
@@ -100,7 +122,13 @@ def load(place: str | Path) -> tuple[GuidedNet, NetworkConfig, dict[str, Any]]:
 
 def save(folder: Path, network: GuidedNet, config: TrainConfig, strength: float, provenance: dict[str, Any]) -> None:
     """Write a checkpoint that repairs as the network was validated."""
+    calibration = (provenance.get("validation") or {}).get("calibration") or {}
     checkpoint = CheckpointConfig(
-        network=config.network, strength=strength, train_patch_px=config.data.patch_px, provenance=provenance
+        network=config.network,
+        strength=strength,
+        error_scale=calibration.get("scale", 1.0),
+        error_power=calibration.get("power", 1.0),
+        train_patch_px=config.data.patch_px,
+        provenance=provenance,
     )
     save_checkpoint(folder, network, checkpoint)

@@ -30,7 +30,7 @@ def draw_preview(repair: Repair, pairs: Sequence[Pair]) -> Float[ndarray, "H W 3
     rows = []
     for pair in list(first.values())[:MAX_ROWS]:
         conditioning, (clean, weight) = pair.conditioning(), pair.target()
-        images = [conditioning.rgb, repair(conditioning).clamp(0, 1), clean]
+        images = [conditioning.rgb, repair(conditioning).rgb.clamp(0, 1), clean]
         images += [(ERROR_GAIN * weight[..., None] * (image - clean).abs()).clamp(0, 1) for image in images[:2]]
         row = torch.cat(images, dim=1).numpy()
         rows.append(resize(row, max(1, round(row.shape[1] * HEIGHT_PX / len(row))), HEIGHT_PX))

@@ -42,7 +42,7 @@ from splatfix.training.saved_restorer import complete_restorer, save_restorer
 from splatfix.training.stalls import watching_progress
 from splatfix.training.state import TrainingState, save_state
 from splatfix.training.trackers import TrainTrackers, open_trackers
-from splatfix.training.validation import measure_gains, summarize_gains
+from splatfix.training.validation import measure_pair, summarize
 
 TRACKED_STEPS = 10  # between numbers of single steps in MLflow
 # Steps between fetches of their losses and gradient norms, by type of the device: at each the host waits for a GPU, and
@@ -308,11 +308,11 @@ def _backward(learner: Learner, batch: ByteBatch, config: TrainConfig) -> Tensor
 def _validate(learner: Learner, data: Data, on_pair: Callable[[], object]) -> dict[str, Any]:
     """Measure each process's share of the held-out pairs; all processes get the summary."""
     mine = data.validation[learner.accelerator.process_index :: learner.accelerator.num_processes]
-    rows = []
+    measured = []
     for pair in mine:
-        rows += measure_gains(learner.repair, pair)
+        measured.append(measure_pair(learner.repair, pair))
         on_pair()
-    return summarize_gains(gather_object(rows), {shard.scene: data.group_of(shard) for shard in data.held_out})
+    return summarize(gather_object(measured), {shard.scene: data.group_of(shard) for shard in data.held_out})
 
 
 def _check_held_out(config: TrainConfig, data: Data, earlier: dict[str, Any]) -> None:

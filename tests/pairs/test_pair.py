@@ -12,7 +12,7 @@ import torch
 from splatfix.conditioning import compute_conditioning, compute_nearness, depth_from_nearness
 from splatfix.pairs.pair import build_pair, decode, encode
 from splatfix.restoration.nafnet.network import NetworkConfig, network_inputs
-from tests.restoration.scenery import flawed_view, pair, random_mask
+from tests.restoration.scenery import flawed_view, pair, random_mask, rendered_view
 from tests.test_warping import painted
 
 
@@ -41,6 +41,28 @@ def test_the_network_gets_equal_inputs_from_a_view_and_from_its_shard():
     assert (live[:-1] - read[:-1]).abs().max() <= eight_bits
     assert (live[-1] - read[-1]).abs().max() <= sixteen_bits
     assert ((live[6] > 0) == (read[6] > 0)).all(), "a warped pixel is missing in one of the two"
+
+
+def test_buffers_of_a_rendered_view_are_stored_and_read_unless_left_out():
+    config = NetworkConfig(buffers=("normal", "footprint", "angle"))
+    view = rendered_view()
+    stored = build_pair(view, torch.rand_like(view.rgb), scene="s", fit="f0")
+    sample = encode(stored)
+    read = decode(sample)
+    np.testing.assert_array_equal(read.buffers, stored.buffers)
+    assert len(sample["buffers.png"]) < stored.buffers.size * 0.6
+    live = network_inputs(compute_conditioning(view, 2, with_buffers=True), config)
+    difference = (live - network_inputs(read.conditioning(), config)).abs()
+    assert difference[12:18].max() <= 2.5 / 255 + 1e-6  # 64 levels
+    without = decode(sample, with_buffers=False)
+    assert without.buffers is None and without.conditioning().buffers is None
+
+
+def test_a_damaged_buffers_file_is_named():
+    view = rendered_view()
+    sample = encode(build_pair(view, torch.rand_like(view.rgb), scene="s", fit="f0"))
+    with pytest.raises(ValueError, match=r"s-f0-new: buffers.png is L"):
+        decode(sample | {"buffers.png": sample["alpha.png"]})
 
 
 def test_keys_have_no_dots_slashes_or_great_length():

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from splatfix.flawed import FlawedView, Reference
+from splatfix.flawed import FlawedView, Reference, render_flawed, render_references
+from splatfix.gaussians import Splat
 from splatfix.pairs import Pair, build_pair
+from splatfix.views import interpolate_on_arc
+from tests.splats.scene import random_gaussians, small_scene
 from tests.test_warping import camera, painted, plane_depth, posed
 
 
@@ -37,3 +40,11 @@ def pair(seed: int = 0, scene: str = "plane", width_px: int = 40, height_px: int
 def random_mask(seed: int = 0, width_px: int = 40, height_px: int = 30) -> torch.Tensor:
     """A mask of zeros and ones."""
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 2, (height_px, width_px)).astype(np.float32))
+
+
+def rendered_view(seed: int = 0) -> FlawedView:
+    """A view of random Gaussians, rendered, so that it knows its fits."""
+    scene, splats = small_scene(), [Splat(random_gaussians(300, seed=seed + k)) for k in range(2)]
+    references = render_references(splats, scene.cameras, scene.photos)
+    camera = interpolate_on_arc(scene.cameras[1], scene.cameras[2], 0.3, scene.depth, "new")
+    return render_flawed(splats, [camera], references, scene.depth)[0]

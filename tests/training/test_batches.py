@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from splatfix.buffers import NUM_PLANES
+from splatfix.pairs.pair import build_pair
 from splatfix.restoration.nafnet.network import network_inputs, warps_in
 from splatfix.training.batches import (
     ByteBatch,
@@ -21,7 +23,7 @@ from splatfix.training.batches import (
 )
 from splatfix.training.losses import edge_loss
 from splatfix.training.nafnet import NafnetInputs
-from tests.restoration.scenery import pair, random_mask
+from tests.restoration.scenery import pair, random_mask, rendered_view
 from tests.training.small import INPUTS, NETWORK
 
 UNCHANGED = np.array([1, 1, 1, 1, 1, 0, 1, 2], np.float32)
@@ -55,6 +57,41 @@ def test_a_batch_holds_the_inputs_of_the_network_in_the_loop(references, planes)
     for i, one in enumerate(pairs):
         clean, weight = one.target()
         assert torch.equal(batch.clean[i].permute(1, 2, 0), clean) and torch.equal(batch.weight[i, 0], weight)
+
+
+def test_flips_turn_the_normals_with_the_image():
+    """A flip in x negates the normal's x; a transposition swaps x and y. Empty pixels stay 0."""
+    one = pair(1)
+    height, width = one.alpha.shape
+    buffers = np.full((height, width, NUM_PLANES), 100, np.uint8)
+    buffers[..., 0], buffers[..., 1] = 200, 60
+    buffers[:2] = 0  # empty at the top
+    found = set()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        crop = random_crop(replace(one, buffers=buffers), 30, rng).buffers
+        empty = ~crop.any(-1)
+        assert (crop[~empty][:, 2:] == 100).all()
+        is_transposed, is_flipped_y = bool(empty[:, 0].all() or empty[:, -1].all()), bool(empty[-1].all())
+        (x, y) = (int(value) for value in crop[~empty][0, :2])
+        if is_transposed:  # rows of the photo are columns now
+            x, y = y, x
+            is_flipped_y = bool(empty[:, -1].all())
+        assert y == (195 if is_flipped_y else 60) and x in (200, 55)
+        found.add((x, y, is_transposed))
+    assert len(found) == 8
+
+
+def test_a_batch_holds_the_buffers_that_the_network_is_given():
+    network = replace(NETWORK, buffers=("seen", "footprint"))
+    view = rendered_view()
+    pairs = [build_pair(view, torch.rand_like(view.rgb), scene=name, fit="f0") for name in "ab"]
+    inputs = NafnetInputs(network)
+    batch = decode_batch(make_batch([Crop(one, UNCHANGED) for one in pairs], inputs), inputs)
+    expected = torch.stack([network_inputs(one.conditioning(), network) for one in pairs])
+    torch.testing.assert_close(batch.inputs, expected, atol=0, rtol=0)
+    with pytest.raises(ValueError, match=r"plane-f0-photos_001_png: has no buffers.png, since an earlier version"):
+        inputs.encode([pair(1)])
 
 
 @pytest.mark.parametrize("depth", [True, False])

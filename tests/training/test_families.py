@@ -17,6 +17,7 @@ from splatfix.training.data import DataConfig
 from splatfix.training.families import FAMILIES, Family, family_of
 from splatfix.training.losses import l1
 from splatfix.training.train import train
+from splatfix.training.validation import WholeRepair
 
 CONFIG = TrainConfig(
     data=DataConfig(batch_size=2, patch_px=24, validation_pairs=2),
@@ -36,6 +37,7 @@ class RenderAlone:
     """The render is all that the network is given."""
 
     num_references: int = 0
+    with_buffers: bool = False
 
     def encode(self, pairs):
         return torch.from_numpy(np.stack([pair.artifact for pair in pairs]))
@@ -59,13 +61,17 @@ def load(place):
     return network, CONFIG.network, {}
 
 
+def repair(network, conditioning):
+    return WholeRepair(network(conditioning.rgb.permute(2, 0, 1)[None])[0].permute(1, 2, 0).detach())
+
+
 COLOR_MATRIX = Family(
     network_config=NetworkConfig,
     build=lambda config: nn.Conv2d(3, 3, 1),  # noqa: ARG005
     inputs=lambda config: RenderAlone(),  # noqa: ARG005
     loss=lambda output, batch, config: l1(output, batch.clean, batch.weight),  # noqa: ARG005
     use_patch_size=lambda network, patch_px: None,  # noqa: ARG005
-    repair=lambda network, conditioning: network(conditioning.rgb.permute(2, 0, 1)[None])[0].permute(1, 2, 0).detach(),
+    repair=repair,
     load=load,
     save=save,
 )

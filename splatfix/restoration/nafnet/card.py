@@ -13,6 +13,7 @@ def model_card(config: dict[str, Any], *, num_parameters: int) -> str:
     groups = {name: provenance.pop(name, None) for name in ("train_groups", "validation_groups")}
     credits = provenance.pop("credits", None) or {}
     inputs = ["render", *(["alpha"] if network["alpha"] else []), *(["inverse depth"] if network["depth"] else [])]
+    inputs += network.get("buffers") or []
     if network["num_references"]:
         inputs.append(f"{network['num_references']} nearby photos warped in by depth")
     lines = [
@@ -46,6 +47,8 @@ def model_card(config: dict[str, Any], *, num_parameters: int) -> str:
             "|---|---|",
             *(f"| {scene} | {gain['psnr_gain']:+.2f} |" for scene, gain in best["by_scene"].items()),
             "",
+            *_describe_parts(best),
+            *_describe_calibration(validation.get("calibration")),
         ]
     lines += ["## Data", ""]
     for name, scenes in groups.items():
@@ -71,3 +74,30 @@ def model_card(config: dict[str, Any], *, num_parameters: int) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _describe_parts(gains: dict[str, Any]) -> list[str]:
+    """Gains where the render was good, and where it was bad."""
+    if "psnr_gain_good" not in gains or "psnr_gain_bad" not in gains:
+        return []
+    good, bad = (f"{gains[name]:+.2f} dB" for name in ("psnr_gain_good", "psnr_gain_bad"))
+    return [f"Where the render was good (an error of at most 0.05) the PSNR changes by {good}, elsewhere by {bad}.", ""]
+
+
+def _describe_calibration(calibration: dict[str, Any] | None) -> list[str]:
+    """A table of the error that the network expects and the error that is found, by deciles."""
+    if not calibration:
+        return []
+    scale, power = calibration["scale"], calibration["power"]
+    return [
+        "Absolute error of the repaired image, as the network expects it, calibrated "
+        f"(`{scale:.2f} * expected ** {power:.2f}`), and as it is found, by tenths of the pixels:",
+        "",
+        "| expected | calibrated | found |",
+        "|---|---|---|",
+        *(
+            f"| {row['expected']:.4f} | {scale * row['expected'] ** power:.4f} | {row['found']:.4f} |"
+            for row in calibration["deciles"]
+        ),
+        "",
+    ]

@@ -47,6 +47,8 @@ class CheckpointConfig:
     Attributes:
         network: its inputs, outputs and size.
         strength: share of the correction that is applied, in [0, 1]; chosen on validation groups.
+        error_scale, error_power: calibration of the predicted error ``e``: on validation groups the error that is found
+            is ``error_scale * e ** error_power`` in the mean.
         train_patch_px: size of the patches it was trained on; pooling windows at inference are 1.5 times as large
             (TLC). None pools over the whole image.
         tile_px: images with a longer side are repaired in tiles of this size, in pixels.
@@ -56,6 +58,8 @@ class CheckpointConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     strength: float = 0.5
+    error_scale: float = 1.0
+    error_power: float = 1.0
     train_patch_px: int | None = 128
     tile_px: int = TILE_PX
     tile_overlap_px: int = TILE_OVERLAP_PX
@@ -63,6 +67,8 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.strength <= 1, "strength", self.strength, "0 to 1")
+        require(0 < self.error_scale <= 100, "error_scale", self.error_scale, "above 0, 100 at most")
+        require(0 < self.error_power <= 10, "error_power", self.error_power, "above 0, 10 at most")
         patch_px = self.train_patch_px
         require(patch_px is None or 1 <= patch_px <= MAX_PX, "train_patch_px", patch_px, f"1 to {MAX_PX}, or null")
         require(0 <= self.tile_overlap_px <= MAX_PX, "tile_overlap_px", self.tile_overlap_px, f"0 to {MAX_PX} pixels")

@@ -1,19 +1,20 @@
 """The network of a NAFNet restorer: from the conditioning of a flawed view to an image.
 
-Inputs are the render, warped photos with their validity, alpha and nearness; one of two `HEADS` turns the outputs
-into an image. A fresh network returns the render: exactly with ``residual``, up to gates of under 1 % each with
-``gated``.
+Inputs are the render, warped photos with their validity, alpha, nearness and buffers of the fits; one of two `HEADS`
+turns the outputs into an image. A fresh network returns the render: exactly with ``residual``, up to gates of under 1 %
+each with ``gated``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from splatfix.buffers import BufferName, plane_indices
 from splatfix.conditioning import Conditioning
 from splatfix.restoration.nafnet.architecture import SHAPES, NAFNet
 from splatfix.shapes import Float
@@ -34,6 +35,8 @@ class NetworkConfig:
         num_references: number of photos warped in, 0 to 10; missing ones count as invalid.
         alpha: whether the render's alpha is an input.
         depth: whether the render's normalized inverse depth is an input.
+        buffers: which images of the fits are inputs, each once (`buffers.compute_buffers`): normal, footprint, opacity,
+            thickness, spread, seen, angle.
         predict_error: also predict the absolute error of each pixel, which the confidence is computed from.
         max_residual: bound of the residual of the gated head, in sRGB.
         shape: a name of `architecture.SHAPES`, which sets the following four.
@@ -47,6 +50,7 @@ class NetworkConfig:
     num_references: int = 2
     alpha: bool = True
     depth: bool = True
+    buffers: tuple[BufferName, ...] = ()
     predict_error: bool = True
     max_residual: float = 0.15
     shape: str | None = None
@@ -58,6 +62,8 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.num_references <= 10:
             raise ValueError(f"network.num_references = {self.num_references}: wanted 0 to 10")
+        if len(set(self.buffers)) < len(self.buffers):
+            raise ValueError(f"network.buffers = {list(self.buffers)}: wanted each once")
         if self.shape is not None:
             if self.shape not in SHAPES:
                 raise ValueError(f"network.shape = {self.shape!r}: wanted one of {', '.join(SHAPES)}")
@@ -76,8 +82,8 @@ class NetworkConfig:
 
     @property
     def in_channels(self) -> int:
-        """Input channels: rgb, then rgb and validity of each warp, then alpha, then nearness."""
-        return 3 + 4 * self.num_references + self.alpha + self.depth
+        """Input channels: rgb, then rgb and validity of each warp, then alpha, then buffers, then nearness."""
+        return 3 + 4 * self.num_references + self.alpha + len(plane_indices(self.buffers)) + self.depth
 
     @property
     def out_channels(self) -> int:
@@ -98,11 +104,19 @@ def expected_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
 
 
 def network_inputs(conditioning: Conditioning, config: NetworkConfig) -> Float[Tensor, "C H W"]:
-    """Stack the conditioning as input channels, in the order of `NetworkConfig.in_channels`."""
+    """Stack the conditioning as input channels, in the order of `NetworkConfig.in_channels`.
+
+    Raises:
+        ValueError: the network is given buffers, and the conditioning has none.
+    """
+    if config.buffers and conditioning.buffers is None:
+        raise ValueError(f"conditioning has no buffers; this network is given {', '.join(config.buffers)}")
     warps = conditioning.warps[: config.num_references]
     missing = warps.new_zeros(config.num_references - len(warps), *warps.shape[1:])
     layers = [conditioning.rgb, *warps, *missing]
     layers += [conditioning.alpha[..., None]] if config.alpha else []
+    if conditioning.buffers is not None:
+        layers += [conditioning.buffers[..., plane_indices(config.buffers)]]
     layers += [conditioning.nearness[..., None]] if config.depth else []
     return torch.cat(layers, dim=-1).permute(2, 0, 1)
 
@@ -110,6 +124,45 @@ def network_inputs(conditioning: Conditioning, config: NetworkConfig) -> Float[T
 def warps_in(inputs: Float[Tensor, "B C H W"], num_references: int) -> Float[Tensor, "B R 4 H W"]:
     """The warped photos (rgb and validity) among the input channels: a view, not a copy."""
     return inputs[:, 3 : 3 + 4 * num_references].unflatten(1, (num_references, 4))
+
+
+def input_labels(config: NetworkConfig) -> list[str]:
+    """What each input channel holds, in order."""
+    warps = [f"warp {i} {plane}" for i in range(config.num_references) for plane in ("r", "g", "b", "validity")]
+    buffers = [f"buffer {plane}" for plane in plane_indices(config.buffers)]
+    return ["r", "g", "b", *warps, *(["alpha"] * config.alpha), *buffers, *(["nearness"] * config.depth)]
+
+
+def output_labels(config: NetworkConfig) -> list[str]:
+    """What each output channel holds, in order."""
+    gates = [f"gate {i}" for i in range(config.num_references)] if config.head == "gated" else []
+    return ["r", "g", "b", *gates, *(["error"] * config.predict_error)]
+
+
+def widen(trained: GuidedNet, config: NetworkConfig) -> GuidedNet | None:
+    """A network of a config that repairs as a trained one does, which it has all inputs of; None if that cannot be.
+
+    The weights of inputs that the trained one lacks are 0, and gates of further warped photos are those of a fresh
+    network. In all else the two configs have to be the same.
+    """
+    inputs, outputs = input_labels(trained.config), output_labels(trained.config)
+    more_inputs, more_outputs = input_labels(config), output_labels(config)
+    extent = {name: getattr(config, name) for name in ("num_references", "alpha", "depth", "buffers", "predict_error")}
+    if (
+        replace(trained.config, **extent) != config
+        or not {*inputs} <= {*more_inputs}
+        or not {*outputs} <= {*more_outputs}
+    ):
+        return None
+    network = GuidedNet(config)
+    weights, ours = trained.network.state_dict(), network.network.state_dict()
+    columns, rows = [more_inputs.index(label) for label in inputs], [more_outputs.index(label) for label in outputs]
+    intro = torch.zeros_like(ours["intro.weight"])
+    intro[:, columns] = weights["intro.weight"]
+    ending, bias = ours["ending.weight"].clone(), ours["ending.bias"].clone()
+    ending[rows], bias[rows] = weights["ending.weight"], weights["ending.bias"]
+    network.network.load_state_dict(weights | {"intro.weight": intro, "ending.weight": ending, "ending.bias": bias})
+    return network
 
 
 class Output(NamedTuple):
@@ -182,6 +235,11 @@ HEADS: dict[str, Callable[[Tensor, Tensor, NetworkConfig], Tensor]] = {
 }
 
 
-def confidence_from(log_error: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B H W"]:
-    """The confidence in each pixel, in (0, 1]: ``exp(-error / 0.1)`` of the predicted absolute error."""
-    return torch.exp(-log_error[:, 0].exp() / ERROR_SCALE)
+def confidence_from(
+    log_error: Float[Tensor, "B 1 H W"], scale: float = 1.0, power: float = 1.0
+) -> Float[Tensor, "B H W"]:
+    """The confidence in each pixel, in (0, 1]: ``exp(-error / 0.1)`` of the expected absolute error.
+
+    ``scale`` and ``power`` calibrate the error that the network predicts (`checkpoint.CheckpointConfig`).
+    """
+    return torch.exp(-scale * (power * log_error[:, 0]).exp() / ERROR_SCALE)

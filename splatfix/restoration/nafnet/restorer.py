@@ -44,10 +44,14 @@ class NafnetRestorer:
 
     @torch.no_grad()
     def _repair(self, view: FlawedView) -> Repaired:
-        conditioning = compute_conditioning(view, self.config.network.num_references)
+        network = self.config.network
+        conditioning = compute_conditioning(view, network.num_references, with_buffers=bool(network.buffers))
         output = repair_whole(self.network, conditioning, self.config.tile_px, self.config.tile_overlap_px)
         rgb = blend_correction(conditioning.rgb, output.rgb[0].permute(1, 2, 0), self.config.strength)
-        return Repaired(rgb, None if output.log_error is None else confidence_from(output.log_error)[0])
+        if output.log_error is None:
+            return Repaired(rgb)
+        config = self.config
+        return Repaired(rgb, confidence_from(output.log_error, config.error_scale, config.error_power)[0])
 
 
 @torch.no_grad()

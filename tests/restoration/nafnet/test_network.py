@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from splatfix.conditioning import compute_conditioning
 from splatfix.config import build_config, to_tree
-from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig, confidence_from, network_inputs, warps_in
-from tests.restoration.scenery import flawed_view
+from splatfix.restoration.nafnet.network import (
+    GuidedNet,
+    NetworkConfig,
+    confidence_from,
+    network_inputs,
+    warps_in,
+    widen,
+)
+from tests.restoration.scenery import flawed_view, rendered_view
 
 SMALL = {"width": 8, "enc_blocks": (1, 1), "mid_blocks": 1, "dec_blocks": (1, 1)}
 
@@ -77,3 +86,40 @@ def test_a_shape_by_name_stands_for_its_sizes():
     assert build_config(NetworkConfig, to_tree(named), source="test") == named
     with pytest.raises(ValueError, match=r"network\.shape = 'huge': wanted one of small, medium, gopro-width32"):
         NetworkConfig(shape="huge")
+
+
+def test_buffers_are_input_planes_in_the_order_of_their_names():
+    config = NetworkConfig(buffers=("opacity", "normal"), num_references=1, **SMALL)
+    view = rendered_view()
+    conditioning = compute_conditioning(view, 1, with_buffers=True)
+    inputs = network_inputs(conditioning, config)
+    assert len(inputs) == config.in_channels == 3 + 4 + 1 + 4 + 1
+    planes = conditioning.buffers
+    assert torch.equal(inputs[8:12], torch.cat([planes[..., 5:6], planes[..., :3]], -1).permute(2, 0, 1))
+    assert torch.equal(inputs[12], conditioning.nearness)
+    with pytest.raises(ValueError, match="conditioning has no buffers; this network is given opacity, normal"):
+        network_inputs(compute_conditioning(view, 1), config)
+
+
+def test_a_buffer_named_twice_is_refused():
+    with pytest.raises(ValueError, match=r"network.buffers = \['seen', 'seen'\]: wanted each once"):
+        NetworkConfig(buffers=("seen", "seen"))
+
+
+def test_a_widened_network_repairs_as_before_and_learns_from_its_new_inputs():
+    config = NetworkConfig(num_references=1, alpha=False, **SMALL)
+    trained = GuidedNet(config)
+    torch.manual_seed(0)
+    for value in trained.parameters():
+        torch.nn.init.normal_(value, std=0.05)
+    more = replace(config, num_references=2, alpha=True, buffers=("footprint", "seen"))
+    widened = widen(trained, more)
+    conditioning = compute_conditioning(rendered_view(), 2, with_buffers=True)
+    old = trained(network_inputs(conditioning, config)[None])
+    new = widened(network_inputs(conditioning, more)[None])
+    assert (old.rgb - new.rgb).abs().max() < 0.01  # the gate of the new photo is nearly closed, as in a fresh network
+    assert torch.allclose(old.log_error, new.log_error, atol=1e-5)
+    new.rgb.square().mean().backward()
+    gradient = widened.network.intro.weight.grad
+    assert (gradient.abs().sum((0, 2, 3)) > 0).sum() >= more.in_channels - 4  # warps may be invalid everywhere
+    assert widen(widened, config) is None and widen(trained, replace(more, width=16)) is None
