@@ -15,7 +15,7 @@ UV = $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-config 
 GPU_PACKAGES := gsplat pydantic pydantic-core annotated-types typing-inspection plyfile webdataset braceexpand jaxtyping
 
 .PHONY: help setup cpu-torch demo notebook test test-all kills lint docs bench bench-compare bench-mask bench-pairs bench-training
-.PHONY: gsplat-build study study-fits study-rounds gpu-check gpu-run gpu-report gpu-wheels clean
+.PHONY: gsplat-build study study-fits study-restorers study-rounds gpu-check gpu-run gpu-report gpu-wheels clean
 
 help:
 	@echo "make setup      .venv with everything; TORCH=cpu or cuda chooses the build of torch (now: $(TORCH))"
@@ -32,6 +32,7 @@ help:
 	@echo "make bench-mask   precision and recall of artifact masks"
 	@echo "make study CAPTURES='folder folder'   docs/results.md: the loop and plain fits over captures and seeds; hours"
 	@echo "make study-fits CAPTURES='folder folder'   settings of the sparse fit"
+	@echo "make study-restorers PAIRS=folder RESTORERS='folder folder'   gains and calibration on pairs of unseen groups"
 	@echo "make study-rounds CAPTURES='folder folder'   the same of the loop's rounds"
 	@echo "make bench-training PAIRS=folder   steps, the loader, and one process beside two"
 	@echo "make gpu-run    checks and measures on a borrowed GPU in ten minutes, into OUT=runs/gpu; gpu-report: as tables"
@@ -113,6 +114,9 @@ study-fits: setup
 # All of gsplat for sm_90, without a GPU: ten minutes of one core
 gsplat-build: setup
 	SPLATFIX_BUILD_GSPLAT=1 $(BIN)/python -m pytest -m slow tests/gpu/test_compiler.py
+
+study-restorers: setup
+	$(BIN)/python -m tests.benchmarks.restorers $(PAIRS) $(RESTORERS)
 
 study-rounds: setup
 	$(BIN)/python -m tests.benchmarks.study --rounds $(CAPTURES)

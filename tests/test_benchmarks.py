@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from splatfix.pairs import write_shards
+from splatfix.restoration.nafnet.checkpoint import CheckpointConfig, save_checkpoint
+from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig
 from splatfix.sample import sample_path
+from tests.benchmarks import restorers
 from tests.benchmarks.bench_rendering import table
 from tests.benchmarks.bench_stages import BEFORE, in_turn, stages
 from tests.benchmarks.results import loop_once, make_page, read_rows
+from tests.restoration.scenery import pair
+
+SMALL = NetworkConfig(width=8, enc_blocks=(1, 1), mid_blocks=1, dec_blocks=(1, 1))
 
 
 @pytest.mark.slow
@@ -74,3 +81,22 @@ def test_the_results_of_a_capture_are_measured_and_kept(tmp_path) -> None:
     assert loop_once(sample_path(), 0, 48, tmp_path, short) == row  # read, in no time
     page = make_page(read_rows(tmp_path), 48)
     assert f"{row['psnr']['all']['after']:.2f}" in page and row["num_test"] > 0
+
+
+def test_restorers_are_compared_on_groups_that_none_was_trained_on(tmp_path, monkeypatch, capsys) -> None:
+    shards = [pair(k, scene=scene) for scene in ("seen", "one", "two") for k in range(2)]
+    manifest = write_shards(shards, tmp_path / "pairs")
+    assert len(manifest) == 3
+    for name, groups in (("a", []), ("b", ["seen"])):
+        config = CheckpointConfig(network=SMALL, train_patch_px=24, provenance={"train_groups": groups})
+        save_checkpoint(tmp_path / name, GuidedNet(SMALL), config)
+    folders = [str(tmp_path / name) for name in "ab"]
+    arguments = [str(tmp_path / "pairs"), *folders, "--chosen", "one", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["restorers", *arguments])
+    restorers.main()
+    printed = capsys.readouterr().out
+    assert "| one * |" in printed and "| two |" in printed and "seen" not in printed
+    assert printed == (tmp_path / "out/restorers.md").read_text() + "\n"
+    [line] = [line for line in printed.splitlines() if line.startswith("| two ")]
+    assert all(abs(float(cell)) < 0.5 for cell in line.split("|")[2:-1])  # fresh networks change next to nothing
+    assert printed.count("calibrated errors are off by") == 2
