@@ -43,8 +43,9 @@ class FlawedView:
         depth: expected depth along the axis in world units, also without the shell, 0 where alpha is 0, ``[H, W]``.
         references: the nearest training photos, nearest first.
         spread: standard deviation of the colors over several fits of the same photos, ``[H, W]``; None for one fit.
-        fits: the sparse fits without their shells, and
-        photos: all of their training photos, which `buffers.compute_buffers` reads; empty in a view made otherwise.
+        fits: the fits that it shows, without their shells; `buffers.compute_buffers` reads them. Empty where they are
+            not known.
+        photos: all training photos of these fits, nearest first.
     """
 
     camera: Camera
