@@ -5,7 +5,7 @@ the home folder cannot be written to. They are found by the content of their sou
 the processor, not by path and time as in numba's own cache. So all copies of the same sources share them: another
 checkout, another Ray job, an image whose kernels were compiled when it was built.
 
-A change of the file of a kernel or of any file in ``splatfix.rendering`` recompiles it, because kernels inline
+A change of any file in the folder of a kernel or in ``splatfix.rendering`` recompiles it, because kernels inline
 functions of those. Constants of other modules (`metrics`, `gaussians`) are compiled in: they are published definitions
 and do not change.
 """
@@ -42,6 +42,11 @@ def _digest_files(files: Iterable[Path]) -> str:
     return hashlib.sha256(b"".join(contents)).hexdigest()
 
 
+def _digest_package(file: str) -> str:
+    """Return a digest of a file and of the Python files beside it."""
+    return _digest_files([Path(file), *sorted(Path(file).parent.glob("*.py"))])
+
+
 # A folder for each processor: numba's index of a folder is not safe with machines that write different code.
 TARGET = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
 COMPILER = f"{numba.__version__} {llvmlite.__version__} {np.__version__} {TARGET}"
@@ -53,7 +58,7 @@ class _ContentLocator(caching._CacheLocator):
 
     def __init__(self, py_func: Callable, py_file: str) -> None:
         self._line = py_func.__code__.co_firstlineno
-        self._digest = hashlib.sha256(f"{COMPILER} {SOURCES_DIGEST} {_digest_files([Path(py_file)])}".encode())
+        self._digest = hashlib.sha256(f"{COMPILER} {SOURCES_DIGEST} {_digest_package(py_file)}".encode())
         self._folder = cache_folder() / f"{py_func.__module__}-{self._digest.hexdigest()[:16]}"
 
     @classmethod

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from splatfix.captures import blender, colmap, llff, splat, transforms
 from splatfix.captures.capture import Capture, Photo, Points, View
@@ -20,11 +20,13 @@ from splatfix.captures.colmap_folders import describe_larger_model
 from splatfix.captures.masks import apply_mask_choice
 from splatfix.captures.options import DEFAULT_OPTIONS, PhotoOptions
 from splatfix.captures.photos import find_image_folders
+from splatfix.captures.procedural import open_procedural
 from splatfix.captures.reading import check_photos, fetch_photos, read_ahead
 from splatfix.captures.remote import open_remote_capture
 from splatfix.captures.splat_photos import draw_on
 from splatfix.captures.unknown import ARCHIVES, UNPACK, describe_unknown, has_other_poses, refuse_web_file
 from splatfix.captures.world import move_to_cameras
+from splatfix.procedural.names import is_procedural, parse_seed, scene_name
 
 __all__ = [
     "ARCHIVES",
@@ -41,7 +43,9 @@ __all__ = [
     "find_owner",
     "has_other_poses",
     "is_capture",
+    "is_procedural",
     "is_remote",
+    "name_capture",
     "open_capture",
     "read_ahead",
     "resolve_capture",
@@ -60,7 +64,8 @@ def open_capture(
 
     Args:
         path: folder of the capture, or its main file (``transforms.json``, ``poses_bounds.npy``, a ``.ply``). It may
-            be a URL of an object store (`splatfix.folder_cache` has its copy).
+            be a URL of an object store (`splatfix.folder_cache` has its copy), or ``procedural:SEED``, a scene that
+            splatfix makes itself.
         longest_side_px: cameras and photos are scaled down to this longest side; None keeps the size of the files.
         options: how photos are read.
 
@@ -70,6 +75,8 @@ def open_capture(
     """
     if longest_side_px is not None and longest_side_px < 1:
         raise ValueError(f"longest_side_px is {longest_side_px}; wanted at least 1, or None for the files' size")
+    if is_procedural(path):
+        return open_procedural(str(path), longest_side_px)
     if is_remote(path):
         refuse_web_file(str(path))
         return open_remote_capture(str(path), lambda path, files: _open(path, longest_side_px, files, options))
@@ -91,13 +98,18 @@ def find_owner(path: Path | str) -> Path | None:
 
 
 def is_remote(path: Path | str) -> bool:
-    """Whether the path of a capture is a URL."""
-    return "://" in str(path)
+    """Whether the path of a capture is a URL or the name of procedural scenes, so not on a disk of this machine."""
+    return "://" in str(path) or is_procedural(path)
 
 
 def resolve_capture(path: Path | str) -> str:
-    """Make the path of a capture absolute, with links followed; a URL is kept."""
+    """Make the path of a capture absolute, with links followed; a URL or the name of procedural scenes is kept."""
     return str(path).rstrip("/") if is_remote(path) else str(Path(path).resolve())
+
+
+def name_capture(path: Path | str) -> str:
+    """Name a capture by its path alone: the last part of it, or the name of the procedural scene."""
+    return scene_name(parse_seed(str(path))) if is_procedural(path) else PurePosixPath(resolve_capture(path)).name
 
 
 def _open(path: Path, longest_side_px: int | None, files: CaptureFiles, options: PhotoOptions) -> Capture:

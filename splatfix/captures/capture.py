@@ -86,7 +86,7 @@ class Capture:
     Attributes:
         name: folder name.
         path: the path or URL that was opened, a folder or a file. Opening it again gives the same capture.
-        format: ``colmap``, ``transforms``, ``blender``, ``llff`` or ``splat``.
+        format: ``colmap``, ``transforms``, ``blender``, ``llff``, ``splat`` or ``procedural``.
         views: sorted by name.
         points: SfM points, if the format has any.
         background: RGB behind the object (white) if the capture has object masks; None for a capture without.
@@ -94,6 +94,7 @@ class Capture:
         splat: the `.ply` whose renders serve as photos; None for real photos.
         file_from_world: from the world of cameras and points to the coordinates of the capture's files; the identity
             unless these are far from the origin, or the scene is very large or small in them.
+        license: license and author of the photos, if the format says so; None for files.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Capture:
     notes: tuple[str, ...] = ()
     splat: Path | None = None
     file_from_world: Similarity = IDENTITY
+    license: str | None = None
 
     def __repr__(self) -> str:
         return f"<Capture {self.name}: {len(self.views)} views, {self.format}, {self.path}>"

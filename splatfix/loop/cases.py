@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from splatfix.captures import is_remote, resolve_capture
+from splatfix.captures import is_remote, name_capture, resolve_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.results import RESULTS, Results, read_results
 from splatfix.files import read_json, write_json
@@ -55,7 +55,7 @@ def find_cases(captures: Sequence[str], seeds: Sequence[int]) -> list[Case]:
     """Every capture with every seed. ValueError where a capture does not exist, or is given twice."""
     cases, titles = [], set[str]()
     paths = [resolve_capture(capture) for capture in captures]
-    names = [PurePosixPath(path).name for path in paths]
+    names = [name_capture(path) for path in paths]
     for capture, path, name in zip(captures, paths, names, strict=True):
         if not is_remote(path) and not Path(path).exists():
             raise ValueError(f"captures: {capture}: no such folder or file")

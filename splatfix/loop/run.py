@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from splatfix.captures import resolve_capture
+from splatfix.captures import name_capture
 from splatfix.evaluation.evaluate import evaluate_arms
 from splatfix.evaluation.layout import REPAIR_FILES
 from splatfix.evaluation.repairs import REPAIRS, RepairRecord, write_repairs
@@ -64,7 +64,7 @@ def _run_loop(capture_path: str | Path, out: str | Path, config: LoopConfig, *, 
     device = choose_device(config.device)
     restorer = open_restorer(config.restorer, device=device)
     repeats_control = config.repeats_control(device)
-    overlap = describe_training_overlap(config.restorer, PurePosixPath(resolve_capture(capture_path)).name)
+    overlap = describe_training_overlap(config.restorer, name_capture(capture_path))
     capture_path, config = pose_first(capture_path, out, config, fresh=fresh)
     run, capture, split, scene, device = prepare_run(
         capture_path,

@@ -12,6 +12,7 @@ from splatfix.config import build_config, parse_yaml, require, to_public_tree, t
 from splatfix.messages import without_secrets
 from splatfix.pairs.ground_truth import DenseConfig
 from splatfix.pairs.recipes import Recipe
+from splatfix.pairs.sources import absolute_pattern
 from splatfix.runs import CONFIG, RECORD, refuse_changes
 from splatfix.workers import WorkersConfig
 
@@ -24,7 +25,7 @@ class GenerateConfig:
     """The settings of a generation of pairs.
 
     Attributes:
-        captures: folders of captures, globs, YAML lists, dataset roots or URLs.
+        captures: folders of captures, globs, YAML lists, dataset roots, URLs, or procedural scenes (procedural:0-99).
         groups: group of a scene, by the scene's name, for captures that show the same thing; by default, each scene is
             a separate group.
         fits_per_capture: number of sparse fits of each capture.
@@ -96,7 +97,7 @@ def write_settings(out: str, config: GenerateConfig, captures: Sequence[str | Pa
         ValueError: the output is a file, or has other settings.
     """
     where = storage.join(out, CONFIG)
-    places = (without_secrets(storage.absolute(capture)) for capture in captures)
+    places = (without_secrets(absolute_pattern(capture)) for capture in captures)
     config = replace(config, captures=tuple(dict.fromkeys(places)))
     try:
         if storage.create(where, to_yaml(config).encode()):

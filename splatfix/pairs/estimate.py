@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from splatfix import storage
-from splatfix.captures import Capture
+from splatfix.captures import Capture, is_procedural
 from splatfix.messages import format_bytes, rough_duration
 from splatfix.pairs.config import GenerateConfig
 from splatfix.pairs.index import open_index
@@ -161,7 +161,10 @@ def _average(costs: Iterable[_Cost]) -> _Cost:
 
 def _probe_kinds(tasks: Sequence[Task], kinds: Sequence[str], config: GenerateConfig) -> dict[str, _Cost]:
     """Measure the cost of each kind of fit with short fits of the first captures, of those on this machine if any."""
-    sources = sorted(dict.fromkeys(task.source for task in tasks), key=lambda source: not storage.is_local(source.url))
+    sources = sorted(
+        dict.fromkeys(task.source for task in tasks),
+        key=lambda source: is_procedural(source.url) or not storage.is_local(source.url),
+    )
     largest = max(config.recipes.values(), key=lambda recipe: recipe.size_px)
     captures = [source.open(largest.size_px, largest.photo_options) for source in sources[:PROBED_CAPTURES]]
     costs: dict[str, _Cost] = {}

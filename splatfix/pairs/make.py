@@ -131,6 +131,8 @@ def make_pairs(
         "clean_from": _name_clean_kind(capture, recipe),
         "clean_psnr": None if ground_truth is None or recipe.clean == "photos" else ground_truth.psnr,
     }
+    if capture.license is not None:
+        common["license"] = capture.license
     if not capture.file_from_world.is_identity:
         common["file_from_world"] = capture.file_from_world.to_json()
     members = {f"f{fit_index:03d}": fits[:1]}
@@ -272,7 +274,9 @@ def _spread_views(
 def _name_clean_kind(capture: Capture, recipe: Recipe) -> str:
     if capture.splat is not None:
         return "reference splat"
-    return "photo" if recipe.clean == "photos" else "dense fit"
+    if recipe.clean == "renders":
+        return "dense fit"
+    return "procedural scene" if capture.format == "procedural" else "photo"
 
 
 def _pair_views(

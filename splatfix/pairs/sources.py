@@ -1,4 +1,4 @@
-"""Find captures: folders, globs, YAML lists and dataset roots, on this machine or on an object store.
+"""Find captures: folders, globs, YAML lists, dataset roots, on this machine or an object store; procedural scenes.
 
 A dataset root is a folder whose subfolders are captures (Mip-NeRF 360, LLFF) or contain captures one or two levels
 deeper (DL3DV's ``1K/<scene>/nerfstudio``). Captures are only listed here, not opened, since a root may hold 100,000.
@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from splatfix import storage
-from splatfix.captures import FORMATS, Capture, PhotoOptions, open_capture
+from splatfix.captures import FORMATS, Capture, PhotoOptions, is_procedural, is_remote, open_capture
 from splatfix.config import parse_yaml
+from splatfix.procedural.names import expand_range, parse_seed, scene_name
 from splatfix.process import progress
 
 MAX_DEPTH = 3  # of captures below a dataset root
@@ -34,7 +35,7 @@ class Source:
     """A capture that has not been opened.
 
     Attributes:
-        url: its folder or file, local or remote.
+        url: its folder or file, local or remote, or the name of a procedural scene.
         name: of its scene, unique within a set of pairs, of letters, digits, - and _.
         group: training and validation are split by group.
     """
@@ -53,6 +54,7 @@ def find_sources(captures: Iterable[str | Path], groups: Mapping[str, str]) -> l
 
     A pattern is the folder or file of a capture, a glob, a dataset root, or a ``.yaml`` list of these (each may be a
     mapping with ``path`` and optionally ``name`` and ``group``; relative paths start at the list). It may be a URL.
+    ``procedural:0-499`` stands for 500 procedural scenes.
 
     Raises:
         ValueError: no patterns, or a pattern that matches no capture.
@@ -64,8 +66,13 @@ def find_sources(captures: Iterable[str | Path], groups: Mapping[str, str]) -> l
     for pattern in patterns:
         entries = _read_list(pattern) if _is_list(pattern) else ((url, None, None) for url in _match_pattern(pattern))
         for url, name, group in entries:
-            found.setdefault(storage.absolute(url), (name, group))
+            found.setdefault(absolute_pattern(url), (name, group))
     return _name_sources(found, groups)
+
+
+def absolute_pattern(pattern: str | Path) -> str:
+    """Make a local path or glob absolute; a URL or the name of procedural scenes is returned as it is."""
+    return str(pattern) if is_procedural(pattern) else storage.absolute(pattern)
 
 
 def _is_list(pattern: str) -> bool:
@@ -74,6 +81,8 @@ def _is_list(pattern: str) -> bool:
 
 def _match_pattern(pattern: str) -> list[str]:
     """Return the paths or URLs of the captures that a pattern other than a list matches."""
+    if is_procedural(pattern):
+        return expand_range(pattern)
     if not storage.is_local(pattern):
         return _find_remote_captures(pattern)
     pattern = storage.absolute(pattern)
@@ -110,7 +119,7 @@ def _read_list(file: str) -> Iterator[tuple[str, str | None, str | None]]:
         path = fields["path"]
         if _is_list(path):
             raise ValueError(f"{file}: captures[{number}] = {path!r}: a list cannot contain lists")
-        if "://" not in path and not Path(path).is_absolute():
+        if not is_remote(path) and not Path(path).is_absolute():
             path = storage.join(file.rpartition("/")[0] or ".", path)
         name = None if fields.get("name") is None else str(fields["name"])
         group = None if fields.get("group") is None else str(fields["group"])
@@ -188,6 +197,8 @@ def _name_sources(found: Mapping[str, tuple[str | None, str | None]], groups: Ma
 
 
 def _folder_name(url: str, num_parts: int) -> str:
+    if is_procedural(url):
+        return scene_name(parse_seed(url))
     parts = [part for part in url.split("://")[-1].split("/") if part]
     while len(parts) > 1 and parts[-1].lower() in WRAPPERS:
         parts.pop()

@@ -96,6 +96,7 @@ class PairWorker:
             "seed": self.settings.seed,
             MADE_BY: describe_maker(self.device),
             **({"notes": list(capture.notes)} if capture.notes else {}),
+            **({"license": capture.license} if capture.license is not None else {}),
         }
         checkpoints = self._open_checkpoints(task, prefetched.fingerprint)
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from splatfix import storage
+from splatfix.captures import is_procedural
 from splatfix.submission.cluster import Cluster
 
 log = logging.getLogger(__name__)
@@ -42,17 +43,16 @@ class NamedPath:
 
 
 def find_paths(arguments: Mapping[str, Any]) -> Iterator[NamedPath]:
-    """Find the paths in the parsed arguments of a command, and in its settings."""
+    """Find the paths in the parsed arguments of a command, and in its settings. Procedural scenes have none."""
     settings = arguments["settings"]
     yield NamedPath("--out", str(arguments["out"]), is_output=True)
     if arguments.get("shards") is not None:
         yield NamedPath("--shards", str(arguments["shards"]))
     captures = tuple(arguments.get("captures") or ())
     replaces = captures and "out" in arguments and hasattr(settings, "restorers")  # compare: instead of the config's
-    for capture in (*captures, *(() if replaces else getattr(settings, "captures", ()))):
-        yield NamedPath("captures", str(capture))
-    for capture in getattr(settings, "held_out", ()):
-        yield NamedPath("held_out", str(capture))
+    captures = (*captures, *(() if replaces else getattr(settings, "captures", ())))
+    for name, places in (("captures", captures), ("held_out", getattr(settings, "held_out", ()))):
+        yield from (NamedPath(name, str(place)) for place in places if not is_procedural(place))
     if (workers := getattr(settings, "workers", None)) is not None and getattr(workers, "storage", None) is not None:
         yield NamedPath("workers.storage", str(workers.storage), is_output=True)
     loop = getattr(settings, "loop", None)
