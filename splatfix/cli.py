@@ -190,6 +190,7 @@ def evaluate(
     examples=[
         "splatfix generate scenes/* --out pairs --config configs/generate.yaml --dry-run",
         "splatfix generate scenes/* --out s3://bucket/pairs --workers.num 8",
+        "splatfix generate procedural:0-499 --out pairs --config configs/generate_procedural.yaml",
     ],
 )
 def generate(
@@ -208,7 +209,8 @@ def generate(
     the missing ones.
 
     Args:
-        captures: folders of posed photos, globs, .yaml lists, dataset roots or URLs, besides those in the config.
+        captures: folders of posed photos, globs, .yaml lists, dataset roots or URLs, besides those in the config;
+            procedural:FIRST-LAST for scenes that splatfix makes itself.
         out: folder or URL (s3://, gs://, az://) for the shards, their manifests and dataset.html.
         dry_run: only estimate the number of fits, pairs and shards, their size, and the time.
         on_workers: of a dry run: estimate the hours for this many workers, instead of those of this machine.

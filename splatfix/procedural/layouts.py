@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from splatfix.procedural.casting.noise import sample_noise
 from splatfix.procedural.materials import draw_bricks, draw_fabric, draw_material, draw_soil, draw_stone, draw_wood
 from splatfix.procedural.meshes import join, make_box, make_cylinder, make_lathe, make_surface, make_terrain
-from splatfix.procedural.noise import sample_noise
 from splatfix.procedural.plants import make_bush, make_grass, make_potted_plant, make_stone, make_tree
 from splatfix.procedural.stage import Stage, add_lamp, light_outdoors
 from splatfix.procedural.things import (
@@ -226,13 +226,14 @@ def lay_out_front(stage: Stage) -> None:
     if indoors:
         half, height = np.array([rng.uniform(1.6, 2.2), rng.uniform(2.2, 2.8)]), 2.6
         _add_room(stage, half, height)
-        back = half[1]
+        back, has_wall = half[1], True
     else:
         light_outdoors(stage)
         stage.lights[0][2] = -abs(stage.lights[0][2])  # the sun is behind the photographer
         _add_ground(stage, 100.0, rng.uniform(3, 10), flat=6.0)
         back = 2.0
-        if rng.random() < 0.6:
+        has_wall = bool(rng.random() < 0.6)
+        if has_wall:
             wall = draw_bricks(rng, 0.4) if rng.random() < 0.6 else draw_stone(rng, 1.2)
             stage.add(stage.paint(make_box((7, 0.3, 2.6)), wall).place((0, -back - 0.15, 1.3)))
         else:
@@ -262,9 +263,10 @@ def lay_out_front(stage: Stage) -> None:
         for level, num in enumerate((6, 4)):
             pile = scatter_ornaments(stage, num, (1.2 - 0.3 * level, 0.5), 0.7 - 0.15 * level, 0.0)
             stage.add(pile.place((0, -back + 0.5 + 0.7 * level, 0)))
-    for _ in range(3):
-        picture = make_picture(stage, (rng.uniform(0.4, 0.9), rng.uniform(0.3, 0.6)))
-        stage.add(picture.place((rng.uniform(-1.4, 1.4), -back + 0.02, rng.uniform(1.2, 2.1)), turn_rad=np.pi))
+    for x in np.linspace(-1.2, 1.2, 3) if has_wall else ():
+        picture = make_picture(stage, (rng.uniform(0.4, 0.7), rng.uniform(0.3, 0.6)))
+        place = (x + 0.1 * rng.normal(), -back + 0.02, rng.uniform(1.5, 2.1))
+        stage.add(picture.place(place, turn_rad=np.pi))
     stage.path = "facing"
     stage.focus, stage.reach = np.array([0, -back + 0.7, 0.95]), np.array([1.3, 0.8, 0.8])
 

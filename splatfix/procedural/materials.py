@@ -11,13 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
+from splatfix.procedural.casting.columns import BRICKS, CHECKER, LEAF, PLAIN, PRINT, SPECKLE, STRIPES, WOOD
 from splatfix.shapes import Float
-
-PLAIN, CHECKER, STRIPES, BRICKS, SPECKLE, PRINT, WOOD, LEAF = range(8)  # patterns
-# columns of a row
-KIND, COLORS, SCALE, RATIO, WARP, CONTRAST, DETAIL, SEED, GLOSS, POLISH, BUMP, THIN, NUM_COLUMNS = (
-    *(0, 1, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20),
-)
 
 Color = tuple[float, float, float]
 
@@ -27,7 +22,7 @@ class Material:
     """What a surface is made of.
 
     Attributes:
-        kind: its pattern, one of the constants of this module.
+        kind: its pattern, one of the constants of `casting.columns`.
         colors: three colors that the pattern picks between.
         scale: features of the pattern per unit of length.
         ratio: width over height of bricks.
@@ -59,9 +54,6 @@ class Material:
         colors = [value for color in self.colors for value in color]
         numbers = [self.scale, self.ratio, self.warp, self.contrast, self.detail, self.seed]
         return np.array([self.kind, *colors, *numbers, self.gloss, self.polish, self.bump, self.thin], np.float64)
-
-
-MIRROR = 150.0  # exponent
 
 
 def from_hsv(hue: float, saturation: float, value: float) -> Color:
@@ -109,10 +101,11 @@ def draw_stone(rng: np.random.Generator, size: float = 1.0) -> Material:
     """Draw stone, concrete or plaster."""
     colors = draw_palette(rng, hue=rng.uniform(0.03, 0.16), saturation=rng.uniform(0.03, 0.3), spread=0.18)
     kind = SPECKLE if rng.random() < 0.25 else PLAIN
-    scale = (rng.uniform(25, 60) if kind == SPECKLE else rng.uniform(2.5, 6)) / size
+    scale = (rng.uniform(25, 60) if kind == SPECKLE else rng.uniform(4, 10)) / size
     return Material(
-        kind=kind, colors=colors, scale=scale, warp=0.5, seed=_seed(rng), detail=rng.uniform(0.25, 0.5),
-        bump=rng.uniform(0.1, 0.35), gloss=float(rng.choice([0.0, 0.0, 0.04])), polish=rng.uniform(15, 60),
+        kind=kind, colors=colors, scale=scale, warp=0.5, seed=_seed(rng), detail=rng.uniform(0.4, 0.7),
+        contrast=rng.uniform(0.25, 0.55), bump=rng.uniform(0.1, 0.35), gloss=float(rng.choice([0.0, 0.0, 0.04])),
+        polish=rng.uniform(15, 60),
     )  # fmt: skip
 
 

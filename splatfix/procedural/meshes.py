@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy import ndarray
 
-from splatfix.procedural.noise import sample_noise
+from splatfix.procedural.casting.noise import sample_noise
 from splatfix.shapes import Float, Int
 
 

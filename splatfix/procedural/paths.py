@@ -74,7 +74,7 @@ def _inside(stage: Stage, num: int, _distance: float) -> Iterator[Pose]:
 
 def _aerial(stage: Stage, num: int, distance: float) -> Iterator[Pose]:
     rng = stage.rng
-    radius, slant, turn = distance * rng.uniform(0.8, 1.3), rng.uniform(0.05, 0.8), rng.uniform(0, 2 * np.pi)
+    radius, slant, turn = distance * rng.uniform(0.7, 1.2), rng.uniform(0.1, 1.0), rng.uniform(0, 2 * np.pi)
     columns = int(np.ceil(np.sqrt(num)))
     back = radius * np.array([np.sin(slant) * np.cos(turn), np.sin(slant) * np.sin(turn), np.cos(slant)])
     for k in range(num):

@@ -10,10 +10,10 @@ import numpy as np
 from numpy import ndarray
 
 from splatfix.cameras import Camera
-from splatfix.procedural.casting import cast_depth, cast_photo, measure_light, prepare_scene
+from splatfix.procedural.casting.photos import cast_depth, cast_photo, measure_light, prepare_scene
+from splatfix.procedural.casting.shading import CastScene
 from splatfix.procedural.layouts import LAYOUTS
 from splatfix.procedural.paths import place_cameras
-from splatfix.procedural.shading import CastScene
 from splatfix.procedural.stage import Stage
 from splatfix.shapes import Float
 
@@ -53,7 +53,7 @@ class Scene:
         return cast_depth(self.cast, camera)[0]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)  # that of a task, the next one, and one more
 def build_scene(seed: int) -> Scene:
     """Build the scene of a seed; the most recent ones are kept."""
     for attempt in range(TRIES):

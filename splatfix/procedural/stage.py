@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy import ndarray
 
+from splatfix.procedural.casting.columns import NUM_SKY
 from splatfix.procedural.materials import Material, draw_palette, from_hsv
 from splatfix.procedural.meshes import Mesh, join
-from splatfix.procedural.shading import NUM_SKY
 from splatfix.shapes import Float
 
 Path = Literal["orbit", "facing", "inside", "aerial"]
@@ -25,7 +25,7 @@ class Stage:
         materials: in the order of their rows.
         meshes: everything that was added, painted.
         lights: rows of `CastScene.lights`.
-        sky: row of the sky.
+        sky: row of the sky, ``[17]`` (`casting.columns`).
         box: least and largest corner of where indirect light is gathered, ``[2, 3]``.
         path: kind of the camera path.
         focus: middle of what cameras look at, ``[3]``.

@@ -16,6 +16,7 @@ from splatfix.pairs.generate import generate
 from splatfix.pairs.index import open_index
 from splatfix.pairs.sources import find_sources
 from splatfix.pairs.verify import verify
+from splatfix.submission.paths import find_paths
 from tests.pairs.test_generate import REAL, SMALL, read_shards
 
 
@@ -99,3 +100,8 @@ def test_pairs_of_procedural_scenes_and_a_rerun(tmp_path: Path) -> None:
 def test_the_shipped_config_has_a_recipe_of_its_own() -> None:
     config = load_config(GenerateConfig, Path(__file__).parents[2] / "configs" / "generate_procedural.yaml")
     assert list(config.recipes) == ["procedural"] and config.recipes["procedural"].size_px == 192
+
+
+def test_a_job_looks_for_no_files_of_procedural_scenes() -> None:
+    arguments = {"settings": GenerateConfig(captures=("procedural:0-9", "/data/a")), "out": "s3://bucket/pairs"}
+    assert [path.value for path in find_paths(arguments)] == ["s3://bucket/pairs", "/data/a"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from splatfix.cameras import Camera
-from splatfix.procedural.bvh import STACK, build_bvh, cast_ray
+from splatfix.procedural.casting.bvh import build_bvh, cast_ray, make_stack
 from splatfix.procedural.layouts import LAYOUTS
 from splatfix.procedural.meshes import Mesh, make_box, make_cylinder, make_ellipsoid, make_torus
 from splatfix.procedural.scene import Scene, build_scene, choose_layout
@@ -45,7 +45,7 @@ def test_the_hierarchy_finds_what_a_search_of_all_triangles_finds() -> None:
     sorted_ = corners[order].astype(np.float32)
     triangles = np.concatenate([sorted_[:, :1], sorted_[:, 1:] - sorted_[:, :1]], axis=1).reshape(-1, 9)
     everything = np.array([[-99, -99, -99, 99, 99, 99]], np.float32), np.array([[0, 300]], np.int32)
-    stack, num_hits = np.empty(STACK, np.int32), 0
+    stack, num_hits = make_stack(), 0
     for _ in range(200):
         origin, direction = 3 * rng.normal(size=3), rng.normal(size=3)
         ray = (*origin.tolist(), *(direction / np.linalg.norm(direction)).tolist(), 0.0, 1e9)

@@ -14,10 +14,11 @@ from numpy import ndarray
 
 from splatfix.cameras import Camera
 from splatfix.jit import kernel, limit_threads
-from splatfix.procedural.bvh import STACK, build_bvh, cast_ray
+from splatfix.procedural.casting.bvh import MAX_LIGHTS, build_bvh, cast_ray, make_stack
+from splatfix.procedural.casting.columns import AMBIENT, NUM_SKY, THIN
+from splatfix.procedural.casting.noise import uniform_at
+from splatfix.procedural.casting.shading import FAR, CastScene, face_normal, sky_light, trace
 from splatfix.procedural.meshes import Mesh
-from splatfix.procedural.noise import uniform_at
-from splatfix.procedural.shading import AMBIENT, FAR, NUM_SKY, THIN, CastScene, face_normal, sky_light, trace
 from splatfix.shapes import Float
 
 SAMPLES, MORE_SAMPLES = 4, 5
@@ -82,7 +83,7 @@ def _cast_pixel(scene, stack, cam, row, column, key, exposure, rgb):
 def _cast_image(scene, cam, exposure, seed, num_threads, rgb):
     height, width = rgb.shape[0], rgb.shape[1]
     for thread in prange(num_threads):
-        stack = np.empty(STACK, np.int32)
+        stack = make_stack()
         for row in range(thread, height, num_threads):
             for column in range(width):
                 key = (row * 8191 + column) * 127 + seed
@@ -92,7 +93,7 @@ def _cast_image(scene, cam, exposure, seed, num_threads, rgb):
 @kernel()
 def _cast_depth(scene, cam, step, depth, is_back):
     """Cast a ray through the center of every ``step``-th pixel; whether it meets the back of a solid surface."""
-    stack = np.empty(STACK, np.int32)
+    stack = make_stack()
     for row in range(depth.shape[0]):
         for column in range(depth.shape[1]):
             dx, dy, dz, slant = _camera_ray(cam, (column + 0.5) * step, (row + 0.5) * step)
@@ -111,7 +112,7 @@ def _cast_depth(scene, cam, step, depth, is_back):
 
 @kernel()
 def _measure_light(scene, cam, light):
-    stack = np.empty(STACK, np.int32)
+    stack = make_stack()
     for row in range(light.shape[0]):
         for column in range(light.shape[1]):
             dx, dy, dz, _ = _camera_ray(cam, column + 0.5, row + 0.5)
@@ -123,7 +124,7 @@ def _measure_light(scene, cam, light):
 @kernel()
 def _gather_light(scene, directions, volume, is_solid):
     """Fill the volume of ambient cubes with light that has met one surface at most; find cells in solid things."""
-    stack = np.empty(STACK, np.int32)
+    stack = make_stack()
     box = scene.box
     for i in range(volume.shape[0]):
         for j in range(volume.shape[1]):
@@ -195,7 +196,7 @@ def prepare_scene(
     box: Float[ndarray, "2 3"],
 ) -> CastScene:
     """Build the hierarchy of a scene, and gather its indirect light in a box (least and largest corner)."""
-    assert sky.shape == (NUM_SKY,)
+    assert sky.shape == (NUM_SKY,) and len(lights) <= MAX_LIGHTS
     bounds, links, order = build_bvh(mesh.corners)
     corners = mesh.corners[order].astype(np.float32)
     edges = corners[:, 1:] - corners[:, :1]

@@ -15,6 +15,7 @@ from splatfix.shapes import Float, Int
 LEAF = 4  # triangles at which a node is not split further
 BINS = 12
 STACK = 64  # nodes that a ray may still have to visit
+MAX_LIGHTS = 8  # whose last occluders are kept
 EPSILON = 1e-9
 
 
@@ -140,7 +141,7 @@ def _enter_box(bounds, node, ox, oy, oz, ix, iy, iz, near, far):
 
 
 @kernel()
-def _meet_triangle(triangles, i, ox, oy, oz, dx, dy, dz):
+def meet_triangle(triangles, i, ox, oy, oz, dx, dy, dz):
     """Intersect a ray with a triangle: its distance (infinity if missed) and barycentric coordinates."""
     e1x, e1y, e1z = np.float64(triangles[i, 3]), np.float64(triangles[i, 4]), np.float64(triangles[i, 5])
     e2x, e2y, e2z = np.float64(triangles[i, 6]), np.float64(triangles[i, 7]), np.float64(triangles[i, 8])
@@ -161,11 +162,17 @@ def _meet_triangle(triangles, i, ox, oy, oz, dx, dy, dz):
 
 
 @kernel()
+def make_stack():
+    """Make the scratch memory of a thread, int32: nodes to visit, and the triangle that last hid each light, or -1."""
+    return np.full(STACK + MAX_LIGHTS, -1, np.int32)
+
+
+@kernel()
 def cast_ray(bounds, links, triangles, stack, ox, oy, oz, dx, dy, dz, near, far, any_hit):
     """Find the first triangle that a ray meets between ``near`` and ``far``, or any one.
 
-    Returns distance, number of the triangle (-1: none) and barycentric coordinates. ``stack`` is int32 ``[STACK]`` of
-    scratch memory of the thread.
+    Returns distance, number of the triangle (-1: none) and barycentric coordinates. ``stack`` is what
+    `make_stack` returns, scratch memory of the thread.
     """
     ix = 1.0 / (dx if abs(dx) > EPSILON else EPSILON)
     iy = 1.0 / (dy if abs(dy) > EPSILON else EPSILON)
@@ -178,7 +185,7 @@ def cast_ray(bounds, links, triangles, stack, ox, oy, oz, dx, dy, dz, near, far,
         first, count = links[node, 0], links[node, 1]
         if count > 0:
             for i in range(first, first + count):
-                t, u, v = _meet_triangle(triangles, i, ox, oy, oz, dx, dy, dz)
+                t, u, v = meet_triangle(triangles, i, ox, oy, oz, dx, dy, dz)
                 if near < t < far:
                     far, hit, hit_u, hit_v = t, i, u, v
                     if any_hit:

@@ -13,15 +13,31 @@ import numpy as np
 from numpy import ndarray
 
 from splatfix.jit import kernel
-from splatfix.procedural.bvh import cast_ray
-from splatfix.procedural.materials import BUMP, GLOSS, MIRROR, POLISH, SCALE, SEED, THIN
-from splatfix.procedural.noise import octave_noise, uniform_at, value_noise
-from splatfix.procedural.textures import sample_albedo
+from splatfix.procedural.casting.bvh import STACK, cast_ray, meet_triangle
+from splatfix.procedural.casting.columns import (
+    BUMP,
+    CLOUDS,
+    COLOR,
+    GLOSS,
+    GLOW,
+    GROUND,
+    HAZE,
+    HORIZON,
+    IS_LAMP,
+    MIRROR,
+    PLACE,
+    POLISH,
+    RADIUS,
+    SCALE,
+    SEED,
+    SKY_SEED,
+    SUN,
+    THIN,
+    ZENITH,
+)
+from splatfix.procedural.casting.noise import octave_noise, uniform_at, value_noise
+from splatfix.procedural.casting.textures import sample_albedo
 
-# columns of the sky
-ZENITH, HORIZON, GROUND, CLOUDS, SKY_SEED, HAZE, SUN, GLOW, AMBIENT, NUM_SKY = 0, 3, 6, 9, 10, 11, 12, 15, 16, 17
-# columns of a light; a sun has a direction and an angular radius, a lamp a position and a radius
-IS_LAMP, PLACE, RADIUS, COLOR, NUM_LIGHT = 0, 1, 4, 5, 8
 FAR = 1e9
 START = 1e-5  # of a ray from a surface, per unit of the distance that led to it
 TINT = 0.35  # of the light that shines through a thin surface
@@ -120,10 +136,18 @@ def sample_light(scene, stack, row, x, y, z, nx, ny, nz, near, key, draw):
     lx, ly, lz = lx / length, ly / length, lz / length
     if nx * lx + ny * ly + nz * lz <= 0:
         return 0.0, lx, ly, lz
+    last = stack[STACK + row]
+    if last >= 0:  # often what hid the light from the point before
+        t, _, _ = meet_triangle(scene.triangles, last, x, y, z, lx, ly, lz)
+        if near < t < 0.999 * far:
+            return 0.0, lx, ly, lz
     _, hit, _, _ = cast_ray(
         scene.bounds, scene.links, scene.triangles, stack, x, y, z, lx, ly, lz, near, 0.999 * far, True
     )
-    return 0.0 if hit >= 0 else fall_off, lx, ly, lz
+    if hit >= 0:
+        stack[STACK + row] = hit
+        return 0.0, lx, ly, lz
+    return fall_off, lx, ly, lz
 
 
 @kernel()

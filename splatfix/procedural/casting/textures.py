@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from splatfix.jit import kernel
-from splatfix.procedural.materials import (
+from splatfix.procedural.casting.columns import (
     BRICKS,
     CHECKER,
     COLORS,
@@ -26,7 +26,7 @@ from splatfix.procedural.materials import (
     WARP,
     WOOD,
 )
-from splatfix.procedural.noise import octave_noise, uniform_at
+from splatfix.procedural.casting.noise import octave_noise, uniform_at
 
 
 @kernel()
