@@ -23,7 +23,7 @@ TRIES = 6  # of a layout, until enough cameras have a free view
 CHECK_PX = 24  # longest side of the depth that a camera is judged by
 MIN_CLEARANCE = 0.25  # of the median depth: what is nearer may fill `MAX_NEAR` of an image
 MAX_NEAR, MAX_SKY, MAX_BACK = 0.12, 0.55, 0.02
-MIDDLE_GRAY = 0.16  # that the mean light is exposed to
+MIDDLE_GRAY = 0.18  # that the mean light is exposed to
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,6 @@ def _expose(cast: CastScene, cameras: Sequence[Camera], rng: np.random.Generator
     luminance = light @ np.array([0.2126, 0.7152, 0.0722])
     mean = float(np.exp(np.mean(np.log(luminance + 1e-3))))
     gain = MIDDLE_GRAY * float(rng.uniform(0.8, 1.25)) / mean
-    gain = min(gain, 3.0 / max(float(np.quantile(luminance, 0.97)), 1e-3))
+    gain = min(gain, 6.0 / max(float(np.quantile(luminance, 0.97)), 1e-3))
     balance = (light.mean() / np.maximum(light.mean(axis=0), 1e-3)) ** 0.5
     return gain * balance * np.exp(0.02 * rng.normal(size=3))

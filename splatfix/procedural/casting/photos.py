@@ -24,8 +24,8 @@ from splatfix.shapes import Float
 SAMPLES, MORE_SAMPLES = 4, 5
 CONTRAST = 0.1  # of the samples, after the tone curve, above which a pixel gets more
 BOUNCES = 1  # of mirroring surfaces
-DIRECTIONS = 96  # in which each cell of the volume gathers light
-NUM_CELLS = 5000
+DIRECTIONS = 72  # in which each cell of the volume gathers light
+NUM_CELLS = 4000
 MIN_ROWS = 8  # of an image for each thread
 
 
