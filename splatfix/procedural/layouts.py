@@ -265,8 +265,8 @@ def lay_out_front(stage: Stage) -> None:
             stage.add(pile.place((0, -back + 0.5 + 0.7 * level, 0)))
     for x in np.linspace(-1.2, 1.2, 3) if has_wall else ():
         picture = make_picture(stage, (rng.uniform(0.4, 0.7), rng.uniform(0.3, 0.6)))
-        place = (x + 0.1 * rng.normal(), -back + 0.02, rng.uniform(1.5, 2.1))
-        stage.add(picture.place(place, turn_rad=np.pi))
+        spot = (x + 0.1 * rng.normal(), -back + 0.02, rng.uniform(1.5, 2.1))
+        stage.add(picture.place(spot, turn_rad=np.pi))
     stage.path = "facing"
     stage.focus, stage.reach = np.array([0, -back + 0.7, 0.95]), np.array([1.3, 0.8, 0.8])
 
