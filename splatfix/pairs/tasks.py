@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from splatfix.captures import is_procedural
 from splatfix.pairs.recipes import Recipe, choose_recipe
 from splatfix.pairs.sources import Source
 
@@ -37,9 +38,19 @@ class Task:
 def plan_tasks(
     sources: Sequence[Source], recipes: Mapping[str, Recipe], fits_per_capture: int, seed: int
 ) -> Iterator[Task]:
-    """Yield all tasks, capture by capture; the dense fit of a capture comes before the fits that need it."""
+    """Yield all tasks, capture by capture; the dense fit of a capture comes before the fits that need it.
+
+    The photos of procedural scenes are exact, so they take the recipes alone that need no dense fit.
+
+    Raises:
+        ValueError: a procedural scene, and no recipe that it can take.
+    """
+    exact = {name: recipe for name, recipe in recipes.items() if recipe.clean == "photos" and recipe.weight > 0}
     for source in sources:
-        names = [choose_recipe(recipes, source.name, index, seed) for index in range(fits_per_capture)]
+        if is_procedural(source.url) and not exact:
+            raise ValueError(f"{source.url}: no recipe has clean: photos, which procedural scenes need; add one")
+        usable = exact if is_procedural(source.url) else recipes
+        names = [choose_recipe(usable, source.name, index, seed) for index in range(fits_per_capture)]
         dense = Task("dense", source) if any(recipes[name].clean == "renders" for name in names) else None
         if dense is not None:
             yield dense

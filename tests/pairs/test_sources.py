@@ -114,5 +114,9 @@ def test_a_dense_fit_is_planned_once_and_before_the_fits_that_need_it() -> None:
     for k, task in enumerate(tasks):
         assert task.after is None or task.after in stems[:k]
         assert (task.after is not None) == (task.recipe == "renders")
+    exact = list(plan_tasks([Source("procedural:3", "procedural_000003", "p")], recipes, 4, 0))
+    assert [task.recipe for task in exact] == ["photos"] * 4
+    with pytest.raises(ValueError, match=r"^procedural:3: no recipe has clean: photos"):
+        list(plan_tasks([Source("procedural:3", "p", "p")], {"renders": Recipe(clean="renders")}, 1, 0))
     only_photos = list(plan_tasks(sources, {"photos": Recipe()}, 4, 0))
     assert all(task.kind == "pairs" for task in only_photos)

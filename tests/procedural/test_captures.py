@@ -74,6 +74,7 @@ def test_a_range_lists_scenes_without_opening_them(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_pairs_of_procedural_scenes_and_a_rerun(tmp_path: Path) -> None:
     config = replace(REAL, fits_per_capture=1, recipes={"procedural": SMALL})
     done = generate(["procedural:0-1"], str(tmp_path), config)
