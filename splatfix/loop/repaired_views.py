@@ -19,7 +19,7 @@ from splatfix.restoration import Repaired
 from splatfix.restoration.color_match import match_color
 from splatfix.restoration.quality import compute_quality
 from splatfix.shapes import Float, UInt8
-from splatfix.splats.train import TrainingView
+from splatfix.splats.losses import TrainingView
 
 
 @dataclass(frozen=True, eq=False)

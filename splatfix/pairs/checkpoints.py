@@ -17,7 +17,8 @@ from splatfix import storage
 from splatfix.files import hash_text
 from splatfix.gaussians import Gaussians, Splat
 from splatfix.saved_states import decode_state, encode_state
-from splatfix.splats.train import PARAMETERS, Fit, TrainingView, advance
+from splatfix.splats.losses import TrainingView
+from splatfix.splats.train import PARAMETERS, Fit, advance
 
 log = logging.getLogger(__name__)
 

@@ -178,7 +178,7 @@ class _DrawnSettings:
             "initial": "+".join(self.initial.sources),
             "num_random": self.initial.num_random,
             "dropout": self.fit.dropout,
-            "growth": self.fit.densify.strategy != "none",
+            "growth": self.fit.grows,
             "num_fits": self.num_fits,
         }
 

@@ -1,11 +1,33 @@
-"""The photometric loss of a fit: L1 + SSIM as in 3D Gaussian Splatting (Kerbl et al. 2023, eq. 7)."""
+"""Training views and their loss: L1 + SSIM as in 3D Gaussian Splatting (Kerbl et al. 2023, eq. 7)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
+from splatfix.cameras import Camera
 from splatfix.rendering import l1_and_ssim
 from splatfix.shapes import Float
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingView:
+    """An image with its camera that training steps compare renders with.
+
+    Attributes:
+        camera: camera of the render.
+        rgb: a photo or a repaired view, ``[H, W, 3]``, on the device of the fit.
+        weight: factor of its loss.
+        confidence: of each pixel in [0, 1], ``[H, W]``; None is 1 everywhere.
+        validity: of each pixel in [0, 1], ``[H, W]``, 0 where it is ignored; None is 1 everywhere.
+    """
+
+    camera: Camera
+    rgb: Float[Tensor, "H W 3"]
+    weight: float = 1.0
+    confidence: Float[Tensor, "H W"] | None = None
+    validity: Float[Tensor, "H W"] | None = None
 
 
 def photometric_loss(

@@ -14,8 +14,9 @@ from splatfix.gaussians import Gaussians, RenderMode, Splat
 from splatfix.process import LOG_SECONDS, progress, stopping_at_progress
 from splatfix.runs import Run
 from splatfix.splats.checkpoints import naming_checkpoint, read_checkpoint
+from splatfix.splats.losses import TrainingView
 from splatfix.splats.scene import SparseScene
-from splatfix.splats.train import PARAMETERS, Fit, TrainingView, advance
+from splatfix.splats.train import PARAMETERS, Fit, advance
 from splatfix.stages import STEP
 
 log = logging.getLogger(__name__)

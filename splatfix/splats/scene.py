@@ -37,8 +37,9 @@ from splatfix.splats.initial_points import (
     survey_photos,
 )
 from splatfix.splats.initialization import initialize_gaussians
+from splatfix.splats.losses import TrainingView
 from splatfix.splats.start import hash_file, start_from_splat
-from splatfix.splats.train import Fit, FitConfig, TrainingView, scene_scale
+from splatfix.splats.train import Fit, FitConfig, scene_scale
 from splatfix.views import scene_depth
 
 log = logging.getLogger(__name__)
@@ -162,7 +163,7 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
     points = find_initial_points(
         *(scene.cameras, photos, masks, scene.points, initial, np.random.default_rng(seed), survey),
         validities=validities,
-        grows=fit.densify.strategy != "none",
+        grows=fit.grows,
     )
     device = scene.photos[0].device
     gaussians = initialize_gaussians(points, initial, device)

@@ -10,7 +10,9 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +21,16 @@ from splatfix.cameras import Camera
 from splatfix.gaussians import Gaussians, RenderMode, Splat
 from splatfix.profiling import OPTIMIZERS, section
 from splatfix.rendering import render
-from splatfix.shapes import Float
 from splatfix.splats.checkpoints import check_shapes, naming_checkpoint, read_checkpoint, write_checkpoint
 from splatfix.splats.densify import Densifier, DensifyConfig
-from splatfix.splats.losses import photometric_loss
+from splatfix.splats.losses import TrainingView, photometric_loss
 from splatfix.splats.optimizers import ParameterGroup, create_adam, load_states
+from splatfix.splats.regularization import (
+    backpropagate_at_worst,
+    compensate_dropout,
+    decay_opacities,
+    draw_uniform,
+)
 
 RECORD_EVERY = 25  # steps between recorded losses; fetching the loss synchronizes with the device
 # Names that gsplat's strategies look up, in the order of the fields of `Gaussians`. As in gsplat, "scales" are
@@ -39,6 +46,11 @@ class FitConfig:
         steps: length of the schedule, in steps of one view each.
         ssim_weight: share of 1 - SSIM in the loss; the rest is L1.
         dropout: share of the Gaussians that each step on a photo drops at random (sparse fits overfit without it).
+        flat_radius: how far steps near the end of the schedule displace Gaussians, in their standard deviations, to
+            where the loss is worst, and train from the gradient there (`splats.regularization.find_worst_offsets`):
+            fits that do not depend on exact positions show unseen views better. Not where Gaussians grow; such steps
+            take twice as long. 0 turns it off.
+        flat_start: share of the schedule after which steps do so, also those after the schedule.
         means_lr: initial learning rate of the positions, in scene sizes.
         means_lr_end: the same at the end of the schedule; it decays exponentially.
         scales_lr: learning rate of the log-scales, constant as all that follow.
@@ -58,6 +70,8 @@ class FitConfig:
     steps: int = 2000
     ssim_weight: float = 0.2
     dropout: float = 0.3
+    flat_radius: float = 0.0
+    flat_start: float = 0.75
     means_lr: float = 1.6e-4
     means_lr_end: float = 1.6e-5
     scales_lr: float = 5e-3
@@ -77,29 +91,19 @@ class FitConfig:
             raise ValueError(f"fit.steps = {self.steps}: wanted at least 1 step")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"fit.dropout = {self.dropout}: wanted a share from 0 to below 1")
+        if not 0 <= self.flat_radius <= 3:
+            raise ValueError(f"fit.flat_radius = {self.flat_radius}: wanted 0 to 3 standard deviations")
+        if not 0 <= self.flat_start <= 1:
+            raise ValueError(f"fit.flat_start = {self.flat_start}: wanted a share of the schedule, from 0 to 1")
         if not 0 <= self.ssim_weight <= 1:
             raise ValueError(f"fit.ssim_weight = {self.ssim_weight}: wanted a share from 0 to 1")
         if not 0 < self.opacity_decay <= 1:
             raise ValueError(f"fit.opacity_decay = {self.opacity_decay}: wanted a factor above 0, 1 at most")
 
-
-@dataclass(frozen=True, eq=False)
-class TrainingView:
-    """An image with its camera that training steps compare renders with.
-
-    Attributes:
-        camera: camera of the render.
-        rgb: a photo or a repaired view, ``[H, W, 3]``, on the device of the fit.
-        weight: factor of its loss.
-        confidence: of each pixel in [0, 1], ``[H, W]``; None is 1 everywhere.
-        validity: of each pixel in [0, 1], ``[H, W]``, 0 where it is ignored; None is 1 everywhere.
-    """
-
-    camera: Camera
-    rgb: Float[Tensor, "H W 3"]
-    weight: float = 1.0
-    confidence: Float[Tensor, "H W"] | None = None
-    validity: Float[Tensor, "H W"] | None = None
+    @property
+    def grows(self) -> bool:
+        """Whether the strategy of densification, which ``auto`` leaves open, adds Gaussians."""
+        return self.densify.strategy != "none"
 
 
 class Fit:
@@ -319,25 +323,16 @@ def _train_step(
     means_lr = fit.scene_scale * config.means_lr * (config.means_lr_end / config.means_lr) ** progress
     fit.optimizers["means"].param_groups[0]["lr"] = means_lr
 
-    gaussians, keep = fit.gaussians(), None
-    if config.dropout > 0 and photo is not None:  # repaired views come from renders without dropout
-        keep = _draw_uniform(len(gaussians), generator, fit.device) >= config.dropout
-        gaussians = compensate_dropout(gaussians, config.dropout)
-    with section("render"):
-        rendering = render(Splat(gaussians, config.mode, background), [view.camera], keep=keep, with_depth=False)
-    fit.densifier.before_backward(params, fit.optimizers, fit.step, rendering.info)
-    rgb = rendering.rgb[0]
-    if fit.exposure_optimizer is not None and photo is not None:
-        exposure = fit.exposure[photo] - fit.exposure.mean(0)
-        rgb = rgb + rgb @ exposure[:, :3].T + exposure[:, 3]
-    with section("loss"):
-        loss = view.weight * photometric_loss(rgb, view.rgb, config.ssim_weight, view.confidence, view.validity)
-    if config.opacity_regularizer > 0:
-        loss = loss + config.opacity_regularizer * params["opacities"].sigmoid().mean()
-    if config.scale_regularizer > 0:
-        loss = loss + config.scale_regularizer * params["scales"].exp().mean() / fit.scene_scale
-    with section("autograd"):
-        loss.backward()
+    dropout = 0.0 if photo is None else config.dropout  # repaired views come from renders without dropout
+    keep = draw_uniform(len(params["means"]), generator, fit.device) >= dropout if dropout > 0 else None
+    compute_loss = partial(_compute_loss, fit, view, photo, background, dropout, keep)
+    if config.flat_radius > 0 and not config.grows and progress >= config.flat_start:
+        loss, info = backpropagate_at_worst(params["means"], fit.gaussians, compute_loss, config.flat_radius)
+    else:
+        loss, info = compute_loss()
+        fit.densifier.before_backward(params, fit.optimizers, fit.step, info)
+        with section("autograd"):
+            loss.backward()
 
     optimizers = [fit.optimizer, *([fit.exposure_optimizer] if fit.exposure_optimizer else [])]
     with section(OPTIMIZERS):
@@ -351,35 +346,29 @@ def _train_step(
             _check_finite(
                 fit, float(loss.detach())
             )  # with NaN, drawing Gaussians would break CUDA for the whole process
-        fit.densifier.after_step(params, fit.optimizers, fit.step, rendering.info, means_lr)
+        fit.densifier.after_step(params, fit.optimizers, fit.step, info, means_lr)
     return loss.detach()
 
 
-def _draw_uniform(num: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Draw uniform numbers from 0 to 1, on the device itself, which is faster than a copy from the CPU."""
-    if device.type != "cpu":
-        seed = int(torch.randint(2**62, (), generator=generator))
-        generator = torch.Generator(device).manual_seed(seed)
-    return torch.rand(num, generator=generator, device=device)
-
-
-def compensate_dropout(gaussians: Gaussians, dropout: float) -> Gaussians:
-    """Raise opacities to compensate for the share of Gaussians that a step drops (DropGaussian, Park et al. 2025).
-
-    Without this, the exported splat, in which no Gaussian is dropped, would be too opaque.
-    """
-    opacities = (gaussians.opacities / (1 - dropout)).clamp(max=0.99)
-    return replace(gaussians, opacity_logits=torch.logit(opacities))
-
-
-@torch.no_grad()
-def decay_opacities(logits: Float[Tensor, " P"], factor: float) -> None:
-    """Multiply opacities by a factor in (0, 1), in place, given as logits.
-
-    The logit of ``f / (1 + exp(-x))`` is ``log f - log((1 - f) + exp(-x))``, which no opacity makes infinite.
-    """
-    rest = torch.full((), math.log1p(-factor), dtype=logits.dtype, device=logits.device)
-    logits.copy_(math.log(factor) - torch.logaddexp(rest, -logits))
+def _compute_loss(
+    fit: Fit, view: TrainingView, photo: int | None, background: Tensor, dropout: float, keep: Tensor | None
+) -> tuple[Tensor, dict[str, Any]]:
+    """Render a view and compute its loss; returns also ``info`` of the rendering."""
+    config, params = fit.config, fit.params
+    gaussians = compensate_dropout(fit.gaussians(), dropout) if dropout > 0 else fit.gaussians()
+    with section("render"):
+        rendering = render(Splat(gaussians, config.mode, background), [view.camera], keep=keep, with_depth=False)
+    rgb = rendering.rgb[0]
+    if fit.exposure_optimizer is not None and photo is not None:
+        exposure = fit.exposure[photo] - fit.exposure.mean(0)
+        rgb = rgb + rgb @ exposure[:, :3].T + exposure[:, 3]
+    with section("loss"):
+        loss = view.weight * photometric_loss(rgb, view.rgb, config.ssim_weight, view.confidence, view.validity)
+    if config.opacity_regularizer > 0:
+        loss = loss + config.opacity_regularizer * params["opacities"].sigmoid().mean()
+    if config.scale_regularizer > 0:
+        loss = loss + config.scale_regularizer * params["scales"].exp().mean() / fit.scene_scale
+    return loss, rendering.info
 
 
 def _choose_photo(step: int, num_photos: int, seed: int) -> int:

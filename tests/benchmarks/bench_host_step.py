@@ -16,7 +16,8 @@ from torch import Tensor
 
 from splatfix.splats import train
 from splatfix.splats.densify import DensifyConfig
-from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
+from splatfix.splats.losses import TrainingView
+from splatfix.splats.train import Fit, FitConfig, advance
 from tests.gpu import emulated_gsplat
 from tests.rendering.scenes import camera, cloud
 

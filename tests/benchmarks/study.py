@@ -14,13 +14,14 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from splatfix.captures import open_capture
+from splatfix.captures import Capture, open_capture
 from splatfix.evaluation.measure import measure_views, summarize
 from splatfix.files import write_text
 from splatfix.fit import prepare_run
@@ -28,10 +29,10 @@ from splatfix.loop import LoopConfig, repair_rounds
 from splatfix.loop.cache import SharedFits
 from splatfix.process import using_threads
 from splatfix.restoration import open_restorer
-from splatfix.splats.scene import load_scene, start_fit
+from splatfix.splats.scene import SparseScene, load_scene, start_fit
 from splatfix.splats.train import advance
 from splatfix.sweep.settings import apply
-from splatfix.views import make_split
+from splatfix.views import Split, ViewsConfig, make_split
 
 SCENES = Path(os.environ.get("SPLATFIX_SCENES", "../shared/scenes"))
 EARLIER = {  # the default before opacities decayed
@@ -43,6 +44,7 @@ EARLIER = {  # the default before opacities decayed
 ARMS: dict[str, dict[str, Any]] = {
     "earlier": EARLIER,
     "now": {},
+    "flat minima": {"fit.flat_radius": 0.3},
     "without decay": {"fit.opacity_decay": 1.0},
     "without growth": {"fit.densify.strategy": "none"},
     "growth everywhere": {"fit.densify.strategy": "default"},
@@ -106,9 +108,7 @@ def fit_once(path: Path, arm: str, seed: int, size_px: int, out: Path) -> Row:
     if file.is_file():
         return json.loads(file.read_text())
     config = apply(LoopConfig(), {"views.size_px": size_px, **ARMS[arm]}, source=arm)
-    capture = open_capture(path, longest_side_px=size_px)
-    split = make_split(capture, config.views)
-    scene = load_scene(capture, split.train_ids, torch.device("cpu"))
+    capture, split, scene = open_scene(path, config.views)
     start = time.perf_counter()
     fit = start_fit(scene, config.fit, config.initial, seed=seed)
     advance(fit, scene.views(), config.fit.steps, seed=seed)
@@ -118,10 +118,18 @@ def fit_once(path: Path, arm: str, seed: int, size_px: int, out: Path) -> Row:
         **{"capture": path.name, "arm": arm, "seed": seed, "size_px": size_px},
         **{metric: round(float(summary.value("all", "before", metric) or 0), 4) for metric in ("psnr", "ssim")},
         **{"gaussians": len(fit.params["means"]), "seconds": round(seconds, 1)},
-        "grows": fit.config.densify.strategy != "none",
+        "grows": fit.config.grows,
     }
     write_text(file, json.dumps(row))
     return row
+
+
+@lru_cache(maxsize=1)
+def open_scene(path: Path, views: ViewsConfig) -> tuple[Capture, Split, SparseScene]:
+    """Open a capture, once for all arms: their fits then share its stereo, too, where they start alike."""
+    capture = open_capture(path, longest_side_px=views.size_px)
+    split = make_split(capture, views)
+    return capture, split, load_scene(capture, split.train_ids, torch.device("cpu"))
 
 
 def repair_once(path: Path, arm: str, seed: int, size_px: int, out: Path) -> Row:
@@ -146,7 +154,7 @@ def repair_once(path: Path, arm: str, seed: int, size_px: int, out: Path) -> Row
         **{metric: round(float(summary.value("all", "after", metric) or 0), 4) for metric in ("psnr", "ssim")},
         "gain": round(float(summary.value("all", "gain", "psnr") or 0), 4),
         **{"gaussians": len(after.params["means"]), "seconds": round(seconds, 1)},
-        "grows": after.config.densify.strategy != "none",
+        "grows": after.config.grows,
     }
     write_text(file, json.dumps(row))
     return row

@@ -24,7 +24,8 @@ from splatfix.gaussians import Gaussians, Splat
 from splatfix.rendering import l1_and_ssim, render, ssim
 from splatfix.restoration.nafnet.architecture import NAFNet
 from splatfix.splats.densify import DensifyConfig
-from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
+from splatfix.splats.losses import TrainingView
+from splatfix.splats.train import Fit, FitConfig, advance
 from splatfix.training.losses import charbonnier
 from tests.rendering import reference
 from tests.rendering.scenes import camera, cloud, leaves
@@ -203,7 +204,9 @@ def a_step_waits_for_nothing(device: str) -> None:
     needs("gsplat")
     truth = cloud(300, degree=1, log_scale=-2.5, spread=0.5).to(device)
     photos = [TrainingView(view, torch.rand(36, 48, 3, device=device)) for view in [camera(48, 36)] * 2]
-    still = FitConfig(steps=100, exposure_lr=1e-3, densify=DensifyConfig(strategy="none"))
+    still = FitConfig(
+        steps=6, exposure_lr=1e-3, flat_radius=0.3, flat_start=0.5, densify=DensifyConfig(strategy="none")
+    )
     fit = Fit(truth, still, scene_scale=4.0, num_photos=len(photos))
     advance(fit, photos, 2, seed=0)  # compiles, and fills what is kept on the device
     torch.cuda.set_sync_debug_mode("warn")

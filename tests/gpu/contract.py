@@ -19,7 +19,8 @@ from torch import Tensor
 from splatfix.gaussians import Gaussians, Splat
 from splatfix.rendering import render
 from splatfix.splats.densify import DensifyConfig
-from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
+from splatfix.splats.losses import TrainingView
+from splatfix.splats.train import Fit, FitConfig, advance
 from tests.gpu.checks import SCENES, Drawn, drawn
 from tests.gpu.emulated_gsplat import render_through_gsplat
 from tests.rendering.scenes import camera, cloud, leaves

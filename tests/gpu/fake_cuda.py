@@ -136,12 +136,17 @@ def use_fake_cuda() -> Iterator[Counter[str]]:
         for parameter in _find_parameters(loss):
             parameter.grad = torch.zeros_like(parameter)
 
+    def grad(loss: Tensor, parameter: Tensor) -> tuple[Tensor]:
+        assert loss.requires_grad and any(parameter is each for each in _find_parameters(loss))
+        return (torch.zeros_like(parameter),)
+
     backend = ModuleType(BACKEND)
     vars(backend)["_C"] = ShapesOfGsplat()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, BACKEND, backend)
         patch.setattr(Tensor, "pin_memory", pin_memory)
         patch.setattr(Tensor, "backward", backward)
+        patch.setattr(torch.autograd, "grad", grad)
         patch.setattr(torch, "Generator", lambda device="cpu": make_generator())  # noqa: ARG005
         _forget_tensors()
         try:

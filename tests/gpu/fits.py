@@ -18,7 +18,8 @@ from splatfix.cameras import Camera, stack_cameras
 from splatfix.gaussians import Splat
 from splatfix.rendering import render
 from splatfix.splats.densify import DensifyConfig
-from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
+from splatfix.splats.losses import TrainingView
+from splatfix.splats.train import Fit, FitConfig, advance
 from tests.rendering.scenes import camera, cloud
 
 NUM_GAUSSIANS = 30_000

@@ -41,8 +41,9 @@ from splatfix.restoration.restorer import Repaired
 from splatfix.splats import train
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initial_points import InitializationConfig
+from splatfix.splats.losses import TrainingView
 from splatfix.splats.scene import SparseScene, start_fit
-from splatfix.splats.train import Fit, FitConfig, TrainingView, advance
+from splatfix.splats.train import Fit, FitConfig, advance
 from splatfix.splats.triangulate import match_descriptors
 from splatfix.training import train as training
 from splatfix.training.batches import (
@@ -141,6 +142,13 @@ def test_a_step_of_a_fit_waits_only_in_gsplat(events, mode: str) -> None:
     advance(fit, photos, 4, seed=0)
     expect(events, (4, RENDER), (2, CAMERA), (1, ADVANCE))
     assert all(value.device.type == "cuda" for value in fit.params.values())
+
+
+def test_a_step_towards_flat_minima_waits_only_in_gsplat(events) -> None:
+    fit, photos = make_fit(flat_radius=0.3, flat_start=0.0)
+    events.clear()
+    advance(fit, photos, 4, seed=0)
+    expect(events, (8, RENDER), (2, CAMERA), (1, ADVANCE))
 
 
 def test_a_recorded_step_fetches_the_loss_and_checks_the_parameters(events) -> None:

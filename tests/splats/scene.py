@@ -5,8 +5,8 @@ import torch
 
 from splatfix.gaussians import Gaussians, Splat
 from splatfix.rendering import render
+from splatfix.splats.losses import TrainingView
 from splatfix.splats.scene import SparseScene
-from splatfix.splats.train import TrainingView
 from splatfix.views import scene_depth
 from tests.test_cameras import camera_at
 

@@ -9,8 +9,9 @@ from splatfix.config import changed_fields
 from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initial_points import InitializationConfig
+from splatfix.splats.losses import TrainingView
 from splatfix.splats.scene import fit_identity, start_fit
-from splatfix.splats.train import FitConfig, TrainingView, advance, load_fit
+from splatfix.splats.train import FitConfig, advance, load_fit
 from tests.splats.scene import small_scene
 
 CPU = torch.device("cpu")

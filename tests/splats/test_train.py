@@ -7,8 +7,9 @@ import torch
 
 from splatfix.rendering import render
 from splatfix.splats.densify import DensifyConfig
-from splatfix.splats.losses import photometric_loss
-from splatfix.splats.train import Fit, FitConfig, TrainingView, advance, decay_opacities
+from splatfix.splats.losses import TrainingView, photometric_loss
+from splatfix.splats.regularization import decay_opacities
+from splatfix.splats.train import Fit, FitConfig, advance
 from tests.splats.scene import photos_of, random_gaussians, ring_cameras
 
 CONFIG = FitConfig(steps=60, densify=DensifyConfig(strategy="none"), exposure_lr=1e-3)
@@ -42,7 +43,7 @@ def test_a_fit_lowers_its_error_and_records_its_losses(photos):
 @pytest.mark.parametrize(("strategy", "decay"), [("none", 1.0), ("default", 0.99), ("mcmc", 1.0)])
 def test_a_resumed_fit_equals_an_uninterrupted_one(photos, tmp_path, strategy, decay):
     densify = DensifyConfig(strategy=strategy, every=10, start=0.1, stop=0.9, noise=0.1)
-    config = replace(CONFIG, densify=densify, opacity_decay=decay)
+    config = replace(CONFIG, densify=densify, opacity_decay=decay, flat_radius=0.3, flat_start=0.3)
     whole = new_fit(config)
     advance(whole, photos, 60, seed=3)
     first = new_fit(config)
