@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splatfix.captures import Capture, fetch_photos, read_ahead
+from splatfix.depth_models import estimate_depths
 from splatfix.evaluation.measure import measure_views, summarize
 from splatfix.evaluation.results import ARMS, Summary
 from splatfix.flawed import FlawedView
@@ -71,6 +72,7 @@ def fit_capture(capture: Capture, config: LoopConfig | None = None) -> FittedCap
     capture = read_ahead(capture, split.test_ids)  # for `evaluate`
     seed_everything(config.seed)
     scene = load_scene(capture, split.train_ids, choose_device(config.device))
+    scene = estimate_depths(scene, config.initial.depth_model)
     stop = choose_stop(scene, config.initial, config.fit, config.choose, seed=config.seed)
     fit = start_fit(scene, config.fit, config.initial, seed=config.seed)
     advance(fit, scene.views(), stop.steps - fit.step, seed=config.seed)

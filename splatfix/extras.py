@@ -40,7 +40,7 @@ EXTRAS: dict[str, Extra] = {
         packages={name: name for name in ("ray", "obstore", "aiohttp", "pandas", "pyarrow")},
     ),
     "diffusion": Extra(
-        serves="restorers flux-controlnet, flux-fill, img2img",
+        serves="restorers flux-controlnet, flux-fill, img2img, --initial.depth-model",
         packages={
             **{name: name for name in ("diffusers", "transformers", "sentencepiece")},
             "cv2": "opencv-python-headless",

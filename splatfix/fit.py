@@ -23,6 +23,7 @@ from splatfix.captures import (
     resolve_capture,
 )
 from splatfix.config import require
+from splatfix.depth_models import estimate_depths
 from splatfix.evaluation.evaluate import NUM_VIDEO_FRAMES, evaluate_arms
 from splatfix.evaluation.layout import EVALUATION_FILES, VIDEO
 from splatfix.evaluation.leave_one_out import MIN_PHOTOS, estimate_quality
@@ -47,12 +48,8 @@ from splatfix.views import Split, ViewsConfig, check_num_train, make_split, reso
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE = (
-    "device",
-    "video",
-    "checkpoint_seconds",
-    "repeat_control",
-)  # settings without influence on results, which a resumed run may change
+# settings without influence on results, which a resumed run may change
+MAY_CHANGE = ("device", "video", "checkpoint_seconds", "repeat_control")
 POSED = "capture"  # folder in that of a run for the capture of photos that had no poses
 FIT_FILES = (  # glob patterns of the files that a fit writes
     *EVALUATION_FILES,
@@ -100,6 +97,8 @@ def with_absolute_paths(config: ConfigT) -> ConfigT:
     """Make the paths of files absolute: workers may have other working directories."""
     views, initial = config.views, config.initial
     given = {name: getattr(initial, name) for name in ("start", "ply", "depths")}
+    if initial.depth_model is not None and Path(initial.depth_model).is_dir():
+        initial = replace(initial, depth_model=str(Path(initial.depth_model).resolve()))
     return replace(
         config,
         views=views if views.split is None else replace(views, split=views.split.resolve()),
@@ -265,6 +264,9 @@ def prepare_run(
             *(capture.name, 100 * scene.ignored_share),
         )
     digest = fit_identity(scene, test_ids=split.test_ids)
+    scene = estimate_depths(scene, model := config.initial.depth_model)
+    if model is not None and scene.nearness_from is not None:
+        inputs = {**(inputs or {}), "depth_model": Input(path=model, digest=scene.nearness_from)}
     run = open_run(
         out,
         config,
@@ -352,6 +354,8 @@ def list_notes(capture: Capture, config: FitRunConfig) -> list[str]:
             for path in (initial.ply, initial.depths)
             if path is not None
         ]
+    if initial.depth_model is not None:
+        notes.append(f"uses depths that {initial.depth_model} estimated from each photo by itself")
     return notes
 
 

@@ -15,6 +15,7 @@ import torch
 
 from splatfix.cameras import Camera
 from splatfix.captures import Capture, draw_on, fetch_photos, open_capture
+from splatfix.depth_models import estimate_depths
 from splatfix.evaluation.evaluate import NUM_VIDEO_FRAMES
 from splatfix.fit import FitRunConfig, fit_run_stages, with_absolute_paths
 from splatfix.flawed import render_flawed, render_references
@@ -109,7 +110,7 @@ def estimate_run(capture_path: str | Path, config: FitRunConfig) -> RunEstimate:
     fetch_photos(capture.view(name) for name in (*split.train_ids, *split.test_ids[:1]))
     seed_everything(config.seed)
     capture = draw_on(capture, device, (*split.train_ids, *split.test_ids[:1]))
-    scene = load_scene(capture, split.train_ids, device)
+    scene = estimate_depths(load_scene(capture, split.train_ids, device), config.initial.depth_model)
     is_warm = device.type != "cpu" or is_compiled(composite_backward)
     with quiet("splatfix"):
         rates, fit = _measure(capture, split, scene, config)

@@ -107,6 +107,7 @@ def shrink_scene(scene: SparseScene, scale: float) -> SparseScene:
         photos=tuple(shrink(photo, *size) for photo, size in zip(scene.photos, sizes, strict=True)),
         masks=shrink_all(scene.masks),
         validities=shrink_all(scene.validities),
+        nearness=tuple(shrink(each, *size) for each, size in zip(scene.nearness, sizes, strict=False)),  # may be empty
     )
 
 

@@ -124,14 +124,39 @@ def make_depth_points(
         path = find_depth_map(folder, camera.name)
         depth = read_depth_map(path, unit, camera.width_px, camera.height_px) / file_from_world.scale
         depths.append(depth if mask is None else depth * (mask > 0.5))
+    return fuse_depth_maps(depths, cameras, masks)
+
+
+def fuse_depth_maps(
+    depths: Sequence[Float[ndarray, "_ _"]],
+    cameras: Sequence[Camera],
+    masks: Sequence[Float[ndarray, "_ _"] | None],
+    *,
+    compared: Sequence[Float[ndarray, "_ _"]] | None = None,
+    tolerance: float = AGREEMENT,
+    drop_contradicted: bool = False,
+) -> StereoPoints:
+    """Make a point of each pixel with a depth, and count the photos that agree.
+
+    Args:
+        depths: depth map of each photo in world units, ``[H, W]``; 0 where there is none.
+        cameras: of the photos.
+        masks: 1 where points may be, ``[H, W]``, which the coverage is a share of; None for a whole photo.
+        compared: depth maps that points are compared with; None for the same.
+        tolerance: relative difference up to which two depths agree.
+        drop_contradicted: drop points that more photos see through than agree with.
+    """
+    compared = depths if compared is None else compared
     positions, views, pixels, agreeing = [], [], [], []
     for index, (camera, depth) in enumerate(zip(cameras, depths, strict=True)):
         row, column = np.nonzero(depth)
         points = camera.unproject(np.stack([column, row], axis=1) + 0.5, depth[row, column])
-        positions.append(points)
-        views.append(np.full(len(points), index))
-        pixels.append(np.stack([column, row], axis=1))
-        agreeing.append(_count_agreeing(points, index, cameras, depths))
+        confirming, contradicting = _count_votes(points, index, cameras, compared, tolerance)
+        keep = confirming >= contradicting if drop_contradicted else np.ones(len(points), bool)
+        positions.append(points[keep])
+        views.append(np.full(keep.sum(), index))
+        pixels.append(np.stack([column, row], axis=1)[keep])
+        agreeing.append(confirming[keep])
     num_pixels = sum(
         depth.size if mask is None else (mask > 0.5).sum() for depth, mask in zip(depths, masks, strict=True)
     )
@@ -145,17 +170,22 @@ def make_depth_points(
     )
 
 
-def _count_agreeing(
-    points: Float[ndarray, "P 3"], index: int, cameras: Sequence[Camera], depths: Sequence[ndarray]
-) -> ndarray:
-    """Count the other photos whose depth map has each point on its surface."""
-    count = np.zeros(len(points), int)
+def _count_votes(
+    points: Float[ndarray, "P 3"],
+    index: int,
+    cameras: Sequence[Camera],
+    depths: Sequence[ndarray],
+    tolerance: float,
+) -> tuple[ndarray, ndarray]:
+    """Count the other photos whose depth map has each point on its surface, and those that see through it."""
+    confirming, contradicting = np.zeros((2, len(points)), int)
     for other, (camera, depth) in enumerate(zip(cameras, depths, strict=True)):
         if other == index:
             continue
-        pixel, z = camera.project(points)
-        column, row = np.floor(pixel).astype(int).T
-        inside = (z > 0) & (column >= 0) & (row >= 0) & (column < camera.width_px) & (row < camera.height_px)
-        seen = depth[row[inside], column[inside]]
-        count[np.flatnonzero(inside)[np.abs(seen - z[inside]) <= AGREEMENT * z[inside]]] += 1
-    return count
+        visible = np.flatnonzero(camera.sees(points))
+        pixel, z = camera.project(points[visible])
+        column, row = pixel.astype(int).T
+        seen = depth[row, column]
+        confirming[visible[np.abs(seen - z) <= tolerance * z]] += 1
+        contradicting[visible[seen - z > tolerance * z]] += 1
+    return confirming, contradicting

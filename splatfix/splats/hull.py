@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy import ndarray
@@ -30,6 +31,27 @@ def neighbor_angles_deg(cameras: Sequence[Camera], depth: float) -> Float[ndarra
                 cosine = ray @ camera.axis / max(float(np.linalg.norm(ray)), 1e-12)
                 angles[i, j] = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     return angles
+
+
+@dataclass(frozen=True)
+class BaselineStatistics:
+    """How far apart the photos are, computed from these photos alone.
+
+    Attributes:
+        neighbor_angle_deg: median over the photos of the angle to the nearest other one, as seen from their subject.
+        stereo_coverage: share of the (masked) pixels with a stereo depth; None if stereo did not run.
+    """
+
+    neighbor_angle_deg: float
+    stereo_coverage: float | None = None
+
+
+def compute_baselines(
+    cameras: Sequence[Camera], depth: float, stereo_coverage: float | None = None
+) -> BaselineStatistics:
+    """Compute how far apart photos are. ``depth`` is the typical depth of the scene, in world units."""
+    nearest = neighbor_angles_deg(cameras, depth).min(axis=1)
+    return BaselineStatistics(float(np.median(np.minimum(nearest, 180.0))), stereo_coverage)
 
 
 def depth_ranges(cameras: Sequence[Camera], positions: Float[ndarray, "P 3"]) -> list[tuple[float, float]]:
@@ -94,6 +116,13 @@ def is_in_hull(
         inside &= seen | (beyond & touched).any(axis=1)
         inside[seen] &= dilated[y[seen].astype(int), x[seen].astype(int)]
     return inside
+
+
+def combine_masks(mask: ndarray | None, validity: ndarray | None) -> ndarray | None:
+    """Multiply two masks ``[H, W]``, either of which may be missing."""
+    if mask is None or validity is None:
+        return validity if mask is None else mask
+    return mask * validity
 
 
 def find_valid(photo: Float[ndarray, "H W 3"], validity: Float[ndarray, "H W"] | None) -> Bool[ndarray, "H W"]:

@@ -21,13 +21,16 @@ from splatfix.shapes import Bool, Float, Int
 from splatfix.similarity import IDENTITY, Similarity
 from splatfix.splats.given_points import find_depth_map, make_depth_points, read_given_cloud
 from splatfix.splats.hull import (
+    BaselineStatistics,
+    combine_masks,
+    compute_baselines,
     depth_ranges,
     draw_random_points,
     find_seen_valid,
     is_in_hull,
-    neighbor_angles_deg,
     sample_colors,
 )
+from splatfix.splats.monocular import EstimatedDepths, estimate_points
 from splatfix.splats.stereo.config import StereoConfig
 from splatfix.splats.stereo.plane_sweep import StereoPoints, find_stereo_points, thin_points
 from splatfix.splats.triangulate import TriangulateConfig, TriangulatedPoints, triangulate
@@ -38,8 +41,8 @@ if TYPE_CHECKING:  # importing captures needs more than torch, numpy and numba
 log = logging.getLogger(__name__)
 
 MIN_IN_VIEW = 0.01  # of the points of a given cloud, below which it is of another world
-Source = Literal["points", "triangulated", "stereo", "random", "given"]
-SOURCES: tuple[Source, ...] = ("points", "triangulated", "stereo", "random", "given")
+Source = Literal["points", "triangulated", "stereo", "random", "given", "estimated"]
+SOURCES: tuple[Source, ...] = ("points", "triangulated", "stereo", "random", "given", "estimated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,8 @@ class InitializationConfig:
         ply: a point cloud (PLY) in the world of the capture, whose points are added to those of the sources.
         depths: a folder with a depth map per photo, .npy or an image with 16 bits, that takes the place of stereo.
         depth_unit: what 1 in an image of depths means, in units of the capture.
+        depth_model: a depth estimator of transformers, a folder or an id of the Hugging Face Hub such as
+            depth-anything/Depth-Anything-V2-Small-hf, for points where stereo finds none and for fit.depth_weight.
         sources: any of points (SfM points that two of the photos saw), triangulated (SIFT on the photos), stereo
             (dense, from the photos), random and given (nothing but ply); or auto alone, which chooses from the results
             on the photos.
@@ -78,6 +83,7 @@ class InitializationConfig:
     ply: Path | None = None
     depths: Path | None = None
     depth_unit: float = 0.001
+    depth_model: str | None = None
     sources: tuple[Literal["auto", "points", "triangulated", "stereo", "random", "given"], ...] = ("auto",)
     num_random: int = 2000
     random_spread: float = 0.15
@@ -96,6 +102,11 @@ class InitializationConfig:
     sh_degree: int = 1
     triangulate: TriangulateConfig = field(default_factory=TriangulateConfig)
     stereo: StereoConfig = field(default_factory=StereoConfig)
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("start", "depths") if getattr(self, name) is not None]
+        if self.depth_model is not None and given:
+            raise ValueError(f"initial.depth_model and initial.{given[0]} are both given; wanted one of them")
 
 
 def list_given_files(config: InitializationConfig, cameras: Sequence[Camera]) -> list[Path]:
@@ -145,27 +156,6 @@ class InitialPoints:
         return {source: int((self.sources == index).sum()) for index, source in enumerate(SOURCES)}
 
 
-@dataclass(frozen=True)
-class BaselineStatistics:
-    """How far apart the photos are, computed from these photos alone.
-
-    Attributes:
-        neighbor_angle_deg: median over the photos of the angle to the nearest other one, as seen from their subject.
-        stereo_coverage: share of the (masked) pixels with a stereo depth; None if stereo did not run.
-    """
-
-    neighbor_angle_deg: float
-    stereo_coverage: float | None = None
-
-
-def compute_baselines(
-    cameras: Sequence[Camera], depth: float, stereo_coverage: float | None = None
-) -> BaselineStatistics:
-    """Compute how far apart photos are. ``depth`` is the typical depth of the scene, in world units."""
-    nearest = neighbor_angles_deg(cameras, depth).min(axis=1)
-    return BaselineStatistics(float(np.median(np.minimum(nearest, 180.0))), stereo_coverage)
-
-
 @dataclass(frozen=True, eq=False)
 class Survey:
     """Structure found in the photos: the slow part of `find_initial_points`, independent of the seed.
@@ -177,6 +167,7 @@ class Survey:
         ranges: nearest and farthest depth of the scene in each photo.
         depth_scale: as in `InitialPoints`.
         dense: stereo points, or those of given depth maps; None if there are none.
+        estimated: depths that a model estimated, aligned with the points; None if none did.
         given_colors: colors of the points that the user gave, the last ones; None for none, or a cloud without colors.
         notes: messages about the sparse points.
     """
@@ -187,8 +178,19 @@ class Survey:
     ranges: list[tuple[float, float]]
     depth_scale: float
     dense: StereoPoints | None
+    estimated: EstimatedDepths | None
     given_colors: Float[ndarray, "G 3"] | None
     notes: tuple[str, ...]
+
+    def surfaces(self, config: InitializationConfig) -> list[tuple[Source, StereoPoints, str]]:
+        """List the dense points by their sources, each with words that its coverage ends."""
+        found: list[tuple[Source, StereoPoints, str]] = []
+        if self.dense is not None:
+            words = "stereo covers" if config.depths is None else "the depth maps cover"
+            found.append(("stereo", self.dense, words))
+        if self.estimated is not None:
+            found.append(("estimated", self.estimated.points, "estimated depths cover another"))
+        return found
 
 
 def survey_photos(
@@ -200,15 +202,17 @@ def survey_photos(
     validities: Sequence[Float[ndarray, "_ _"] | None] | None = None,
     file_from_world: Similarity = IDENTITY,
     device: torch.device | str = "cpu",
+    nearness: Sequence[Float[ndarray, "_ _"]] | None = None,
 ) -> Survey:
     """Find the structure in the photos. Arguments and errors as in `find_initial_points`.
 
     ``file_from_world`` is that of the capture, for the files that the user gives. Photos are matched on ``device``.
+    ``nearness`` is what a model estimated of each photo: inverse depth up to scale and shift, ``[H, W]``.
     """
     wanted = _check_sources(cameras, photos, config)
     notes: list[str] = []
     validities = validities or [None] * len(cameras)
-    usable = [_combine_masks(*each) for each in zip(masks, validities, strict=True)]
+    usable = [combine_masks(*each) for each in zip(masks, validities, strict=True)]
     sparse, seen, sources = _find_sparse_points(cameras, photos, usable, points, config, wanted, notes, device)
     keep = is_in_hull(sparse, cameras, masks)
     sparse, seen, sources = sparse[keep], seen[keep], sources[keep]
@@ -238,7 +242,16 @@ def survey_photos(
         dense = make_depth_points(config.depths, config.depth_unit, cameras, usable, file_from_world)
     elif needs_stereo:
         dense = find_stereo_points(cameras, photos, masks, ranges, config.stereo, validities=validities, device=device)
-    return Survey(sparse, seen, sources, ranges, depth_scale, dense, given_colors, tuple(notes))
+    estimated = None
+    if nearness is not None:
+        known = sources != SOURCES.index(
+            "given"
+        )  # whether a photo saw those, or something in front of them, is unknown
+        estimated = estimate_points(
+            *(cameras, nearness, masks, validities, sparse[known], seen[known], dense, ranges),
+        )
+        notes += estimated.notes
+    return Survey(sparse, seen, sources, ranges, depth_scale, dense, estimated, given_colors, tuple(notes))
 
 
 def find_initial_points(
@@ -288,13 +301,14 @@ def find_initial_points(
         if auto and coverage < config.min_coverage:
             num_random = min(num_random, config.num_random_wide)
             num_stereo = min(num_stereo, config.num_stereo_wide)
-        max_points = (1 / (1 + dense.num_agreeing)).sum() / density
-        indices = thin_points(dense, min(num_stereo, int(max_points)), rng)
-        positions.append(dense.positions[indices])
-        colors.append(_sample_stereo_colors(dense, indices, photos))
-        labels.append(np.full(len(indices), SOURCES.index("stereo")))
-        kind = "stereo covers" if config.depths is None else "the depth maps cover"
-        notes.append(f"{kind} {coverage:.1%} of the photos: {len(indices)} points")
+    for source, surface, covers in survey.surfaces(config):
+        max_points = (1 / (1 + surface.num_agreeing)).sum() / density
+        indices = thin_points(surface, min(num_stereo, int(max_points)), rng)
+        num_stereo -= len(indices)  # a limit for all of them; stereo is the first
+        positions.append(surface.positions[indices])
+        colors.append(surface.sample_colors(indices, photos))
+        labels.append(np.full(len(indices), SOURCES.index(source)))
+        notes.append(f"{covers} {surface.coverage:.1%} of the photos: {len(indices)} points")
     if auto or "random" in wanted:
         known = rng.permutation(np.concatenate(positions))[:2000]  # enough to estimate depths
         random_points = draw_random_points(cameras, masks, known, survey.ranges, num_random, config.random_spread, rng)
@@ -375,22 +389,3 @@ def _find_sparse_points(
         seen = np.concatenate([seen, triangulated.seen])
         labels = np.concatenate([labels, np.full(len(triangulated), SOURCES.index("triangulated"))])
     return positions, seen, labels
-
-
-def _combine_masks(mask: ndarray | None, validity: ndarray | None) -> ndarray | None:
-    """Multiply two masks, either of which may be missing."""
-    if mask is None or validity is None:
-        return validity if mask is None else mask
-    return mask * validity
-
-
-def _sample_stereo_colors(
-    dense: StereoPoints, indices: Int[ndarray, " M"], photos: Sequence[ndarray]
-) -> Float[ndarray, "M 3"]:
-    """Sample the colors of stereo points, each from the photo that it was found in."""
-    column, row = dense.pixels[indices].T
-    colors = np.zeros((len(indices), 3), np.float32)
-    for index, photo in enumerate(photos):
-        from_photo = dense.view[indices] == index
-        colors[from_photo] = photo[row[from_photo], column[from_photo]]
-    return colors

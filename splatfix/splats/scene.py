@@ -59,6 +59,8 @@ class SparseScene:
         depth: scene depth in world units (`views.scene_depth`).
         file_from_world: from the world of cameras and points to the coordinates of the capture's files.
         renders_of: hash of the splat whose renders the photos are; None for real photos.
+        nearness: estimate of a model for each photo: inverse depth up to scale and shift, ``[H, W]``; may be empty.
+        nearness_from: hash of that model; None without one.
     """
 
     cameras: tuple[Camera, ...]
@@ -70,6 +72,8 @@ class SparseScene:
     depth: float
     file_from_world: Similarity = IDENTITY
     renders_of: str | None = None
+    nearness: tuple[Float[Tensor, "_ _"], ...] = ()
+    nearness_from: str | None = None
 
     def leave_out(self, index: int) -> SparseScene:
         """Remove one photo, and the points that are not admissible without it."""
@@ -86,13 +90,17 @@ class SparseScene:
             scene_depth(cameras, points),
             self.file_from_world,
             self.renders_of,
+            tuple(self.nearness[i] for i in keep) if self.nearness else (),
+            self.nearness_from,
         )
 
     def views(self) -> list[TrainingView]:
         """Return the photos as training views."""
         return [
-            TrainingView(camera, photo, validity=validity)
-            for camera, photo, validity in zip(self.cameras, self.photos, self.validities, strict=True)
+            TrainingView(camera, photo, validity=validity, nearness=nearness)
+            for camera, photo, validity, nearness in zip(
+                *(self.cameras, self.photos, self.validities, self.nearness or [None] * len(self.photos)), strict=True
+            )
         ]
 
     @property
@@ -142,6 +150,7 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
     Raises:
         ValueError: invalid initialization settings, no initial point from any source, or a splat that cannot be used.
     """
+    assert initial.depth_model is None or scene.nearness, "estimate_depths comes first"
     scale = scene_scale(scene.cameras, scene.depth)
     if initial.start is not None:
         return start_from_splat(
@@ -182,6 +191,9 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
         gaussians = gaussians.concatenate(backdrop)
     started = Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos), background=scene.background)
     started.notes = () if note is None else (note,)
+    if survey.estimated is not None:
+        started.notes += survey.estimated.notes
+        started.depth_photos = tuple(alignment is not None for alignment in survey.estimated.alignments)
     return started
 
 
@@ -204,6 +216,7 @@ def _prepare_photos(
         *(scene.cameras, photos, masks, scene.points, initial, validities),
         file_from_world=scene.file_from_world,
         device=scene.photos[0].device,
+        nearness=[nearness.cpu().numpy() for nearness in scene.nearness] or None,
     )
     return photos, masks, validities, plain_color, survey
 
@@ -225,6 +238,8 @@ def fit_identity(scene: SparseScene, **settings: Any) -> str:
     for index, validity in enumerate(scene.validities):
         if validity is not None:
             digest.update(index.to_bytes(4, "big") + validity.cpu().numpy().tobytes())
+    if scene.nearness_from is not None:
+        settings["nearness_from"] = scene.nearness_from
     if not scene.file_from_world.is_identity:
         settings["file_from_world"] = scene.file_from_world.to_json()
     tree = {"schema": CHECKPOINT_SCHEMA, **{name: changed_fields(value) for name, value in settings.items()}}

@@ -23,7 +23,7 @@ from splatfix.profiling import OPTIMIZERS, section
 from splatfix.rendering import render
 from splatfix.splats.checkpoints import check_shapes, naming_checkpoint, read_checkpoint, write_checkpoint
 from splatfix.splats.densify import Densifier, DensifyConfig
-from splatfix.splats.losses import TrainingView, photometric_loss
+from splatfix.splats.losses import TrainingView, depth_loss, photometric_loss
 from splatfix.splats.optimizers import ParameterGroup, create_adam, load_states
 from splatfix.splats.regularization import (
     backpropagate_at_worst,
@@ -63,6 +63,8 @@ class FitConfig:
             2024): what no photo keeps up fades, such as Gaussians close to a camera. 1 turns it off.
         opacity_regularizer: weight of the mean opacity in the loss.
         scale_regularizer: weight of the mean scale, in scene sizes, in the loss.
+        depth_weight: weight of estimated depth (`splats.losses.depth_loss`) in the loss of a photo; without
+            initial.depth_model there is none.
         mode: classic, or antialiased (the opacity compensation of Mip-Splatting).
         densify: growth and pruning.
     """
@@ -83,6 +85,7 @@ class FitConfig:
     opacity_decay: float = 0.999
     opacity_regularizer: float = 0.0
     scale_regularizer: float = 0.0
+    depth_weight: float = 0.05
     mode: RenderMode = "classic"
     densify: DensifyConfig = field(default_factory=DensifyConfig)
 
@@ -99,6 +102,8 @@ class FitConfig:
             raise ValueError(f"fit.ssim_weight = {self.ssim_weight}: wanted a share from 0 to 1")
         if not 0 < self.opacity_decay <= 1:
             raise ValueError(f"fit.opacity_decay = {self.opacity_decay}: wanted a factor above 0, 1 at most")
+        if not 0 <= self.depth_weight < math.inf:
+            raise ValueError(f"fit.depth_weight = {self.depth_weight}: wanted a weight of at least 0")
 
     @property
     def grows(self) -> bool:
@@ -118,6 +123,7 @@ class Fit:
         losses: (step, loss) every `RECORD_EVERY` steps.
         repaired_steps: steps of ``losses`` that were trained on a repaired view.
         notes: what readers of the run should know of its start.
+        depth_photos: whether the estimated depth of each photo can be trusted; empty without estimates.
         params: parameters of the Gaussians by their names in `PARAMETERS`: ``params["scales"]`` are log-scales,
             ``params["opacities"]`` are logits.
         exposure: change of the color of each photo, an affine map ``[P, 3, 4]``.
@@ -144,6 +150,7 @@ class Fit:
         self.losses: list[tuple[int, float]] = []
         self.repaired_steps: list[int] = []
         self.notes: tuple[str, ...] = ()
+        self.depth_photos: tuple[bool, ...] = ()
         values = (
             *(gaussians.means, gaussians.log_scales, gaussians.quats),
             *(gaussians.opacity_logits, gaussians.sh0, gaussians.sh_rest),
@@ -189,6 +196,7 @@ class Fit:
             "seconds": self.seconds,
             "losses": list(self.losses),
             "repaired_steps": list(self.repaired_steps),
+            "depth_photos": list(self.depth_photos),
             "params": {name: value.detach() for name, value in self.params.items()},
             "exposure": self.exposure.detach(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -203,6 +211,7 @@ class Fit:
         self.seconds = state.get("seconds", 0.0)
         self.losses = [(step, loss) for step, loss in state["losses"]]
         self.repaired_steps = list(state.get("repaired_steps", []))  # a state of before this was kept has none
+        self.depth_photos = tuple(state.get("depth_photos", ()))
         self.params = {name: torch.nn.Parameter(value) for name, value in state["params"].items()}
         self.exposure = torch.nn.Parameter(state["exposure"])
         self.densifier = Densifier(self.config.densify, self.config.steps, self.scene_scale)
@@ -356,14 +365,17 @@ def _compute_loss(
     """Render a view and compute its loss; returns also ``info`` of the rendering."""
     config, params = fit.config, fit.params
     gaussians = compensate_dropout(fit.gaussians(), dropout) if dropout > 0 else fit.gaussians()
+    with_depth = photo is not None and config.depth_weight > 0 and any(fit.depth_photos[photo : photo + 1])
     with section("render"):
-        rendering = render(Splat(gaussians, config.mode, background), [view.camera], keep=keep, with_depth=False)
+        rendering = render(Splat(gaussians, config.mode, background), [view.camera], keep=keep, with_depth=with_depth)
     rgb = rendering.rgb[0]
     if fit.exposure_optimizer is not None and photo is not None:
         exposure = fit.exposure[photo] - fit.exposure.mean(0)
         rgb = rgb + rgb @ exposure[:, :3].T + exposure[:, 3]
     with section("loss"):
         loss = view.weight * photometric_loss(rgb, view.rgb, config.ssim_weight, view.confidence, view.validity)
+        if with_depth and view.nearness is not None:
+            loss = loss + config.depth_weight * depth_loss(rendering, view.nearness, view.validity)
     if config.opacity_regularizer > 0:
         loss = loss + config.opacity_regularizer * params["opacities"].sigmoid().mean()
     if config.scale_regularizer > 0:

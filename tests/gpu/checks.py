@@ -10,7 +10,7 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -204,10 +204,12 @@ def a_step_waits_for_nothing(device: str) -> None:
     needs("gsplat")
     truth = cloud(300, degree=1, log_scale=-2.5, spread=0.5).to(device)
     photos = [TrainingView(view, torch.rand(36, 48, 3, device=device)) for view in [camera(48, 36)] * 2]
+    photos[1] = replace(photos[1], nearness=torch.rand(36, 48, device=device))
     still = FitConfig(
         steps=6, exposure_lr=1e-3, flat_radius=0.3, flat_start=0.5, densify=DensifyConfig(strategy="none")
     )
     fit = Fit(truth, still, scene_scale=4.0, num_photos=len(photos))
+    fit.depth_photos = (True, True)
     advance(fit, photos, 2, seed=0)  # compiles, and fills what is kept on the device
     torch.cuda.set_sync_debug_mode("warn")
     try:

@@ -169,6 +169,15 @@ def test_a_step_on_a_repaired_view_waits_only_in_gsplat(events) -> None:
     expect(events, (4, RENDER), (1, CAMERA), (1, ADVANCE))
 
 
+def test_a_step_with_estimated_depth_waits_only_in_gsplat(events) -> None:
+    fit, photos = make_fit()
+    fit.depth_photos = (True, True)
+    photos = [replace(photo, nearness=torch.rand(36, 48).to("cuda")) for photo in photos]
+    events.clear()
+    advance(fit, photos, 4, seed=0)
+    expect(events, (4, RENDER), (2, CAMERA), (1, ADVANCE))
+
+
 def test_flawed_views_wait_only_in_gsplat(events) -> None:
     splats = [Splat(cloud(30, seed=seed).to("cuda")) for seed in range(2)]
     photo = torch.rand(36, 48, 3).to("cuda")

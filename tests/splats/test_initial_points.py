@@ -126,7 +126,7 @@ def test_black_photos_give_only_random_points_with_a_message(photos, caplog):
     with caplog.at_level(logging.INFO, logger="splatfix"):
         found = start(black)
     few = AUTO.num_random_wide
-    assert found.counts() == {"points": 0, "triangulated": 0, "stereo": 0, "random": few, "given": 0}
+    assert found.counts() == {"points": 0, "triangulated": 0, "stereo": 0, "random": few, "given": 0, "estimated": 0}
     assert "0 triangulated" in caplog.text
     assert sum(c.sees(found.positions) for c in CAMERAS).min() >= 2
     assert len(initialize_gaussians(found, AUTO)) == few

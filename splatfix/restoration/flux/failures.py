@@ -22,13 +22,16 @@ class ModelError(ValueError):
     """A model that cannot be loaded or run; one line with the remedy."""
 
 
-def require_packages(*names: str, remedy: str | None = None) -> None:
-    """Refuse to continue without packages; ValueError with how to install them: ``remedy``, or their extra."""
+def require_packages(*names: str, remedy: str | None = None, user: str = "this restorer") -> None:
+    """Refuse to continue without packages; ValueError with how to install them: ``remedy``, or their extra.
+
+    ``user`` names what needs them.
+    """
     for name in names:
         if find_spec(name) is None and remedy is None:
-            raise ModelError(describe_missing(name, "this restorer"))
+            raise ModelError(describe_missing(name, user))
         if find_spec(name) is None:
-            raise ModelError(f"the package {name} is not installed, and this restorer needs it: {remedy}")
+            raise ModelError(f"the package {name} is not installed, and {user} needs it: {remedy}")
 
 
 @contextmanager

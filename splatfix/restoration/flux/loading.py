@@ -60,9 +60,14 @@ def load_pipeline(
     return _kept[key]
 
 
-def load_depth_estimator(model: str, loading: LoadingOptions, device: torch.device) -> tuple[Any, Any]:
-    """Load a monocular depth estimator: its image processor and its network, in float32; kept as `load_pipeline`."""
-    require_packages("transformers")
+def load_depth_estimator(
+    model: str, loading: LoadingOptions, device: torch.device, *, user: str = "this restorer"
+) -> tuple[Any, Any]:
+    """Load a monocular depth estimator: its image processor and its network, in float32; kept as `load_pipeline`.
+
+    ``user`` names what needs it, for the message where a package is missing.
+    """
+    require_packages("transformers", user=user)
     with explain(model):
         return _load_depth_estimator(model, loading.local_files_only, device)
 

@@ -21,7 +21,7 @@ import torch
 from numpy import ndarray
 
 from splatfix.cameras import Camera
-from splatfix.shapes import Float, Int
+from splatfix.shapes import Bool, Float, Int
 from splatfix.splats.hull import find_valid, is_in_hull, neighbor_angles_deg
 from splatfix.splats.stereo import cpu, torch_sweep
 from splatfix.splats.stereo.config import StereoConfig
@@ -55,6 +55,24 @@ class StereoPoints:
     def overlap(self) -> float:
         """Share of the (masked) pixels of all photos that have a depth which another photo agrees on."""
         return self.coverage * float((self.num_agreeing > 0).mean()) if len(self) else 0.0
+
+    def select(self, keep: Bool[ndarray, " P"]) -> StereoPoints:
+        """Keep some of the points; the coverage falls with their number."""
+        share = float(keep.mean()) if len(keep) else 1.0
+        return StereoPoints(
+            self.positions[keep], self.view[keep], self.pixels[keep], self.num_agreeing[keep], share * self.coverage
+        )
+
+    def sample_colors(
+        self, indices: Int[ndarray, " M"], photos: Sequence[Float[ndarray, "_ _ 3"]]
+    ) -> Float[ndarray, "M 3"]:
+        """Sample the colors of some of the points, each from the photo that it was found in."""
+        column, row = self.pixels[indices].T
+        colors = np.zeros((len(indices), 3), np.float32)
+        for index, photo in enumerate(photos):
+            from_photo = self.view[indices] == index
+            colors[from_photo] = photo[row[from_photo], column[from_photo]]
+        return colors
 
 
 def find_stereo_points(
