@@ -70,7 +70,7 @@ class CheckpointKind:
 
 
 def blend_correction(
-    render: Float[Tensor, "H W 3"], repaired: Float[Tensor, "H W 3"], strength: float
+    render: Float[Tensor, "H W 3"], repaired: Float[Tensor, "H W 3"], strength: float, bound: float = 1.0
 ) -> Float[Tensor, "H W 3"]:
-    """Apply a share of the correction to the render; the result is in [0, 1]."""
-    return (render + strength * (repaired - render)).clamp(0, 1)
+    """Apply a share of the correction, bounded per channel, to the render; the result is in [0, 1]."""
+    return (render + strength * (repaired - render).clamp(-bound, bound)).clamp(0, 1)

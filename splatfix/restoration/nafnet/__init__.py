@@ -21,15 +21,20 @@ class NafnetOptions:
 
     Attributes:
         strength: share of the correction that is applied, in [0, 1]; None takes the checkpoint's.
+        max_correction: bound of the correction of each channel, in sRGB, before the strength applies; None takes the
+            checkpoint's.
         tile_px: images with a longer side are repaired in tiles of this size, in pixels; None takes the checkpoint's.
     """
 
     strength: float | None = None
+    max_correction: float | None = None
     tile_px: int | None = None
 
     def __post_init__(self) -> None:
         if self.strength is not None and not 0 <= self.strength <= 1:
             raise ValueError(f"strength = {self.strength}: wanted 0 to 1, or null")
+        if self.max_correction is not None and not 0 < self.max_correction <= 1:
+            raise ValueError(f"max_correction = {self.max_correction}: wanted a number above 0, 1 at most, or null")
         if self.tile_px is not None and self.tile_px < 1:
             raise ValueError(f"tile_px = {self.tile_px}: wanted at least 1 pixel, or null")
 

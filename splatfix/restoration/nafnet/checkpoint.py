@@ -47,6 +47,7 @@ class CheckpointConfig:
     Attributes:
         network: its inputs, outputs and size.
         strength: share of the correction that is applied, in [0, 1]; chosen on validation groups.
+        max_correction: bound of the correction of each channel, in sRGB, before ``strength`` applies.
         error_scale, error_power: calibration of the predicted error ``e``: on validation groups the error that is found
             is ``error_scale * e ** error_power`` in the mean.
         train_patch_px: size of the patches it was trained on; pooling windows at inference are 1.5 times as large
@@ -58,6 +59,7 @@ class CheckpointConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     strength: float = 0.5
+    max_correction: float = 1.0
     error_scale: float = 1.0
     error_power: float = 1.0
     train_patch_px: int | None = 128
@@ -67,6 +69,7 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.strength <= 1, "strength", self.strength, "0 to 1")
+        require(0 < self.max_correction <= 1, "max_correction", self.max_correction, "above 0, 1 at most")
         require(0 < self.error_scale <= 100, "error_scale", self.error_scale, "above 0, 100 at most")
         require(0 < self.error_power <= 10, "error_power", self.error_power, "above 0, 10 at most")
         patch_px = self.train_patch_px

@@ -47,10 +47,11 @@ class NafnetRestorer:
         network = self.config.network
         conditioning = compute_conditioning(view, network.num_references, with_buffers=bool(network.buffers))
         output = repair_whole(self.network, conditioning, self.config.tile_px, self.config.tile_overlap_px)
-        rgb = blend_correction(conditioning.rgb, output.rgb[0].permute(1, 2, 0), self.config.strength)
+        config = self.config
+        whole = output.rgb[0].permute(1, 2, 0)
+        rgb = blend_correction(conditioning.rgb, whole, config.strength, config.max_correction)
         if output.log_error is None:
             return Repaired(rgb)
-        config = self.config
         return Repaired(rgb, confidence_from(output.log_error, config.error_scale, config.error_power)[0])
 
 

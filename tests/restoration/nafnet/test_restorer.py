@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from splatfix.restoration import open_restorer
+from splatfix.restoration import RestorerChoice, open_restorer
 from splatfix.restoration.nafnet.checkpoint import CheckpointConfig, save_checkpoint
+from splatfix.restoration.nafnet.network import ERROR_SCALE
 from tests.restoration.networks import SMALL, random_network
 from tests.restoration.scenery import flawed_view
 
@@ -25,3 +26,27 @@ def test_strength_zero_is_the_render(tmp_path):
     save_checkpoint(tmp_path / "a", random_network(), CheckpointConfig(network=SMALL, strength=0.0))
     (repaired,) = open_restorer(tmp_path / "a", "cpu").repair([flawed_view(0)], seed=0)
     torch.testing.assert_close(repaired.rgb, flawed_view(0).rgb.clamp(0, 1))
+
+
+def test_the_correction_is_bounded_before_the_strength_applies(tmp_path):
+    network, view = random_network(), flawed_view(0)
+    changes = {}
+    for name, settings in {"free": {}, "bounded": {"max_correction": 0.01}}.items():
+        save_checkpoint(tmp_path / name, network, CheckpointConfig(network=SMALL, strength=0.5, **settings))
+        (repaired,) = open_restorer(tmp_path / name, "cpu").repair([view], seed=0)
+        changes[name] = repaired.rgb - view.rgb.clamp(0, 1)
+    assert changes["free"].abs().max() > 0.01
+    torch.testing.assert_close(changes["bounded"], changes["free"].clamp(-0.005, 0.005), atol=1e-6, rtol=0)
+    choice = RestorerChoice(name=str(tmp_path / "free"), options={"max_correction": 0.01})
+    (repaired,) = open_restorer(choice, "cpu").repair([view], seed=0)
+    torch.testing.assert_close(repaired.rgb - view.rgb.clamp(0, 1), changes["bounded"])
+
+
+def test_the_confidence_follows_the_calibrated_error(tmp_path):
+    network, view = random_network(), flawed_view(0)
+    found = {}
+    for name, settings in {"raw": {}, "calibrated": {"error_scale": 2.0, "error_power": 1.5}}.items():
+        save_checkpoint(tmp_path / name, network, CheckpointConfig(network=SMALL, **settings))
+        found[name] = open_restorer(tmp_path / name, "cpu").repair([view], seed=0)[0].confidence
+    error = -ERROR_SCALE * found["raw"].log()
+    torch.testing.assert_close(found["calibrated"], torch.exp(-2.0 * error**1.5 / ERROR_SCALE), atol=1e-4, rtol=1e-3)
