@@ -99,4 +99,4 @@ def test_restorers_are_compared_on_groups_that_none_was_trained_on(tmp_path, mon
     assert printed == (tmp_path / "out/restorers.md").read_text() + "\n"
     [line] = [line for line in printed.splitlines() if line.startswith("| two ")]
     assert all(abs(float(cell)) < 0.5 for cell in line.split("|")[2:-1])  # fresh networks change next to nothing
-    assert printed.count("calibrated errors are off by") == 2
+    assert printed.count(": calibrated error ") == 2

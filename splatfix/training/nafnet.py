@@ -122,12 +122,9 @@ def load(place: str | Path) -> tuple[GuidedNet, NetworkConfig, dict[str, Any]]:
 
 def save(folder: Path, network: GuidedNet, config: TrainConfig, strength: float, provenance: dict[str, Any]) -> None:
     """Write a checkpoint that repairs as the network was validated."""
-    calibration = (provenance.get("validation") or {}).get("calibration") or {}
     checkpoint = CheckpointConfig(
         network=config.network,
         strength=strength,
-        error_scale=calibration.get("scale", 1.0),
-        error_power=calibration.get("power", 1.0),
         train_patch_px=config.data.patch_px,
         provenance=provenance,
     )

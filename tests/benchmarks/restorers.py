@@ -129,7 +129,7 @@ def _calibration(name: str, parts: dict[str, Any]) -> list[str]:
     ]
     off = fmean(abs(calibrated / found - 1) for _, calibrated, found in rows)
     lines = [
-        f"{name}: error_scale {fitted['scale']:.3f}, error_power {fitted['power']:.3f}; calibrated errors are off by "
+        f"{name}: calibrated error {fitted['scale']:.2f} * expected ** {fitted['power']:.2f}, off by "
         f"{off:.0%} in the mean.",
         "",
         "| expected | calibrated | found |",

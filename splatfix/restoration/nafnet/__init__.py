@@ -23,11 +23,14 @@ class NafnetOptions:
         strength: share of the correction that is applied, in [0, 1]; None takes the checkpoint's.
         max_correction: bound of the correction of each channel, in sRGB, before the strength applies; None takes the
             checkpoint's.
+        calibrated: whether the confidence is that of the error as it was found in validation, in place of the error
+            that the network predicts; None takes the checkpoint's.
         tile_px: images with a longer side are repaired in tiles of this size, in pixels; None takes the checkpoint's.
     """
 
     strength: float | None = None
     max_correction: float | None = None
+    calibrated: bool | None = None
     tile_px: int | None = None
 
     def __post_init__(self) -> None:

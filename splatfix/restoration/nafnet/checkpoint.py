@@ -48,8 +48,7 @@ class CheckpointConfig:
         network: its inputs, outputs and size.
         strength: share of the correction that is applied, in [0, 1]; chosen on validation groups.
         max_correction: bound of the correction of each channel, in sRGB, before ``strength`` applies.
-        error_scale, error_power: calibration of the predicted error ``e``: on validation groups the error that is found
-            is ``error_scale * e ** error_power`` in the mean.
+        calibrated: whether the confidence is that of the calibrated error (`calibration`), not of the predicted one.
         train_patch_px: size of the patches it was trained on; pooling windows at inference are 1.5 times as large
             (TLC). None pools over the whole image.
         tile_px: images with a longer side are repaired in tiles of this size, in pixels.
@@ -60,8 +59,7 @@ class CheckpointConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     strength: float = 0.5
     max_correction: float = 1.0
-    error_scale: float = 1.0
-    error_power: float = 1.0
+    calibrated: bool = False
     train_patch_px: int | None = 128
     tile_px: int = TILE_PX
     tile_overlap_px: int = TILE_OVERLAP_PX
@@ -70,13 +68,25 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         require(0 <= self.strength <= 1, "strength", self.strength, "0 to 1")
         require(0 < self.max_correction <= 1, "max_correction", self.max_correction, "above 0, 1 at most")
-        require(0 < self.error_scale <= 100, "error_scale", self.error_scale, "above 0, 100 at most")
-        require(0 < self.error_power <= 10, "error_power", self.error_power, "above 0, 10 at most")
         patch_px = self.train_patch_px
         require(patch_px is None or 1 <= patch_px <= MAX_PX, "train_patch_px", patch_px, f"1 to {MAX_PX}, or null")
         require(0 <= self.tile_overlap_px <= MAX_PX, "tile_overlap_px", self.tile_overlap_px, f"0 to {MAX_PX} pixels")
         wanted = f"more than tile_overlap_px = {self.tile_overlap_px}"
         require(self.tile_px > self.tile_overlap_px, "tile_px", self.tile_px, wanted)
+
+    @property
+    def calibration(self) -> tuple[float, float]:
+        """Scale and power of ``found = scale * predicted ** power``, from the validation of the training.
+
+        Raises:
+            ValueError: the training stored none.
+        """
+        validation = self.provenance.get("validation") or {}
+        try:
+            return float(validation["calibration"]["scale"]), float(validation["calibration"]["power"])
+        except (KeyError, TypeError, ValueError):
+            wanted = "false: this restorer was trained without validation, or before errors were calibrated"
+            raise ValueError(f"calibrated = True: wanted {wanted}") from None
 
     def with_options(self, options: NafnetOptions) -> CheckpointConfig:
         """Replace what the options set. ValueError where that does not fit the rest."""

@@ -240,6 +240,6 @@ def confidence_from(
 ) -> Float[Tensor, "B H W"]:
     """The confidence in each pixel, in (0, 1]: ``exp(-error / 0.1)`` of the expected absolute error.
 
-    ``scale`` and ``power`` calibrate the error that the network predicts (`checkpoint.CheckpointConfig`).
+    ``scale`` and ``power`` calibrate the error that the network predicts (`checkpoint.CheckpointConfig.calibration`).
     """
     return torch.exp(-scale * (power * log_error[:, 0]).exp() / ERROR_SCALE)

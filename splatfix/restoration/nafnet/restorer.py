@@ -25,6 +25,7 @@ class NafnetRestorer:
     def __init__(self, network: GuidedNet, config: CheckpointConfig, device: torch.device | str = "cpu"):
         self.network = network.eval().to(device)
         self.config = config
+        self._calibration = config.calibration if config.calibrated else (1.0, 1.0)
         use_local_pooling(network.network, config.train_patch_px)
 
     @classmethod
@@ -52,7 +53,7 @@ class NafnetRestorer:
         rgb = blend_correction(conditioning.rgb, whole, config.strength, config.max_correction)
         if output.log_error is None:
             return Repaired(rgb)
-        return Repaired(rgb, confidence_from(output.log_error, config.error_scale, config.error_power)[0])
+        return Repaired(rgb, confidence_from(output.log_error, *self._calibration)[0])
 
 
 @torch.no_grad()

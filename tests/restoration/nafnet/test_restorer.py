@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from splatfix.restoration import RestorerChoice, open_restorer
@@ -45,8 +46,20 @@ def test_the_correction_is_bounded_before_the_strength_applies(tmp_path):
 def test_the_confidence_follows_the_calibrated_error(tmp_path):
     network, view = random_network(), flawed_view(0)
     found = {}
-    for name, settings in {"raw": {}, "calibrated": {"error_scale": 2.0, "error_power": 1.5}}.items():
-        save_checkpoint(tmp_path / name, network, CheckpointConfig(network=SMALL, **settings))
-        found[name] = open_restorer(tmp_path / name, "cpu").repair([view], seed=0)[0].confidence
+    gains = {"psnr_gain": 0.1, "ssim_gain": 0.0, "by_scene": {"one": {"psnr_gain": 0.1}}}
+    validation = {"strength": 1.0, "num_pairs": 1, "by_strength": {"1.0": gains}}
+    validation["calibration"] = {"scale": 2.0, "power": 1.5, "deciles": [{"expected": 0.05, "found": 0.022}]}
+    save_checkpoint(tmp_path / "raw", network, CheckpointConfig(network=SMALL, provenance={"validation": validation}))
+    assert "| 0.0500 | 0.0224 | 0.0220 |" in (tmp_path / "raw/README.md").read_text()
+    for name, options in {"raw": {}, "calibrated": {"calibrated": True}}.items():
+        choice = RestorerChoice(name=str(tmp_path / "raw"), options=options)
+        found[name] = open_restorer(choice, "cpu").repair([view], seed=0)[0].confidence
     error = -ERROR_SCALE * found["raw"].log()
     torch.testing.assert_close(found["calibrated"], torch.exp(-2.0 * error**1.5 / ERROR_SCALE), atol=1e-4, rtol=1e-3)
+
+
+def test_a_restorer_that_was_not_calibrated_says_so(checkpoint):
+    with pytest.raises(
+        ValueError, match=r"calibrated = True: wanted false: this restorer was trained without validation"
+    ):
+        open_restorer(RestorerChoice(name=str(checkpoint), options={"calibrated": True}), "cpu")
