@@ -36,7 +36,7 @@ PLANES: dict[str, slice] = {
 NUM_PLANES = 10
 assert tuple(PLANES) == get_args(BufferName)
 
-MIN_ALPHA = 1 / 255  # below it a pixel is empty, and all that is drawn there is 0
+MIN_ALPHA = 1 / 255  # below it a pixel is empty, and its planes of the fit are 0
 DILATION_PX2 = 0.3  # variance that the rasterizers add to a projected Gaussian (Kerbl et al. 2023)
 FOOTPRINT_OCTAVES = 9  # from half a pixel, where the plane is 0, to 256 pixels, where it is 1
 SPREAD_SCALE = 4.0  # planes are 1 at a deviation of a quarter
@@ -45,7 +45,9 @@ EDGE = 1.3  # of half the field of view, where the projection is linearized at m
 
 
 def compute_buffers(view: FlawedView, inverse_depth_scale: float) -> Float[Tensor, "H W 10"]:
-    """Compute the buffers of a view, each plane in [0, 1], 0 where the view is empty.
+    """Compute the buffers of a view, each plane in [0, 1].
+
+    Where the view is empty, all planes are 0 except ``angle``, which is 1, and ``spread``, which may be above 0.
 
     ``inverse_depth_scale`` is that of the view's nearness (`conditioning.compute_nearness`).
 

@@ -165,7 +165,7 @@ def _turn_normals(pair: Pair, *, flip_x: bool, flip_y: bool, transpose: bool) ->
     if pair.buffers is None:
         return pair
     buffers = pair.buffers.copy()
-    is_known = buffers.any(axis=-1)  # empty pixels are 0 in all planes
+    is_known = buffers[..., : PLANES["spread"].start].any(axis=-1)  # planes of the fit, which are 0 in empty pixels
     x, y = range(*PLANES["normal"].indices(NUM_PLANES))[:2]
     for plane, is_flipped in ((x, flip_x), (y, flip_y)):
         if is_flipped:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from splatfix.buffers import NUM_PLANES
+from splatfix.buffers import NUM_PLANES, PLANES
 from splatfix.pairs.pair import build_pair
 from splatfix.restoration.nafnet.network import network_inputs, warps_in
 from splatfix.training.batches import (
@@ -65,12 +65,14 @@ def test_flips_turn_the_normals_with_the_image():
     height, width = one.alpha.shape
     buffers = np.full((height, width, NUM_PLANES), 100, np.uint8)
     buffers[..., 0], buffers[..., 1] = 200, 60
-    buffers[:2] = 0  # empty at the top
+    buffers[:2] = 0  # empty at the top, where no photo sees anything
+    buffers[:2, :, PLANES["angle"]] = 255
     found = set()
     rng = np.random.default_rng(0)
     for _ in range(60):
         crop = random_crop(replace(one, buffers=buffers), 30, rng).buffers
-        empty = ~crop.any(-1)
+        empty = crop[..., PLANES["angle"].start] == 255
+        assert not crop[empty][:, :2].any()
         assert (crop[~empty][:, 2:] == 100).all()
         is_transposed, is_flipped_y = bool(empty[:, 0].all() or empty[:, -1].all()), bool(empty[-1].all())
         (x, y) = (int(value) for value in crop[~empty][0, :2])
