@@ -119,7 +119,8 @@ class ErrorTable:
 def tabulate_errors(
     expected: Float[Tensor, "H W"], found: Float[Tensor, "H W"], is_known: Bool[Tensor, "H W"]
 ) -> ErrorTable:
-    """Sum expected and found errors over the known pixels, by bins of the expected error."""
+    """Sum expected and found errors over the known pixels where both are finite, by bins of the expected error."""
+    is_known = is_known & expected.isfinite() & found.isfinite()
     errors, truth = (values[is_known].double().cpu().numpy() for values in (expected, found))
     index = np.searchsorted(ERROR_BINS, errors)
     sums = [np.bincount(index, weights=weights, minlength=len(ERROR_BINS) + 1) for weights in (None, errors, truth)]

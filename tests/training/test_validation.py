@@ -65,3 +65,15 @@ def test_unknown_pixels_do_not_count_in_the_calibration():
     known[5:] = True
     [row] = calibrate(tabulate_errors(expected, found, known))["deciles"]
     assert (row["expected"], row["found"]) == (pytest.approx(0.1), pytest.approx(0.2))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_errors_that_are_not_finite_do_not_count_in_the_calibration(value):
+    expected = torch.rand(20, 20, generator=torch.Generator().manual_seed(0)) / 10 + 0.01
+    known = torch.ones(20, 20, dtype=torch.bool)
+    is_finite = known.clone()
+    is_finite[:3] = False
+    broken = torch.where(is_finite, expected, value)
+    assert calibrate(tabulate_errors(broken, expected, known)) == calibrate(
+        tabulate_errors(expected, expected, is_finite)
+    )
