@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from splatfix.captures import ARCHIVES, UNPACK, find_owner, has_other_poses, is_capture, is_remote
+from splatfix.captures import ARCHIVES, UNPACK, find_owner, has_other_poses, is_capture, is_procedural, is_remote
 from splatfix.files import hash_text
 from splatfix.images import SUFFIXES
 from splatfix.runs import Input
@@ -77,6 +77,8 @@ def open_source(path: Path | str) -> Source:
     Raises:
         ValueError: there is nothing to pose, or it has poses already.
     """
+    if is_procedural(path):
+        raise ValueError(f"{path}: a procedural scene has cameras already; fit it as it is")
     if is_remote(path):
         raise ValueError(f"{path}: is a URL; wanted a folder of photos or a video on this machine: download it first")
     path = Path(path)

@@ -16,6 +16,7 @@ from splatfix.pairs.generate import generate
 from splatfix.pairs.index import open_index
 from splatfix.pairs.sources import find_sources
 from splatfix.pairs.verify import verify
+from splatfix.sfm.source import open_source
 from splatfix.submission.paths import find_paths
 from tests.pairs.test_generate import REAL, SMALL, read_shards
 
@@ -59,6 +60,11 @@ def test_bad_names_are_errors(name: str, message: str) -> None:
 def test_a_range_opens_no_single_capture() -> None:
     with pytest.raises(ValueError, match="procedural:0-9: a range of scenes; wanted one here: procedural:0"):
         open_capture("procedural:0-9")
+
+
+def test_a_scene_that_has_cameras_is_not_posed() -> None:
+    with pytest.raises(ValueError, match=r"^procedural:3: a procedural scene has cameras already; fit it as it is$"):
+        open_source("procedural:3")
 
 
 def test_a_range_lists_scenes_without_opening_them(tmp_path: Path) -> None:
