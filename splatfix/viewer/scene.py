@@ -16,7 +16,7 @@ import numpy as np
 from numpy import ndarray
 
 from splatfix.cameras import Camera, look_at
-from splatfix.captures import Capture, View, is_remote, open_capture
+from splatfix.captures import Capture, View, is_procedural, is_remote, open_capture
 from splatfix.config import build_config
 from splatfix.evaluation.layout import image_path, repair_path
 from splatfix.evaluation.results import ARM_MEANINGS, RESULTS
@@ -220,9 +220,9 @@ def _open_capture_of(run: Path) -> tuple[Capture | None, list[str]]:
     if record is None or path is None:
         return None, []
     instead = "the cameras are those that the run has recorded"
-    if is_remote(path):
+    if is_remote(path) and not is_procedural(path):
         return None, [f"{run}: its capture {path} is remote, and is opened only where it is passed, too; {instead}"]
-    if not Path(path).exists():
+    if not is_remote(path) and not Path(path).exists():
         return None, [f"{run}: its capture {path} is gone; {instead}"]
     try:
         config = build_config(ViewsConfig, record["settings"].get("views", {}), source=str(run / RECORD))

@@ -22,6 +22,12 @@ def by_group(scene):
     return groups
 
 
+def test_a_run_of_a_procedural_scene_shows_its_photos(tmp_path):
+    scene = open_scene([a_run(tmp_path / "run", capture="procedural:3")])
+    assert not scene.notes
+    assert sum(view.role == "other" for view in scene.views) >= 20
+
+
 def test_a_run_whose_capture_is_gone_shows_its_own_cameras(tmp_path):
     scene = open_scene([a_run(tmp_path / "run")])
     assert list(scene.splats) == ["before", "control", "after"]
