@@ -160,6 +160,16 @@ def random_crop(pair: Pair, patch_px: int, rng: np.random.Generator) -> Pair:
     return _turn_normals(pair.map_images(change), flip_x=flip_x, flip_y=flip_y, transpose=transpose)
 
 
+def require_buffers(pair: Pair) -> UInt8[ndarray, "H W 10"]:
+    """The buffers of a pair. ValueError if it has none."""
+    if pair.buffers is None:
+        raise ValueError(
+            f"{pair.key}: has no buffers.png, since an earlier version made it; generate the pairs again, "
+            "or train without network.buffers"
+        )
+    return pair.buffers
+
+
 def _turn_normals(pair: Pair, *, flip_x: bool, flip_y: bool, transpose: bool) -> Pair:
     """Change the normals among the buffers as the image was changed: a flip negates one axis (0.5 stands for 0)."""
     if pair.buffers is None:

@@ -26,7 +26,15 @@ from splatfix.pairs.pair import decode
 from splatfix.pairs.shards import read_samples
 from splatfix.pairs.stream import Balance
 from splatfix.process import log, stop_requested
-from splatfix.training.batches import ByteBatch, Crop, JitterConfig, NetworkInputs, make_batch, training_crops
+from splatfix.training.batches import (
+    ByteBatch,
+    Crop,
+    JitterConfig,
+    NetworkInputs,
+    make_batch,
+    require_buffers,
+    training_crops,
+)
 
 BATCH_SECONDS = 1800.0  # that a batch may take, with the start of the processes that make them
 POLL_SECONDS = 5.0  # between two looks for a batch, for dead processes and for a stop
@@ -173,13 +181,17 @@ def open_data(url: str | Path, config: DataConfig, inputs: NetworkInputs, seed: 
     """Read the manifest, hold groups out, and read the pairs to validate on.
 
     Raises:
-        ValueError: no shards, an unknown group, or no group remaining to train on.
+        ValueError: no shards, an unknown group, no group remaining to train on, or a held-out pair without the buffers
+            that the network is given.
     """
     train, held_out = split_by_group(
         read_manifest(url), config.groups, config.validation_groups, config.validation_share
     )
     train = _select_scenes(train, config.train_scenes)
     validation = validation_pairs(url, held_out, config.validation_pairs)
+    if inputs.with_buffers:
+        for pair in validation:
+            require_buffers(pair)
     recipe_of = _read_recipes(url, config.recipe_weights) if config.recipe_weights else {}
     return Data(str(url), tuple(train), tuple(held_out), tuple(validation), recipe_of, config, inputs, seed)
 

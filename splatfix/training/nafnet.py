@@ -19,7 +19,7 @@ from splatfix.restoration.nafnet.checkpoint import CheckpointConfig, load_checkp
 from splatfix.restoration.nafnet.network import GuidedNet, NetworkConfig, Output, warps_in
 from splatfix.restoration.nafnet.restorer import repair_whole
 from splatfix.shapes import Float, UInt8
-from splatfix.training.batches import Batch, planes_from_bytes
+from splatfix.training.batches import Batch, planes_from_bytes, require_buffers
 from splatfix.training.config import TrainConfig
 from splatfix.training.losses import LOSSES, edge_loss, error_loss
 from splatfix.training.validation import WholeRepair
@@ -58,12 +58,7 @@ class NafnetInputs:
             if self.config.alpha:
                 image[..., 3 + 4 * self.num_references] = pair.alpha
             if buffers:
-                if pair.buffers is None:
-                    raise ValueError(
-                        f"{pair.key}: has no buffers.png, since an earlier version made it; generate the pairs again, "
-                        "or train without network.buffers"
-                    )
-                image[..., first : first + len(buffers)] = pair.buffers[..., buffers]
+                image[..., first : first + len(buffers)] = require_buffers(pair)[..., buffers]
             if self.config.depth:
                 image[..., -2], image[..., -1] = pair.nearness >> 8, pair.nearness & 255
         return torch.from_numpy(images)

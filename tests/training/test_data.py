@@ -16,8 +16,9 @@ from splatfix.training.batches import (
     JitterConfig,
 )
 from splatfix.training.data import DataConfig, _bounded, open_data, split_by_group, validation_pairs
+from splatfix.training.nafnet import NafnetInputs
 from tests.restoration.scenery import pair
-from tests.training.small import CONFIG, INPUTS
+from tests.training.small import CONFIG, INPUTS, NETWORK
 
 
 @pytest.mark.slow
@@ -52,6 +53,12 @@ def test_batches_are_the_same_in_any_number_of_processes_and_workers(shards, num
 def test_data_settings_that_would_never_end_are_refused(field):
     with pytest.raises(ValueError, match=rf"data\.{field} = 0: wanted at least 1"):
         DataConfig(**{field: 0})
+
+
+def test_held_out_pairs_without_the_buffers_of_the_network_are_refused_before_training(shards):
+    inputs = NafnetInputs(replace(NETWORK, buffers=("seen",)))
+    with pytest.raises(ValueError, match=r"has no buffers\.png, since an earlier version made it; generate the pairs"):
+        open_data(shards, CONFIG.data, inputs, 0)
 
 
 def shard(scene: str, group: str | None = None) -> Shard:
