@@ -164,8 +164,8 @@ def require_buffers(pair: Pair) -> UInt8[ndarray, "H W 10"]:
     """The buffers of a pair. ValueError if it has none."""
     if pair.buffers is None:
         raise ValueError(
-            f"{pair.key}: has no buffers.png, since an earlier version made it; generate the pairs again, "
-            "or train without network.buffers"
+            f"{pair.key}: has no buffers.png, since an earlier version made it; generate the pairs again "
+            "(--fresh), or train without network.buffers"
         )
     return pair.buffers
 
