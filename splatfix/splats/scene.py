@@ -169,6 +169,8 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
     fit = replace(fit, densify=densify)
     if note is not None:
         log.info("%s (fit.densify.strategy = auto)", note)
+    if fit.flat_radius > 0 and fit.grows:
+        log.info("fit.flat_radius = %g has no effect on this fit, since Gaussians are added to it", fit.flat_radius)
     points = find_initial_points(
         *(scene.cameras, photos, masks, scene.points, initial, np.random.default_rng(seed), survey),
         validities=validities,

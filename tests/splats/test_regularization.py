@@ -1,5 +1,6 @@
 """Steps towards flat minima follow their equation, leave positions alone, and begin when they should."""
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 
 from splatfix.gaussians import covariances
 from splatfix.splats.densify import DensifyConfig
+from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.regularization import backpropagate_at_worst, find_worst_offsets
+from splatfix.splats.scene import start_fit
 from splatfix.splats.train import Fit, FitConfig, advance
-from tests.splats.scene import photos_of, random_gaussians, ring_cameras
+from tests.splats.scene import photos_of, random_gaussians, ring_cameras, small_scene
 
 GROWING = DensifyConfig(strategy="default", start=1.0)  # which may grow, but has no time to
 
@@ -76,6 +79,14 @@ def test_steps_are_flat_from_their_start_on_and_not_where_gaussians_grow(photos,
     for fit in (flat, plain):
         advance(fit, photos, 1, seed=0)
     assert torch.equal(flat.params["means"], plain.params["means"]) == (densify is GROWING)
+
+
+@pytest.mark.parametrize("densify", [DensifyConfig(strategy="none"), GROWING])
+def test_a_fit_that_grows_says_that_it_takes_no_flat_steps(densify, caplog):
+    initial = InitializationConfig(sources=("random",), num_random=50, num_backdrop=0)
+    with caplog.at_level(logging.INFO, "splatfix"):
+        start_fit(small_scene(), FitConfig(densify=densify, flat_radius=0.3), initial, seed=0)
+    assert ("fit.flat_radius = 0.3 has no effect on this fit" in caplog.text) == (densify is GROWING)
 
 
 def test_steps_after_the_schedule_are_flat_too(photos):
