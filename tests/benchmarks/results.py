@@ -96,15 +96,18 @@ def make_page(rows: Sequence[Row], size_px: int, threads: int = 1) -> str:
     figures = collect(rows)
     captures = sorted({row["capture"] for row in rows if row["arm"] == "loop"})
     seeds = sorted({row["seed"] for row in rows if row["arm"] == "loop"})
+    of_seeds = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    chosen_on = sorted({*captures} - {*UNSEEN})
+    on_others = f", except those of {', '.join(chosen_on)}, which may have been used for both" if chosen_on else ""
     head = [
         "# Results",
         "",
         "Made by `make study`, from the exported splats on test photos that no fit used: six photos, longest side "
-        f"{size_px} px, the defaults, seeds {', '.join(map(str, seeds))}, {threads} CPU thread"
+        f"{size_px} px, the defaults, {of_seeds}, {threads} CPU thread"
         f"{'s' if threads > 1 else ''}. No setting of a fit, of the loop or of the restorer was chosen on the test "
-        "photos of these captures, and no restorer was trained on their groups. `3DGS` is the plain recipe (Kerbl et "
-        "al. 2023: points of the six photos, growth, degree 3); `earlier` is the default before opacities decayed; "
-        "`before`, `control`, `after`, `post` and `gain` are explained in "
+        f"photos of these captures, and no restorer was trained on their groups{on_others}. `3DGS` is the plain recipe "
+        "(Kerbl et al. 2023: points of the six photos, growth, degree 3); `earlier` is the default before opacities "
+        "decayed; `before`, `control`, `after`, `post` and `gain` are explained in "
         "[Reading a report](reading-a-report.md).",
         "",
         "A figure is the mean over the seeds; ± is its standard deviation over them. In the last row it is the "
@@ -204,7 +207,9 @@ def _published_table(published: Mapping[str, Any]) -> list[str]:
         *_head(["method", "pretrained networks", "photos", *scenes]),
     ]
     for row in published["rows"]:
-        cells = [" / ".join(f"{value:g}" for value in row.get(scene, ())) for scene in scenes]
+        cells = [
+            " / ".join(f"{value:.{3 if k else 2}f}" for k, value in enumerate(row.get(scene, ()))) for scene in scenes
+        ]
         lines.append(_line([row["method"], "yes" if row["pretrained"] else "no", row["photos"], *cells]))
     return lines
 
