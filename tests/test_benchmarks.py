@@ -89,6 +89,13 @@ def test_the_results_of_a_capture_are_measured_and_kept(tmp_path) -> None:
     assert f"{row['psnr']['all']['after']:.2f}" in page and row["num_test"] > 0
 
 
+def test_restorers_are_compared_where_every_render_is_bad() -> None:
+    gains = {"psnr_gain": 0.1, "ssim_gain": 0.0, "psnr_gain_bad": 0.3}
+    strengths = {name: {**gains, "by_scene": {"one": gains}} for name in ("0.5", "1.0")}
+    table = restorers.make_tables({"a": {"chosen_scenes": [], "all": {"by_strength": strengths}}})
+    assert "| where the render was good |  |  |" in table and "| where it was bad | +0.30 | +0.30 |" in table
+
+
 def test_restorers_are_compared_on_groups_that_none_was_trained_on(tmp_path, monkeypatch, capsys) -> None:
     shards = [pair(k, scene=scene) for scene in ("seen", "one", "two") for k in range(2)]
     manifest = write_shards(shards, tmp_path / "pairs")

@@ -96,11 +96,10 @@ def make_tables(report: dict[str, Any]) -> str:
         if part in report[names[0]]:
             lines.append(f"| {part} | {' | '.join(_gains(report[name][part]) for name in names)} |")
     for field, what in (("psnr_gain_good", "where the render was good"), ("psnr_gain_bad", "where it was bad")):
-        cells = [
-            f"{report[name]['all']['by_strength'][strength][field]:+.2f}"
-            for name in names
-            for strength in (HALF, WHOLE)
+        gains = [
+            report[name]["all"]["by_strength"][strength].get(field) for name in names for strength in (HALF, WHOLE)
         ]
+        cells = ["" if gain is None else f"{gain:+.2f}" for gain in gains]  # None: no view has enough such pixels
         lines.append(f"| {what} | {' | '.join(cells)} |")
     for name in names:
         lines += ["", *_calibration(name, report[name])]
