@@ -327,7 +327,10 @@ def find_initial_points(
         tuple(notes),
     )
     if len(initial) == 0:
-        raise ValueError(f"no initial points from {', '.join(config.sources)}; add random to the sources")
+        raise ValueError(
+            f"no initial points from {', '.join(config.sources)}; add random to the sources (initial.sources), or "
+            "fit from more or larger photos (views.num_train, views.size_px)"
+        )
     log.info("initial points: %s", "; ".join(notes))
     return initial
 

@@ -203,4 +203,7 @@ def test_a_splat_that_no_camera_sees_is_refused_in_a_line(tmp_path, capsys):
     )
     settings = ["--views.num-train", "2", "--fit.steps", "5", "--device", "cpu", "--no-video"]
     assert main(["loop", str(root), "--out", str(tmp_path / "out"), *settings]) == 2
-    assert "splatfix loop: no initial points from auto; add random to the sources" in capsys.readouterr().err
+    assert (
+        "splatfix loop: no initial points from auto; add random to the sources (initial.sources), or fit"
+        in capsys.readouterr().err
+    )
