@@ -136,7 +136,11 @@ def test_options_are_built_as_the_restorers_own_type(checkpoint):
     [
         ("warp", {"sigma": 1}, r"restorer 'warp': unknown option 'sigma'; known: num_references, sigma_color$"),
         ("identity", {"strength": 1}, r"restorer 'identity': unknown option 'strength'; it has no options$"),
-        ("nafnet", {"tiles": 1}, r"restorer 'nafnet': unknown option 'tiles'; known: strength, tile_px$"),
+        (
+            "nafnet",
+            {"tiles": 1},
+            r"restorer 'nafnet': unknown option 'tiles'; known: strength, max_correction, calibrated, tile_px$",
+        ),
         ("classical", {"radius_px": "wide"}, r"restorer 'classical': radius_px = 'wide': wanted a whole number"),
         ("classical", {"sigma_px": 0}, r"restorer 'classical': sigma_px = 0\.0: wanted a number above 0"),
         ("nafnet", {"strength": 1.5}, r"restorer 'nafnet': strength = 1\.5: wanted 0 to 1"),

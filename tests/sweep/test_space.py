@@ -68,7 +68,8 @@ def test_a_good_space_passes():
         ),
         (
             {"restorer.options.sigma": {"uniform": [0, 1]}},
-            "s.yaml: space.restorer.options.sigma: restorer 'nafnet': unknown option 'sigma'; known: strength, tile_px",
+            "s.yaml: space.restorer.options.sigma: restorer 'nafnet': unknown option 'sigma'; known: strength, "
+            "max_correction, calibrated, tile_px",
         ),
         (
             {"restorer": {"choice": ["nafnet", "warp"]}, "restorer.options.strength": {"uniform": [0, 1]}},
