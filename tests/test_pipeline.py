@@ -493,7 +493,9 @@ def test_doctor_says_how_to_install_what_diffusion_models_need(capsys, monkeypat
     assert run("doctor") == 0
     said = capsys.readouterr().out
     assert "not installed: diffusers, opencv-python-headless" in said
-    assert f"-> {install_line('diffusion')} (restorers flux-controlnet, flux-fill, img2img)" in said
+    assert (
+        f"-> {install_line('diffusion')} (restorers flux-controlnet, flux-fill, img2img, --initial.depth-model)" in said
+    )
 
 
 @pytest.mark.parametrize("in_job", [False, True])

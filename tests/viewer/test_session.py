@@ -70,7 +70,7 @@ def test_splats_are_switched_by_list_and_by_keys(browser):
 def test_colors_follow_the_camera(browser):
     here, there = (0.0, 0.0, -5.0), (5.0, 0.0, 0.0)
     browser.wait_for(lambda: shows_colors(browser, 2, here))
-    assert browser.says("SH degree 1. The last update took")
+    browser.wait_for(lambda: browser.says("SH degree 1. The last update took"))  # comes after the colors
     browser.move(there)
     browser.wait_for(lambda: shows_colors(browser, 2, there))
     assert not shows_colors(browser, 2, here)
