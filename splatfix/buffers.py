@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -21,7 +22,7 @@ from splatfix.flawed import FlawedView
 from splatfix.gaussians import SH_C0, Gaussians, Splat, covariances, rotations
 from splatfix.rendering import render
 from splatfix.shapes import Float
-from splatfix.warping import warp_reference
+from splatfix.warping import scale_rays, warp_reference
 
 BufferName = Literal["normal", "footprint", "opacity", "thickness", "spread", "seen", "angle"]
 PLANES: dict[str, slice] = {
@@ -68,12 +69,9 @@ def compute_buffers(view: FlawedView, inverse_depth_scale: float) -> Float[Tenso
             "splatfix.render_flawed, or choose a restorer without network.buffers"
         )
     depth, alpha = view.depth.detach().float(), view.alpha.detach().float()
-    drawn = torch.stack(
-        [_draw(splat, view.camera, inverse_depth_scale) for splat in view.fits]
-    )  # [F, H, W, 9], the last is alpha
-    weight = drawn[..., -1:]
-    total = weight.sum(0)
-    means = torch.where(total >= MIN_ALPHA * len(view.fits), (drawn[..., :-1] * weight).sum(0) / total.clamp(1e-6), 0)
+    drawn = torch.stack([_draw(splat, view.camera, inverse_depth_scale) for splat in view.fits]).mean(0)
+    opaque = drawn[..., -1:]
+    means = torch.where(opaque >= MIN_ALPHA, drawn[..., :-1] / opaque.clamp(min=MIN_ALPHA), 0)
     normal, footprint, opacity, near, near_squared = means.split([3, 2, 1, 1, 1], dim=-1)
     thickness = SPREAD_SCALE * (near_squared - near.square()).clamp(min=0).sqrt()
     spread = torch.zeros_like(alpha) if view.spread is None else SPREAD_SCALE * view.spread.detach().float()
@@ -84,7 +82,7 @@ def compute_buffers(view: FlawedView, inverse_depth_scale: float) -> Float[Tenso
 
 @torch.no_grad()
 def _draw(splat: Splat, camera: Camera, inverse_depth_scale: float) -> Float[Tensor, "H W 9"]:
-    """Draw the properties of the Gaussians: means over those that make each pixel, then alpha."""
+    """Draw the properties of the Gaussians: sums over those that make each pixel, by their share of it, then alpha."""
     properties = describe_gaussians(splat.gaussians, camera, inverse_depth_scale)
     images, alpha = [], None
     for three in functional.pad(properties, (0, -properties.shape[1] % 3)).split(3, dim=1):
@@ -93,8 +91,7 @@ def _draw(splat: Splat, camera: Camera, inverse_depth_scale: float) -> Float[Ten
         images.append(rendering.rgb[0])
         alpha = rendering.alpha[0, ..., None]
     assert alpha is not None
-    means = torch.cat(images, dim=-1)[..., : properties.shape[1]] / alpha.clamp(min=MIN_ALPHA)
-    return torch.cat([means, alpha], dim=-1)
+    return torch.cat([torch.cat(images, dim=-1)[..., : properties.shape[1]], alpha], dim=-1)
 
 
 def describe_gaussians(gaussians: Gaussians, camera: Camera, inverse_depth_scale: float) -> Float[Tensor, "N 8"]:
@@ -139,7 +136,7 @@ def _find_support(
 ) -> tuple[Float[Tensor, "H W"], Float[Tensor, "H W"]]:
     """The planes ``seen`` and ``angle`` of a view, from the training photos of its fits."""
     num, angle = torch.zeros_like(depth), torch.ones_like(depth)
-    points = _lift(view.camera, depth)
+    points = scale_rays(depth, torch.from_numpy(np.linalg.inv(view.camera.intrinsics)).to(depth))
     for photo in view.photos:
         validity = warp_reference(view.camera, depth, alpha, photo)[1]
         num = num + validity
@@ -148,15 +145,6 @@ def _find_support(
         between = cosine.clamp(-1, 1).acos() / MAX_ANGLE_RAD
         angle = torch.minimum(angle, torch.lerp(torch.ones_like(between), between.clamp(max=1), validity))
     return num / (num + 1), angle
-
-
-def _lift(camera: Camera, depth: Float[Tensor, "H W"]) -> Float[Tensor, "H W 3"]:
-    """The points that the pixels of a camera show at their depths, in the coordinates of the camera."""
-    inverse = torch.linalg.inv(torch.from_numpy(camera.intrinsics)).to(depth)
-    y = torch.arange(camera.height_px, device=depth.device, dtype=depth.dtype) + 0.5
-    x = torch.arange(camera.width_px, device=depth.device, dtype=depth.dtype) + 0.5
-    rays = x[None, :, None] * inverse[:, 0] + y[:, None, None] * inverse[:, 1] + inverse[:, 2]
-    return rays * depth[..., None]
 
 
 def plane_indices(names: Sequence[str]) -> list[int]:

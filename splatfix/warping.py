@@ -73,14 +73,22 @@ def reproject(
     between = other.camera_from_world @ camera.world_from_camera  # float64: world coordinates may be large
     matrix = torch.from_numpy(other.intrinsics @ between[:3, :3] @ np.linalg.inv(camera.intrinsics)).to(depth)
     offset = torch.from_numpy(other.intrinsics @ between[:3, 3]).to(depth)
+    local = scale_rays(depth, matrix) + offset
+    z = local[..., 2]
+    pixels = torch.where((z > 0)[..., None], local[..., :2] / z[..., None], torch.nan)
+    return pixels, z
+
+
+def scale_rays(depth: Float[Tensor, "H W"], matrix: Float[Tensor, "3 3"]) -> Float[Tensor, "H W 3"]:
+    """Multiply a matrix by the homogeneous coordinates (x, y, 1) of each pixel center, and by its depth.
+
+    With the inverse of a camera's intrinsics these are the points that its pixels show, in its coordinates.
+    """
     height, width = depth.shape
     y = torch.arange(height, device=depth.device, dtype=depth.dtype) + 0.5
     x = torch.arange(width, device=depth.device, dtype=depth.dtype) + 0.5
     rays = x[None, :, None] * matrix[:, 0] + y[:, None, None] * matrix[:, 1] + matrix[:, 2]
-    local = rays * depth[..., None] + offset
-    z = local[..., 2]
-    pixels = torch.where((z > 0)[..., None], local[..., :2] / z[..., None], torch.nan)
-    return pixels, z
+    return rays * depth[..., None]
 
 
 def are_inside(pixels: Float[Tensor, "*N 2"], camera: Camera) -> Tensor:

@@ -216,6 +216,10 @@ def training_headline(training: Training) -> Headline:
             f"{format_count(kept.validation.num_pairs, 'pair')}, against the unrepaired renders. SSIM "
             f"{format_number(kept.validation.ssim_gain, 3, signed=True)}."
         ]
+        good, bad = kept.validation.best.psnr_gain_good, kept.validation.best.psnr_gain_bad
+        if good is not None and bad is not None:
+            changes = [f"{format_number(gain, 2, signed=True)} dB" for gain in (good, bad)]
+            explained.append(f"Pixels that the render had right change by {changes[0]}, the others by {changes[1]}.")
     tone = {True: "good", None: "plain", False: "bad"}[verdict]
     return Headline(sentence, tuple(explained), gain, "PSNR gain on held-out scenes", tone)
 

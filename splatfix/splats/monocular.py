@@ -144,6 +144,8 @@ def estimate_points(
         dense: stereo points; None if stereo did not run.
         ranges: nearest and farthest depth of the scene in each photo; no point is nearer or farther.
     """
+    from scipy import ndimage  # here, because kernels and fits must import with torch, numpy and numba alone
+
     alignments: list[Alignment | None] = []
     estimated, combined, notes = [], [], []  # estimated depth maps; with those of stereo in their places
     usable = [combine_masks(*each) for each in zip(masks, validities, strict=True)]
@@ -163,8 +165,6 @@ def estimate_points(
             depth = _make_depth_map(aligned.depth(values), depth_range)
         if mask is not None:
             depth = np.where(mask > 0.5, depth, 0)
-        from scipy import ndimage  # here, because kernels and fits must import with torch, numpy and numba alone
-
         near_stereo = ndimage.binary_dilation(stereo > 0, np.ones((3, 3)), iterations=STEREO_MARGIN_PX)
         estimated.append(np.where(near_stereo, 0, depth))
         combined.append(np.where(stereo > 0, stereo, depth))
@@ -189,9 +189,9 @@ def _known_depths(
 
 def _make_depth_map(depth: Float[ndarray, "H W"], depth_range: tuple[float, float]) -> Float[ndarray, "H W"]:
     """Set depths outside of the range and beside edges to 0."""
-    log_depth = np.log(np.clip(depth, *depth_range))
     from scipy import ndimage
 
+    log_depth = np.log(np.clip(depth, *depth_range))
     largest, smallest = ndimage.maximum_filter(log_depth, 3), ndimage.minimum_filter(log_depth, 3)
     usable = (depth >= depth_range[0]) & (depth <= depth_range[1]) & (largest - smallest <= MAX_STEP)
     return np.where(usable, depth, 0)

@@ -34,23 +34,6 @@ class StrengthGains(Gains):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decile:
-    """A tenth of the pixels: mean absolute errors, expected and found."""
-
-    expected: float
-    found: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """The error that is found is ``scale * expected ** power``; ``deciles`` from the smallest errors to the largest."""
-
-    scale: float
-    power: float
-    deciles: tuple[Decile, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Validation(Gains):
     """A validation: the gains at the best strength, and at every strength.
 
@@ -58,13 +41,11 @@ class Validation(Gains):
         strength: share of the correction at which the PSNR gain is largest.
         num_pairs: pairs that were measured.
         by_strength: gains by strength.
-        calibration: the expected error against the one that was found; None for a network that tells no error.
     """
 
     strength: float
     num_pairs: int
     by_strength: dict[str, StrengthGains] = field(default_factory=dict)
-    calibration: Calibration | None = None
 
     @property
     def best(self) -> StrengthGains:

@@ -20,7 +20,6 @@ from splatfix.shapes import Bool, Float
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 GOOD_ERROR = 0.05  # mean absolute error of a pixel's channels up to which the render counts as good there
-MIN_MSE = 1e-10
 ERROR_BINS = np.geomspace(1e-4, 1.0, 161)  # edges, in absolute sRGB error
 MIN_PIXELS = 100  # that are good, or bad, for a figure of them
 
@@ -78,7 +77,7 @@ def _measure_gains(
     parts = [(part & (weight > 0.5)) for part in (is_good, ~is_good)]
 
     def score(image: Tensor) -> tuple[float, float]:
-        return min(metrics.psnr(image, clean, mask), 100.0), metrics.ssim(image, clean, mask)
+        return bounded_psnr(image, clean, mask), metrics.ssim(image, clean, mask)
 
     psnr, ssim = score(render)
     rows = []
@@ -94,8 +93,12 @@ def _part_gain(render: Tensor, better: Tensor, clean: Tensor, part: Tensor) -> f
     """Gain in dB over some of the pixels; None for too few."""
     if int(part.sum()) < MIN_PIXELS:
         return None
-    mse, better_mse = (float((image - clean)[part].square().mean()) for image in (render, better))
-    return metrics.psnr_from_mse(max(better_mse, MIN_MSE)) - metrics.psnr_from_mse(max(mse, MIN_MSE))
+    return bounded_psnr(better, clean, part.float()) - bounded_psnr(render, clean, part.float())
+
+
+def bounded_psnr(image: Tensor, clean: Tensor, mask: Tensor | None) -> float:
+    """PSNR in dB over a mask, 100 at most, so that gains over equal images are finite."""
+    return min(metrics.psnr(image, clean, mask), 100.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/restorers"))
     options = parser.parse_args()
     places = {place: SHIPPED_WEIGHTS if place == "shipped" else Path(place) for place in options.restorers}
-    trained = {group for place in places.values() for group in load_checkpoint(place)[1].provenance["train_groups"]}
+    trained = {
+        group for place in places.values() for group in load_checkpoint(place)[1].provenance.get("train_groups", ())
+    }
     shards = [shard for shard in read_manifest(options.pairs) if shard.group not in trained]
     if not shards:
         parser.error(f"{options.pairs}: all of its groups were trained on")

@@ -82,13 +82,13 @@ class NetworkConfig:
 
     @property
     def in_channels(self) -> int:
-        """Input channels: rgb, then rgb and validity of each warp, then alpha, then buffers, then nearness."""
-        return 3 + 4 * self.num_references + self.alpha + len(plane_indices(self.buffers)) + self.depth
+        """Number of input channels (`input_labels`)."""
+        return len(input_labels(self))
 
     @property
     def out_channels(self) -> int:
-        """Output channels: rgb residual, then one gate per warp (gated), then the log error."""
-        return 3 + (self.num_references if self.head == "gated" else 0) + self.predict_error
+        """Number of output channels (`output_labels`)."""
+        return len(output_labels(self))
 
 
 def _check_bound(name: str, value: float, least: int, most: int) -> None:
@@ -104,7 +104,7 @@ def expected_shapes(config: NetworkConfig) -> dict[str, tuple[int, ...]]:
 
 
 def network_inputs(conditioning: Conditioning, config: NetworkConfig) -> Float[Tensor, "C H W"]:
-    """Stack the conditioning as input channels, in the order of `NetworkConfig.in_channels`.
+    """Stack the conditioning as input channels, in the order of `input_labels`.
 
     Raises:
         ValueError: the network is given buffers, and the conditioning has none.
@@ -127,14 +127,14 @@ def warps_in(inputs: Float[Tensor, "B C H W"], num_references: int) -> Float[Ten
 
 
 def input_labels(config: NetworkConfig) -> list[str]:
-    """What each input channel holds, in order."""
+    """What each input channel holds: rgb, then rgb and validity of each warp, alpha, buffers, and last nearness."""
     warps = [f"warp {i} {plane}" for i in range(config.num_references) for plane in ("r", "g", "b", "validity")]
     buffers = [f"buffer {plane}" for plane in plane_indices(config.buffers)]
     return ["r", "g", "b", *warps, *(["alpha"] * config.alpha), *buffers, *(["nearness"] * config.depth)]
 
 
 def output_labels(config: NetworkConfig) -> list[str]:
-    """What each output channel holds, in order."""
+    """What each output channel holds: the residual of rgb, then one gate per warp (gated), then the log error."""
     gates = [f"gate {i}" for i in range(config.num_references)] if config.head == "gated" else []
     return ["r", "g", "b", *gates, *(["error"] * config.predict_error)]
 
