@@ -205,9 +205,9 @@ def test_a_pair_is_copied_from_the_device_once(events) -> None:
     events.clear()
     build_pair(view, clean, scene="scene", fit="fit")
     images = {"wait: splatfix/pairs/pair.py _to_bytes": 6, "wait: splatfix/pairs/pair.py build_pair": 1}
-    lifted, places = "wait: splatfix/buffers.py _lift", "wait: splatfix/buffers.py _find_support"
+    support = {"wait: splatfix/buffers.py _find_support": 4}  # the intrinsics, and the centers of three photos
     properties = {"wait: gsplat/cuda/_wrapper.py isect_tiles": 3, "wait: splatfix/buffers.py describe_gaussians": 1}
-    buffers = (2, properties), (1, {lifted: 1}), (3, {places: 1}), (3, WARP)  # of two fits and three photos
+    buffers = (2, properties), (1, support), (3, WARP)  # of two fits and three photos
     expect(events, (1, NEARNESS), (2, WARP), (1, images), *buffers)
 
 

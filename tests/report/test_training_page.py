@@ -63,7 +63,10 @@ def test_a_finished_training_shows_its_gains_losses_and_how_to_use_it(finished):
     gain = format_number(validation["psnr_gain"], 2, signed=True)
     assert f"{gain} dB PSNR gain on held-out scenes" in page.text
     assert f"weights of step {best['step']} of 12" in page.text and f"kept, step {best['step']}" in page.text
-    by_scene = validation["by_strength"][str(validation["strength"])]["by_scene"]
+    best_gains = validation["by_strength"][str(validation["strength"])]
+    good, bad = (format_number(best_gains[f"psnr_gain_{part}"], 2, signed=True) for part in ("good", "bad"))
+    assert f"Pixels that the render had right change by {good} dB, the others by {bad} dB." in page.text
+    by_scene = best_gains["by_scene"]
     assert set(by_scene) == {"<castle>", "moat", "mug"}
     for scene, gains in by_scene.items():
         assert scene in page.text and format_number(gains["psnr_gain"], 2, signed=True) in page.text
