@@ -11,8 +11,8 @@ from splatfix.loop.baselines import baseline_steps, sibling_seeds
 from splatfix.loop.config import LoopConfig
 from splatfix.runs import Run
 from splatfix.splats.phases import TrainingPhase, checkpoint_path, train_phase
-from splatfix.splats.scene import SparseScene, fit_identity, start_fit
-from splatfix.splats.train import Fit, load_fit, scene_scale
+from splatfix.splats.scene import SparseScene, fit_identity, load_fit, start_fit
+from splatfix.splats.train import Fit, scene_scale
 
 MAX_STOPS = 8  # of one fit; with Adam's moments each is three times the size of the splat
 

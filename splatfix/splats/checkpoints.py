@@ -12,7 +12,7 @@ import torch
 from splatfix.saved_states import decode_state, explain_mismatch, write_state
 from splatfix.splats.optimizers import ParameterGroup
 
-CHECKPOINT_SCHEMA = 3  # increase it when the layout of a checkpoint or the default of a fit's setting changes
+CHECKPOINT_SCHEMA = 4  # increase it when the layout of a checkpoint or the default of a fit's setting changes
 
 SHAPES = {"means": (3,), "scales": (3,), "quats": (4,), "opacities": (), "sh0": (1, 3)}  # of a Gaussian's parameters
 

@@ -8,7 +8,7 @@ formulas in torch. So the range of gsplat's versions is pinned, and a test fails
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from splatfix.gaussians import covariances
 from splatfix.shapes import Float, Int
+
+Strategy = Literal["auto", "none", "default", "mcmc"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,8 @@ class DensifyConfig:
             ``auto`` is ``default`` where the photos overlap, and ``none`` elsewhere: there Gaussians that grow explain
             each photo by itself.
         min_overlap: ``auto``: share of the pixels whose depth two photos agree on from which Gaussians grow.
+        rates_growing: ``auto``: factor of all learning rates but those of opacities and exposure where Gaussians grow:
+            new ones have little time to learn. The rate of the positions still ends at fit.means_lr_end.
         max_gaussians: largest number of Gaussians; at this number growth stops.
         start: share of the schedule after which refinement starts.
         stop: share of the schedule after which refinement stops.
@@ -37,8 +41,9 @@ class DensifyConfig:
         noise: ``mcmc``: multiplier of the position noise (0 turns it off; it hurts sparse fits).
     """
 
-    strategy: Literal["auto", "none", "default", "mcmc"] = "auto"
+    strategy: Strategy = "auto"
     min_overlap: float = 0.35
+    rates_growing: float = 4.0
     max_gaussians: int = 30_000
     start: float = 0.1
     stop: float = 0.7
@@ -47,21 +52,25 @@ class DensifyConfig:
     prune_opacity: float = 0.005
     noise: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not 0 < self.rates_growing < math.inf:
+            raise ValueError(f"fit.densify.rates_growing = {self.rates_growing}: wanted a factor above 0, such as 4")
 
-def choose_strategy(config: DensifyConfig, overlap: float | None) -> tuple[DensifyConfig, str | None]:
-    """Resolve the strategy ``auto``; returns the config, and a note if there was something to choose.
+
+def choose_strategy(config: DensifyConfig, overlap: float | None) -> tuple[Strategy, str | None]:
+    """Choose a strategy where it is ``auto``; returns the strategy, and a note if there was something to choose.
 
     ``overlap`` is the share of the pixels whose depth two photos agree on; None where no depth was looked for.
     """
     if config.strategy != "auto":
-        return config, None
+        return config.strategy, None
     if overlap is None:
-        return replace(config, strategy="none"), None
+        return "none", None
     if overlap >= config.min_overlap:
         note = f"the photos overlap (two agree on the depth of {overlap:.0%} of their pixels): Gaussians are added"
-        return replace(config, strategy="default"), note
+        return "default", note
     note = f"the photos overlap little (two agree on the depth of {overlap:.0%} of their pixels): no Gaussian is added"
-    return replace(config, strategy="none"), note
+    return "none", note
 
 
 class Densifier:

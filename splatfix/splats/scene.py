@@ -23,12 +23,12 @@ from splatfix.cameras import Camera
 from splatfix.captures.capture import Capture, Points
 from splatfix.captures.splat_photos import draw_on
 from splatfix.config import changed_fields
-from splatfix.gaussians import SPLAT_FILE
+from splatfix.gaussians import SPLAT_FILE, Gaussians
 from splatfix.shapes import Float
 from splatfix.similarity import IDENTITY, Similarity
 from splatfix.splats.backdrop import find_plain_color, make_shell, mask_plain_background
-from splatfix.splats.checkpoints import CHECKPOINT_SCHEMA
-from splatfix.splats.densify import choose_strategy
+from splatfix.splats.checkpoints import CHECKPOINT_SCHEMA, naming_checkpoint, read_checkpoint
+from splatfix.splats.densify import Strategy, choose_strategy
 from splatfix.splats.initial_points import (
     InitializationConfig,
     Survey,
@@ -39,8 +39,10 @@ from splatfix.splats.initial_points import (
 from splatfix.splats.initialization import initialize_gaussians
 from splatfix.splats.losses import TrainingView
 from splatfix.splats.start import hash_file, start_from_splat
-from splatfix.splats.train import Fit, FitConfig, scene_scale
+from splatfix.splats.train import PARAMETERS, Fit, FitConfig, scene_scale
 from splatfix.views import scene_depth
+
+RATES_GROWING = ("means_lr", "scales_lr", "quats_lr", "sh0_lr", "shN_lr")  # that `densify.rates_growing` multiplies
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +157,7 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
     if initial.start is not None:
         return start_from_splat(
             *(initial.start, scene.cameras, scene.photos),
-            replace(fit, densify=choose_strategy(fit.densify, None)[0]),
+            resolve_strategy(fit, "none"),
             scene_scale=scale,
             background=scene.background,
             validities=scene.validities,
@@ -165,8 +167,8 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
     if plain_color is not None:
         log.info("the photos have a plain background: initial points are confined to the object")
     overlap = None if survey.dense is None else survey.dense.overlap
-    densify, note = choose_strategy(fit.densify, overlap)
-    fit = replace(fit, densify=densify)
+    strategy, note = choose_strategy(fit.densify, overlap)
+    fit = resolve_strategy(fit, strategy)
     if note is not None:
         log.info("%s (fit.densify.strategy = auto)", note)
     if fit.flat_radius > 0 and fit.grows:
@@ -197,6 +199,40 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
         started.notes += survey.estimated.notes
         started.depth_photos = tuple(alignment is not None for alignment in survey.estimated.alignments)
     return started
+
+
+def resolve_strategy(fit: FitConfig, strategy: Strategy) -> FitConfig:
+    """Replace the strategy ``auto`` of densification by the one that the photos call for; else return ``fit``.
+
+    Where Gaussians are added, they learn faster (``fit.densify.rates_growing``).
+    """
+    if fit.densify.strategy != "auto":
+        return fit
+    factor = fit.densify.rates_growing if strategy == "default" else 1.0
+    return replace(
+        fit,
+        densify=replace(fit.densify, strategy=strategy),
+        **{name: factor * getattr(fit, name) for name in RATES_GROWING},
+    )
+
+
+def load_fit(
+    path: Path,
+    identity: str,
+    config: FitConfig,
+    *,
+    scene_scale: float,
+    background: Sequence[float] | None,
+    device: torch.device,
+) -> Fit:
+    """Read a fit of `start_fit` from its checkpoint. ValueError if it is damaged or belongs to another fit."""
+    state = read_checkpoint(path, identity, device)
+    with naming_checkpoint(path):
+        gaussians = Gaussians(*(state["params"][name] for name in PARAMETERS))
+        config = resolve_strategy(config, state["strategy_name"])
+        fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]), background=background)
+        fit.load_state(state)
+    return fit
 
 
 @lru_cache(maxsize=1)

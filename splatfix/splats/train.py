@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -231,25 +231,6 @@ class Fit:
         state = read_checkpoint(path, identity, self.params["means"].device)
         with naming_checkpoint(path):
             self.load_state(state)
-
-
-def load_fit(
-    path: Path,
-    identity: str,
-    config: FitConfig,
-    *,
-    scene_scale: float,
-    background: Sequence[float] | None,
-    device: torch.device,
-) -> Fit:
-    """Read a fit from its checkpoint. ValueError if it is damaged or belongs to another fit."""
-    state = read_checkpoint(path, identity, device)
-    with naming_checkpoint(path):
-        gaussians = Gaussians(*(state["params"][name] for name in PARAMETERS))
-        config = replace(config, densify=replace(config.densify, strategy=state["strategy_name"]))
-        fit = Fit(gaussians, config, scene_scale=scene_scale, num_photos=len(state["exposure"]), background=background)
-        fit.load_state(state)
-    return fit
 
 
 def scene_scale(cameras: Sequence[Camera], depth: float) -> float:

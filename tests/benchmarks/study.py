@@ -48,6 +48,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "without decay": {"fit.opacity_decay": 1.0},
     "without growth": {"fit.densify.strategy": "none"},
     "growth everywhere": {"fit.densify.strategy": "default"},
+    "slow growth": {"fit.densify.rates_growing": 1.0},
     "10,000 stereo points": {name: EARLIER[name] for name in ("initial.num_stereo", "initial.pixels_per_point")},
     "3DGS": {  # Kerbl et al. 2023: SfM points, growth, degree 3, all Gaussians at each step
         **{"fit.opacity_decay": 1.0, "fit.dropout": 0.0, "fit.densify.strategy": "default"},

@@ -10,8 +10,8 @@ from splatfix.splats.checkpoints import read_checkpoint, write_checkpoint
 from splatfix.splats.densify import DensifyConfig
 from splatfix.splats.initial_points import InitializationConfig
 from splatfix.splats.losses import TrainingView
-from splatfix.splats.scene import fit_identity, start_fit
-from splatfix.splats.train import FitConfig, advance, load_fit
+from splatfix.splats.scene import fit_identity, load_fit, start_fit
+from splatfix.splats.train import FitConfig, advance
 from tests.splats.scene import small_scene
 
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ import torch
 
 from splatfix.splats.densify import Densifier, DensifyConfig, choose_strategy
 from splatfix.splats.initial_points import InitializationConfig
-from splatfix.splats.scene import SparseScene, start_fit
+from splatfix.splats.scene import SparseScene, load_fit, resolve_strategy, start_fit
 from splatfix.splats.stereo.plane_sweep import StereoPoints
-from splatfix.splats.train import FitConfig, advance, load_fit
+from splatfix.splats.train import FitConfig, advance
 from tests.splats.textured import camera, photograph
 
 AUTO = DensifyConfig()
@@ -48,15 +48,35 @@ def make_scene(cameras) -> SparseScene:
     ],
 )
 def test_auto_grows_where_photos_overlap(overlap, strategy, words):
-    config, note = choose_strategy(AUTO, overlap)
-    assert config == replace(AUTO, strategy=strategy)
+    chosen, note = choose_strategy(AUTO, overlap)
+    assert chosen == strategy
     assert note is None if words is None else words in str(note)
 
 
 @pytest.mark.parametrize("strategy", ["none", "default", "mcmc"])
 def test_a_strategy_by_name_is_kept(strategy):
     config = DensifyConfig(strategy=strategy)
-    assert choose_strategy(config, 1.0) == choose_strategy(config, 0.0) == (config, None)
+    assert choose_strategy(config, 1.0) == choose_strategy(config, 0.0) == (strategy, None)
+    fit = FitConfig(densify=config)
+    assert resolve_strategy(fit, strategy) is fit
+
+
+def test_gaussians_that_auto_adds_learn_faster():
+    fit = FitConfig(densify=DensifyConfig(rates_growing=3.0))
+    grown = resolve_strategy(fit, "default")
+    assert grown.densify.strategy == "default"
+    for name in ("means_lr", "scales_lr", "quats_lr", "sh0_lr", "shN_lr"):
+        assert getattr(grown, name) == pytest.approx(3 * getattr(fit, name))
+    assert resolve_strategy(grown, "default") is grown  # once
+    others = {name: getattr(grown, name) for name in ("means_lr_end", "opacities_lr", "dropout", "steps")}
+    assert others == {name: getattr(fit, name) for name in others}
+    assert resolve_strategy(fit, "none") == replace(fit, densify=replace(fit.densify, strategy="none"))
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_factor_of_the_learning_rates_is_above_0(factor):
+    with pytest.raises(ValueError, match=r"^fit.densify.rates_growing = .*wanted a factor above 0"):
+        DensifyConfig(rates_growing=factor)
 
 
 def test_auto_has_to_be_resolved():
@@ -97,7 +117,7 @@ def test_a_fit_that_is_read_again_goes_on_growing(near, tmp_path):
     fit.save(tmp_path / "fit.pt", "identity")
     more = {"scene_scale": fit.scene_scale, "background": None, "device": torch.device("cpu")}
     again = load_fit(tmp_path / "fit.pt", "identity", config, **more)
-    assert again.config == fit.config
+    assert again.config == fit.config == resolve_strategy(config, "default")
     for each in (fit, again):
         advance(each, near.views(), 15, seed=0)
     assert len(again.params["means"]) > 350

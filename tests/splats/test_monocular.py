@@ -17,8 +17,8 @@ from splatfix.splats.early_stopping import shrink_scene
 from splatfix.splats.initial_points import InitializationConfig, Survey, find_initial_points, survey_photos
 from splatfix.splats.losses import TrainingView, depth_loss
 from splatfix.splats.monocular import Alignment, align_nearness
-from splatfix.splats.scene import SparseScene, fit_identity, start_fit
-from splatfix.splats.train import Fit, FitConfig, advance, load_fit
+from splatfix.splats.scene import SparseScene, fit_identity, load_fit, start_fit
+from splatfix.splats.train import Fit, FitConfig, advance
 from splatfix.views import scene_depth
 from tests.splats.scene import photos_of, random_gaussians, ring_cameras
 from tests.splats.textured import camera, off_surface, photograph
