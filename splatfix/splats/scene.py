@@ -195,6 +195,8 @@ def start_fit(scene: SparseScene, fit: FitConfig, initial: InitializationConfig,
         gaussians = gaussians.concatenate(backdrop)
     started = Fit(gaussians, fit, scene_scale=scale, num_photos=len(scene.photos), background=scene.background)
     started.notes = () if note is None else (note,)
+    if note is not None and fit.grows:  # with high learning rates, one of the shell might grow around all cameras
+        started.max_log_scale = float(gaussians.log_scales.max())
     if survey.estimated is not None:
         started.notes += survey.estimated.notes
         started.depth_photos = tuple(alignment is not None for alignment in survey.estimated.alignments)

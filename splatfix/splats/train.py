@@ -124,6 +124,7 @@ class Fit:
         repaired_steps: steps of ``losses`` that were trained on a repaired view.
         notes: what readers of the run should know of its start.
         depth_photos: whether the estimated depth of each photo can be trusted; empty without estimates.
+        max_log_scale: logarithm of the largest standard deviation that a Gaussian may have, in world units.
         params: parameters of the Gaussians by their names in `PARAMETERS`: ``params["scales"]`` are log-scales,
             ``params["opacities"]`` are logits.
         exposure: change of the color of each photo, an affine map ``[P, 3, 4]``.
@@ -151,6 +152,7 @@ class Fit:
         self.repaired_steps: list[int] = []
         self.notes: tuple[str, ...] = ()
         self.depth_photos: tuple[bool, ...] = ()
+        self.max_log_scale = math.inf
         values = (
             *(gaussians.means, gaussians.log_scales, gaussians.quats),
             *(gaussians.opacity_logits, gaussians.sh0, gaussians.sh_rest),
@@ -197,6 +199,7 @@ class Fit:
             "losses": list(self.losses),
             "repaired_steps": list(self.repaired_steps),
             "depth_photos": list(self.depth_photos),
+            "max_log_scale": self.max_log_scale,
             "params": {name: value.detach() for name, value in self.params.items()},
             "exposure": self.exposure.detach(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -212,6 +215,7 @@ class Fit:
         self.losses = [(step, loss) for step, loss in state["losses"]]
         self.repaired_steps = list(state.get("repaired_steps", []))  # a state of before this was kept has none
         self.depth_photos = tuple(state.get("depth_photos", ()))
+        self.max_log_scale = state["max_log_scale"]
         self.params = {name: torch.nn.Parameter(value) for name, value in state["params"].items()}
         self.exposure = torch.nn.Parameter(state["exposure"])
         self.densifier = Densifier(self.config.densify, self.config.steps, self.scene_scale)
@@ -331,6 +335,8 @@ def _train_step(
             optimizer.zero_grad(set_to_none=True)
         if config.opacity_decay < 1:
             decay_opacities(params["opacities"], config.opacity_decay)
+        if fit.max_log_scale < math.inf:
+            params["scales"].detach().clamp_(max=fit.max_log_scale)
     with section("densify"):
         if fit.densifier.is_due(fit.step):
             _check_finite(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -123,3 +124,20 @@ def test_a_fit_that_is_read_again_goes_on_growing(near, tmp_path):
     assert len(again.params["means"]) > 350
     for name, value in fit.params.items():
         assert torch.equal(value, again.params[name]), name
+
+
+def test_no_gaussian_that_learns_fast_grows_beyond_the_largest_at_the_start(near, tmp_path):
+    initial = InitializationConfig(num_stereo_growing=300, num_random=50, num_backdrop=20)
+    fit = start_fit(near, FitConfig(steps=60, densify=DensifyConfig(rates_growing=400.0)), initial, seed=0)
+    limit = fit.max_log_scale
+    assert limit == float(fit.params["scales"].detach().max())
+    fit.save(tmp_path / "fit.pt", "identity")
+    more = {"scene_scale": fit.scene_scale, "background": None, "device": torch.device("cpu")}
+    free = load_fit(tmp_path / "fit.pt", "identity", fit.config, **more)
+    assert free.max_log_scale == limit
+    free.max_log_scale = math.inf
+    for each in (fit, free):
+        advance(each, near.views(), 5, seed=0)
+    assert float(fit.params["scales"].detach().max()) == limit < float(free.params["scales"].detach().max())
+    slow = start_fit(near, FitConfig(densify=DensifyConfig(strategy="none")), initial, seed=0)
+    assert slow.max_log_scale == math.inf
